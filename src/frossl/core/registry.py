@@ -1,0 +1,53 @@
+"""Names to things: one class, used for methods, losses, data sets, recipes and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+from frossl.core.types import UserError
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: str, valid: list[str]) -> UserError:
+    """The error for a name that does not exist: the nearest valid ones first, then all of them."""
+    near = get_close_matches(name, valid, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return UserError(f"no {kind} is called {name!r}.{hint} Known: {', '.join(sorted(valid))}.")
+
+
+class Registry(Generic[T]):
+    """A mapping from name to thing that refuses duplicates and explains unknown names."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, T] = {}
+
+    def add(self, name: str, thing: T) -> T:
+        if name in self._things:
+            raise ValueError(f"the {self.kind} {name!r} is registered twice")
+        self._things[name] = thing
+        return thing
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator form of :meth:`add`."""
+        return lambda thing: self.add(name, thing)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._things:
+            raise unknown_name(self.kind, name, list(self._things))
+        return self._things[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._things))
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def items(self) -> list[tuple[str, T]]:
+        return sorted(self._things.items())
