@@ -6,7 +6,12 @@ folded batch are the labels repeated V times as a block, which is what :func:`fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+from frossl.core.types import UserError
 
 
 def fold(x_VN: Tensor) -> Tensor:
@@ -22,3 +27,24 @@ def unfold(x_B: Tensor, views: int) -> Tensor:
 def fold_labels(y_N: Tensor, views: int) -> Tensor:
     """``(N,)`` labels to ``(V * N,)`` in the order of :func:`fold`."""
     return y_N.repeat(views)
+
+
+def stack_views(z: Tensor | Sequence[Tensor]) -> Tensor:
+    """Embeddings of V views as one ``(V, N, D)`` tensor; accepts that tensor or V tensors ``(N, D)``.
+
+    Raises:
+        UserError: fewer than two views, unequal shapes, or integer embeddings.
+    """
+    if not isinstance(z, Tensor):
+        shapes = [tuple(v.shape) for v in z]
+        if len(set(shapes)) > 1:
+            raise UserError(f"all views must have one shape (N, D), got {shapes}")
+        z = torch.stack(list(z)) if shapes else torch.empty(0)
+    if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] < 1 or z.shape[2] < 1:
+        raise UserError(
+            f"embeddings must be (V, N, D) with at least 2 views, or a list of at least 2 tensors (N, D); "
+            f"got shape {tuple(z.shape)}"
+        )
+    if not z.is_floating_point():
+        raise UserError(f"embeddings must be floating point, got {z.dtype}")
+    return z

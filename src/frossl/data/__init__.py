@@ -1,0 +1,7 @@
+"""Images from a name, a folder or Parquet files: see :func:`open_data`."""
+
+from frossl.data.open import open_data
+from frossl.data.records import DATASETS, Record
+from frossl.data.types import Dataset, LazySequence, Skipped, Split
+
+__all__ = ["DATASETS", "Dataset", "LazySequence", "Record", "Skipped", "Split", "open_data"]

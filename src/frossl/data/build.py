@@ -1,0 +1,266 @@
+"""From encoded images, wherever they lie, to a :class:`Dataset`: one scan, one skip policy, one store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frossl.core.types import UserError
+from frossl.data.decode import Probe, Unreadable, decode, probe
+from frossl.data.types import Dataset, LazySequence, Skipped, Split
+
+MAX_HELD_OUT = 10_000
+MAX_UNREADABLE = 0.05
+LISTED = 20
+CHUNK = 64
+SECONDS_BETWEEN_LOGS = 10
+# Mean and standard deviation settle early: a sample of images, fewer when they are large.
+STATISTICS_IMAGES, STATISTICS_PIXELS = 2_000, 2**28
+MIN_STD = 1e-3
+
+T = TypeVar("T")
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to open a data set; the fields are the options of :func:`frossl.data.open.open_data`."""
+
+    data_dir: Path = Path("data")
+    labels: bool = True
+    channels: int | None = None
+    held_out: float = 0.1
+    seed: int = 0
+    memory_limit: int = 2 * 2**30
+    workers: int = 0
+    log: Callable[[str], None] = lambda message: None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise UserError(f"channels = {self.channels}: give 1 (grey), 3 (colour), or none to choose by the images")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"held_out = {self.held_out}: give a fraction between 0 and 1, for example 0.1")
+
+
+class Sources(Protocol):
+    """Encoded images in order: paths or bytes, with names for messages. Indexing may raise Unreadable."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> str | bytes: ...
+    def name(self, index: int) -> str: ...
+    def take(self, index: np.ndarray) -> Self: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One split before decoding: sources and, when there are any, int64 labels ``(N,)``."""
+
+    sources: Sources
+    labels: np.ndarray | None = None
+
+    def take(self, index: np.ndarray) -> Encoded:
+        return Encoded(self.sources.take(index), None if self.labels is None else self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class LazyImages:
+    """Images decoded at each access, picklable; a file that broke since the scan is a UserError."""
+
+    sources: Sources
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        try:
+            return decode(self.sources[index], self.channels)
+        except Unreadable as error:
+            raise UserError(
+                f"cannot read {self.sources.name(index)}: {error}. It was readable when the data was opened; "
+                "put it back, or start again so that it is left out."
+            ) from error
+
+
+def build(
+    name: str,
+    source: str,
+    train: Encoded,
+    test: Encoded | None,
+    classes: tuple[str, ...],
+    options: Options,
+    notes: Sequence[str] = (),
+    statistics: Statistics | None = None,
+) -> Dataset:
+    """Scan every image, leave out the unreadable, hold some out if ``test`` is None, and store the rest.
+
+    Raises UserError when more than 5 % of the images (and more than one) or all but one are unreadable.
+    """
+    scanned = [_scan(part, options) for part in (train, test) if part is not None]
+    skipped = tuple(skip for _, _, skips in scanned for skip in skips)
+    probes = [probe for _, probes, _ in scanned for probe in probes]
+    _check_readable(source, len(probes), skipped)
+
+    notes = list(notes)
+    kept = [part for part, _, _ in scanned]
+    if test is None:
+        kept = _hold_out(kept[0], options)
+        notes.append(
+            f"no held-out split found: {options.held_out:.0%} of the images ({len(kept[1].sources):,}) "
+            f"held out by seed {options.seed}"
+        )
+    if not all(len(part.sources) for part in kept):
+        raise UserError(f"{source}: one of its two splits has no readable image.{_listing(skipped)}")
+
+    channels = options.channels or (1 if all(probe.grey for probe in probes) else 3)
+    sizes = np.array([probe.size for probe in probes])
+    smallest, largest, typical = sizes.min(0), sizes.max(0), np.median(sizes, axis=0).astype(int)
+    small = len(sizes) * channels * int(largest.prod()) <= options.memory_limit
+    in_memory = small and bool((smallest == largest).all())
+    splits = [
+        Split(
+            _decode_all(part.sources, channels, smallest, options) if in_memory else LazyImages(part.sources, channels),
+            None if part.labels is None else torch.from_numpy(part.labels),
+        )
+        for part in kept
+    ]
+    mean, std = statistics if statistics and len(statistics[0]) == channels else measure(splits[0].images, options)
+    return Dataset(
+        name=name,
+        train=splits[0],
+        test=splits[1],
+        classes=classes,
+        channels=channels,
+        mean=mean,
+        std=std,
+        smallest=_pair(smallest),
+        largest=_pair(largest),
+        typical=_pair(typical),
+        source=source,
+        notes=tuple(notes),
+        skipped=skipped,
+    )
+
+
+def measure(images: Tensor | LazySequence, options: Options) -> Statistics:
+    """Mean and standard deviation per channel of images in [0, 1], each image weighing the same.
+
+    From evenly spaced images, at most 2,000; the standard deviation is at least 0.001.
+    """
+    affordable = max(50, STATISTICS_PIXELS // images[0][0].numel())
+    chosen = np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES, affordable)).astype(int)
+
+    def moments(i: int) -> Tensor:
+        x_CP = images[int(chosen[i])].flatten(1).double() / 255
+        return torch.stack([x_CP.mean(1), x_CP.square().mean(1)])
+
+    mean, square = torch.stack(list(_in_threads(moments, len(chosen), options.workers))).mean(0)
+    std = (square - mean.square()).clamp(min=MIN_STD**2).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tuple[str, str]) -> None:
+    """Raise UserError that names the classes only one of two splits has."""
+    if set(train) == set(test):
+        return
+    only = [
+        f"only in {name}: {', '.join(sorted(mine - other)[:LISTED])}"
+        for name, mine, other in ((names[0], set(train), set(test)), (names[1], set(test), set(train)))
+        if mine - other
+    ]
+    raise UserError(
+        f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
+        "Give both the same classes, or open the data without labels."
+    )
+
+
+def _pair(size: np.ndarray) -> tuple[int, int]:
+    return int(size[0]), int(size[1])
+
+
+def _in_threads(function: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for results in pool.map(lambda chunk: [function(i) for i in chunk], chunks):
+            yield from results
+
+
+def _scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[Skipped]]:
+    sources, total = part.sources, len(part.sources)
+
+    def result(i: int) -> Probe | Skipped:
+        try:
+            return probe(sources[i])
+        except Unreadable as error:
+            return Skipped(sources.name(i), str(error))
+
+    kept, probes, skipped = [], [], []
+    due = monotonic() + SECONDS_BETWEEN_LOGS
+    for i, found in enumerate(_in_threads(result, total, options.workers)):
+        if isinstance(found, Probe):
+            kept.append(i)
+            probes.append(found)
+        else:
+            skipped.append(found)
+        if monotonic() > due:
+            options.log(f"checked {i + 1:,} of {total:,} images")
+            due = monotonic() + SECONDS_BETWEEN_LOGS
+    return part.take(np.array(kept, dtype=np.int64)), probes, skipped
+
+
+def _check_readable(source: str, readable: int, skipped: tuple[Skipped, ...]) -> None:
+    total = readable + len(skipped)
+    if len(skipped) > max(1, MAX_UNREADABLE * total):
+        raise UserError(
+            f"{source}: {len(skipped):,} of {total:,} images cannot be read, more than {MAX_UNREADABLE:.0%}."
+            f"{_listing(skipped)}\nMend or remove these files, then try again."
+        )
+    if readable < 2:
+        raise UserError(
+            f"{source}: {readable} readable image{'s' * (readable != 1)}, at least 2 are needed "
+            f"(one to train on, one held out).{_listing(skipped)}\nAdd images, then try again."
+        )
+
+
+def _listing(skipped: tuple[Skipped, ...]) -> str:
+    lines = [f"\n  {skip.path}: {skip.reason}" for skip in skipped[:LISTED]]
+    more = [f"\n  and {len(skipped) - LISTED:,} more"] if len(skipped) > LISTED else []
+    return "".join(lines + more)
+
+
+def _hold_out(whole: Encoded, options: Options) -> list[Encoded]:
+    """Split in two so that every class gives the same share, as nearly as whole images allow.
+
+    In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out.
+    """
+    count = len(whole.sources)
+    order = np.random.default_rng(options.seed).permutation(count)
+    labels = np.zeros(count, np.int64) if whole.labels is None else whole.labels[order]
+    place = np.empty(count)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    first = order[np.argsort(place, kind="stable")]
+    held_out = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
+    return [whole.take(np.sort(first[held_out:])), whole.take(np.sort(first[:held_out]))]
+
+
+def _decode_all(sources: Sources, channels: int, size: np.ndarray, options: Options) -> Tensor:
+    images_NCHW = torch.empty((len(sources), channels, *_pair(size)), dtype=torch.uint8)
+    lazy = LazyImages(sources, channels)
+
+    def fill(i: int) -> None:
+        images_NCHW[i] = lazy[i]
+
+    for _ in _in_threads(fill, len(sources), options.workers):
+        pass
+    return images_NCHW

@@ -1,0 +1,112 @@
+"""From an encoded image to uint8 pixels, in one way for files and for bytes.
+
+The first frame of an animation; EXIF orientation applied; transparency laid over white; 16-bit grey divided
+by 257, so that full range stays full range; float pixels read as [0, 1] when none exceeds 1, else as [0, 255].
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+GREY_16 = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+GREY = frozenset({"1", "L", "LA", "La", "F"}) | GREY_16
+COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
+WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow's readers raise on damaged input.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class Unreadable(ValueError):
+    """An encoded image that cannot be decoded; the message is the reason."""
+
+
+class Probe(NamedTuple):
+    """What the start-up scan keeps of an image: its upright ``(H, W)`` and whether it has no colour."""
+
+    size: tuple[int, int]
+    grey: bool
+
+
+@contextmanager
+def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
+    try:
+        with Image.open(BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:
+                raise Unreadable(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
+            if image.mode not in GREY | COLOUR:
+                raise Unreadable(f"colour mode {image.mode} is not supported")
+            yield image
+    except UnidentifiedImageError:
+        raise Unreadable("not an image that Pillow can identify") from None
+    except BROKEN as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise Unreadable(reason or str(error) or type(error).__name__) from error
+
+
+def probe(encoded: str | bytes) -> Probe:
+    """Read a path or bytes to the end, a JPEG at an eighth of its size; raise :class:`Unreadable` if damaged."""
+    with _opened(encoded) as image:
+        width, height = image.size
+        image.draft(image.mode, (1, 1))
+        image.load()
+        lying = image.getexif().get(ORIENTATION_TAG) in (5, 6, 7, 8)
+        return Probe((width, height) if lying else (height, width), image.mode in GREY)
+
+
+def decode(encoded: str | bytes, channels: int) -> Tensor:
+    """A path or bytes to uint8 ``(C, H, W)`` with C = 1 or 3; raise :class:`Unreadable` if damaged."""
+    with _opened(encoded) as image:
+        image.load()
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+        upright = image if turn is None else image.transpose(turn)
+        pixels = np.array(_eight_bit(upright).convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in GREY_16:
+        return Image.fromarray(np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8))
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        scale = 255 if values.max() <= 1 else 1
+        return Image.fromarray(np.rint((values * scale).clip(0, 255)).astype(np.uint8))
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image

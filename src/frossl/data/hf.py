@@ -1,0 +1,130 @@
+"""Parquet files in the Hugging Face image layout as a data set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from frossl.core.types import UserError
+from frossl.data.build import Encoded, Options, build, check_same_classes
+from frossl.data.decode import Unreadable
+from frossl.data.types import Dataset
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
+CACHE = "parquet-cache"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Encoded images in the ``image`` column of a memory-mapped table; ``index`` picks and orders rows."""
+
+    table: datasets.Dataset
+    file: str
+    index: np.ndarray
+
+    @cached_property
+    def _column(self) -> Any:
+        return self.table.data.column("image")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the column: the table pickles as the name of its cache file, the column as all its bytes."""
+        return {"table": self.table, "file": self.file, "index": self.index}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int, /) -> bytes:
+        cell = self._column[int(self.index[index])]
+        encoded = cell["bytes"].as_py() if cell.is_valid else None
+        if encoded is None:
+            raise Unreadable("the row holds no image bytes")
+        return encoded
+
+    def name(self, index: int) -> str:
+        row = int(self.index[index])
+        cell = self._column[row].as_py() or {}
+        return cell.get("path") or f"{self.file}:{row}"
+
+    def take(self, index: np.ndarray) -> Rows:
+        return Rows(self.table, self.file, self.index[index])
+
+
+def find_parquet(path: Path) -> list[Path]:
+    """The Parquet files that ``path`` is, holds, or holds in ``data/``; hidden files are left out."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    return [file for file in found if not file.name.startswith(".")]
+
+
+def open_parquet(path: Path, options: Options) -> Dataset:
+    """Parquet files with a column ``image`` (struct of bytes and path) and perhaps ``label``.
+
+    File names that start with train, test, val or validation give the splits. Needs the extra ``hf``.
+    """
+    train_files, test_files, notes = _splits(find_parquet(path))
+    train, classes = _read(train_files, options)
+    test, test_classes = _read(test_files, options) if test_files else (None, classes)
+    check_same_classes(classes, test_classes, ("the training split", "the held-out split"))
+    if classes:
+        notes.append(f"{len(classes)} classes come from the column 'label'")
+    elif options.labels:
+        notes.append("no labels: there is no column 'label'")
+    return build(path.resolve().stem, f"Parquet files {path}", train, test, classes, options, notes)
+
+
+def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        match = SPLIT_NAME.match(file.name)
+        named.setdefault(match[1].lower() if match else "", []).append(file)
+    order = [name for name in ("train", "test", "val", "valid", "validation") if name in named]
+    used = order[:2] if order[:1] == ["train"] else order[:1] or [""]
+    unused = [file.name for name, group in named.items() if name not in used for file in group]
+    train, test = named[used[0]], named[used[1]] if len(used) == 2 else []
+    return train, test, [f"files not used: {', '.join(unused)}"] if unused else []
+
+
+def _read(files: list[Path], options: Options) -> tuple[Encoded, tuple[str, ...]]:
+    try:
+        import datasets
+        import pyarrow
+    except ModuleNotFoundError as error:
+        raise UserError(f"Parquet files need the package 'datasets' ({error}): pip install 'frossl[hf]'") from error
+    silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.Dataset.from_parquet(
+            [str(file) for file in files], cache_dir=str(options.data_dir / CACHE)
+        )
+        if "image" not in table.column_names:
+            raise UserError(
+                f"{files[0]} has no column 'image', only {', '.join(table.column_names)}. "
+                "Rename the column that holds the images to 'image'."
+            )
+        table = table.cast_column("image", datasets.Image(decode=False))
+    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, TypeError) as error:
+        raise UserError(f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}") from error
+    finally:
+        if not silent:
+            datasets.enable_progress_bars()
+    rows = Rows(table, files[0].name, np.arange(len(table)))
+    if not options.labels or "label" not in table.column_names:
+        return Encoded(rows), ()
+    values = np.array(table.with_format("arrow")["label"].to_pylist(), dtype=object)
+    known = np.array([value is not None for value in values])
+    feature = table.features["label"]
+    labels = np.full(len(values), -1)
+    if isinstance(feature, datasets.ClassLabel):
+        labels[known] = values[known]
+        return Encoded(rows, labels), tuple(feature.names)
+    names, labels[known] = np.unique(values[known], return_inverse=True)
+    return Encoded(rows, labels), tuple(str(name) for name in names)

@@ -1,0 +1,59 @@
+"""The one door to images: a name, a folder, or Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+from frossl.data.build import Options
+from frossl.data.folder import open_folder
+from frossl.data.hf import find_parquet, open_parquet
+from frossl.data.records import DATASETS
+from frossl.data.types import Dataset
+
+
+def open_data(
+    source: str,
+    *,
+    data_dir: Path = Path("data"),
+    labels: bool = True,
+    channels: int | None = None,
+    held_out: float = 0.1,
+    seed: int = 0,
+    memory_limit: int = 2 * 2**30,
+    workers: int = 0,
+    log: Callable[[str], None] = lambda message: None,
+) -> Dataset:
+    """Open a named data set, a folder of images, or Parquet files in the Hugging Face image layout.
+
+    ``data_dir`` is where named sets are kept and downloads and caches go. ``labels=False`` ignores all labels.
+    ``channels`` is 1 or 3; by default 1 if every image is grey, else 3. Where the data bring no held-out
+    images, the fraction ``held_out`` (1 to 10,000 images) is chosen by ``seed``, evenly over the classes.
+    Images of one size that fit ``memory_limit`` bytes are decoded at once, others at each access.
+    ``workers`` threads read (0: one per core). Raises UserError.
+    """
+    options = Options(
+        data_dir=Path(data_dir).expanduser(),
+        labels=labels,
+        channels=channels,
+        held_out=held_out,
+        seed=seed,
+        memory_limit=memory_limit,
+        workers=workers,
+        log=log,
+    )
+    if source in DATASETS:
+        return DATASETS[source].open(options)
+    path = Path(source).expanduser()
+    if find_parquet(path):
+        return open_parquet(path, options)
+    if path.is_dir():
+        return open_folder(path, options)
+    if path.exists():
+        raise UserError(
+            f"{source} is a file{f' of type {path.suffix}' if path.suffix else ''}. Give a folder of images, "
+            "a .parquet file or a folder of them, or the name of a data set."
+        )
+    raise UserError(f"no folder {source!r} exists, and {unknown_name('data set', source, list(DATASETS))}")

@@ -1,0 +1,67 @@
+"""What an opened data set is: two splits of uint8 images and every fact about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+class LazySequence(Protocol):
+    """Images that are decoded when asked for: ``images[i]`` is uint8 ``(C, H, W)``, sizes may differ."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels.
+
+    ``images`` is uint8 ``(N, C, H, W)`` in memory or a :class:`LazySequence`; ``labels`` is int64 ``(N,)``,
+    -1 where a label is unknown, None when there are none at all.
+    """
+
+    images: Tensor | LazySequence
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.images, Tensor)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or row that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Two splits and what is known about them.
+
+    ``test`` holds the held-out images. ``classes`` is empty without labels. ``mean`` and ``std`` are per channel, of
+    images scaled to [0, 1]. ``smallest``, ``largest`` and ``typical`` are the minimum, maximum and median of
+    the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from;
+    ``notes`` are sentences on what was decided.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    typical: tuple[int, int]
+    source: str
+    notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()

@@ -1,0 +1,200 @@
+"""FroSSL: log-Frobenius norm of each view's moment matrix plus squared distance to the mean view.
+
+Skean et al., "FroSSL: Frobenius Norm Minimization for Efficient Multiview Self-Supervised Learning",
+arXiv 2310.02903, equations 3 (invariance) and 6 (regulariser).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from frossl.core import dist
+from frossl.core.axes import stack_views
+from frossl.core.linalg import centre_columns, inverse_norm, product_with_itself
+from frossl.core.types import Loss, UserError
+
+ViewScaling = Literal["pairs", "mean", "unbiased"]
+Normalise = Literal["batch", "sample"]
+Kernel = Literal["linear", "gaussian"]
+
+
+def frossl(
+    z: Tensor | Sequence[Tensor],
+    *,
+    invariance_weight: float = 1.0,
+    view_scaling: ViewScaling = "unbiased",
+    centre: bool = True,
+    normalise: Normalise = "batch",
+    log: bool = True,
+    kernel: Kernel = "linear",
+) -> Loss:
+    """FroSSL loss of V views, exact, without an eigendecomposition and without a loop over views.
+
+    With each column of Z_v divided by its L2 norm over the batch (Zh_v) and C_v = Zh_v' Zh_v::
+
+        total = sum_v log || C_v / tr C_v ||_F^2  +  w * s(V) / N * sum_v || Zh_v - mean_v Zh ||_F^2
+
+    The entropy term of a view lies in [-log min(N, D), 0]: 0 is a rank-one (collapsed) embedding and the
+    lower end a flat spectrum; exp of its negative is an effective rank (participation ratio).
+
+    Args:
+        z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2; any floating dtype. Statistics are
+            computed in float32 (float64 for float64 input), also under autocast.
+        invariance_weight: w; means something only together with ``view_scaling``.
+        view_scaling: s(V). ``"unbiased"`` V / (V - 1), independent of V per view; ``"pairs"`` V, the public
+            reference since August 2024, equal to all pairs and to ``"unbiased"`` at V = 2, but its weight
+            grows with V and collapses many-view runs at the published w; ``"mean"`` 1, the reference of
+            January 2024, with which the published 4- and 8-view runs were made.
+        centre: subtract each view's column mean over the batch first. At V = 2 this is the deprecated two-view
+            loss of the reference; ``False`` is its multiview loss, for which the constant direction, which
+            needs no information from the input, is a stationary point with loss 0.
+        normalise: ``"batch"`` divides columns by their norm over the batch; ``"sample"`` divides rows by
+            theirs (the reference between January and August 2024).
+        log: ``False`` drops the logarithm: the ablation of the paper's first version.
+        kernel: ``"gaussian"`` replaces the linear Gram matrix by a Gaussian kernel of the columns scaled to norm
+            sqrt(D) with sigma = sqrt(D / 2): the reference's ablation, N x N only, by plain autograd.
+
+    Returns:
+        Loss: scalar ``total`` and detached terms ``entropy`` and ``invariance``, already weighted, that sum to it.
+
+    Raises:
+        UserError: wrong shapes or options; on the CPU also when every column of a view is zero (or constant,
+            if centred). On an accelerator that case gives NaN, so that no step waits for the device.
+
+    Differences from the public reference: it detaches the trace through a host synchronisation per view (equal in
+    value and gradient, as the trace is constant); it adds a small constant to norms (here a column below the
+    smallest normal number counts as zero); its per-rank statistics are global here.
+
+    >>> z = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
+    >>> loss = frossl(z)
+    >>> bool(torch.isclose(loss.total, loss.terms["entropy"] + loss.terms["invariance"]))
+    True
+    """
+    z_VND = stack_views(z)
+    views = z_VND.shape[0]
+    scalings = {"pairs": float(views), "mean": 1.0, "unbiased": views / (views - 1)}
+    if view_scaling not in scalings:
+        raise UserError(f"view_scaling must be one of {', '.join(scalings)}; got {view_scaling!r}")
+    if normalise not in ("batch", "sample"):
+        raise UserError(f"normalise must be batch or sample; got {normalise!r}")
+    if kernel not in ("linear", "gaussian"):
+        raise UserError(f"kernel must be linear or gaussian; got {kernel!r}")
+    if view_scaling == "pairs" and views > 2:
+        warnings.warn(
+            f"view_scaling='pairs' with {views} views weighs invariance {views - 1} times as much per view as with "
+            "2 views, which is known to collapse training; 'unbiased' keeps the balance",
+            stacklevel=2,
+        )
+    weight = invariance_weight * scalings[view_scaling]
+    with torch.autocast(z_VND.device.type, enabled=False):
+        if z_VND.dtype != torch.float64:
+            z_VND = z_VND.float()
+        if kernel == "gaussian":
+            return _gaussian_frossl(z_VND, weight, centre, normalise, log)
+        total, entropy, invariance = _FroSSL.apply(z_VND, weight, centre, normalise == "batch", log)  # type: ignore
+    return Loss(total, {"entropy": entropy, "invariance": invariance})
+
+
+class FroSSLLoss(nn.Module):
+    """:func:`frossl` as a module for people with their own loop; options as there.
+
+    >>> criterion = FroSSLLoss(invariance_weight=0.7)
+    >>> criterion([torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 4)]).ndim
+    0
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+        frossl(torch.eye(2).expand(2, 2, 2), **options)  # a wrong option fails here, not at the first step
+
+    def forward(self, z: Tensor | Sequence[Tensor]) -> Tensor:
+        """Loss of ``(V, N, D)`` projections or V tensors ``(N, D)``, as a scalar."""
+        return frossl(z, **self.options).total
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+
+
+class _FroSSL(torch.autograd.Function):
+    """Forward: one matmul for all views. Backward: one matmul, since the moment matrix is symmetric.
+
+    With A_v = 4 C_v / ||C_v||_F^2 the gradient with respect to Zh_v is Zh_v A_v + 2w/N (Zh_v - mean), or, from the
+    Gram side, (A_v + 2w/N I) Zh_v - 2w/N mean with A_v made of Zh_v Zh_v'. The normalisation then removes the
+    component along each normalised column (row) and divides by its norm.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool):
+        n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
+        floor = None
+        if centre:
+            z_VND, floor = centre_columns(z_VND, n)
+        zh_VND, r = inverse_norm(z_VND, dim=1 if by_batch else 2, floor=floor)
+        alive = dist.sum_over_ranks((r > 0).sum(dim=(1, 2))) if not by_batch else (r > 0).sum(dim=(1, 2))
+        if alive.device.type == "cpu" and not bool(alive.all()):
+            what = "column" if by_batch else "row"
+            raise UserError(
+                f"FroSSL: every {what} of a view is zero{' or constant' if centre else ''}: the batch holds no "
+                "information. The encoder has collapsed to a constant, or the batch holds one image only."
+            )
+        gram = dist.world_size() == 1 and z_VND.shape[1] <= z_VND.shape[2]
+        c = product_with_itself(zh_VND if gram else zh_VND.transpose(1, 2))
+        c = c if gram else dist.sum_over_ranks(c)
+        square = (c * c).sum(dim=(1, 2))
+        trace = alive.to(c.dtype)
+        entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
+        mean_ND = zh_VND.mean(0)
+        difference = zh_VND - mean_ND
+        invariance = dist.sum_over_ranks(difference.mul_(difference).sum()) * (weight / n)
+        ctx.save_for_backward(zh_VND, r, mean_ND, c, square if log else trace**2)
+        ctx.pull, ctx.gram, ctx.centre, ctx.by_batch, ctx.n = 2 * weight / n, gram, centre, by_batch, n
+        total = entropy + invariance
+        ctx.mark_non_differentiable(entropy, invariance)
+        return total, entropy, invariance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor):
+        zh_VND, r, mean_ND, c, scale = ctx.saved_tensors
+        a = c * (4 / scale)[:, None, None]
+        a.diagonal(dim1=1, dim2=2).add_(ctx.pull)
+        mean = mean_ND.expand_as(zh_VND)
+        left, right = (a, zh_VND) if ctx.gram else (zh_VND, a)
+        g = torch.baddbmm(mean, left, right, beta=-ctx.pull)
+        dim = 1 if ctx.by_batch else 2
+        along = (g * zh_VND).sum(dim, keepdim=True)
+        if ctx.by_batch:
+            along = dist.sum_over_ranks(along)
+        g.addcmul_(zh_VND, along, value=-1).mul_(r * (grad * dist.world_size()))
+        if ctx.centre:
+            g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
+        return g, None, None, None, None
+
+
+def _global_count(z_VND: Tensor) -> int:
+    """Samples over all ranks; uneven shards are fine."""
+    return int(dist.sum_over_ranks(torch.tensor(z_VND.shape[1], device=z_VND.device)))
+
+
+def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Normalise, log: bool) -> Loss:
+    """The Gaussian-kernel ablation by plain autograd; every pair of samples must be on one rank."""
+    if dist.world_size() > 1:
+        raise UserError("kernel='gaussian' needs all samples on one rank; use kernel='linear' with many ranks")
+    n, width = z_VND.shape[1:]
+    if centre:
+        z_VND = z_VND - z_VND.mean(1, keepdim=True)
+    zh_VND = nn.functional.normalize(z_VND, dim=1 if normalise == "batch" else 2)
+    # Unit columns times sqrt(D) and sigma^2 = D / 2: both factors of D cancel in the exponent.
+    square_distance = torch.cdist(zh_VND, zh_VND, compute_mode="donot_use_mm_for_euclid_dist").square()
+    k_VNN = torch.exp(-square_distance) / n
+    square = k_VNN.square().sum(dim=(1, 2))
+    entropy = square.log().sum() if log else square.sum()
+    invariance = (zh_VND - zh_VND.mean(0)).square().sum() * (weight / n)
+    return Loss(entropy + invariance, {"entropy": entropy.detach(), "invariance": invariance.detach()})
