@@ -37,3 +37,14 @@ def inverse_norm(z_VND: Tensor, dim: int, floor: Tensor | None = None) -> tuple[
 def product_with_itself(x: Tensor) -> Tensor:
     """Batched ``x x'`` of ``(V, M, K)``: symmetric ``(V, M, M)``."""
     return x @ x.transpose(1, 2)
+
+
+def covariance_spectrum(x_NF: Tensor) -> Tensor:
+    """Eigenvalues of the covariance of the rows, descending, from the smaller of covariance and Gram matrix.
+
+    ``min(N, F)`` numbers; rounding that would make one negative is cut off.
+    """
+    x = x_NF - x_NF.mean(0)
+    n, width = x.shape
+    matrix = (x.T @ x if n > width else x @ x.T) / n
+    return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0)

@@ -6,7 +6,7 @@ F backbone features, D projection.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -30,11 +30,13 @@ class Loss(NamedTuple):
 class Features:
     """What every metric reads: features of the same encoder on a bank and on held-out images.
 
-    ``labels`` hold class numbers, -1 where a label is unknown, None where there are none at all.
+    ``labels`` hold class numbers, -1 where a label is unknown, None where there are none at all. ``views_VNF``
+    are features of several training views of held-out images, for metrics that compare views.
     """
 
     train_NF: Tensor
     test_NF: Tensor
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
-    classes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...] = ()
+    views_VNF: Tensor | None = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.types import UserError
-from frossl.data.decode import Probe, Unreadable, decode, probe
+from frossl.data.decode import Probe, UnreadableError, decode, probe
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
 MAX_HELD_OUT = 10_000
@@ -52,7 +52,7 @@ class Options:
 
 
 class Sources(Protocol):
-    """Encoded images in order: paths or bytes, with names for messages. Indexing may raise Unreadable."""
+    """Encoded images in order: paths or bytes, with names for messages. Indexing may raise UnreadableError."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> str | bytes: ...
@@ -84,7 +84,7 @@ class LazyImages:
     def __getitem__(self, index: int, /) -> Tensor:
         try:
             return decode(self.sources[index], self.channels)
-        except Unreadable as error:
+        except UnreadableError as error:
             raise UserError(
                 f"cannot read {self.sources.name(index)}: {error}. It was readable when the data was opened; "
                 "put it back, or start again so that it is left out."
@@ -114,10 +114,9 @@ def build(
     kept = [part for part, _, _ in scanned]
     if test is None:
         kept = _hold_out(kept[0], options)
-        notes.append(
-            f"no held-out split found: {options.held_out:.0%} of the images ({len(kept[1].sources):,}) "
-            f"held out by seed {options.seed}"
-        )
+        held_out = len(kept[1].sources)
+        share = f"{100 * held_out / len(probes):.2g} % of the images ({held_out:,})"
+        notes.append(f"no held-out split found: {share} held out by seed {options.seed}")
     if not all(len(part.sources) for part in kept):
         raise UserError(f"{source}: one of its two splits has no readable image.{_listing(skipped)}")
 
@@ -200,7 +199,7 @@ def _scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[S
     def result(i: int) -> Probe | Skipped:
         try:
             return probe(sources[i])
-        except Unreadable as error:
+        except UnreadableError as error:
             return Skipped(sources.name(i), str(error))
 
     kept, probes, skipped = [], [], []

@@ -43,7 +43,6 @@ BROKEN = (
     LookupError,
     TypeError,
     ArithmeticError,
-    AttributeError,
     RuntimeError,
     struct.error,
     zlib.error,
@@ -51,7 +50,7 @@ BROKEN = (
 )
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """An encoded image that cannot be decoded; the message is the reason."""
 
 
@@ -68,19 +67,19 @@ def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
         with Image.open(BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
-                raise Unreadable(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
+                raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
             if image.mode not in GREY | COLOUR:
-                raise Unreadable(f"colour mode {image.mode} is not supported")
+                raise UnreadableError(f"colour mode {image.mode} is not supported")
             yield image
     except UnidentifiedImageError:
-        raise Unreadable("not an image that Pillow can identify") from None
+        raise UnreadableError("not an image that Pillow can identify") from None
     except BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise Unreadable(reason or str(error) or type(error).__name__) from error
+        raise UnreadableError(reason or str(error) or type(error).__name__) from error
 
 
 def probe(encoded: str | bytes) -> Probe:
-    """Read a path or bytes to the end, a JPEG at an eighth of its size; raise :class:`Unreadable` if damaged."""
+    """Read a path or bytes to the end, a JPEG at an eighth of its size; raise :class:`UnreadableError` if damaged."""
     with _opened(encoded) as image:
         width, height = image.size
         image.draft(image.mode, (1, 1))
@@ -90,13 +89,14 @@ def probe(encoded: str | bytes) -> Probe:
 
 
 def decode(encoded: str | bytes, channels: int) -> Tensor:
-    """A path or bytes to uint8 ``(C, H, W)`` with C = 1 or 3; raise :class:`Unreadable` if damaged."""
+    """A path or bytes to uint8 ``(C, H, W)`` with C = 1 or 3; raise :class:`UnreadableError` if damaged."""
+    mode = "L" if channels == 1 else "RGB"
     with _opened(encoded) as image:
         image.load()
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-        upright = image if turn is None else image.transpose(turn)
-        pixels = np.array(_eight_bit(upright).convert("L" if channels == 1 else "RGB"))
-    return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
+        upright = _eight_bit(image if turn is None else image.transpose(turn))
+        pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
+    return torch.from_numpy(pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -133,16 +133,15 @@ def label(files: Files, names: Sequence[str], classes: tuple[str, ...]) -> Encod
 
 def _split_prefixes(files: Files, options: Options, notes: list[str]) -> tuple[str, str | None]:
     """Where the training and the held-out images lie; a note is added for what was passed over."""
-    tops = {top.lower(): f"{top}/" for top in sorted({first_folder(path) for path in files.paths})}
-    train = tops.get("train")
-    if train is None:
-        return "", None
-    held_out = [tops[name] for name in HELD_OUT_NAMES if name in tops]
-    if not held_out:
-        return (train if len(tops) == 1 else ""), None
+    tops = {first_folder(path) for path in files.paths}
+    prefixes = {top.lower(): f"{top}/" for top in tops if top}
+    train = prefixes.get("train")
+    held_out = [prefixes[name] for name in HELD_OUT_NAMES if name in prefixes]
+    if train is None or not held_out:
+        return (train if train and len(tops) == 1 else ""), None
     wanted = _classes(files.below(train), train)
     alike = [prefix for prefix in held_out if _classes(files.below(prefix), prefix) == wanted]
     test = (alike if alike and options.labels else held_out)[0]
-    unused = sorted(prefix or "top-level images" for prefix in set(tops.values()) - {train, test})
+    unused = sorted(f"{top}/" if top else "images beside them" for top in tops if f"{top}/" not in (train, test))
     notes.append(f"splits come from {train} and {test}" + (f"; not used: {', '.join(unused)}" if unused else ""))
     return train, test

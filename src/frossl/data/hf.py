@@ -12,7 +12,7 @@ import numpy as np
 
 from frossl.core.types import UserError
 from frossl.data.build import Encoded, Options, build, check_same_classes
-from frossl.data.decode import Unreadable
+from frossl.data.decode import UnreadableError
 from frossl.data.types import Dataset
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Rows:
         cell = self._column[int(self.index[index])]
         encoded = cell["bytes"].as_py() if cell.is_valid else None
         if encoded is None:
-            raise Unreadable("the row holds no image bytes")
+            raise UnreadableError("the row holds no image bytes")
         return encoded
 
     def name(self, index: int) -> str:
@@ -94,37 +94,45 @@ def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
 
 
 def _read(files: list[Path], options: Options) -> tuple[Encoded, tuple[str, ...]]:
+    table = _table(files, options)
+    rows = Rows(table, files[0].name, np.arange(len(table)))
+    if not options.labels or "label" not in table.column_names:
+        return Encoded(rows), ()
+    values = np.array(table.data.column("label").to_pylist(), dtype=object)
+    known = np.array([value is not None for value in values])
+    labels = np.full(len(values), -1)
+    names = getattr(table.features["label"], "names", None)
+    if names is not None:
+        labels[known] = values[known]
+    else:
+        names, labels[known] = np.unique(values[known], return_inverse=True)
+    return Encoded(rows, labels), tuple(str(name) for name in names)
+
+
+def _table(files: list[Path], options: Options) -> datasets.Dataset:
+    """The rows of some files, memory-mapped from a cache below ``data_dir``, with their images still encoded."""
     try:
         import datasets
-        import pyarrow
+        from datasets.exceptions import DatasetGenerationError
+        from pyarrow import ArrowException
     except ModuleNotFoundError as error:
         raise UserError(f"Parquet files need the package 'datasets' ({error}): pip install 'frossl[hf]'") from error
     silent = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        table = datasets.Dataset.from_parquet(
-            [str(file) for file in files], cache_dir=str(options.data_dir / CACHE)
-        )
-        if "image" not in table.column_names:
-            raise UserError(
-                f"{files[0]} has no column 'image', only {', '.join(table.column_names)}. "
-                "Rename the column that holds the images to 'image'."
-            )
-        table = table.cast_column("image", datasets.Image(decode=False))
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, TypeError) as error:
-        raise UserError(f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}") from error
+        cache = str(options.data_dir / CACHE)
+        table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=cache)
+        assert isinstance(table, datasets.Dataset)
+        if "image" in table.column_names:
+            return table.cast_column("image", datasets.Image(decode=False))
+    except (DatasetGenerationError, ArrowException, OSError, TypeError) as error:
+        raise UserError(
+            f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}"
+        ) from error
     finally:
         if not silent:
             datasets.enable_progress_bars()
-    rows = Rows(table, files[0].name, np.arange(len(table)))
-    if not options.labels or "label" not in table.column_names:
-        return Encoded(rows), ()
-    values = np.array(table.with_format("arrow")["label"].to_pylist(), dtype=object)
-    known = np.array([value is not None for value in values])
-    feature = table.features["label"]
-    labels = np.full(len(values), -1)
-    if isinstance(feature, datasets.ClassLabel):
-        labels[known] = values[known]
-        return Encoded(rows, labels), tuple(feature.names)
-    names, labels[known] = np.unique(values[known], return_inverse=True)
-    return Encoded(rows, labels), tuple(str(name) for name in names)
+    raise UserError(
+        f"{files[0]} has no column 'image', only {', '.join(table.column_names)}. "
+        "Rename the column that holds the images to 'image'."
+    )

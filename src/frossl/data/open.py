@@ -44,9 +44,11 @@ def open_data(
         workers=workers,
         log=log,
     )
-    if source in DATASETS:
-        return DATASETS[source].open(options)
     path = Path(source).expanduser()
+    if source in DATASETS:
+        if path.exists():
+            log(f"{source} is read as the name of a data set; for the folder of that name write ./{source}")
+        return DATASETS[source].open(options)
     if find_parquet(path):
         return open_parquet(path, options)
     if path.is_dir():

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
-from frossl.data.build import Encoded, Options, build, check_same_classes, measure
+from frossl.data.build import Options, build, check_same_classes, measure
 from frossl.data.folder import Files, first_folder, label, list_images
 from frossl.data.types import Dataset, Split
 
@@ -35,6 +35,8 @@ WNID = re.compile(r"n\d{8}")
 # SHA-256 of the sorted class names, one a line, of https://github.com/HobbitLong/CMC (imagenet100.txt);
 # solo-learn's make_imagenet100.py has the same list.
 CMC_IMAGENET100 = "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"
+
+Pair = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Record:
 
     def open(self, options: Options) -> Dataset:
         """The data set, with the numbers of its images checked against the record."""
-        data = self.load(self, options)
+        data = self.load(self, replace(options, channels=options.channels or self.channels))
         found, wanted = (len(data.train), len(data.test)), (self.train, self.test)
         if found != wanted:
             odd = "{:,} training and {:,} held-out images, where {} is known to have {:,} and {:,}"
@@ -76,19 +78,18 @@ def _add(record: Record) -> None:
     DATASETS.add(record.name, record)
 
 
-def _in_memory(record: Record, options: Options, train: Split, test: Split, source: str) -> Dataset:
+def _in_memory(record: Record, options: Options, train: Pair, test: Pair, source: str) -> Dataset:
     channels = options.channels or record.channels
-    mean, std = record.mean, record.std
-    if channels != record.channels:
-        train, test = (replace(split, images=_to_channels(split.images, channels)) for split in (train, test))
-        mean, std = measure(train.images, options)
-    if not options.labels:
-        train, test = replace(train, labels=None), replace(test, labels=None)
-    height, width = test.images[0].shape[1:]
+    splits = [
+        Split(_to_channels(images, channels), labels if options.labels else None) for images, labels in (train, test)
+    ]
+    same = channels == record.channels
+    mean, std = (record.mean, record.std) if same else measure(splits[0].images, options)
+    height, width = test[0].shape[2:]
     return Dataset(
         name=record.name,
-        train=train,
-        test=test,
+        train=splits[0],
+        test=splits[1],
         classes=record.classes if options.labels else (),
         channels=channels,
         mean=mean,
@@ -100,7 +101,9 @@ def _in_memory(record: Record, options: Options, train: Split, test: Split, sour
     )
 
 
-def _to_channels(x_NCHW: Any, channels: int) -> Tensor:
+def _to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
+    if x_NCHW.shape[1] == channels:
+        return x_NCHW
     if channels == 3:
         return x_NCHW.expand(-1, 3, -1, -1).contiguous()
     luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
@@ -135,31 +138,31 @@ def _torchvision(class_name: str, train: dict[str, Any], test: dict[str, Any]) -
 
         make, root = getattr(torchvision.datasets, class_name), options.data_dir
         with _download(record, root):
-            splits = [_from_torchvision(make(str(root), download=True, **which)) for which in (train, test)]
-        return _in_memory(record, options, *splits, source=f"torchvision {class_name} in {root}")
+            pairs = [_from_torchvision(make(str(root), download=True, **which)) for which in (train, test)]
+        return _in_memory(record, options, *pairs, source=f"torchvision {class_name} in {root}")
 
     return load
 
 
-def _from_torchvision(data: Any) -> Split:
+def _from_torchvision(data: Any) -> Pair:
     images = torch.as_tensor(data.data)
     if images.ndim == 3:
         images = images[:, None]
     elif images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2).contiguous()
     labels = data.targets if hasattr(data, "targets") else data.labels
-    return Split(images, torch.as_tensor(labels, dtype=torch.int64))
+    return images, torch.as_tensor(labels, dtype=torch.int64)
 
 
 # --- fashion-mnist ----------------------------------------------------------------------------------------
 
 
-def read_idx(images: Path, labels: Path) -> Split:
-    """A pair of gzipped IDX files (the MNIST format) as a split; raise UserError if they are damaged."""
+def read_idx(images: Path, labels: Path) -> Pair:
+    """A pair of gzipped IDX files (the MNIST format) as images ``(N, 1, H, W)`` and labels; UserError if damaged."""
     pixels, numbers = _idx(images, 3), _idx(labels, 1)
     if len(pixels) != len(numbers):
         raise UserError(f"{images} holds {len(pixels):,} images, but {labels} {len(numbers):,} labels")
-    return Split(torch.from_numpy(pixels)[:, None], torch.from_numpy(numbers).long())
+    return torch.from_numpy(pixels)[:, None], torch.from_numpy(numbers).long()
 
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
@@ -169,7 +172,9 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
         raise UserError(f"cannot read {path}: {error}") from error
     start = 4 + 4 * dimensions
     if len(raw) < start or raw[:4] != bytes([0, 0, 8, dimensions]):
-        raise UserError(f"{path} is not an IDX file of bytes in {dimensions} dimensions: it begins with {raw[:4].hex()}")
+        raise UserError(
+            f"{path} is not an IDX file of bytes in {dimensions} dimensions: it begins with {raw[:4].hex()}"
+        )
     shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", dimensions, 4))
     if len(raw) - start != np.prod(shape):
         raise UserError(f"{path} announces {shape} bytes, but holds {len(raw) - start:,}")
@@ -306,6 +311,17 @@ def _fingerprint(classes: tuple[str, ...]) -> str:
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _IMAGENET_LICENCE = "ImageNet terms: non-commercial research and education; image owners keep their copyright"
 
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road
+rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower
+sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
+
 _add(
     Record(
         name="fashion-mnist",
@@ -352,16 +368,7 @@ _add(
 _add(
     Record(
         name="cifar100",
-        classes=tuple(
-            """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
-            camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
-            dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
-            leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
-            otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road
-            rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower
-            sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-            willow_tree wolf woman worm""".split()
-        ),
+        classes=tuple(_CIFAR100.split()),
         class_count=100,
         size=(32, 32),
         channels=3,

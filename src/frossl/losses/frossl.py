@@ -187,7 +187,7 @@ def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Norm
     """The Gaussian-kernel ablation by plain autograd; every pair of samples must be on one rank."""
     if dist.world_size() > 1:
         raise UserError("kernel='gaussian' needs all samples on one rank; use kernel='linear' with many ranks")
-    n, width = z_VND.shape[1:]
+    n = z_VND.shape[1]
     if centre:
         z_VND = z_VND - z_VND.mean(1, keepdim=True)
     zh_VND = nn.functional.normalize(z_VND, dim=1 if normalise == "batch" else 2)

@@ -119,3 +119,8 @@ def with_size(recipe: Recipe, size: int) -> Recipe:
         raise UserError(f"--size must be at least 1 pixel, got {size}")
     largest = max(group.size for group in recipe)
     return tuple(replace(group, size=max(1, round(group.size * size / largest))) for group in recipe)
+
+
+def with_scale(recipe: Recipe, scale: tuple[float, float]) -> Recipe:
+    """``recipe`` with crops that cover between ``scale[0]`` and ``scale[1]`` of the image's area."""
+    return tuple(replace(group, scale=scale) for group in recipe)

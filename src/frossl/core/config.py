@@ -1,0 +1,65 @@
+"""Frozen dataclasses to plain data and back; an unknown key or a wrong value is an error that names the valid ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses become dictionaries, tuples lists, paths strings; what JSON knows already stays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_plain(v) for key, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_plain(kind: type[T], plain: dict[str, Any]) -> T:
+    """The inverse of :func:`to_plain` for a dataclass type.
+
+    Raises:
+        UserError: an unknown key, or a value that does not fit its field.
+    """
+    hints = get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in plain:
+        if key not in names:
+            raise unknown_name(f"{kind.__qualname__} option", key, names)
+    return kind(**{key: _convert(hints[key], value, f"{kind.__qualname__}.{key}") for key, value in plain.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise unknown_name(where, str(value), [str(a) for a in args])
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_plain(hint, value)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = [args[0]] * len(value) if args[1:] == (...,) else args
+        if len(inner) != len(value):
+            raise UserError(f"{where} takes {len(inner)} values, got {len(value)}")
+        return tuple(_convert(a, v, where) for a, v in zip(inner, value, strict=True))
+    if hint is Path:
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = origin or hint
+    if isinstance(wanted, type) and (not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool))):
+        raise UserError(f"{where} must be {wanted.__name__}, got {value!r}")
+    return value

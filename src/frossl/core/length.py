@@ -1,0 +1,75 @@
+"""How long: "20ep", "5000it", "1e6img", "10min" or "5%", one parser for every place a length is given."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from frossl.core.types import UserError
+
+Unit = Literal["ep", "it", "img", "min", "%"]
+_PATTERN = re.compile(r"([0-9]*\.?[0-9]+(?:e[+]?[0-9]+)?)\s*(ep|it|img|min|%)")
+
+
+@dataclass(frozen=True)
+class Length:
+    """An amount with its unit: epochs, iterations (optimiser steps), images, minutes, or a share of the run.
+
+    >>> Length.parse("1e6img").steps(batch=250, images=50_000)
+    4000
+    >>> str(Length.parse("20ep"))
+    '20ep'
+    """
+
+    amount: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str) -> Length:
+        """Reads ``text``.
+
+        Raises:
+            UserError: not a number followed by ep, it, img, min or %.
+        """
+        match = _PATTERN.fullmatch(text.strip().lower())
+        if not match:
+            raise UserError(
+                f"{text!r} is not a length: write a number and a unit, such as 20ep (epochs), 5000it (steps), "
+                "1e6img (images), 10min or 5% (of the run)"
+            )
+        return cls(float(match[1]), cast(Unit, match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}{self.unit}"
+
+    def steps(self, *, batch: int, images: int) -> int | None:
+        """Whole optimiser steps of ``batch`` images on ``images`` images; None for minutes, which depend on a clock.
+
+        An epoch is ``images // batch`` steps: the incomplete last batch is dropped.
+        """
+        if self.unit == "%":
+            raise UserError(f"{self} is a share of a run; this length must be in ep, it, img or min")
+        per_epoch = images // batch
+        scale = {"ep": per_epoch, "it": 1, "img": 1 / batch}
+        return None if self.unit == "min" else math.ceil(self.amount * scale[self.unit] - 1e-9)
+
+    def share(self, of: Length, *, batch: int, images: int) -> float:
+        """This length as a share, 0 to 1, of the run ``of``.
+
+        Raises:
+            UserError: the two cannot be compared (minutes against counted steps).
+        """
+        if self.unit == "%":
+            share = self.amount / 100
+        elif (self.unit == "min") != (of.unit == "min"):
+            raise UserError(f"{self} cannot be taken of a run of {of}: give both in min, or as a share such as 5%")
+        elif of.unit == "min":
+            share = self.amount / of.amount if of.amount else 0.0
+        else:
+            mine, whole = self.steps(batch=batch, images=images), of.steps(batch=batch, images=images)
+            share = (mine or 0) / whole if whole else 0.0
+        if not 0 <= share <= 1:
+            raise UserError(f"{self} is longer than the run of {of}")
+        return share

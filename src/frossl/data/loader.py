@@ -1,0 +1,171 @@
+"""Batches: which images come when, as training views or as plain images for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as tv
+
+from frossl.core.random import uniforms
+from frossl.data.types import Dataset, Split
+from frossl.views import ops
+from frossl.views.draw import draw
+from frossl.views.make import crop_one, finish_views, make_views
+from frossl.views.recipes import Recipe
+
+_ORDER = 1 << 32  # keeps the order of samples and the parameters of views apart in the space of random keys
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N images as views: one float tensor ``(V, N, C, S, S)`` for each resolution."""
+
+    index_N: Tensor
+    labels_N: Tensor | None
+    views: list[Tensor]
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
+    """The order of all images in ``epoch``: a permutation that depends on nothing but its arguments."""
+    return torch.from_numpy(np.argsort(uniforms(1, seed, _ORDER + epoch, np.arange(images))[:, 0], kind="stable"))
+
+
+def training_batches(
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    batch: int,
+    seed: int,
+    first_step: int = 0,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
+
+    Images in memory become views on ``device``; others are decoded once by the workers, which take the crops,
+    and only their colours are changed on ``device``.
+    """
+    plan = _Plan(len(data.train), batch, seed, first_step)
+    labels = data.train.labels
+    if isinstance(data.train.images, Tensor):
+        images = data.train.images
+        for epoch, index_N in plan:
+            x = images[index_N].to(device)
+            drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
+            views = make_views(x, recipe, drawn, data.mean, data.std)
+            yield Batch(index_N, None if labels is None else labels[index_N], views)
+        return
+    loader = DataLoader(
+        _Crops(data.train, recipe, seed),  # type: ignore[arg-type]
+        batch_sampler=_Pairs(plan),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_stack,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+    for epoch, index_N, height, width, crops in loader:
+        drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
+        crops = [c.to(device, non_blocking=True).float().div_(255) for c in crops]
+        views = finish_views(crops, recipe, drawn, data.mean, data.std)
+        yield Batch(index_N, None if labels is None else labels[index_N], views)
+
+
+class _Plan:
+    """(epoch, indices) of every step from ``first`` on; the order of an epoch is worked out once."""
+
+    def __init__(self, images: int, batch: int, seed: int, first: int) -> None:
+        self.images, self.batch, self.seed, self.first = images, batch, seed, first
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        per_epoch = self.images // self.batch
+        epoch, start = divmod(self.first, per_epoch)
+        while True:
+            order = epoch_order(self.images, self.seed, epoch)
+            for position in range(start, per_epoch):
+                yield epoch, order[position * self.batch : (position + 1) * self.batch]
+            epoch, start = epoch + 1, 0
+
+
+class _Pairs:
+    """The plan as lists of (epoch, index), which is what a worker can be sent."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch, index_N in self.plan:
+            yield [(epoch, int(i)) for i in index_N]
+
+
+class _Crops:
+    """(epoch, index) to the crops of that image, decoded once for all views."""
+
+    def __init__(self, split: Split, recipe: Recipe, seed: int) -> None:
+        self.split, self.recipe, self.seed = split, recipe, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, int, int, list[Tensor]]:
+        epoch, i = key
+        image = self.split.images[i]
+        height, width = image.shape[1:]
+        drawn = draw(self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width)
+        crops = [crop_one(image, group, d) for group, d in zip(self.recipe, drawn, strict=True)]
+        return epoch, i, height, width, crops
+
+
+def _stack(rows: list[tuple[int, int, int, int, list[Tensor]]]) -> tuple[int, Tensor, Tensor, Tensor, list[Tensor]]:
+    epochs, index, height, width, crops = zip(*rows, strict=True)
+    groups = [torch.stack(group, dim=1) for group in zip(*crops, strict=True)]
+    return epochs[0], torch.tensor(index), torch.tensor(height), torch.tensor(width), groups
+
+
+def plain_batches(
+    split: Split,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch: int = 512,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """Every image of ``split`` in order, as normalised ``(B, C, size, size)``: the centre square, resized (bicubic)."""
+    shift, scale = (torch.tensor(t, device=device)[:, None, None] for t in (mean, std))
+    if isinstance(split.images, Tensor):
+        parts = (centre_square(x.to(device).float().div_(255), size) for x in split.images.split(batch))
+    else:
+        squares = DataLoader(_Squares(split, size), batch_size=batch, num_workers=workers)  # type: ignore[arg-type]
+        parts = (x.to(device).float().div_(255) for x in squares)
+    for x in parts:
+        yield (x - shift).div_(scale)
+
+
+def centre_square(x_BCHW: Tensor, size: int) -> Tensor:
+    """The largest centred square of images in [0, 1], resized to ``size`` where it is not that already."""
+    height, width = x_BCHW.shape[2:]
+    side = min(height, width)
+    if height == width == size:
+        return x_BCHW
+    n = len(x_BCHW)
+    box = [torch.full((n,), float(v), device=x_BCHW.device) for v in ((height - side) // 2, (width - side) // 2, side)]
+    flip = torch.zeros(n, dtype=torch.bool, device=x_BCHW.device)
+    return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, "bicubic", flip).clamp_(0, 1)
+
+
+class _Squares:
+    """Centre squares of images of any size, as uint8, for workers."""
+
+    def __init__(self, split: Split, size: int) -> None:
+        self.split, self.size = split, size
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> Tensor:
+        x = self.split.images[i]
+        side = min(x.shape[1:])
+        x = tv.center_crop(x, [side, side])
+        return tv.resize(x, [self.size, self.size], interpolation=tv.InterpolationMode.BICUBIC, antialias=True)

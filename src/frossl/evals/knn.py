@@ -1,0 +1,39 @@
+"""Weighted k-nearest-neighbour classification."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from frossl.core.types import Features
+from frossl.evals import metric
+from frossl.evals.labels import labelled
+
+
+@torch.no_grad()
+def knn_predict(
+    bank_NF: Tensor, labels_N: Tensor, queries_BF: Tensor, classes: int, *, k: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Classes ``(B,)`` voted by the ``k`` nearest of the bank in cosine similarity, each with weight exp(s / T).
+
+    Wu et al., arXiv 1805.01978. Exact: every query meets the whole bank. ``k`` is cut to the size of the bank.
+    """
+    bank = normalize(bank_NF, dim=1).T.contiguous()
+    k = min(k, bank.shape[1])
+    predictions = []
+    for queries in normalize(queries_BF, dim=1).split(1024):
+        similarity, nearest = (queries @ bank).topk(k, dim=1)
+        # Shifting every weight of a query by its largest leaves the vote as it is and cannot overflow.
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()
+        votes = weight.new_zeros(len(queries), classes).scatter_add_(1, labels_N[nearest], weight)
+        predictions.append(votes.argmax(1))
+    return torch.cat(predictions)
+
+
+@metric("knn", needs_labels=True, protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank")
+def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
+    """Top-1 accuracy on the held-out images."""
+    x, y, test_x, test_y = labelled(features)
+    predicted = knn_predict(x, y, test_x, len(features.classes), k=k, temperature=temperature)
+    return {"knn": (predicted == test_y).double().mean().item()}

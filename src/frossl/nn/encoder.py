@@ -1,0 +1,83 @@
+"""Exported encoders: weights and what is needed to build them again, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from frossl.core.config import from_plain, to_plain
+from frossl.core.files import write_safetensors
+from frossl.core.types import UserError
+from frossl.nn.backbones import build_backbone
+
+_KEY = "frossl_encoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """How to build an encoder and how to feed it: images in [0, 1], minus ``mean``, over ``std``, ``size`` pixels."""
+
+    backbone: str
+    channels: int
+    size: int
+    stem: str
+    features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """The encoder with random weights."""
+        return build_backbone(self.backbone, channels=self.channels, stem=self.stem, size=self.size, **self.options)
+
+
+def save_encoder(path: Path, backbone: nn.Module, spec: EncoderSpec) -> None:
+    """Writes the weights under timm's names, atomically, with ``spec`` in the header."""
+    write_safetensors(path, dict(backbone.state_dict()), {_KEY: json.dumps(to_plain(spec))})
+
+
+def load_encoder(path: Path | str) -> tuple[nn.Module, EncoderSpec]:
+    """The encoder of :func:`save_encoder` in eval mode, and its spec.
+
+    Raises:
+        UserError: not such a file, or not every key of the encoder is in it with the right shape.
+    """
+    state, spec = read_encoder(Path(path))
+    backbone = spec.build()
+    load_all_keys(backbone, state, str(path))
+    return backbone.eval(), spec
+
+
+def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
+    """Weights and spec of an exported encoder, without building it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {error}") from None
+    if _KEY not in metadata:
+        raise UserError(f"{path} is not an encoder exported by frossl: its header does not say how to build one")
+    return state, from_plain(EncoderSpec, json.loads(metadata[_KEY]))
+
+
+def load_all_keys(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Loads ``state`` if, and only if, it fits ``module`` to the last key.
+
+    Raises:
+        UserError: says how many keys fit and names some that do not.
+    """
+    wanted = module.state_dict()
+    fits = [key for key, value in wanted.items() if key in state and state[key].shape == value.shape]
+    wrong = sorted((set(wanted) | set(state)) - set(fits))
+    if wrong:
+        raise UserError(
+            f"{source}: {len(fits)} of {len(wanted)} keys fit this encoder; not {', '.join(wrong[:5])}"
+            f"{' and others' if len(wrong) > 5 else ''}. Nothing was loaded: a part of the weights would measure nothing."
+        )
+    module.load_state_dict(state)

@@ -1,0 +1,123 @@
+"""Optimisers and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You, Gitman, Ginsburg, arXiv 1708.03888) with heavy-ball momentum.
+
+    For tensors that are not one-dimensional: ``local = eta |p| / (|g| + weight_decay |p| + eps)``, clipped to
+    ``min(local / lr, 1)`` if ``clip``, and ``g <- (g + weight_decay p) local``; one where either norm is zero.
+    One-dimensional tensors (biases and norms) are neither decayed nor scaled if ``exclude_1d``, else treated as
+    the others. Then ``buffer <- momentum buffer + g`` and ``p <- p - lr buffer``.
+
+    The defaults are those of the paper's public configurations; elsewhere eta 1e-3 without the clip is usual.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        eta: float = 0.02,
+        clip: bool = True,
+        exclude_1d: bool = True,
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "eta": eta,
+            "clip": clip,
+            "exclude_1d": exclude_1d,
+            "eps": eps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """One step; norms stay on the device."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, group)
+        return loss
+
+    def _update(self, p: Tensor, group: dict[str, Any]) -> None:
+        g = p.grad
+        assert g is not None
+        if p.ndim != 1 or not group["exclude_1d"]:
+            p_norm, g_norm = (p * p).sum().sqrt(), (g * g).sum().sqrt()
+            local = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + group["eps"])
+            if group["clip"]:
+                local = (local / group["lr"]).clamp_max(1) if group["lr"] > 0 else torch.ones_like(local)
+            local = torch.where((p_norm > 0) & (g_norm > 0), local, 1)
+            g = (g + group["weight_decay"] * p) * local
+        state = self.state[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        state["momentum_buffer"].mul_(group["momentum"]).add_(g)
+        p.add_(state["momentum_buffer"], alpha=-group["lr"])
+
+
+OPTIMIZERS = ("adamw", "sgd", "lars")
+
+
+def build_optimizer(
+    name: str,
+    modules: Iterable[nn.Module],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Optimizer:
+    """AdamW, SGD (momentum 0.9) or LARS over ``modules``; no weight decay on biases and norms, as is the custom.
+
+    Raises:
+        UserError: unknown name, or numbers out of range.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, list(OPTIMIZERS))
+    if lr <= 0 or weight_decay < 0:
+        raise UserError(f"the learning rate must be positive and the weight decay at least 0; got {lr}, {weight_decay}")
+    params = [p for module in modules for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=betas)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9) if name == "sgd" else LARS(groups, lr=lr)
+
+
+def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:
+    """Factor of the peak learning rate at ``progress`` (0 to 1): linear from ``start``, then cosine to ``end``.
+
+    ``warmup`` is the share of the run that rises; ``start`` and ``end`` are shares of the peak.
+
+    >>> [round(warmup_cosine(p, 0.1), 2) for p in (0, 0.05, 0.1, 0.55, 1)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if progress < warmup:
+        return start + (1 - start) * progress / warmup
+    done = (progress - warmup) / (1 - warmup) if warmup < 1 else 1.0
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -1,0 +1,205 @@
+"""What a run is told, and what that comes to on this data and this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+
+from frossl.core.length import Length
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+from frossl.data.types import Dataset
+from frossl.methods import METHODS
+from frossl.methods.frossl import FroSSL
+from frossl.nn.encoder import EncoderSpec
+from frossl.nn.optim import OPTIMIZERS
+from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_views
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Generic[M]):
+    """Everything that decides a pretraining run."""
+
+    data: str
+    """a folder of images, a Parquet file or folder, or the name of a data set (frossl list data)"""
+    method: str = "frossl"
+    """objective (frossl list methods)"""
+    objective: M = field(default_factory=FroSSL.Config)  # type: ignore[assignment]
+    recipe: str = "default"
+    """where the defaults come from (frossl list recipes); flags given beside it win"""
+
+    backbone: str = "resnet18"
+    """encoder: any timm model name"""
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    """options for timm as JSON, such as '{"channels": [32, 64, 128, 256]}' for a ResNet of half width"""
+    stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"
+    """first layers: imagenet leaves them; small 3x3 stride 2; cifar 3x3 stride 1 (the paper's, slow); auto by size"""
+
+    views: int | None = None
+    """views per image (the view recipe's number if not given)"""
+    view_recipe: str = "auto"
+    """augmentation: auto is natural or grey by the channels of the data; others by name (frossl list recipes)"""
+    size: int | None = None
+    """side of the views in pixels (the images' own up to 96, else 224, or 128 without an accelerator)"""
+    crop_scale: tuple[float, float] | None = None
+    """smallest and largest share of the image's area a crop covers (the view recipe's if not given)"""
+
+    length: str = "auto"
+    """how long: 20ep, 5000it, 1e6img, 10min; auto is 100ep, or the whole epochs that fit in 30 min"""
+    batch: int | None = None
+    """images per step (256, or less for a small data set, if not given)"""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """adamw, sgd or lars"""
+    lr: float = 1e-3
+    """peak learning rate for a batch of 256; it is scaled by batch / 256"""
+    weight_decay: float = 0.01
+    """weight decay; biases and norms are never decayed"""
+    warmup: str = "5%"
+    """linear warm-up before the cosine, as a share of the run or a length"""
+    clip: float | None = None
+    """clip the norm of the gradient to this"""
+    batch_norm: Literal["joint", "per_view"] = "joint"
+    """batch statistics over all views at once, or view by view (the public reference)"""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    workers: int | None = None
+    """processes that decode images that do not fit in memory (one per core if not given)"""
+    seed: int = 0
+    """of everything random"""
+
+    monitor_every: str = "10%"
+    """how often kNN, probe and effective rank are taken on part of the data"""
+    checkpoint_every: str = "10min"
+    """how often the run is saved; also at its end and when it is interrupted"""
+    log_every: int = 10
+    """steps between rows of metrics.jsonl"""
+    evaluate: bool = True
+    """evaluate against an untrained encoder and raw pixels at the end"""
+
+    labels: bool = True
+    """use labels for evaluation where there are any; sub-folders are classes"""
+    channels: Literal[1, 3] | None = None
+    """read images as grey (1) or colour (3); by default 1 if all are grey"""
+    held_out: float = 0.1
+    """share of the images kept for evaluation where the data bring no test split"""
+    data_dir: Path = Path("data")
+    """where named data sets are kept"""
+    out: Path = Path("runs")
+    """where run directories go"""
+    name: str | None = None
+    """name of the run directory (made from data and method if not given)"""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            METHODS[self.method]
+        for name in ("length", "warmup", "monitor_every", "checkpoint_every"):
+            text = getattr(self, name)
+            if not (name == "length" and text == "auto") and Length.parse(text).amount <= 0 and name != "warmup":
+                raise UserError(f"--{name.replace('_', '-')} must be more than nothing, got {text!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, list(OPTIMIZERS))
+        if self.batch is not None and self.batch < 2:
+            raise UserError(f"--batch must be at least 2, got {self.batch}: the objective compares images in a batch")
+        if self.log_every < 1:
+            raise UserError(f"--log-every must be at least 1, got {self.log_every}")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"--held-out is a share between 0 and 1, got {self.held_out}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A :class:`Config` on given data and a given machine, with nothing left open but the length."""
+
+    recipe: Recipe
+    spec: EncoderSpec
+    batch: int
+    lr: float
+    device: torch.device
+    precision: str
+    workers: int
+
+    @property
+    def views(self) -> int:
+        return sum(group.count for group in self.recipe)
+
+
+def make_plan(config: Config, data: Dataset, features: int = 0) -> Plan:
+    """Resolves everything that ``config`` leaves to the data and the machine.
+
+    Raises:
+        UserError: what was asked for cannot be had.
+    """
+    device = _device(config.device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("this version trains in one process; start it without torchrun (WORLD_SIZE is above 1)")
+    side = min(data.typical)
+    size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
+    name = config.view_recipe
+    recipe = VIEWS[("natural" if data.channels == 3 else "grey") if name == "auto" else name]
+    recipe = with_size(recipe, size)
+    recipe = recipe if config.views is None else with_views(recipe, config.views)
+    recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)
+    images = len(data.train)
+    batch = config.batch or next(b for b in (256, 128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
+    if batch > images or batch < 2:
+        raise UserError(
+            f"a batch of {batch} does not fit {images} training images; give --batch {max(2, images // 4)} or less, "
+            "or more images (at least 8)"
+        )
+    spec = EncoderSpec(
+        backbone=config.backbone,
+        channels=data.channels,
+        size=max(side, size) if side <= 96 else size,
+        stem=config.stem,
+        features=features,
+        mean=data.mean,
+        std=data.std,
+        options=config.backbone_options,
+    )
+    return Plan(
+        recipe=recipe,
+        spec=spec,
+        batch=batch,
+        lr=config.lr * batch / 256,
+        device=device,
+        precision=_precision(config.precision, device),
+        workers=0 if data.train.in_memory else (os.cpu_count() or 1) if config.workers is None else config.workers,
+    )
+
+
+def _device(name: str) -> torch.device:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    if not there[name]:
+        have = ", ".join(kind for kind, yes in there.items() if yes)
+        raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {have})")
+    return torch.device(name)
+
+
+def _precision(name: str, device: torch.device) -> str:
+    """Fabric's name of the precision."""
+    if name == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = device.type == "cpu" and _cpu_has_bf16()
+        name = "bf16" if fast else "32"
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bf16 products run in hardware; without that they are slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

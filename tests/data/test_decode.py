@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encoded, picture
+from PIL import Image
+
+from frossl.data.decode import UnreadableError, decode, probe
+
+RED, WHITE = [255, 0, 0], [255, 255, 255]
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def test_lossless_colour_is_exact():
+    image = picture(1)
+    assert torch.equal(decode(encoded(image), 3), as_tensor(image))
+
+
+def test_path_and_bytes_agree(tmp_path):
+    file = tmp_path / "a.jpg"
+    picture(1).save(file)
+    assert torch.equal(decode(str(file), 3), decode(file.read_bytes(), 3))
+
+
+def test_one_pixel_survives():
+    one = Image.new("RGB", (1, 1), (1, 2, 3))
+    assert probe(encoded(one)).size == (1, 1)
+    assert decode(encoded(one), 3).flatten().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_grey_keeps_full_range(channels):
+    values = np.array([[0, 257, 65535, 32768, 128]], dtype=np.uint16)
+    data = encoded(Image.fromarray(values))
+    assert probe(data).grey
+    assert decode(data, channels)[:, 0].tolist() == [[0, 1, 255, 128, 0]] * channels
+
+
+@pytest.mark.parametrize(("top", "expected"), [(1.0, [0, 128, 255]), (255.0, [0, 128, 255])])
+def test_float_tiff(top, expected):
+    values = np.array([[0, 0.5, 1]], dtype=np.float32) * top
+    data = encoded(Image.fromarray(values), "TIFF")
+    assert probe(data).grey
+    assert decode(data, 1)[0, 0].tolist() == expected
+
+
+def test_cmyk_jpeg():
+    data = encoded(Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK"), "JPEG", quality=100)
+    assert not probe(data).grey
+    assert (decode(data, 3)[:, 8, 8] - torch.tensor(RED)).abs().max() < 8
+
+
+def test_palette_with_transparency_lies_on_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1])
+    data = encoded(image, transparency=1)
+    assert decode(data, 3)[:, 0].T.tolist() == [RED, WHITE]
+
+
+@pytest.mark.parametrize(("mode", "clear"), [("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))])
+def test_alpha_lies_on_white(mode, clear):
+    data = encoded(Image.new(mode, (1, 1), clear))
+    assert probe(data).grey == (mode == "LA")
+    assert decode(data, 3).flatten().tolist() == WHITE
+    assert decode(data, 1).flatten().tolist() == [255]
+
+
+def test_one_bit():
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    assert probe(encoded(image)).grey
+    assert decode(encoded(image), 1)[0, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_exif_orientation(orientation, mode):
+    """The corner marked in the upright image comes back to its place, whatever way it was stored."""
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    stored = Image.fromarray(pixels.astype(np.uint16) * 257 if mode == "I;16" else np.stack([pixels] * 3, 2))
+    data = encoded(stored, exif=exif)
+    marked = Image.fromarray(pixels)
+    marked.getexif()[0x0112] = orientation
+    expected = np.array(ImageOps.exif_transpose(marked))
+    assert decode(data, 1)[0].tolist() == expected.tolist()
+    assert probe(data).size == expected.shape
+
+
+def test_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data, 3)[:, 0, 0].tolist() == RED
+
+
+def test_truncated_jpeg_is_found_by_probe():
+    data = encoded(picture(size=(64, 64)), "JPEG")
+    for broken in (data[: len(data) // 2], data[:20], b""):
+        with pytest.raises(UnreadableError):
+            probe(broken)
+        with pytest.raises(UnreadableError):
+            decode(broken, 3)
+
+
+def test_decompression_bomb(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.raises(UnreadableError, match="40 pixels, more than"), pytest.warns(Image.DecompressionBombWarning):
+        probe(encoded(Image.new("L", (5, 8))))
+    with pytest.raises(UnreadableError, match="exceeds limit"):
+        probe(encoded(Image.new("L", (50, 80))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "PPM"]), st.data())
+def test_damage_is_either_readable_or_named(kind, data):
+    """Whatever bytes come, probe and decode agree on readability and size, and raise nothing else."""
+    content = bytearray(encoded(picture(), kind))
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        size = probe(bytes(content)).size
+    except UnreadableError:
+        with pytest.raises(UnreadableError):
+            decode(bytes(content), 3)
+    else:
+        assert decode(bytes(content), 3).shape == (3, *size)

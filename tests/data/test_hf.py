@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pickle
+import sys
+
+import pytest
+import torch
+from pictures import encoded, picture
+
+from frossl.core.types import UserError
+from frossl.data import open_data
+
+datasets = pytest.importorskip("datasets")
+
+
+def rows(count: int, start: int = 0, broken: tuple[int, ...] = (), **options):
+    cells = [{"bytes": encoded(picture(start + i, **options)), "path": None} for i in range(count)]
+    for i in broken:
+        cells[i] = {"bytes": b"no image", "path": "some/name.png"}
+    return cells
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    def save(name: str, images: list, labels: list | None = None, names: list[str] | None = None) -> str:
+        features = {"image": datasets.Image()}
+        if labels is not None:
+            features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+        columns = {"image": images} | ({"label": labels} if labels is not None else {})
+        (tmp_path / "set").mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(tmp_path / "set" / name)
+        return str(tmp_path / "set")
+
+    return save
+
+
+@pytest.fixture
+def opened(tmp_path):
+    return lambda source, **options: open_data(source, data_dir=tmp_path / "data", **options)
+
+
+def test_two_splits_with_class_names(parquet, opened):
+    parquet("train-00000-of-00002.parquet", rows(4), [0, 1, 0, 1], ["cat", "dog"])
+    parquet("train-00001-of-00002.parquet", rows(2, 4), [1, -1], ["cat", "dog"])
+    data = opened(parquet("validation-00000-of-00001.parquet", rows(2, 6), [1, 0], ["cat", "dog"]))
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1, 0, 1, 1, -1]
+    assert data.test.labels.tolist() == [1, 0]
+    assert data.train.images.shape == (6, 3, 12, 16)
+    expected = torch.tensor(list(picture(4).tobytes())).reshape(12, 16, 3).permute(2, 0, 1)
+    assert torch.equal(data.train.images[4].long(), expected)
+
+
+def test_single_file_is_split_by_seed(parquet, opened):
+    folder = parquet("anything.parquet", rows(10))
+    data = opened(folder + "/anything.parquet")
+    assert (len(data.train), len(data.test), data.classes) == (9, 1, ())
+    assert torch.equal(opened(folder).test.images, data.test.images)
+
+
+def test_train_prefers_test_and_notes_the_rest(parquet, opened):
+    for name in ("train", "test", "val"):
+        folder = parquet(f"{name}.parquet", rows(2))
+    assert any("files not used: val.parquet" in note for note in opened(folder).notes)
+
+
+def test_labels_without_names(parquet, opened):
+    data = opened(parquet("train.parquet", rows(6), [7, 3, None, 3, 7, 3]), held_out=0.2)
+    assert data.classes == ("3", "7")
+    assert sorted(torch.cat([data.train.labels, data.test.labels]).tolist()) == [-1, 0, 0, 0, 1, 1]
+    assert opened(str(data.source).split()[-1], labels=False).train.labels is None
+
+
+def test_different_classes_stop(parquet, opened):
+    parquet("train.parquet", rows(2), [0, 1], ["cat", "dog"])
+    folder = parquet("test.parquet", rows(2), [0, 1], ["cat", "cow"])
+    with pytest.raises(UserError, match="only in the training split: dog; only in the held-out split: cow"):
+        opened(folder)
+
+
+def test_lazy_equals_in_memory_and_pickles_small(parquet, opened):
+    folder = parquet("train.parquet", rows(40, size=(64, 64)))
+    eager, lazy = opened(folder), opened(folder, memory_limit=0)
+    pickled = pickle.dumps(lazy.train.images)
+    assert len(pickled) < 40 * 1000
+    copy = pickle.loads(pickled)
+    assert all(torch.equal(copy[i], eager.train.images[i]) for i in range(len(copy)))
+
+
+def test_broken_rows_are_skipped_and_named(parquet, opened):
+    images = [*rows(40, broken=(3,)), None]
+    data = opened(parquet("train.parquet", images))
+    assert [(skip.path, skip.reason.split()[0]) for skip in data.skipped] == [
+        ("some/name.png", "not"),
+        ("train.parquet:40", "the"),
+    ]
+    assert len(data.train) + len(data.test) == 39
+
+
+def test_too_many_broken_rows_stop(parquet, opened):
+    with pytest.raises(UserError, match="2 of 10 images cannot be read"):
+        opened(parquet("train.parquet", rows(10, broken=(1, 2))))
+
+
+def test_damaged_file_and_missing_column(tmp_path, opened):
+    file = tmp_path / "train.parquet"
+    file.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match="as Parquet"):
+        opened(str(file))
+    datasets.Dataset.from_dict({"picture": [1, 2]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="no column 'image', only picture"):
+        opened(str(tmp_path / "other.parquet"))
+    datasets.Dataset.from_dict({"image": [1, 2]}).to_parquet(tmp_path / "numbers.parquet")
+    with pytest.raises(UserError, match="with a column of images"):
+        opened(str(tmp_path / "numbers.parquet"))
+
+
+def test_missing_extra_says_what_to_install(parquet, opened, monkeypatch):
+    folder = parquet("train.parquet", rows(2))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'frossl\[hf\]'"):
+        opened(folder)

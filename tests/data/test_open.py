@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from frossl.core.types import UserError
+from frossl.data import open_data
+
+
+def test_typo_in_a_name_suggests():
+    with pytest.raises(
+        UserError, match=r"no folder 'cifr10' exists, and no data set is called 'cifr10'. Did you mean 'cifar10'"
+    ):
+        open_data("cifr10")
+
+
+def test_file_of_another_kind(tmp_path):
+    file = tmp_path / "images.zip"
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"is a file of type \.zip\. Give a folder"):
+        open_data(str(file))
+
+
+def test_name_wins_over_a_folder_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet100").mkdir()
+    said = []
+    with pytest.raises(UserError, match="must be prepared"):
+        open_data("imagenet100", log=said.append)
+    assert "write ./imagenet100" in said[0]
+
+
+@pytest.mark.parametrize("bad", [{"channels": 2}, {"held_out": 0.0}, {"held_out": 1.5}])
+def test_bad_options(bad):
+    with pytest.raises(UserError, match=next(iter(bad))):
+        open_data("cifar10", **bad)
