@@ -46,7 +46,7 @@ def test_columns_under_the_floor_count_as_zero_and_rows_do_not_know_it():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [2, 3, 7, 100, 1000])
-@pytest.mark.parametrize("constant", [0.1, -1.0, 1000.3, 3.3e5])
+@pytest.mark.parametrize("constant", [0.1, -1.0, 1000.3, 3.3e4])
 def test_a_constant_column_falls_under_the_floor_and_a_varied_one_does_not(dtype, n, constant):
     z = torch.stack([torch.full((n,), constant), constant + torch.linspace(-1, 1, n)], -1).to(dtype)[None]
     centred, floor = centre_columns(z, n)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,33 +46,54 @@ def training_batches(
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
+    """Batches without end from ``first_step`` on; the same whatever the number of workers and the start."""
+    plan = _Plan(len(data.train), batch, seed, first_step)
+    return _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device)
 
-    Images in memory become views on ``device``; others are decoded once by the workers, which take the crops,
+
+def view_batches(
+    split: Split, recipe: Recipe, mean: Sequence[float], std: Sequence[float], *, seed: int, workers: int = 0
+) -> Iterator[list[Tensor]]:
+    """Views of every image of ``split`` in order, 256 images at a time, on the CPU."""
+    plan = [(0, index_N) for index_N in torch.arange(len(split)).split(256)]
+    return (b.views for b in _batches(split, recipe, mean, std, plan, seed, workers, "cpu"))
+
+
+def _batches(
+    split: Split,
+    recipe: Recipe,
+    mean: Sequence[float],
+    std: Sequence[float],
+    plan: Iterable[tuple[int, Tensor]],
+    seed: int,
+    workers: int,
+    device: torch.device | str,
+) -> Iterator[Batch]:
+    """Images in memory become views on ``device``; others are decoded once by the workers, which take the crops,
     and only their colours are changed on ``device``.
     """
-    plan = _Plan(len(data.train), batch, seed, first_step)
-    labels = data.train.labels
-    if isinstance(data.train.images, Tensor):
-        images = data.train.images
+
+    def labels(index_N: Tensor) -> Tensor | None:
+        return None if split.labels is None else split.labels[index_N]
+
+    if isinstance(split.images, Tensor):
         for epoch, index_N in plan:
-            x = images[index_N].to(device)
+            x = split.images[index_N].to(device)
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
-            views = make_views(x, recipe, drawn, data.mean, data.std)
-            yield Batch(index_N, None if labels is None else labels[index_N], views)
+            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std))
         return
     loader = DataLoader(
-        _Crops(data.train, recipe, seed),  # type: ignore[arg-type]
+        _Crops(split, recipe, seed),  # type: ignore[arg-type]
         batch_sampler=_Pairs(plan),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_stack,
+        worker_init_fn=_leave_interrupts_to_parent,
         pin_memory=torch.device(device).type == "cuda",
     )
     for epoch, index_N, height, width, crops in loader:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True).float().div_(255) for c in crops]
-        views = finish_views(crops, recipe, drawn, data.mean, data.std)
-        yield Batch(index_N, None if labels is None else labels[index_N], views)
+        yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std))
 
 
 class _Plan:
@@ -90,10 +112,15 @@ class _Plan:
             epoch, start = epoch + 1, 0
 
 
+def _leave_interrupts_to_parent(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the run must still finish its step and be saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class _Pairs:
     """The plan as lists of (epoch, index), which is what a worker can be sent."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: Iterable[tuple[int, Tensor]]) -> None:
         self.plan = plan
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

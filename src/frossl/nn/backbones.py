@@ -12,9 +12,15 @@ from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 
 STEMS = ("auto", "imagenet", "small", "cifar")
+SMALL_STEMS = {"small": (2, 1), "cifar": (1, 2)}
+"""Stride and padding of the 3x3 convolution that replaces a 7x7 one and its pooling."""
+SMALL = 48
+"""Up to this many pixels ``auto`` takes the small stem; the paper keeps the ImageNet stem from 64 pixels on."""
 
 
-def build_backbone(name: str, *, channels: int = 3, stem: str = "auto", size: int = 224, **options: Any) -> nn.Module:
+def build_backbone(
+    name: str, *, channels: int = 3, stem: str = "auto", size: int = 224, options: dict[str, Any] | None = None
+) -> nn.Module:
     """An encoder with random weights that maps ``(B, C, H, W)`` to ``(B, F)``.
 
     Args:
@@ -22,35 +28,47 @@ def build_backbone(name: str, *, channels: int = 3, stem: str = "auto", size: in
         channels: input channels.
         stem: for convolutional nets that begin with ``conv1`` and ``maxpool``. ``"imagenet"`` leaves them alone;
             ``"cifar"`` is the paper's (3x3, stride 1, padding 2, no pooling: full resolution, expensive); ``"small"``
-            is 3x3, stride 2, no pooling; ``"auto"`` is ``"small"`` up to 96 pixels where the net has such a stem,
+            is 3x3, stride 2, no pooling; ``"auto"`` is ``"small"`` up to 48 pixels where the net has such a stem,
             else ``"imagenet"``.
         size: side of the images in pixels, for ``"auto"`` and for encoders that need to know it.
-        options: passed to timm, e.g. ``channels=(32, 64, 128, 256)`` for a ResNet of half width as
-            ``{"channels": ...}`` in a dictionary.
+        options: passed on to timm; ``{"channels": (32, 64, 128, 256)}`` makes a ResNet of half width.
 
     Raises:
         UserError: unknown name, option or stem, or a stem that this encoder cannot have.
     """
-    if stem not in STEMS:
-        raise unknown_name("stem", stem, list(STEMS))
-    if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models())
-    try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
-    except (TypeError, AssertionError) as error:
-        raise UserError(f"timm could not build {name!r} with {options}: {error}") from None
-    conv = getattr(model, "conv1", None)
-    has_stem = isinstance(conv, nn.Conv2d) and hasattr(model, "maxpool")
-    if stem == "auto":
-        stem = "small" if has_stem and size <= 96 else "imagenet"
+    stem = resolve_stem(name, stem, size, options)
+    model = _create(name, channels, options or {})
     if stem != "imagenet":
-        if not has_stem:
-            raise UserError(f"{name!r} has no conv1/maxpool stem to replace; use --stem imagenet")
-        stride, padding = (1, 2) if stem == "cifar" else (2, 1)
+        conv = model.conv1
+        assert isinstance(conv, nn.Conv2d)
+        stride, padding = SMALL_STEMS[stem]
         model.conv1 = nn.Conv2d(channels, conv.out_channels, 3, stride, padding, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
     return model
+
+
+def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None = None) -> str:
+    """``stem`` with ``"auto"`` decided; arguments and errors as :func:`build_backbone`."""
+    if stem not in STEMS:
+        raise unknown_name("stem", stem, list(STEMS))
+    if not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models())
+    with torch.device("meta"):
+        model = _create(name, 3, options or {})
+    replaceable = isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool")
+    if stem == "auto":
+        return "small" if replaceable and size <= SMALL else "imagenet"
+    if stem != "imagenet" and not replaceable:
+        raise UserError(f"{name!r} has no conv1/maxpool stem to replace; use --stem imagenet")
+    return stem
+
+
+def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise UserError(f"timm could not build {name!r} with options {options}: {error}") from None
 
 
 @torch.no_grad()

@@ -33,7 +33,9 @@ class EncoderSpec:
 
     def build(self) -> nn.Module:
         """The encoder with random weights."""
-        return build_backbone(self.backbone, channels=self.channels, stem=self.stem, size=self.size, **self.options)
+        return build_backbone(
+            self.backbone, channels=self.channels, stem=self.stem, size=self.size, options=self.options
+        )
 
 
 def save_encoder(path: Path, backbone: nn.Module, spec: EncoderSpec) -> None:
@@ -78,6 +80,6 @@ def load_all_keys(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     if wrong:
         raise UserError(
             f"{source}: {len(fits)} of {len(wanted)} keys fit this encoder; not {', '.join(wrong[:5])}"
-            f"{' and others' if len(wrong) > 5 else ''}. Nothing was loaded: a part of the weights would measure nothing."
+            f"{' and others' if len(wrong) > 5 else ''}. Nothing was loaded, as a part of the weights measures nothing."
         )
     module.load_state_dict(state)

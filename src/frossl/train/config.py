@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
+import tyro
 
 from frossl.core.length import Length
 from frossl.core.registry import unknown_name
@@ -15,6 +17,7 @@ from frossl.core.types import UserError
 from frossl.data.types import Dataset
 from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
+from frossl.nn.backbones import resolve_stem
 from frossl.nn.encoder import EncoderSpec
 from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_views
@@ -26,7 +29,7 @@ M = TypeVar("M")
 class Config(Generic[M]):
     """Everything that decides a pretraining run."""
 
-    data: str
+    data: tyro.conf.Positional[str]
     """a folder of images, a Parquet file or folder, or the name of a data set (frossl list data)"""
     method: str = "frossl"
     """objective (frossl list methods)"""
@@ -36,8 +39,8 @@ class Config(Generic[M]):
 
     backbone: str = "resnet18"
     """encoder: any timm model name"""
-    backbone_options: dict[str, Any] = field(default_factory=dict)
-    """options for timm as JSON, such as '{"channels": [32, 64, 128, 256]}' for a ResNet of half width"""
+    backbone_options: str = "{}"
+    """options for timm as JSON: '{"channels": [32, 64, 128, 256]}' is a ResNet of half width"""
     stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"
     """first layers: imagenet leaves them; small 3x3 stride 2; cifar 3x3 stride 1 (the paper's, slow); auto by size"""
 
@@ -98,8 +101,7 @@ class Config(Generic[M]):
     """name of the run directory (made from data and method if not given)"""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            METHODS[self.method]
+        METHODS[self.method]
         for name in ("length", "warmup", "monitor_every", "checkpoint_every"):
             text = getattr(self, name)
             if not (name == "length" and text == "auto") and Length.parse(text).amount <= 0 and name != "warmup":
@@ -154,15 +156,17 @@ def make_plan(config: Config, data: Dataset, features: int = 0) -> Plan:
             f"a batch of {batch} does not fit {images} training images; give --batch {max(2, images // 4)} or less, "
             "or more images (at least 8)"
         )
+    options = _options(config.backbone_options)
+    whole = max(side, size) if side <= 96 else size
     spec = EncoderSpec(
         backbone=config.backbone,
         channels=data.channels,
-        size=max(side, size) if side <= 96 else size,
-        stem=config.stem,
+        size=whole,
+        stem=resolve_stem(config.backbone, config.stem, whole, options),
         features=features,
         mean=data.mean,
         std=data.std,
-        options=config.backbone_options,
+        options=options,
     )
     return Plan(
         recipe=recipe,
@@ -173,6 +177,16 @@ def make_plan(config: Config, data: Dataset, features: int = 0) -> Plan:
         precision=_precision(config.precision, device),
         workers=0 if data.train.in_memory else (os.cpu_count() or 1) if config.workers is None else config.workers,
     )
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--backbone-options {text!r} is not JSON ({error})") from None
+    if not isinstance(options, dict):
+        raise UserError(f"--backbone-options must be a JSON object such as '{{\"drop_rate\": 0.1}}', got {text!r}")
+    return options
 
 
 def _device(name: str) -> torch.device:

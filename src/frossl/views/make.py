@@ -43,16 +43,15 @@ def finish_views(
 
 def crop(images_NCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
     """``(V, N, C, S, S)`` resized, mirrored crops of float images."""
-    device = images_NCHW.device
-    rows, columns = images_NCHW.shape[2:]
-    matrices = [
-        unfold(ops.resampling_matrix(*(fold(t).to(device) for t in (start, length)), size, group.size, mode, flip), group.count)
-        for start, length, size, mode, flip in (
-            (drawn.top, drawn.height, rows, group.interpolation, None),
-            (drawn.left, drawn.width, columns, group.interpolation, fold(drawn.flip).to(device)),
-        )
-    ]  # fmt: skip
-    return torch.stack([ops.separable(images_NCHW, r, c) for r, c in zip(*matrices, strict=True)]).clamp_(0, 1)
+    height, width = images_NCHW.shape[2:]
+
+    def matrices(start_VN: Tensor, length_VN: Tensor, side: int, flip: Tensor | None = None) -> Tensor:
+        start, length = (fold(t).to(images_NCHW.device) for t in (start_VN, length_VN))
+        return unfold(ops.resampling_matrix(start, length, side, group.size, group.interpolation, flip), group.count)
+
+    rows = matrices(drawn.top, drawn.height, height)
+    columns = matrices(drawn.left, drawn.width, width, fold(drawn.flip).to(images_NCHW.device))
+    return torch.stack([ops.separable(images_NCHW, *m) for m in zip(rows, columns, strict=True)]).clamp_(0, 1)
 
 
 def crop_one(image_CHW: Tensor, group: View, drawn: Drawn) -> Tensor:

@@ -1,0 +1,205 @@
+"""The command line: ``frossl pretrain | evaluate | export | list``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from frossl import __version__
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+from frossl.data import DATASETS
+from frossl.evals import METRICS
+from frossl.evals.suite import AUGMENTED, PROTOCOLS
+from frossl.methods import METHODS
+from frossl.recipes import RECIPES
+from frossl.train.config import Config
+from frossl.train.export import export_encoder
+from frossl.train.loop import NonFiniteError
+from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.views.recipes import VIEWS
+
+M = TypeVar("M")
+FREE_TO_CHANGE = ("device", "workers", "monitor_every", "checkpoint_every", "log_every", "evaluate", "data_dir")
+"""What may differ when a run is resumed: it does not change what is learned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Generic[M]):
+    """Pretrain an encoder on images without labels, then compare it with an untrained one and with raw pixels."""
+
+    config: Config[M]
+    resume: Path | None = None
+    """go on with the newest checkpoint of this run directory; its configuration holds"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate the encoder of a run beside an untrained one and raw pixels."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    data: str | None = None
+    """other data than the run's own: a folder, Parquet, or the name of a data set"""
+    protocol: tuple[str, ...] = PROTOCOLS
+    """what to measure (frossl list metrics)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the encoder of a run for use elsewhere, and say how to load it there."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    output: tyro.conf.Positional[Path]
+    """file to write, .safetensors"""
+    format: Annotated[Literal["timm", "torchvision"], tyro.conf.arg(help_behavior_hint="")] = "timm"
+    """names of the keys: timm's, or torchvision's for nets that both have"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """What there is to choose from."""
+
+    what: tyro.conf.Positional[Literal["methods", "data", "recipes", "metrics"]]
+    """kind of thing"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: a wrong input ends with its message and code 2, never a traceback."""
+    argv = sys.argv[1:] if argv is None else argv
+    console = Console()
+    commands: dict[str, Callable[[list[str], Console], int]] = {
+        "pretrain": _pretrain,
+        "evaluate": _evaluate,
+        "export": _export,
+        "list": _list,
+    }
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            _overview(console)
+            code = 0 if argv else 2
+        elif argv[0] == "--version":
+            console.print(__version__, highlight=False)
+            code = 0
+        elif argv[0] not in commands:
+            raise unknown_name("command", argv[0], list(commands))
+        else:
+            code = commands[argv[0]](argv[1:], console)
+    except (UserError, NonFiniteError) as error:
+        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error))}", highlight=False)
+        code = 2 if isinstance(error, UserError) else 3
+    sys.exit(code)
+
+
+def _overview(console: Console) -> None:
+    console.print(
+        "[bold]frossl[/]: self-supervised pretraining of image encoders with many views\n\n"
+        "  frossl pretrain DATA [...]      a folder of images, Parquet, or a data set by name\n"
+        "  frossl evaluate RUN [...]       kNN and linear probes beside an untrained encoder and raw pixels\n"
+        "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
+        "  frossl list methods | data | recipes | metrics\n\n"
+        "Each takes --help. A first try: frossl pretrain path/to/images",
+        highlight=False,
+    )
+
+
+def _pretrain(args: list[str], console: Console) -> int:
+    resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
+    if resume is not None:
+        default, _ = read_run(Path(resume))
+    elif recipe is not None and recipe != "default":
+        default = RECIPES[recipe]()
+    else:
+        default = Config(data=tyro.MISSING)
+    if method is not None and method != default.method:
+        default = dataclasses.replace(default, method=method, objective=METHODS[method].Config())
+    kind = Pretrain[type(default.objective)]
+    given = tyro.cli(
+        kind,
+        prog="frossl pretrain",
+        args=args,
+        default=Pretrain(config=default),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+    if resume is not None:
+        _refuse_changes(default, given.config)
+    outcome = pretrain(given.config, resume=given.resume, console=console)
+    return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
+
+
+def _peek(args: list[str], flag: str) -> str | None:
+    """The value of ``flag``, which decides what other flags there are, before they are parsed."""
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.partition("=")[2]
+    return None
+
+
+def _refuse_changes(saved: Config, given: Config) -> None:
+    changed = [
+        f"--{f.name.replace('_', '-')}"
+        for f in dataclasses.fields(Config)
+        if f.name not in FREE_TO_CHANGE and getattr(saved, f.name) != getattr(given, f.name)
+    ]
+    if changed:
+        raise UserError(
+            f"a resumed run keeps its configuration; {', '.join(changed)} would make it another run. Leave it out, or "
+            f"start a new run without --resume. Free to change: {', '.join(n.replace('_', '-') for n in FREE_TO_CHANGE)}"
+        )
+
+
+def _evaluate(args: list[str], console: Console) -> int:
+    given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    evaluate_run(given.run, source=given.data, protocols=given.protocol, console=console)
+    return 0
+
+
+def _export(args: list[str], console: Console) -> int:
+    given = tyro.cli(Export, prog="frossl export", args=args)
+    console.print(export_encoder(given.run, given.output, given.format), highlight=False, markup=False)
+    return 0
+
+
+def _list(args: list[str], console: Console) -> int:
+    given = tyro.cli(List, prog="frossl list", args=args)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    rows: dict[str, Callable[[], list[tuple[str, str]]]] = {
+        "methods": lambda: [(name, _first_line(method)) for name, method in METHODS.items()],
+        "metrics": lambda: (
+            [(name, m.protocol) for name, m in METRICS.items()]
+            + [(AUGMENTED, "the paper's linear probe with augmented images, 100 epochs of SGD; not run by default")]
+        ),
+        "data": lambda: [
+            (name, f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}")
+            for name, r in DATASETS.items()
+        ],
+        "recipes": lambda: [(name, _first_line(recipe)) for name, recipe in RECIPES.items()],
+    }
+    for name, text in rows[given.what]():
+        table.add_row(f"[bold]{escape(name)}[/]  ", escape(text))
+    console.print(table, highlight=False)
+    if given.what == "recipes":
+        console.print(f"\nView recipes for --view-recipe: {', '.join(VIEWS)}", highlight=False)
+    return 0
+
+
+def _first_line(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Features of an encoder on a data set, once, in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from frossl.core.axes import fold, unfold
+from frossl.core.types import Features
+from frossl.data.loader import plain_batches, view_batches
+from frossl.data.types import Dataset, Split
+from frossl.nn.encoder import EncoderSpec
+from frossl.views.recipes import Recipe
+
+PIXELS = 32
+"""Raw pixels are compared at no more than this many on a side."""
+
+
+class Extractor:
+    """Turns splits into features under one precision, device and batch size."""
+
+    def __init__(self, *, device: torch.device | str = "cpu", bf16: bool = False, workers: int = 0) -> None:
+        self.device, self.bf16, self.workers = torch.device(device), bf16, workers
+
+    @torch.no_grad()
+    def split(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> Tensor:
+        """``(N, F)`` float32 on the CPU."""
+        batches = plain_batches(split, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
+        return torch.cat([self.encode(encoder, x) for x in batches])
+
+    @torch.no_grad()
+    def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:
+        """``(V, N, F)`` of the views of ``recipe`` of every image of ``split``."""
+        parts = []
+        for views in view_batches(split, recipe, spec.mean, spec.std, seed=seed, workers=self.workers):
+            parts.append(torch.cat([unfold(self.encode(encoder, fold(x)), x.shape[0]) for x in views]))
+        return torch.cat(parts, dim=1)
+
+    def data(
+        self,
+        encoder: nn.Module,
+        data: Dataset,
+        spec: EncoderSpec,
+        views: tuple[Recipe, int] | None = None,
+        most_views: int = 2048,
+    ) -> Features:
+        """Features of both splits and, given a recipe and a seed as ``views``, of views of held-out images."""
+        was_training = encoder.training
+        encoder.eval()
+        features = Features(
+            train_NF=self.split(encoder, data.train, spec),
+            test_NF=self.split(encoder, data.test, spec),
+            train_labels=data.train.labels,
+            test_labels=data.test.labels,
+            classes=data.classes,
+            views_VNF=None
+            if views is None
+            else self.views(encoder, first(data.test, most_views), spec, views[0], views[1]),
+        )
+        encoder.train(was_training)
+        return features
+
+    @torch.no_grad()
+    def settle_batch_norm(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> None:
+        """Sets running statistics of batch norms to their averages over one pass over ``split``."""
+        norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.reset_running_stats()
+            m.momentum = None  # a plain average over batches
+        encoder.train()
+        self.split(encoder, split, spec)
+        encoder.eval()
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+
+    @torch.no_grad()
+    def encode(self, encoder: nn.Module, x: Tensor) -> Tensor:
+        """Features ``(B, F)`` of normalised images, float32 on the CPU."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return encoder(x.to(memory_format=torch.channels_last)).float().cpu()
+
+
+def pixels(data: Dataset, spec: EncoderSpec) -> Features:
+    """Raw pixels as features, resized to at most :data:`PIXELS` on a side."""
+    size = min(spec.size, PIXELS)
+
+    def flat(split: Split) -> Tensor:
+        return torch.cat([x.flatten(1) for x in plain_batches(split, size, spec.mean, spec.std)])
+
+    return Features(flat(data.train), flat(data.test), data.train.labels, data.test.labels, data.classes)
+
+
+def first(split: Split, count: int) -> Split:
+    """At most ``count`` images, spread evenly over the split."""
+    if len(split) <= count:
+        return split
+    return pick(split, torch.linspace(0, len(split) - 1, count).long())
+
+
+def pick(split: Split, index: Iterable[int] | Tensor) -> Split:
+    """The images at ``index``."""
+    index = torch.as_tensor(index)
+    labels = None if split.labels is None else split.labels[index]
+    if isinstance(split.images, Tensor):
+        return Split(split.images[index], labels)
+    return Split(torch.utils.data.Subset(split.images, index.tolist()), labels)  # type: ignore[arg-type]

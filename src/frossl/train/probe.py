@@ -1,0 +1,62 @@
+"""What is watched while training: a linear probe on detached features, kNN and effective rank on part of the data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from frossl.core.axes import fold, fold_labels
+from frossl.core.types import Features
+from frossl.data.types import Dataset
+from frossl.evals.extract import Extractor, first
+from frossl.evals.knn import knn
+from frossl.evals.spectral import effective_rank
+from frossl.nn.encoder import EncoderSpec
+
+BANK, QUERIES = 5000, 2000
+"""Images of the train and held-out splits that the monitor looks at."""
+
+
+class OnlineProbe(nn.Module):
+    """A linear classifier of standardised, detached features with its own optimiser; the encoder never feels it."""
+
+    def __init__(self, features: int, classes: int, lr: float = 1e-3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(features, affine=False), nn.Linear(features, classes))
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=0.0)
+
+    def learn(self, h_VNF: Tensor, labels_N: Tensor) -> Tensor:
+        """One step on all views; returns the accuracy on them, of images that have a label (label -1 is none)."""
+        y = fold_labels(labels_N.to(h_VNF.device), len(h_VNF))
+        known = y >= 0
+        if int(known.sum()) < 2:
+            return torch.full((), torch.nan)
+        scores = self.layers(fold(h_VNF.detach()).float()[known])
+        self.optimizer.zero_grad()
+        cross_entropy(scores, y[known]).backward()
+        self.optimizer.step()
+        return (scores.argmax(1) == y[known]).float().mean()
+
+    @torch.no_grad()
+    def accuracy(self, h_NF: Tensor, labels_N: Tensor) -> float:
+        """Accuracy on plain held-out features."""
+        self.layers.eval()
+        device = next(self.parameters()).device
+        known = labels_N >= 0
+        right = self.layers(h_NF[known].to(device)).argmax(1).cpu() == labels_N[known]
+        self.layers.train()
+        return right.double().mean().item()
+
+
+def look(
+    encoder: nn.Module, data: Dataset, spec: EncoderSpec, extractor: Extractor, probe: OnlineProbe | None
+) -> dict[str, float]:
+    """Monitor figures of the encoder as it stands, from the first :data:`BANK` and :data:`QUERIES` images."""
+    part = Dataset(**{**vars(data), "train": first(data.train, BANK), "test": first(data.test, QUERIES)})
+    features: Features = extractor.data(encoder, part, spec)
+    values = {"effective_rank": effective_rank(features.test_NF.double())}
+    if probe is not None and features.test_labels is not None:
+        values |= knn(features)
+        values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
+    return values

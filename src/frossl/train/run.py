@@ -1,0 +1,247 @@
+"""Runs: directories that hold everything about one pretraining, and what can be done with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from frossl import __version__
+from frossl.core.config import from_plain, to_plain
+from frossl.core.files import write_text
+from frossl.core.length import Length
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+from frossl.data import Dataset, open_data
+from frossl.evals import METRICS
+from frossl.evals.extract import Extractor
+from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate
+from frossl.methods import METHODS
+from frossl.nn.encoder import load_encoder
+from frossl.report import terminal
+from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.train.config import Config, Plan, make_plan
+from frossl.train.loop import build, environment, measure_step, resolve_length, train
+from frossl.views.recipes import Recipe, View
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Where a run is, the signal that stopped it if one did, and its evaluation if there was one."""
+
+    run: Path
+    stopped: str | None
+    evaluation: Evaluation | None
+
+
+def pretrain(config: Config, *, resume: Path | None = None, console: Console | None = None) -> Outcome:
+    """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run.
+
+    Raises:
+        UserError: something that was asked for cannot be done; says what to do.
+        NonFiniteError: the loss or its gradient is not a number.
+    """
+    console = console or Console(quiet=True)
+    if resume is None:
+        run = new_run_directory(config)
+    else:
+        run, state = resume, load_checkpoint(newest_checkpoint(resume))
+        tell_differences(console, state["environment"])
+    try:
+        data = open(config, console)
+        learner, plan = build(config, make_plan(config, data))
+    except UserError:
+        if resume is None:
+            run.rmdir()
+        raise
+    terminal.show_data(console, data)
+    seconds = measure_step(learner, config, plan, data)
+    if resume is None:
+        state = None
+        length = resolve_length(config, plan, len(data.train), seconds)
+        write_text(run / "config.json", json.dumps(describe(config, plan, length), indent=2) + "\n")
+    else:
+        length = Length.parse(state["length"])
+    show_plan(console, config, plan, length, len(data.train), seconds, run, state)
+    with terminal.training(console, plan.batch * plan.views) as display:
+        stopped = train(
+            learner,
+            config,
+            plan,
+            data,
+            length,
+            run,
+            state,
+            lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values),
+        )
+    if stopped:
+        console.print(
+            f"[yellow]Stopped by {stopped}; saved. Go on with: frossl pretrain --resume {escape(str(run))}[/]"
+        )
+        return Outcome(run, stopped, None)
+    console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}")
+    return Outcome(run, None, evaluate_run(run, data=data, console=console) if config.evaluate else None)
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    source: str | None = None,
+    data: Dataset | None = None,
+    protocols: tuple[str, ...] = PROTOCOLS,
+    console: Console | None = None,
+) -> Evaluation:
+    """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
+
+    The result is added to ``evaluation.json`` of the run under the name of the data.
+
+    Raises:
+        UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
+    """
+    console = console or Console(quiet=True)
+    for name in protocols:
+        if name not in METRICS and name != AUGMENTED:
+            raise unknown_name("protocol", name, [*METRICS, AUGMENTED])
+    config, recipe = read_run(run)
+    encoder, spec = load_encoder(run / "encoder.safetensors")
+    if data is None:
+        config = dataclasses.replace(config, data=source or config.data, channels=1 if spec.channels == 1 else 3)
+        data = open(config, console)
+        terminal.show_data(console, data)
+    plan = make_plan(dataclasses.replace(config, batch=2), data)
+    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
+    encoder = encoder.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with console.status("evaluating") as status:
+        evaluation = evaluate(
+            encoder,
+            spec,
+            data,
+            extractor,
+            seed=config.seed,
+            recipe=recipe,
+            protocols=protocols,
+            log=lambda message: status.update(message),
+        )
+    path = run / "evaluation.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept[data.name] = to_plain(evaluation)
+    write_text(path, json.dumps(kept, indent=2) + "\n")
+    terminal.show_evaluation(console, evaluation)
+    return evaluation
+
+
+def read_run(run: Path) -> tuple[Config, Recipe]:
+    """Configuration and views of a run directory.
+
+    Raises:
+        UserError: it is none.
+    """
+    path = run / "config.json"
+    if not path.exists():
+        known = sorted(p.parent.name for p in run.parent.glob("*/config.json")) if run.parent.is_dir() else []
+        runs = f" Runs beside it: {', '.join(known[:10])}." if known else ""
+        raise UserError(f"{run} is not a run directory: it has no config.json.{runs}")
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    plain = saved["config"]
+    objective = METHODS[plain["method"]].Config
+    config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
+    config = dataclasses.replace(config, objective=from_plain(objective, plain["objective"]))
+    return config, tuple(from_plain(View, view) for view in saved["views"])
+
+
+def describe(config: Config, plan: Plan, length: Length) -> dict[str, Any]:
+    """What ``config.json`` holds: the configuration with its length resolved, and what it came to."""
+    return {
+        "frossl": __version__,
+        "environment": environment(),
+        "config": to_plain(dataclasses.replace(config, length=str(length))),
+        "views": to_plain(plan.recipe),
+        "encoder": to_plain(plan.spec),
+        "batch": plan.batch,
+        "precision": plan.precision,
+        "device": str(plan.device),
+    }
+
+
+def new_run_directory(config: Config) -> Path:
+    """Makes ``out/name``; without a name, the first free one of data and method.
+
+    Raises:
+        UserError: a run of that name exists, or the place cannot be written to.
+    """
+    stem = config.name or f"{Path(config.data).name or 'data'}-{config.method}"
+    names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
+    for name in names:
+        run = config.out / name
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"cannot make the run directory {run}: {error.strerror}. Choose another with --out"
+            ) from None
+    raise UserError(
+        f"{config.out / stem} exists; choose another --name, or go on with it: --resume {config.out / stem}"
+    )
+
+
+def open(config: Config, console: Console) -> Dataset:
+    """The data of ``config``."""
+    return open_data(
+        config.data,
+        data_dir=config.data_dir,
+        labels=config.labels,
+        channels=config.channels,
+        held_out=config.held_out,
+        seed=config.seed,
+        workers=config.workers or 0,
+        log=lambda message: console.print(f"       {escape(message)}", style="dim"),
+    )
+
+
+def show_plan(
+    console: Console,
+    config: Config,
+    plan: Plan,
+    length: Length,
+    images: int,
+    step_seconds: float,
+    run: Path,
+    state: dict[str, Any] | None,
+) -> None:
+    """What will be done, and about how long it will take."""
+    steps = length.steps(batch=plan.batch, images=images)
+    shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
+    precision = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast", "16-mixed": "float16 autocast"}[
+        plan.precision
+    ]
+    amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
+    about = terminal.duration(length.amount * 60 if steps is None else steps * step_seconds)
+    console.print(
+        f"[bold]Plan[/]   {config.method}, views {shape}; {escape(config.backbone)} ({plan.spec.features} features), "
+        f"{plan.spec.stem} stem; {config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
+    )
+    console.print(
+        f"       {plan.device}, {precision}; {length}: {amount}, about {about} at the {step_seconds:.2f} s per step "
+        "just measured"
+    )
+    again = f", going on from step {state['step']:,}" if state else ""
+    console.print(f"[bold]Run[/]    {escape(str(run))}{again}; Ctrl-C saves and stops")
+
+
+def tell_differences(console: Console, then: dict[str, str]) -> None:
+    """Says in what this machine differs from the one that saved; the run goes on, but not bit for bit."""
+    now = environment()
+    differences = [f"{k} was {then.get(k)}, is {now[k]}" for k in now if then.get(k) != now[k]]
+    if differences:
+        console.print(f"[yellow]Not bit for bit the same run from here on: {escape('; '.join(differences))}[/]")

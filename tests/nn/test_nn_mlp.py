@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from frossl.core.types import UserError
+from frossl.nn.mlp import mlp, output_width
+
+L, B, R = nn.Linear, nn.BatchNorm1d, nn.ReLU
+
+
+@pytest.mark.parametrize(
+    ("spec", "types", "widths", "biases"),
+    [
+        ("", [], [], []),
+        ("4", [L], [(8, 4)], [True]),
+        ("64-bn-relu-64-bn-relu-32", [L, B, R, L, B, R, L], [(8, 64), (64, 64), (64, 32)], [False, False, True]),
+        ("16-relu-4", [L, R, L], [(8, 16), (16, 4)], [True, True]),
+        ("16-relu-bn-4-bn", [L, R, B, L, B], [(8, 16), (16, 4)], [True, False]),
+        ("bn-4", [B, L], [(8, 4)], [True]),
+        ("relu", [R], [], []),
+    ],
+)  # fmt: skip
+def test_layers_are_what_the_string_says(spec, types, widths, biases):
+    layers = mlp(8, spec)
+    linear = [m for m in layers if isinstance(m, nn.Linear)]
+    assert [type(m) for m in layers] == types
+    assert [(m.in_features, m.out_features) for m in linear] == widths
+    assert [m.bias is not None for m in linear] == biases
+
+
+@pytest.mark.parametrize("spec", ["", "4", "16-bn-relu-4", "bn-16-relu-bn-5", "16-bn-relu", "relu"])
+def test_output_width_is_that_of_the_output(spec):
+    x = torch.randn(6, 8)
+    assert mlp(8, spec)(x).shape == (6, output_width(8, spec))
+
+
+def test_the_empty_string_is_the_identity():
+    x = torch.randn(6, 8)
+    assert torch.equal(mlp(8, "")(x), x)
+
+
+def test_a_batch_norm_after_something_else_norms_the_current_width():
+    norms = [m for m in mlp(8, "bn-16-relu-bn-4-bn") if isinstance(m, nn.BatchNorm1d)]
+    assert [m.num_features for m in norms] == [8, 16, 4]
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ("16-gelu-4", "'gelu'"),
+        ("16-0", "'0'"),
+        ("-16", "''"),
+        ("16-", "''"),
+        ("16--4", "''"),
+        ("16 -4", "'16 '"),
+        ("16.5", "'16.5'"),
+        ("BN", "'BN'"),
+        ("²", "'²'"),
+    ],
+)
+def test_a_part_that_means_nothing_is_named(spec, part):
+    with pytest.raises(UserError) as caught:
+        mlp(8, spec)
+    assert f"{part} is neither a positive width nor bn nor relu" in str(caught.value)
+    assert repr(spec) in str(caught.value)

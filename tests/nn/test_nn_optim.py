@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from frossl.core.types import UserError
+from frossl.nn.optim import LARS, OPTIMIZERS, build_optimizer, warmup_cosine
+
+
+def lars_step(
+    p: np.ndarray, g: np.ndarray, buffer: np.ndarray, *, lr, momentum, weight_decay, eta, clip, exclude_1d, eps
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rule of the paper's code in words of the fact sheet, section 3.1."""
+    if p.ndim != 1 or not exclude_1d:
+        p_norm, g_norm = np.sqrt(np.sum(p**2)), np.sqrt(np.sum(g**2))
+        local = eta * p_norm / (g_norm + weight_decay * p_norm + eps)
+        if clip:
+            local = min(local / lr, 1)
+        if p_norm == 0 or g_norm == 0:
+            local = 1
+        g = (g + weight_decay * p) * local
+    buffer = momentum * buffer + g
+    return p - lr * buffer, buffer
+
+
+SHAPES = [(6,), (4, 3), (5, 3, 2, 2), (), (1, 1)]
+
+
+@pytest.mark.parametrize("exclude_1d", [True, False])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
+@pytest.mark.parametrize(("lr", "eta"), [(0.3, 0.02), (0.001, 0.02), (0.3, 1e-3)])
+def test_lars_is_the_rule_over_several_steps(lr, eta, weight_decay, clip, exclude_1d):
+    """Gradients of many sizes, so that the clip binds and does not; one of them zero, one parameter starts at zero."""
+    options = {
+        "lr": lr, "momentum": 0.9, "weight_decay": weight_decay, "eta": eta, "clip": clip,
+        "exclude_1d": exclude_1d, "eps": 1e-8,
+    }  # fmt: skip
+    random = np.random.default_rng(0)
+    wanted = [random.normal(size=shape) for shape in SHAPES]
+    wanted[-1] = np.zeros((1, 1))
+    buffers = [np.zeros(shape) for shape in SHAPES]
+    parameters = [nn.Parameter(torch.tensor(p)) for p in wanted]
+    optimizer = LARS(parameters, **options)
+    for step in range(5):
+        for i, p in enumerate(parameters):
+            g = random.normal(size=SHAPES[i]) * 10.0 ** (step - 3)
+            g = np.zeros_like(g) if step == 2 else g
+            p.grad = torch.tensor(g)
+            wanted[i], buffers[i] = lars_step(wanted[i], g, buffers[i], **options)
+        optimizer.step()
+        for p, w in zip(parameters, wanted, strict=True):
+            np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-12, atol=1e-14)
+
+
+def test_lars_defaults_are_those_of_the_papers_configurations():
+    group = LARS([nn.Parameter(torch.ones(2, 2))], lr=0.3).param_groups[0]
+    assert {k: v for k, v in group.items() if k != "params"} == {
+        "lr": 0.3, "momentum": 0.9, "weight_decay": 0.0, "eta": 0.02, "clip": True, "exclude_1d": True, "eps": 1e-8,
+    }  # fmt: skip
+
+
+def test_one_dimensional_parameters_are_neither_decayed_nor_scaled():
+    p = nn.Parameter(torch.tensor([1.0, -2.0]))
+    p.grad = torch.tensor([100.0, 1.0])
+    LARS([p], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(p.detach(), torch.tensor([-9.0, -2.1]))
+
+
+def test_lars_at_rate_zero_moves_nothing_and_stays_finite():
+    """The first step of a warm-up from zero."""
+    p = nn.Parameter(torch.ones(2, 2))
+    p.grad = torch.ones(2, 2)
+    optimizer = LARS([p], lr=0.0)
+    optimizer.step()
+    assert torch.equal(p.detach(), torch.ones(2, 2))
+    assert optimizer.state[p]["momentum_buffer"].isfinite().all()
+
+
+def test_lars_skips_parameters_without_gradient_and_returns_the_closure():
+    with_grad, without = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+
+    def closure() -> torch.Tensor:
+        loss = (with_grad**2).sum()
+        loss.backward()
+        return loss
+
+    assert LARS([with_grad, without], lr=0.1).step(closure) == 4.0
+    assert not torch.equal(with_grad.detach(), torch.ones(2, 2))
+    assert torch.equal(without.detach(), torch.ones(2, 2))
+
+
+def test_lars_continues_from_its_state():
+    def run(steps: int, parameter: nn.Parameter, optimizer: LARS, first: int = 0) -> None:
+        for step in range(first, first + steps):
+            parameter.grad = torch.full((2, 2), float(step + 1)) + torch.eye(2)
+            optimizer.step()
+
+    whole = nn.Parameter(torch.ones(2, 2))
+    run(4, whole, LARS([whole], lr=0.1))
+    part = nn.Parameter(torch.ones(2, 2))
+    first = LARS([part], lr=0.1)
+    run(2, part, first)
+    resumed = nn.Parameter(part.detach().clone())
+    second = LARS([resumed], lr=0.1)
+    second.load_state_dict(first.state_dict())
+    run(2, resumed, second, first=2)
+    assert torch.equal(resumed.detach(), whole.detach())
+
+
+# Groups
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_is_on_matrices_and_kernels_alone(name):
+    net, head = network(), nn.Linear(3, 2)
+    optimizer = build_optimizer(name, [net, head], lr=0.1, weight_decay=0.05)
+    decayed, plain = optimizer.param_groups
+    assert decayed["weight_decay"] == 0.05
+    assert plain["weight_decay"] == 0.0
+    assert {p.ndim for p in decayed["params"]} == {2, 4}
+    assert {p.ndim for p in plain["params"]} == {1}
+    together = decayed["params"] + plain["params"]
+    assert {id(p) for p in together} == {id(p) for m in (net, head) for p in m.parameters()}
+    assert len(together) == len({id(p) for p in together})
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "setting"),
+    [
+        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.95)}),
+        ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": False, "dampening": 0}),
+        ("lars", LARS, {"momentum": 0.9, "eta": 0.02, "clip": True}),
+    ],
+)
+def test_names_give_the_optimizers_they_say(name, kind, setting):
+    optimizer = build_optimizer(name, [network()], lr=0.1, weight_decay=0.0, betas=(0.8, 0.95))
+    assert type(optimizer) is kind
+    for group in optimizer.param_groups:
+        assert {key: group[key] for key in setting} == setting
+
+
+def test_frozen_parameters_and_empty_groups_are_left_out():
+    linear = nn.Linear(3, 2)
+    linear.bias.requires_grad_(False)
+    optimizer = build_optimizer("sgd", [linear], lr=0.1, weight_decay=0.1)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1]
+    assert optimizer.param_groups[0]["params"][0] is linear.weight
+
+
+@pytest.mark.parametrize(("name", "near"), [("adam", "adamw"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
+def test_unknown_optimizer_names_the_nearest_and_all(name, near):
+    with pytest.raises(UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adamw, lars, sgd"):
+        build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
+
+
+@pytest.mark.parametrize(
+    ("lr", "weight_decay"), [(0.0, 0.0), (-1.0, 0.0), (0.1, -0.1), (math.nan, 0.0), (0.1, math.nan)]
+)
+def test_numbers_out_of_range_are_refused(lr, weight_decay):
+    with pytest.raises(UserError, match="learning rate must be positive"):
+        build_optimizer("sgd", [network()], lr=lr, weight_decay=weight_decay)
+
+
+# Schedule
+
+
+@pytest.mark.parametrize(
+    ("progress", "warmup", "start", "end", "factor"),
+    [
+        (0.0, 0.1, 0.0, 0.0, 0.0),
+        (0.05, 0.1, 0.0, 0.0, 0.5),
+        (0.1, 0.1, 0.0, 0.0, 1.0),
+        (0.325, 0.1, 0.0, 0.0, (1 + math.sqrt(0.5)) / 2),
+        (0.55, 0.1, 0.0, 0.0, 0.5),
+        (1.0, 0.1, 0.0, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 0.0, 1.0),
+        (0.5, 0.0, 0.3, 0.2, 0.6),
+        (0.0, 0.2, 0.3, 0.0, 0.3),
+        (0.1, 0.2, 0.3, 0.0, 0.65),
+        (1.0, 0.2, 0.3, 0.1, 0.1),
+        (0.5, 1.0, 0.0, 0.5, 0.5),
+        (1.0, 1.0, 0.0, 0.0, 0.0),
+        (1.2, 0.1, 0.0, 0.1, 0.1),
+    ],
+)
+def test_warmup_cosine_at_known_points(progress, warmup, start, end, factor):
+    assert warmup_cosine(progress, warmup, start=start, end=end) == pytest.approx(factor, abs=1e-12)
+
+
+@given(
+    a=st.floats(0, 1),
+    b=st.floats(0, 1),
+    warmup=st.floats(0, 0.99),
+    start=st.floats(0, 1),
+    end=st.floats(0, 1),
+)
+def test_warmup_cosine_rises_then_falls_between_its_bounds(a, b, warmup, start, end):
+    low, high = sorted((a, b))
+    at_low, at_high = (warmup_cosine(p, warmup, start=start, end=end) for p in (low, high))
+    assert min(start, end) - 1e-9 <= at_low <= 1 + 1e-9
+    if high < warmup:
+        assert at_low <= at_high + 1e-9
+    if low >= warmup:
+        assert at_low >= at_high - 1e-9
