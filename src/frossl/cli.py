@@ -157,8 +157,8 @@ def _refuse_changes(saved: Config, given: Config) -> None:
     ]
     if changed:
         raise UserError(
-            f"a resumed run keeps its configuration; {', '.join(changed)} would make it another run. Leave it out, or "
-            f"start a new run without --resume. Free to change: {', '.join(n.replace('_', '-') for n in FREE_TO_CHANGE)}"
+            f"a resumed run keeps its configuration; {', '.join(changed)} would make it another run. Leave that out, "
+            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}"
         )
 
 

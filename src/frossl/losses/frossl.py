@@ -131,7 +131,7 @@ class _FroSSL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool):
+    def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool) -> Any:
         n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
         floor = None
         if centre:
@@ -161,7 +161,7 @@ class _FroSSL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor):
+    def backward(ctx: Any, *grads: Any) -> Any:
         zh_VND, r, mean_ND, c, scale = ctx.saved_tensors
         a = c * (4 / scale)[:, None, None]
         a.diagonal(dim1=1, dim2=2).add_(ctx.pull)
@@ -172,7 +172,7 @@ class _FroSSL(torch.autograd.Function):
         along = (g * zh_VND).sum(dim, keepdim=True)
         if ctx.by_batch:
             along = dist.sum_over_ranks(along)
-        g.addcmul_(zh_VND, along, value=-1).mul_(r * (grad * dist.world_size()))
+        g.addcmul_(zh_VND, along, value=-1).mul_(r * (grads[0] * dist.world_size()))
         if ctx.centre:
             g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
         return g, None, None, None, None

@@ -192,16 +192,15 @@ def train(
             norm = gradient_norm(learner, config.clip)
             check_finite(progress.step, total, terms, norm, scaled=plan.precision == "16-mixed")
             optimizer.step()
-            if probe is not None and batch.labels_N is not None:
-                right = probe.learn(h_VNF, batch.labels_N)
+            on_views = None if probe is None or batch.labels_N is None else probe.learn(h_VNF, batch.labels_N)
             progress.step += 1
             progress.seconds, clock = progress.seconds + time.perf_counter() - clock, time.perf_counter()
 
             if progress.step % config.log_every == 0 or progress.step == 1:
                 values = {"loss": total.item(), **{k: v.item() for k, v in terms.items()}, "grad_norm": norm.item()}
                 values["lr"] = plain_optimizer.param_groups[0]["lr"]
-                if probe is not None and batch.labels_N is not None:
-                    values["probe_on_views"] = right.item()
+                if on_views is not None:
+                    values["probe_on_views"] = on_views.item()
                 log.row("train", progress.step, where(), values)
                 shown |= values
             if monitor.due():

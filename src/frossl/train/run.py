@@ -47,11 +47,8 @@ def pretrain(config: Config, *, resume: Path | None = None, console: Console | N
         NonFiniteError: the loss or its gradient is not a number.
     """
     console = console or Console(quiet=True)
-    if resume is None:
-        run = new_run_directory(config)
-    else:
-        run, state = resume, load_checkpoint(newest_checkpoint(resume))
-        tell_differences(console, state["environment"])
+    run = resume or new_run_directory(config)
+    state = None if resume is None else load_checkpoint(newest_checkpoint(resume))
     try:
         data = open(config, console)
         learner, plan = build(config, make_plan(config, data))
@@ -61,12 +58,12 @@ def pretrain(config: Config, *, resume: Path | None = None, console: Console | N
         raise
     terminal.show_data(console, data)
     seconds = measure_step(learner, config, plan, data)
-    if resume is None:
-        state = None
+    if state is None:
         length = resolve_length(config, plan, len(data.train), seconds)
         write_text(run / "config.json", json.dumps(describe(config, plan, length), indent=2) + "\n")
     else:
         length = Length.parse(state["length"])
+        tell_differences(console, state["environment"])
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
     with terminal.training(console, plan.batch * plan.views) as display:
         stopped = train(

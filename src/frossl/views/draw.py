@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -63,7 +64,7 @@ def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarra
 
     # Crops: tries are the last axis; the first that fits wins.
     area = height[:, None] * width[:, None] * between(*group.scale, u[..., :_TRIES])
-    ratio = np.exp(between(*np.log(group.ratio), u[..., _TRIES : 2 * _TRIES]))
+    ratio = np.exp(between(math.log(group.ratio[0]), math.log(group.ratio[1]), u[..., _TRIES : 2 * _TRIES]))
     tried_w, tried_h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (tried_w >= 1) & (tried_h >= 1) & (tried_w <= width[:, None]) & (tried_h <= height[:, None])
     choice = fits.argmax(-1)[..., None]
@@ -89,18 +90,21 @@ def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarra
         ],
         -1,
     )
-    f32 = {"dtype": torch.float32}
+
+    def real(x: np.ndarray) -> Tensor:
+        return torch.from_numpy(x.astype(np.float32))
+
     return Drawn(
-        top=torch.tensor(top, **f32),
-        left=torch.tensor(left, **f32),
-        height=torch.tensor(crop_h, **f32),
-        width=torch.tensor(crop_w, **f32),
+        top=real(top),
+        left=real(left),
+        height=real(crop_h),
+        width=real(crop_w),
         flip=torch.from_numpy(u[..., 2] < group.flip),
         jitter=torch.from_numpy(u[..., 3] < group.jitter),
         order=torch.from_numpy((u[..., 8] * len(ORDERS)).astype(np.int64)),
-        factors=torch.tensor(factors, **f32),
+        factors=real(factors),
         grayscale=torch.from_numpy(u[..., 9] < group.grayscale),
         blur=torch.from_numpy(u[..., 10] < group.blur),
-        sigma=torch.tensor(between(*group.blur_sigma, u[..., 11]), **f32),
+        sigma=real(between(*group.blur_sigma, u[..., 11])),
         solarize=torch.from_numpy(u[..., 12] < group.solarize),
     )
