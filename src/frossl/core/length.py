@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, cast
 
 from frossl.core.types import UserError
@@ -34,7 +35,7 @@ class Length:
             UserError: not a number followed by ep, it, img, min or %.
         """
         match = _PATTERN.fullmatch(text.strip().lower())
-        if not match:
+        if not match or not math.isfinite(float(match[1])):
             raise UserError(
                 f"{text!r} is not a length: write a number and a unit, such as 20ep (epochs), 5000it (steps), "
                 "1e6img (images), 10min or 5% (of the run)"
@@ -42,7 +43,7 @@ class Length:
         return cls(float(match[1]), cast(Unit, match[2]))
 
     def __str__(self) -> str:
-        return f"{self.amount:g}{self.unit}"
+        return f"{self.amount:.15g}{self.unit}"
 
     def steps(self, *, batch: int, images: int) -> int | None:
         """Whole optimiser steps of ``batch`` images on ``images`` images; None for minutes, which depend on a clock.
@@ -52,8 +53,10 @@ class Length:
         if self.unit == "%":
             raise UserError(f"{self} is a share of a run; this length must be in ep, it, img or min")
         per_epoch = images // batch
-        scale = {"ep": per_epoch, "it": 1, "img": 1 / batch}
-        return None if self.unit == "min" else math.ceil(self.amount * scale[self.unit] - 1e-9)
+        if self.unit == "min":
+            return None
+        amount = Fraction(repr(self.amount))  # as it was written: 0.7 of 10 steps are 7, not 7.000000000000001
+        return math.ceil({"ep": amount * per_epoch, "it": amount, "img": amount / batch}[self.unit])
 
     def share(self, of: Length, *, batch: int, images: int) -> float:
         """This length as a share, 0 to 1, of the run ``of``.

@@ -26,12 +26,15 @@ def inverse_norm(z_VND: Tensor, dim: int, floor: Tensor | None = None) -> tuple[
     """
     buffer = z_VND * z_VND
     square = buffer.sum(dim, keepdim=True)
-    if dim == 1:
-        square = dist.sum_over_ranks(square)
-    least = torch.finfo(z_VND.dtype).tiny
-    alive = square > (least if floor is None or dim == 2 else floor.clamp_min(least))
-    r = torch.where(alive, square.clamp_min(least).rsqrt(), 0)
+    r = inverse_root(dist.sum_over_ranks(square) if dim == 1 else square, floor)
     return torch.mul(z_VND, r, out=buffer), r
+
+
+def inverse_root(square: Tensor, floor: Tensor | None = None) -> Tensor:
+    """1 / sqrt(square), or 0 where ``square`` is not above ``floor`` and the smallest normal number."""
+    least = torch.finfo(square.dtype).tiny
+    alive = square > (least if floor is None else floor.clamp_min(least))
+    return torch.where(alive, square.clamp_min(least).rsqrt(), 0)
 
 
 def product_with_itself(x: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ def unknown_name(kind: str, name: str, valid: list[str]) -> UserError:
     """The error for a name that does not exist: the nearest valid ones first, then all of them."""
     near = get_close_matches(name, valid, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return UserError(f"no {kind} is called {name!r}.{hint} Known: {', '.join(sorted(valid))}.")
+    known = ", ".join(sorted(valid)) if len(valid) <= 60 else f"{len(valid)} names"
+    return UserError(f"no {kind} is called {name!r}.{hint} Known: {known}.")
 
 
 class Registry(Generic[T]):

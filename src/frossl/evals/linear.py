@@ -10,34 +10,40 @@ from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.labels import labelled
 
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SHOTS = 10
 DRAWS = 5
 
 
 def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
-    """Weights ``(F + 1, classes)``, the last row the bias, that minimise cross-entropy + penalty * |weights|^2.
+    """Weights ``(classes, F + 1)``, the last column the bias, that minimise cross-entropy + penalty * |weights|^2.
 
-    L-BFGS on the full batch with a strong-Wolfe line search, at most 100 iterations from ``start`` (or zero).
+    L-BFGS on the full batch with a strong-Wolfe line search, from ``start`` (or zero) until a step gains less than
+    1e-6 or 100 steps are done, in coordinates in which the curvature is about one: near-uniform softmax has curvature
+    1/classes times the second moment of a column. Columns should be uncorrelated (:func:`principal`) for that to help.
     """
-    w = torch.zeros(x_NF.shape[1] + 1, classes, device=x_NF.device) if start is None else start.clone()
-    w.requires_grad_()
-    optimizer = torch.optim.LBFGS([w], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
+    moment = (x_NF * x_NF).mean(0)
+    scale = torch.cat([moment / classes + 2 * penalty, moment.new_ones(1) / classes]).rsqrt()
+    u = torch.zeros(classes, x_NF.shape[1] + 1, device=x_NF.device) if start is None else start / scale
+    u.requires_grad_()
+    optimizer = torch.optim.LBFGS([u], max_iter=100, tolerance_change=1e-6, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = cross_entropy(predict(x_NF, w), y_N) + penalty * (w[:-1] * w[:-1]).sum()
+        w = scale * u
+        loss = cross_entropy(predict(x_NF, w), y_N) + penalty * (w[:, :-1] * w[:, :-1]).sum()
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[arg-type]
-    return w.detach()
+    return (scale * u).detach()
 
 
 def predict(x_NF: Tensor, w: Tensor) -> Tensor:
     """Scores ``(N, classes)``."""
-    return torch.addmm(w[-1], x_NF, w[:-1])
+    # Contiguous weights give autograd the product order that is three times faster for a tall, thin x.
+    return torch.nn.functional.linear(x_NF, w[:, :-1].contiguous(), w[:, -1])
 
 
 def accuracy(x_NF: Tensor, y_N: Tensor, w: Tensor) -> float:
@@ -52,24 +58,28 @@ def standardise(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
     return [(x - mean) * scale for x in (x_NF, *others)]
 
 
+def principal(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
+    """All arguments rotated to the principal axes of the first, which leaves an L2-penalised fit as it is."""
+    axes = torch.linalg.eigh((x_NF.T @ x_NF) / len(x_NF))[1]
+    return [x @ axes for x in (x_NF, *others)]
+
+
 def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tensor]:
     """The penalty of :data:`PENALTIES` that is best on every tenth sample when fitted on the others, and its weights.
 
-    From weak to strong, each fit starting at the last; stops once accuracy has fallen twice.
+    From strong to weak, each fit starting at the last; stops once accuracy has fallen.
     """
     order = torch.randperm(len(x_NF), generator=torch.Generator().manual_seed(0)).to(x_NF.device)
     validation, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
-    best, chosen, w = -1.0, (PENALTIES[0], None), None
-    falls = 0
-    for penalty in reversed(PENALTIES):
-        w = fit(x_NF[rest], y_N[rest], classes, penalty, w)
+    x_rest, y_rest = x_NF[rest], y_N[rest]
+    best, chosen, w = -1.0, None, None
+    for penalty in PENALTIES:
+        w = fit(x_rest, y_rest, classes, penalty, w)
         got = accuracy(x_NF[validation], y_N[validation], w)
-        falls = 0 if got > best else falls + 1
-        if got > best:
-            best, chosen = got, (penalty, w)
-        if falls == 2:
+        if got < best:
             break
-    assert chosen[1] is not None
+        best, chosen = got, (penalty, w)
+    assert chosen is not None
     return chosen
 
 
@@ -82,7 +92,7 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
 def linear(features: Features) -> dict[str, float]:
     """Top-1 accuracy on the held-out images."""
     x, y, test_x, test_y = labelled(features)
-    x, test_x = standardise(x, test_x)
+    x, test_x = principal(*standardise(x, test_x))
     penalty, w = select_penalty(x, y, len(features.classes))
     return {"linear": accuracy(test_x, test_y, fit(x, y, len(features.classes), penalty, w))}
 
@@ -107,7 +117,9 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
             chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:shots].to(y.device)])
         index = torch.cat(chosen)
         index = index[torch.randperm(len(index), generator=generator).to(index.device)]
-        got.append(accuracy(test_x, test_y, _fit_few(x[index], y[index], classes)))
+        # The solution lies in the span of the few labelled samples: in its basis they are a small square matrix.
+        basis = torch.linalg.svd(x[index], full_matrices=False)[2].T
+        got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))
     values = torch.tensor(got, dtype=torch.float64)
     return {f"linear_{shots}": values.mean().item(), f"linear_{shots}_std": values.std(correction=1).item()}
 
@@ -122,5 +134,5 @@ def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
             w = fit(x[fold != f], y[fold != f], classes, penalty)
             hits += accuracy(x[fold == f], y[fold == f], w) * int((fold == f).sum())
         scores.append(hits)
-    best = max(range(len(PENALTIES)), key=lambda i: (scores[i], PENALTIES[i]))
+    best = max(range(len(PENALTIES)), key=lambda i: (scores[i], -i))
     return fit(x, y, classes, PENALTIES[best])

@@ -6,9 +6,10 @@ arXiv 2310.02903, equations 3 (invariance) and 6 (regulariser).
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from frossl.core import dist
 from frossl.core.axes import stack_views
-from frossl.core.linalg import centre_columns, inverse_norm, product_with_itself
+from frossl.core.linalg import centre_columns, inverse_norm, inverse_root, product_with_itself
 from frossl.core.types import Loss, UserError
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
@@ -78,20 +79,14 @@ def frossl(
     """
     z_VND = stack_views(z)
     views = z_VND.shape[0]
-    scalings = {"pairs": float(views), "mean": 1.0, "unbiased": views / (views - 1)}
-    if view_scaling not in scalings:
-        raise UserError(f"view_scaling must be one of {', '.join(scalings)}; got {view_scaling!r}")
-    if normalise not in ("batch", "sample"):
-        raise UserError(f"normalise must be batch or sample; got {normalise!r}")
-    if kernel not in ("linear", "gaussian"):
-        raise UserError(f"kernel must be linear or gaussian; got {kernel!r}")
+    _check_options(view_scaling, normalise, kernel)
     if view_scaling == "pairs" and views > 2:
         warnings.warn(
             f"view_scaling='pairs' with {views} views weighs invariance {views - 1} times as much per view as with "
             "2 views, which is known to collapse training; 'unbiased' keeps the balance",
             stacklevel=2,
         )
-    weight = invariance_weight * scalings[view_scaling]
+    weight = invariance_weight * {"pairs": views, "mean": 1, "unbiased": views / (views - 1)}[view_scaling]
     with torch.autocast(z_VND.device.type, enabled=False):
         if z_VND.dtype != torch.float64:
             z_VND = z_VND.float()
@@ -111,8 +106,10 @@ class FroSSLLoss(nn.Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
+        bound = inspect.signature(frossl).bind(None, **options)  # a wrong option fails here, not at the first step
+        bound.apply_defaults()
+        _check_options(*(bound.arguments[name] for name in ("view_scaling", "normalise", "kernel")))
         self.options = options
-        frossl(torch.eye(2).expand(2, 2, 2), **options)  # a wrong option fails here, not at the first step
 
     def forward(self, z: Tensor | Sequence[Tensor]) -> Tensor:
         """Loss of ``(V, N, D)`` projections or V tensors ``(N, D)``, as a scalar."""
@@ -120,6 +117,33 @@ class FroSSLLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+
+
+def _check_options(view_scaling: str, normalise: str, kernel: str) -> None:
+    for name, value, valid in (
+        ("view_scaling", view_scaling, get_args(ViewScaling)),
+        ("normalise", normalise, get_args(Normalise)),
+        ("kernel", kernel, get_args(Kernel)),
+    ):
+        if value not in valid:
+            raise UserError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
+
+
+def _count_alive(r: Tensor, z_VND: Tensor, by_batch: bool, centre: bool) -> Tensor:
+    """Columns (rows) of each view that are not zero: the trace of the moment matrix.
+
+    Raises:
+        UserError: on the CPU, a view has none. Values that are not finite are let through, to show in the loss.
+    """
+    alive = (r > 0).sum(dim=(1, 2))
+    alive = alive if by_batch else dist.sum_over_ranks(alive)
+    if alive.device.type == "cpu" and not bool(alive.all()) and bool(torch.isfinite(z_VND).all()):
+        what = "column" if by_batch else "row"
+        raise UserError(
+            f"FroSSL: every {what} of a view is zero{' or constant' if centre else ''}: the batch holds no "
+            "information. The encoder has collapsed to a constant, or the batch holds one image only."
+        )
+    return alive
 
 
 class _FroSSL(torch.autograd.Function):
@@ -133,27 +157,23 @@ class _FroSSL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool) -> Any:
         n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
-        floor = None
+        floor = varies = None
         if centre:
             z_VND, floor = centre_columns(z_VND, n)
+            if not by_batch:  # rows must not be made of the rounding that constant columns leave
+                varies = dist.sum_over_ranks((z_VND * z_VND).sum(1, keepdim=True)) > floor
+                z_VND, floor = z_VND * varies, None
         zh_VND, r = inverse_norm(z_VND, dim=1 if by_batch else 2, floor=floor)
-        alive = dist.sum_over_ranks((r > 0).sum(dim=(1, 2))) if not by_batch else (r > 0).sum(dim=(1, 2))
-        if alive.device.type == "cpu" and not bool(alive.all()):
-            what = "column" if by_batch else "row"
-            raise UserError(
-                f"FroSSL: every {what} of a view is zero{' or constant' if centre else ''}: the batch holds no "
-                "information. The encoder has collapsed to a constant, or the batch holds one image only."
-            )
+        trace = _count_alive(r, z_VND, by_batch, centre).to(z_VND.dtype)
         gram = dist.world_size() == 1 and z_VND.shape[1] <= z_VND.shape[2]
         c = product_with_itself(zh_VND if gram else zh_VND.transpose(1, 2))
         c = c if gram else dist.sum_over_ranks(c)
         square = (c * c).sum(dim=(1, 2))
-        trace = alive.to(c.dtype)
         entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
         mean_ND = zh_VND.mean(0)
         difference = zh_VND - mean_ND
         invariance = dist.sum_over_ranks(difference.mul_(difference).sum()) * (weight / n)
-        ctx.save_for_backward(zh_VND, r, mean_ND, c, square if log else trace**2)
+        ctx.save_for_backward(zh_VND, r, mean_ND, c, square if log else trace**2, varies)
         ctx.pull, ctx.gram, ctx.centre, ctx.by_batch, ctx.n = 2 * weight / n, gram, centre, by_batch, n
         total = entropy + invariance
         ctx.mark_non_differentiable(entropy, invariance)
@@ -161,21 +181,27 @@ class _FroSSL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
-        zh_VND, r, mean_ND, c, scale = ctx.saved_tensors
-        a = c * (4 / scale)[:, None, None]
-        a.diagonal(dim1=1, dim2=2).add_(ctx.pull)
-        mean = mean_ND.expand_as(zh_VND)
-        left, right = (a, zh_VND) if ctx.gram else (zh_VND, a)
-        g = torch.baddbmm(mean, left, right, beta=-ctx.pull)
-        dim = 1 if ctx.by_batch else 2
-        along = (g * zh_VND).sum(dim, keepdim=True)
-        if ctx.by_batch:
-            along = dist.sum_over_ranks(along)
-        g.addcmul_(zh_VND, along, value=-1).mul_(r * (grads[0] * dist.world_size()))
-        if ctx.centre:
-            g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
-        return g, None, None, None, None
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with torch.autocast(grad_outputs[0].device.type, enabled=False):
+            return _gradient(ctx, grad_outputs[0]), None, None, None, None
+
+
+def _gradient(ctx: Any, grad: Tensor) -> Tensor:
+    zh_VND, r, mean_ND, c, scale, varies = ctx.saved_tensors
+    a = c * (4 / scale)[:, None, None]
+    a.diagonal(dim1=1, dim2=2).add_(ctx.pull)
+    left, right = (a, zh_VND) if ctx.gram else (zh_VND, a)
+    g = torch.baddbmm(mean_ND.expand_as(zh_VND), left, right, beta=-ctx.pull)
+    along = (g * zh_VND).sum(1 if ctx.by_batch else 2, keepdim=True)
+    along = dist.sum_over_ranks(along) if ctx.by_batch else along
+    g.addcmul_(zh_VND, along, value=-1).mul_(r * (grad * dist.world_size()))
+    if varies is not None:
+        g.mul_(varies)
+    if ctx.centre:
+        g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
+        if varies is not None:
+            g.mul_(varies)
+    return g
 
 
 def _global_count(z_VND: Tensor) -> int:
@@ -188,9 +214,16 @@ def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Norm
     if dist.world_size() > 1:
         raise UserError("kernel='gaussian' needs all samples on one rank; use kernel='linear' with many ranks")
     n = z_VND.shape[1]
+    dim = 1 if normalise == "batch" else 2
+    floor = None
     if centre:
-        z_VND = z_VND - z_VND.mean(1, keepdim=True)
-    zh_VND = nn.functional.normalize(z_VND, dim=1 if normalise == "batch" else 2)
+        z_VND, floor = centre_columns(z_VND, n)
+        floor = floor.detach()
+        if normalise == "sample":
+            z_VND, floor = z_VND * ((z_VND * z_VND).sum(1, keepdim=True) > floor), None
+    r = inverse_root((z_VND * z_VND).sum(dim, keepdim=True), floor)
+    _count_alive(r, z_VND, normalise == "batch", centre)
+    zh_VND = z_VND * r
     # Unit columns times sqrt(D) and sigma^2 = D / 2: both factors of D cancel in the exponent.
     square_distance = torch.cdist(zh_VND, zh_VND, compute_mode="donot_use_mm_for_euclid_dist").square()
     k_VNN = torch.exp(-square_distance) / n

@@ -37,6 +37,8 @@ def build_backbone(
         UserError: unknown name, option or stem, or a stem that this encoder cannot have.
     """
     stem = resolve_stem(name, stem, size, options)
+    if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        options = {"img_size": size, **(options or {})}
     model = _create(name, channels, options or {})
     if stem != "imagenet":
         conv = model.conv1
@@ -84,7 +86,8 @@ def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
         h: Tensor = backbone(torch.zeros(1, channels, size, size))
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the encoder does not take {channels} x {size} x {size} images: {error}") from None
-    backbone.train(was_training)
+    finally:
+        backbone.train(was_training)
     if h.ndim != 2:
         raise UserError(f"the encoder must give one vector per image, (B, F); got {tuple(h.shape)} for one image")
     return h.shape[1]

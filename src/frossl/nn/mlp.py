@@ -18,7 +18,7 @@ def mlp(features: int, spec: str) -> nn.Sequential:
     parts = spec.split("-") if spec else []
     layers: list[nn.Module] = []
     for i, part in enumerate(parts):
-        if part.isdigit() and int(part) > 0:
+        if part.isascii() and part.isdecimal() and int(part) > 0:
             layers.append(nn.Linear(features, int(part), bias=parts[i + 1 : i + 2] != ["bn"]))
             features = int(part)
         elif part == "bn":

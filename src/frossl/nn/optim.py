@@ -96,7 +96,7 @@ def build_optimizer(
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, list(OPTIMIZERS))
-    if lr <= 0 or weight_decay < 0:
+    if not (lr > 0 and weight_decay >= 0):
         raise UserError(f"the learning rate must be positive and the weight decay at least 0; got {lr}, {weight_decay}")
     params = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [

@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from frossl.core.axes import fold, unfold
+from frossl.core.types import UserError
 from frossl.views import ops
 from frossl.views.draw import ORDERS, Drawn
 from frossl.views.recipes import Recipe, View
@@ -32,7 +33,13 @@ def finish_views(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> list[Tensor]:
-    """The photometric part and the normalisation of ``(V, N, C, S, S)`` crops in [0, 1], merged by resolution."""
+    """The photometric part and the normalisation of ``(V, N, C, S, S)`` crops in [0, 1], merged by resolution.
+
+    The crops are changed in place.
+    """
+    channels = crops[0].shape[2]
+    if not len(mean) == len(std) == channels:
+        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
     by_size: dict[int, list[Tensor]] = {}
     for x, group, d in zip(crops, recipe, drawn, strict=True):
         by_size.setdefault(group.size, []).append(_colour(x, group, d))
@@ -69,7 +76,8 @@ def _colour(x_VNCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
     x = fold(x_VNCHW)
     if bool(drawn.jitter.any()):
         _jitter(x, drawn)
-    _apply(x, drawn.grayscale, lambda chosen, _: ops.grayscale(chosen))
+    if x.shape[1] == 3:
+        _apply(x, drawn.grayscale, lambda chosen, _: ops.grayscale(chosen))
     radius = math.ceil(3 * group.blur_sigma[1])
     sigma = fold(drawn.sigma).to(x.device)
     _apply(x, drawn.blur, lambda chosen, i: ops.gaussian_blur(chosen, sigma[i], radius))
