@@ -608,8 +608,8 @@ def test_memory_layout_does_not_matter():
             {"view_scaling": "pair"},
             "view_scaling must be one of pairs, mean, unbiased; got 'pair'",
         ),
-        (torch.ones(2, 4, 3), {"normalise": "batches"}, "normalise must be batch or sample; got 'batches'"),
-        (torch.ones(2, 4, 3), {"kernel": "rbf"}, "kernel must be linear or gaussian; got 'rbf'"),
+        (torch.ones(2, 4, 3), {"normalise": "batches"}, "normalise must be one of batch, sample; got 'batches'"),
+        (torch.ones(2, 4, 3), {"kernel": "rbf"}, "kernel must be one of linear, gaussian; got 'rbf'"),
     ],
 )
 def test_wrong_input_is_named(z, options, says):
