@@ -1,0 +1,248 @@
+"""The command line as a new user meets it: every wrong turn has a message, and code 2."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file
+
+from frossl.cli import main
+
+TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
+
+
+@pytest.fixture
+def frossl(tmp_path, monkeypatch, capsys):
+    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*argv: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in argv])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), re.sub(r"\s+", " ", printed.out + printed.err)
+
+    return run
+
+
+def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
+    image = Image.fromarray(noise.numpy())
+    if mode == "I;16":
+        image = Image.fromarray(noise[:, :, 0].to(torch.int32).mul(257).numpy().astype("uint16"))
+    else:
+        image = image.convert(mode)
+    image.save(path)
+    return path
+
+
+def folder(root: Path, count: int = 24, classes: int = 2, **how) -> Path:
+    for i in range(count):
+        picture(root / (f"class{i % classes}" if classes else "") / f"{i:02d}.png", seed=i, **how)
+    return root
+
+
+def test_without_a_command_or_with_a_wrong_one_it_says_what_there_is(frossl):
+    assert frossl()[0] == 2
+    code, said = frossl("pretain", "x")
+    assert code == 2
+    assert "Did you mean 'pretrain'?" in said
+
+
+@pytest.mark.parametrize("what", ["methods", "data", "recipes", "metrics"])
+def test_list_names_what_is_registered(frossl, what):
+    code, said = frossl("list", what)
+    expected = {"methods": "frossl", "data": "fashion-mnist", "recipes": "fashion-mnist-cpu", "metrics": "knn"}
+    assert code == 0
+    assert expected[what] in said
+
+
+def test_help_explains_every_flag(frossl):
+    code, said = frossl("pretrain", "--help")
+    assert code == 0
+    for flag in ("--method", "--views", "--length", "--invariance-weight", "--resume", "--backbone"):
+        assert flag in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--veiws", "4"], "--views"),
+        (["--method", "frosll"], "Did you mean 'frossl'?"),
+        (["--recipe", "fashion-mnist-cpuu"], "Did you mean 'fashion-mnist-cpu'?"),
+        (["--backbone", "resnet81"], "Did you mean"),
+        (["--view-recipe", "natrual"], "Did you mean 'natural'?"),
+        (["--length", "20 epochs"], "is not a length"),
+        (["--length", "0ep"], "more than nothing"),
+        (["--batch", "1000"], "batch of 1000 does not fit"),
+        (["--batch", "1"], "at least 2"),
+        (["--views", "1"], "at least 2"),
+        (["--projector", "1024-gelu"], "neither a positive width nor bn nor relu"),
+        (["--backbone-options", "channels=3"], "is not JSON"),
+        (["--backbone-options", '{"chanels": [8]}'], "could not build"),
+        (["--stem", "cifar", "--backbone", "vit_tiny_patch16_224"], "no conv1/maxpool stem"),
+        (["--warmup", "10min", "--length", "2ep"], "cannot be taken of"),
+        (["--device", "cuda"] if not torch.cuda.is_available() else ["--device", "tpu"], "cuda"),
+    ],
+)
+def test_a_wrong_option_is_explained_and_leaves_nothing_behind(frossl, tmp_path, argv, says):
+    images = folder(tmp_path / "images")
+    code, said = frossl("pretrain", images, *argv)
+    assert code == 2
+    assert says in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "runs").glob("*/encoder.safetensors"))
+
+
+def test_a_name_that_is_neither_data_nor_folder(frossl):
+    code, said = frossl("pretrain", "cifar01")
+    assert code == 2
+    assert "no folder 'cifar01' exists" in said
+    assert "cifar10" in said
+
+
+def test_an_empty_folder_and_a_folder_of_text(frossl, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    for i in range(3):
+        (tmp_path / "texts" / f"{i}.txt").write_text("words")
+    for name in ("empty", "texts"):
+        code, said = frossl("pretrain", tmp_path / name)
+        assert code == 2
+        assert name in said
+        assert "Traceback" not in said
+    assert ".txt" in said
+
+
+def test_an_output_place_that_cannot_be_written_to(frossl, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, said = frossl("pretrain", folder(tmp_path / "images"), "--out", tmp_path / "file")
+    assert code == 2
+    assert "cannot make the run directory" in said
+
+
+def test_a_folder_from_pretraining_to_export(frossl, tmp_path):
+    images = folder(tmp_path / "images", count=40)
+    whole = picture(tmp_path / "x.jpg", size=(64, 64)).read_bytes()
+    (images / "class0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    code, said = frossl("pretrain", images, *TINY, "--length", "2ep", "--name", "r", "--batch", "8", "--size", "16")
+    assert code == 0
+    assert "class0, class1" in said
+    assert "skipped 1" in said
+    assert "cut.jpg" in said
+    for word in ("pretrained", "untrained", "raw pixels", "kNN", "10 labels", "Pretraining"):
+        assert word in said
+    arms = json.loads((tmp_path / "runs/r/evaluation.json").read_text())["images"]["arms"]
+    assert arms.keys() == {"pretrained", "untrained", "raw pixels"}
+
+    code, said = frossl("evaluate", "runs/r", "--protocol", "knn", "rank")
+    assert code == 0
+    assert "kNN" in said
+    code, said = frossl("evaluate", "runs/r", "--protocol", "kn")
+    assert code == 2
+    assert "Did you mean 'knn'?" in said
+
+    code, said = frossl("pretrain", "--resume", "runs/r", "--batch", "4")
+    assert code == 2
+    assert "--batch" in said
+    code, said = frossl("evaluate", "runs/q")
+    assert code == 2
+    assert "Runs beside it: r" in said
+
+
+def test_a_resumed_finished_run_changes_nothing(frossl, tmp_path):
+    images = folder(tmp_path / "images")
+    frossl("pretrain", images, *TINY, "--length", "3it", "--name", "r", "--batch", "8", "--no-evaluate")
+    before = (tmp_path / "runs/r/encoder.safetensors").read_bytes()
+    code, said = frossl("pretrain", "--resume", "runs/r", "--no-evaluate")
+    assert code == 0
+    assert "going on from step 3" in said
+    assert (tmp_path / "runs/r/encoder.safetensors").read_bytes() == before
+
+
+def test_a_folder_without_labels_gets_no_accuracy(frossl, tmp_path):
+    images = folder(tmp_path / "images", classes=0)
+    code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8")
+    assert code == 0
+    assert "no labels" in said
+    assert "No labels, so no accuracy" in said
+    assert "eff. rank" in said
+    assert "alignment" in said
+    for word in ("kNN", "linear", "raw pixels"):
+        assert word not in said.split("Saved")[1].split("eff. rank: ")[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_grey_images_are_read_as_one_channel(frossl, tmp_path, mode):
+    images = folder(tmp_path / "images", mode=mode)
+    code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8", "--no-evaluate", "--name", "r")
+    assert code == 0
+    assert "grey" in said
+    assert load_file(tmp_path / "runs/r/encoder.safetensors")["conv1.weight"].shape[1] == 1
+
+
+def test_odd_images_among_good_ones_are_used(frossl, tmp_path):
+    images = folder(tmp_path / "images")
+    picture(images / "class0" / "cmyk.jpg", mode="CMYK")
+    picture(images / "class0" / "palette.png", mode="P")
+    picture(images / "class1" / "one.png", size=(1, 1))
+    picture(images / "class1" / "deep.png", mode="I;16", size=(40, 9))
+    code, said = frossl("pretrain", images, *TINY, "--length", "1ep", "--batch", "4", "--size", "16", "--no-evaluate")
+    assert code == 0
+    assert "1x1 to 40x16" in said
+    assert "colour" in said
+    assert "skipped" not in said
+
+
+def test_too_many_unreadable_images_stop_the_run_with_their_list(frossl, tmp_path):
+    images = folder(tmp_path / "images")
+    for i in range(6):
+        (images / "class0" / f"bad{i}.jpg").write_text("not an image")
+    code, said = frossl("pretrain", images)
+    assert code == 2
+    assert "bad0.jpg" in said
+    assert "bad5.jpg" in said
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "size"),
+    [("timm", [], 64), ("timm", [], 16), ("timm", TINY, 16), ("torchvision", [], 64), ("torchvision", [], 16)],
+)
+def test_the_printed_lines_load_every_key_elsewhere(frossl, tmp_path, monkeypatch, capsys, format, options, size):
+    images = folder(tmp_path / "images", count=12)
+    base = ["--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r", "--size", size]
+    assert frossl("pretrain", images, *base, *options)[0] == 0
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main(["export", "runs/r", "e.safetensors", "--format", format])
+    printed = capsys.readouterr().out
+    names: dict = {}
+    exec("\n".join(line.rstrip() for line in printed.splitlines()), names)
+    model = names["model"].eval()
+    from frossl.nn.encoder import load_encoder
+
+    encoder, spec = load_encoder(tmp_path / "e.safetensors")
+    x = torch.randn(2, 3, spec.size, spec.size)
+    assert isinstance(model, torchvision.models.ResNet if format == "torchvision" else timm.models.ResNet)
+    with torch.no_grad():
+        assert torch.allclose(model(x), encoder(x), atol=1e-5)
+
+
+def test_export_refuses_what_torchvision_has_not(frossl, tmp_path):
+    images = folder(tmp_path / "images", count=12)
+    frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r")
+    code, said = frossl("export", "runs/r", "e.safetensors", "--format", "torchvision")
+    assert code == 2
+    assert "export for timm" in said
+    code, said = frossl("export", "runs/r", "e.pth")
+    assert code == 2
+    assert ".safetensors" in said
+    assert not list(tmp_path.glob("e.*"))
