@@ -82,7 +82,8 @@ class Extractor:
     def encode(self, encoder: nn.Module, x: Tensor) -> Tensor:
         """Features ``(B, F)`` of normalised images, float32 on the CPU."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return encoder(x.to(memory_format=torch.channels_last)).float().cpu()
+            dtype = next(encoder.parameters()).dtype
+            return encoder(x.to(dtype, memory_format=torch.channels_last)).float().cpu()
 
 
 def pixels(data: Dataset, spec: EncoderSpec) -> Features:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from frossl.core import dist
 from frossl.core.axes import stack_views
-from frossl.core.linalg import centre_columns, inverse_norm, inverse_root, product_with_itself
+from frossl.core.linalg import centre_columns, column_blocks, inverse_root, product_with_itself, square_norm
 from frossl.core.types import Loss, UserError
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
@@ -149,59 +149,57 @@ def _count_alive(r: Tensor, z_VND: Tensor, by_batch: bool, centre: bool) -> Tens
 class _FroSSL(torch.autograd.Function):
     """Forward: one matmul for all views. Backward: one matmul, since the moment matrix is symmetric.
 
-    With A_v = 4 C_v / ||C_v||_F^2 the gradient with respect to Zh_v is Zh_v A_v + 2w/N (Zh_v - mean), or, from the
-    Gram side, (A_v + 2w/N I) Zh_v - 2w/N mean with A_v made of Zh_v Zh_v'. The normalisation then removes the
-    component along each normalised column (row) and divides by its norm.
+    The gradient with respect to Zh_v is Zh_v A_v + 2w/N (Zh_v - mean) with A_v = 4 C_v / ||C_v||_F^2 (without the
+    logarithm, over tr^2), or, from the Gram side, A_v Zh_v with A_v made of Zh_v Zh_v'. Going back through the
+    normalisation removes the part along each normalised column (row), the whole of 2w/N Zh_v among it, and divides
+    by its norm. What is not a matmul goes over blocks of columns that stay in the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool) -> Any:
         n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
-        floor = varies = None
-        if centre:
-            z_VND, floor = centre_columns(z_VND, n)
-            if not by_batch:  # rows must not be made of the rounding that constant columns leave
-                varies = dist.sum_over_ranks((z_VND * z_VND).sum(1, keepdim=True)) > floor
-                z_VND, floor = z_VND * varies, None
-        zh_VND, r = inverse_norm(z_VND, dim=1 if by_batch else 2, floor=floor)
+        zh_VND, mean_ND = torch.empty_like(z_VND), torch.empty_like(z_VND[0])
+        scales, spread = [], z_VND.new_zeros(())
+        for s in column_blocks(z_VND) if by_batch else [slice(None)]:
+            z, zh = z_VND[..., s], zh_VND[..., s]
+            z, floor = centre_columns(z, n, keep_noise=by_batch) if centre else (z, None)
+            square = torch.mul(z, z, out=zh).sum(1 if by_batch else 2, keepdim=True)
+            r = inverse_root(dist.sum_over_ranks(square), floor) if by_batch else inverse_root(square)
+            mean = torch.mean(torch.mul(z, r, out=zh), 0, out=mean_ND[..., s])
+            difference = zh - mean
+            spread += difference.mul_(difference).sum()
+            scales.append(r)
+        r = torch.cat(scales, dim=2)
         trace = _count_alive(r, z_VND, by_batch, centre).to(z_VND.dtype)
         gram = dist.world_size() == 1 and z_VND.shape[1] <= z_VND.shape[2]
         c = product_with_itself(zh_VND if gram else zh_VND.transpose(1, 2))
         c = c if gram else dist.sum_over_ranks(c)
-        square = (c * c).sum(dim=(1, 2))
+        square = square_norm(c)
         entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
-        mean_ND = zh_VND.mean(0)
-        difference = zh_VND - mean_ND
-        invariance = dist.sum_over_ranks(difference.mul_(difference).sum()) * (weight / n)
-        ctx.save_for_backward(zh_VND, r, mean_ND, c, square if log else trace**2, varies)
+        invariance = dist.sum_over_ranks(spread) * (weight / n)
+        ctx.save_for_backward(zh_VND, r, mean_ND, c, square if log else trace**2)
         ctx.pull, ctx.gram, ctx.centre, ctx.by_batch, ctx.n = 2 * weight / n, gram, centre, by_batch, n
         total = entropy + invariance
         ctx.mark_non_differentiable(entropy, invariance)
+        ctx.set_materialize_grads(False)
         return total, entropy, invariance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with torch.autocast(grad_outputs[0].device.type, enabled=False):
-            return _gradient(ctx, grad_outputs[0]), None, None, None, None
-
-
-def _gradient(ctx: Any, grad: Tensor) -> Tensor:
-    zh_VND, r, mean_ND, c, scale, varies = ctx.saved_tensors
-    a = c * (4 / scale)[:, None, None]
-    a.diagonal(dim1=1, dim2=2).add_(ctx.pull)
-    left, right = (a, zh_VND) if ctx.gram else (zh_VND, a)
-    g = torch.baddbmm(mean_ND.expand_as(zh_VND), left, right, beta=-ctx.pull)
-    along = (g * zh_VND).sum(1 if ctx.by_batch else 2, keepdim=True)
-    along = dist.sum_over_ranks(along) if ctx.by_batch else along
-    g.addcmul_(zh_VND, along, value=-1).mul_(r * (grad * dist.world_size()))
-    if varies is not None:
-        g.mul_(varies)
-    if ctx.centre:
-        g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
-        if varies is not None:
-            g.mul_(varies)
-    return g
+        zh_VND, r_V, mean_ND, c, scale = ctx.saved_tensors
+        with torch.autocast(zh_VND.device.type, enabled=False):
+            g_VND = c @ zh_VND if ctx.gram else zh_VND @ c
+            r_V = r_V * (grad_outputs[0] * dist.world_size())
+            for s in column_blocks(g_VND) if ctx.by_batch else [slice(None)]:
+                g, zh, r = g_VND[..., s], zh_VND[..., s], r_V[..., s] if ctx.by_batch else r_V
+                g.mul_((4 / scale)[:, None, None]).sub_(mean_ND[..., s], alpha=ctx.pull)
+                along = (g * zh).sum(1 if ctx.by_batch else 2, keepdim=True)
+                along = dist.sum_over_ranks(along) if ctx.by_batch else along
+                g.addcmul_(zh, along, value=-1).mul_(r)
+                if ctx.centre:
+                    g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
+        return g_VND, None, None, None, None
 
 
 def _global_count(z_VND: Tensor) -> int:
@@ -217,10 +215,7 @@ def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Norm
     dim = 1 if normalise == "batch" else 2
     floor = None
     if centre:
-        z_VND, floor = centre_columns(z_VND, n)
-        floor = floor.detach()
-        if normalise == "sample":
-            z_VND, floor = z_VND * ((z_VND * z_VND).sum(1, keepdim=True) > floor), None
+        z_VND, floor = centre_columns(z_VND, n, keep_noise=normalise == "batch")
     r = inverse_root((z_VND * z_VND).sum(dim, keepdim=True), floor)
     _count_alive(r, z_VND, normalise == "batch", centre)
     zh_VND = z_VND * r

@@ -69,7 +69,7 @@ class Config(Generic[M]):
     """clip the norm of the gradient to this"""
     batch_norm: Literal["joint", "per_view"] = "joint"
     """batch statistics over all views at once, or view by view (the public reference)"""
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    precision: Literal["auto", "64", "32", "bf16", "16"] = "auto"
     """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
@@ -207,7 +207,7 @@ def _precision(name: str, device: torch.device) -> str:
         else:
             fast = device.type == "cpu" and _cpu_has_bf16()
         name = "bf16" if fast else "32"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+    return {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
 
 
 def _cpu_has_bf16() -> bool:

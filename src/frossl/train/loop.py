@@ -146,7 +146,7 @@ def train(
         NonFiniteError: names the step and the term.
     """
     images = len(data.train)
-    learner.to(plan.device)
+    learner.to(plan.device, torch.float64 if plan.precision == "64-true" else None)
     progress = Progress(length, length.steps(batch=plan.batch, images=images))
     fabric = Fabric(accelerator=plan.device.type, devices=1, precision=plan.precision)  # type: ignore[arg-type]
     plain_optimizer = build_optimizer(config.optimizer, [learner], lr=plan.lr, weight_decay=config.weight_decay)

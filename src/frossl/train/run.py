@@ -219,9 +219,12 @@ def show_plan(
     """What will be done, and about how long it will take."""
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
-    precision = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast", "16-mixed": "float16 autocast"}[
-        plan.precision
-    ]
+    precision = {
+        "64-true": "float64",
+        "32-true": "float32",
+        "bf16-mixed": "bfloat16 autocast",
+        "16-mixed": "float16 autocast",
+    }[plan.precision]
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
     about = terminal.duration(length.amount * 60 if steps is None else steps * step_seconds)
     console.print(

@@ -40,9 +40,7 @@ class View:
                 raise UserError(f"view: {name} is a probability between 0 and 1, got {getattr(self, name)}")
         for name in ("brightness", "contrast", "saturation"):
             if not getattr(self, name) >= 0:
-                raise UserError(
-                    f"view: {name} is how far a factor goes from 1, at least 0; got {getattr(self, name)}"
-                )
+                raise UserError(f"view: {name} is how far a factor goes from 1, at least 0; got {getattr(self, name)}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"view: scale must be 0 < low <= high <= 1, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from small_data import dark_and_bright, dataset, images, spec
+
+from frossl.core.types import UserError
+from frossl.data.types import Split
+from frossl.evals.augmented import augmented_linear
+from frossl.evals.extract import Extractor
+
+
+@pytest.fixture
+def encoder():
+    """Untrained, with the batch-norm statistics of the data, as in the control arm."""
+    torch.manual_seed(0)
+    network = spec().build()
+    Extractor().settle_batch_norm(network, dark_and_bright(64), spec())
+    return network
+
+
+def probe(encoder, data, seed=0, **options) -> float:
+    return augmented_linear(encoder, spec(), data, Extractor(), seed=seed, **{"epochs": 2, "batch": 8, **options})
+
+
+def test_separable_images_are_learned_and_the_encoder_stays_as_it_was(encoder):
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    data = dataset(dark_and_bright(64), dark_and_bright(32, seed=1))
+    assert probe(encoder, data, lr=1.0) > 0.9
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    assert all(p.grad is None for p in encoder.parameters())
+    assert not encoder.training
+
+
+def test_wrong_labels_in_training_give_wrong_answers(encoder):
+    train = dark_and_bright(64)
+    data = dataset(Split(train.images, 1 - train.labels), dark_and_bright(32, seed=1))
+    assert probe(encoder, data, lr=1.0) < 0.1
+
+
+def test_images_without_a_label_count_on_neither_side(encoder):
+    train, test = dark_and_bright(64), dark_and_bright(32, seed=1)
+    junk, none = images(40, seed=2), torch.full((40,), -1)
+    data = dataset(train, test)
+    more = dataset(
+        Split(torch.cat([train.images, junk]), torch.cat([train.labels, none])),
+        Split(torch.cat([test.images, junk]), torch.cat([test.labels, none])),
+    )
+    assert probe(encoder, more) == probe(encoder, data)
+
+
+def test_the_probe_follows_its_seed_and_not_the_global_generator(encoder):
+    hard = dataset(Split(images(64), torch.arange(64) % 2), Split(images(60, seed=1), torch.arange(60) % 2))
+    state = torch.get_rng_state()
+    one = [probe(encoder, hard, seed=seed) for seed in range(6)]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert [probe(encoder, hard, seed=seed) for seed in range(6)] == one
+    assert len(set(one)) > 1
+
+
+def test_a_batch_larger_than_the_data_is_cut_to_it(encoder):
+    data = dataset(dark_and_bright(20), dark_and_bright(32, seed=1))
+    assert probe(encoder, data, batch=256, epochs=20, lr=3.0) > 0.9
+
+
+def test_labels_are_needed(encoder):
+    with pytest.raises(UserError, match="needs labels"):
+        probe(encoder, dataset(Split(images(8)), Split(images(8))))

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from small_data import Lazy, dark_and_bright, dataset, gaussian_classes, images, spec
+from torch import nn
+
+from frossl.core.types import Features, UserError
+from frossl.data.types import Split
+from frossl.evals import METRICS, measure
+from frossl.evals.extract import Extractor
+from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate, untrained_encoder, verdict
+from frossl.views.recipes import View
+
+RECIPE = (View(count=2, size=16),)
+
+
+def evaluation(held_out: int = 1000, **arms: dict[str, float]) -> Evaluation:
+    return Evaluation({name.replace("_", " "): values for name, values in arms.items()}, {}, held_out)
+
+
+def scores(knn: float, linear: float, few: float, std: float = 0.01) -> dict[str, float]:
+    return {"knn": knn, "linear": linear, "linear_10": few, "linear_10_std": std, "effective_rank": 9.0}
+
+
+def test_a_clear_gain_is_said_against_the_better_control():
+    got = evaluation(
+        pretrained=scores(0.8, 0.9, 0.7), untrained=scores(0.5, 0.6, 0.4), raw_pixels=scores(0.6, 0.5, 0.3)
+    )
+    assert verdict(got) == (
+        "Pretraining helped: against the better control, kNN +20.0 points; linear +30.0 points; 10 labels +30.0 points."
+    )
+
+
+def test_small_differences_are_said_to_be_within_noise():
+    got = evaluation(100, pretrained=scores(0.52, 0.48, 0.5, 0.05), untrained=scores(0.5, 0.5, 0.47, 0.05))
+    assert verdict(got) == (
+        "Pretraining made no clear difference: against the better control, "
+        "kNN +2.0 points, within noise; linear -2.0 points, within noise; 10 labels +3.0 points, within noise."
+    )
+
+
+def test_the_same_difference_is_clear_on_enough_images():
+    arms = {"pretrained": {"knn": 0.52}, "untrained": {"knn": 0.5}}
+    assert "within noise" in verdict(evaluation(4000, **arms))  # two standard errors of the difference: 2.2 points
+    assert verdict(evaluation(6000, **arms)).startswith("Pretraining helped:")  # 1.8 points
+
+
+@pytest.mark.parametrize(("std", "clear"), [(0.02, True), (0.03, False)])
+def test_the_noise_of_few_labels_is_that_of_the_draws(std, clear):
+    """Two standard errors of the difference of two means of five draws: 1.26 standard deviations."""
+    pretrained = {"linear_10": 0.53, "linear_10_std": std}
+    got = verdict(evaluation(10, pretrained=pretrained, untrained={"linear_10": 0.5}))
+    assert got.startswith("Pretraining helped:") is clear
+    assert ("within noise" in got) is not clear
+
+
+def test_harm_is_said():
+    got = evaluation(
+        pretrained=scores(0.4, 0.5, 0.3), untrained=scores(0.5, 0.5, 0.4), raw_pixels=scores(0.3, 0.6, 0.3)
+    )
+    assert verdict(got) == (
+        "Pretraining did harm: against the better control, "
+        "kNN -10.0 points; linear -10.0 points; 10 labels -10.0 points."
+    )
+
+
+def test_harm_to_one_and_nothing_to_others_is_harm():
+    got = evaluation(pretrained=scores(0.4, 0.5, 0.4), untrained=scores(0.5, 0.5, 0.4))
+    assert verdict(got).startswith("Pretraining did harm: ")
+
+
+def test_a_gain_on_some_is_help_in_part():
+    got = evaluation(pretrained=scores(0.8, 0.9, 0.4), untrained=scores(0.5, 0.9, 0.4))
+    assert verdict(got) == (
+        "Pretraining helped in part: against the better control, kNN +30.0 points; "
+        "linear +0.0 points, within noise; 10 labels +0.0 points, within noise."
+    )
+
+
+def test_without_labels_collapse_is_named():
+    got = evaluation(pretrained={"effective_rank": 1.2}, untrained={"effective_rank": 6.54})
+    assert verdict(got) == (
+        "No labels, so no accuracy. The encoder is COLLAPSED: the features vary along hardly any direction: "
+        "effective rank 1.2 (untrained 6.5). Whether it helps a task can only be told with labels."
+    )
+
+
+def test_without_labels_an_encoder_that_did_not_collapse_is_not_praised():
+    got = verdict(evaluation(pretrained={"effective_rank": 30.0}, untrained={"effective_rank": 6.5}))
+    assert "The encoder is not collapsed: effective rank 30.0 (untrained 6.5)." in got
+    assert "can only be told with labels" in got
+    assert "helped" not in got
+
+
+def test_without_accuracy_and_rank_nothing_is_claimed():
+    got = evaluation(pretrained={"uniformity": -2.0}, untrained={"uniformity": -1.0})
+    assert verdict(got) == "Nothing was measured that says whether pretraining helped."
+
+
+def test_headings_are_those_of_the_values_there_are_in_order_of_the_table():
+    got = evaluation(pretrained={"uniformity": -2.0, "linear_10_std": 0.1, "linear_10": 0.3}, raw_pixels={"knn": 0.5})
+    assert list(got.headings().items()) == [("knn", "kNN"), ("linear_10", "10 labels"), ("uniformity", "uniformity")]
+
+
+class Watching(Extractor):
+    """Keeps the state of every encoder whose features were taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def data(self, encoder: nn.Module, *args, **kwargs) -> Features:
+        assert not encoder.training
+        self.seen.append({k: v.clone() for k, v in encoder.state_dict().items()})
+        return super().data(encoder, *args, **kwargs)
+
+
+def pretrained() -> nn.Module:
+    torch.manual_seed(77)
+    return spec().build().eval()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_penalties():
+    """Fewer fits, for time; what is chosen among six is tested beside the probes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """An evaluation with everything, the extractor that watched it, and the encoder's state before and after."""
+    data = dataset(dark_and_bright(64), dark_and_bright(32, seed=1))
+    extractor, encoder, log = Watching(), pretrained(), []
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    generator = torch.get_rng_state()
+    got = evaluate(encoder, spec(), data, extractor, seed=3, recipe=RECIPE, log=log.append)
+    same = all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    return got, extractor, same and torch.equal(generator, torch.get_rng_state()), log
+
+
+def test_every_arm_is_measured(whole):
+    got, _, _, log = whole
+    assert list(got.arms) == ["pretrained", "untrained", "raw pixels"]
+    accuracies = {"knn", "linear", "linear_10", "linear_10_std"}
+    assert got.arms["pretrained"].keys() == accuracies | {"effective_rank", "alignment", "uniformity"}
+    assert got.arms["untrained"].keys() == got.arms["pretrained"].keys()
+    assert got.arms["raw pixels"].keys() == accuracies
+    assert all(math.isfinite(v) for values in got.arms.values() for v in values.values())
+    assert got.arms["raw pixels"]["knn"] == 1.0
+    assert got.protocols == {name: METRICS[name].protocol for name in PROTOCOLS}
+    assert got.held_out == 32
+    assert log == ["evaluating pretrained", "evaluating untrained", "evaluating raw pixels"]
+    assert isinstance(verdict(got), str)
+
+
+def test_evaluation_leaves_the_encoder_and_the_global_generator_alone(whole):
+    assert whole[2]
+
+
+def test_evaluation_of_images_on_the_disk_leaves_the_global_generator_alone():
+    data = dataset(*(Split(Lazy(s.images), s.labels) for s in (dark_and_bright(20), dark_and_bright(8, seed=1))))
+    encoder, state = pretrained(), torch.get_rng_state()
+    evaluate(encoder, spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("rank", "alignment"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_untrained_arm_is_the_start_of_a_run_with_the_batch_norms_of_the_data(whole):
+    first, untrained = whole[1].seen
+    torch.manual_seed(3)
+    start = spec().build().state_dict()
+    weights = [k for k in start if "running" not in k and "tracked" not in k]
+    statistics = [k for k in start if "running" in k]
+    assert all(torch.equal(untrained[k], start[k]) for k in weights)
+    assert any(not torch.equal(untrained[k], first[k]) for k in weights)
+    assert statistics
+    assert not any(torch.equal(untrained[k], start[k]) for k in statistics)
+
+
+def test_the_untrained_encoder_follows_its_seed_and_leaves_the_generator():
+    state = torch.get_rng_state()
+    one, other = untrained_encoder(spec(), 3), untrained_encoder(spec(), 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(3)
+    wanted = spec().build().state_dict()
+    assert all(torch.equal(v, wanted[k]) for k, v in one.state_dict().items())
+    assert not torch.equal(one.conv1.weight, other.conv1.weight)
+    assert not one.training
+
+
+def test_data_without_labels_have_no_accuracy_and_no_raw_pixels():
+    data = dataset(Split(images(24)), Split(images(16, seed=1)))
+    protocols = (*PROTOCOLS, AUGMENTED)
+    got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=protocols)
+    assert list(got.arms) == ["pretrained", "untrained"]
+    assert all(v.keys() == {"effective_rank", "alignment", "uniformity"} for v in got.arms.values())
+    assert got.protocols.keys() == {"rank", "alignment"}
+    assert verdict(got).startswith("No labels, so no accuracy.")
+
+
+def test_only_what_was_asked_for_is_measured():
+    data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
+    got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("knn",))
+    assert all(values.keys() == {"knn"} for values in got.arms.values())
+    assert got.protocols.keys() == {"knn"}
+
+
+def test_the_augmented_probe_is_for_encoders_only(monkeypatch):
+    import frossl.evals.suite as suite
+
+    seeds = []
+
+    def probe(network, spec, data, extractor, *, seed):
+        """linear, augmented: as it is."""
+        seeds.append(seed)
+        return 0.25
+
+    monkeypatch.setattr(suite, "augmented_linear", probe)
+    data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
+    got = evaluate(pretrained(), spec(), data, Extractor(), seed=4, recipe=RECIPE, protocols=(AUGMENTED,))
+    assert got.arms == {
+        "pretrained": {"linear_augmented": 0.25},
+        "untrained": {"linear_augmented": 0.25},
+        "raw pixels": {},
+    }
+    assert got.protocols == {AUGMENTED: "linear, augmented: as it is."}
+    assert got.headings() == {"linear_augmented": "linear (aug.)"}
+    assert seeds == [4, 4]
+
+
+def test_an_unknown_protocol_is_named_before_anything_is_measured():
+    extractor = Watching()
+    with pytest.raises(UserError, match=r"no metric is called 'knnn'.*'knn'"):
+        evaluate(
+            pretrained(),
+            spec(),
+            dataset(Split(images(8)), Split(images(8))),
+            extractor,
+            seed=0,
+            recipe=RECIPE,
+            protocols=("rank", "knnn"),
+        )
+    assert extractor.seen == []
+
+
+def kinds() -> dict[str, Features]:
+    x, y = gaussian_classes(14, width=6, apart=0.0)
+    line = torch.linspace(-1, 1, 42)[:, None] * torch.arange(1.0, 7)
+    made = {"constant": torch.full((42, 6), 0.3), "isotropic": x, "rank one": line}
+    return {k: Features(v, v.clone(), y, y, ("a", "b", "c"), torch.stack([v, v.flip(0)])) for k, v in made.items()}
+
+
+@pytest.mark.parametrize("kind", ["constant", "isotropic", "rank one"])
+@pytest.mark.parametrize("name", list(METRICS))
+def test_every_metric_gives_the_same_finite_numbers_twice(name, kind):
+    features = kinds()[kind]
+    kept = features.train_NF.clone(), features.test_NF.clone(), features.views_VNF.clone()
+    torch.manual_seed(0)
+    one = METRICS[name].measure(features)
+    torch.manual_seed(1)
+    assert METRICS[name].measure(features) == one
+    assert one
+    assert all(type(v) is float and math.isfinite(v) for v in one.values()), one
+    now = features.train_NF, features.test_NF, features.views_VNF
+    assert all(torch.equal(a, b) for a, b in zip(kept, now, strict=True))
+    assert METRICS[name].protocol
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_metrics_that_need_labels_are_left_out_without_and_the_others_not(name):
+    features = kinds()["isotropic"]
+    bare = Features(features.train_NF, features.test_NF, views_VNF=features.views_VNF)
+    assert measure(bare, [name]) == ({} if METRICS[name].needs_labels else METRICS[name].measure(features))
+    if METRICS[name].needs_labels:
+        with pytest.raises(UserError, match="needs labels"):
+            METRICS[name].measure(bare)
+
+
+def test_measure_joins_the_values_of_all_names():
+    features = kinds()["isotropic"]
+    assert measure(features, ["knn", "rank"]) == METRICS["knn"].measure(features) | METRICS["rank"].measure(features)

@@ -1,0 +1,64 @@
+"""Rooms of the package depend on rooms below them only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import frossl
+
+ORDER = [
+    {"cli"},
+    {"recipes"},
+    {"train"},
+    {"report"},
+    {"evals", "methods"},
+    {"data"},
+    {"views"},
+    {"losses", "nn"},
+    {"core"},
+]
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+ROOT = Path(frossl.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of the package that a file imports, wherever in the file."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "frossl" else [node.module]
+            )
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name and name.startswith("frossl.")}
+    return rooms - {"__version__"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_its_own_room_and_those_below(path):
+    room = room_of(path)
+    for other in imports(path):
+        assert other == room or LEVEL[other] > LEVEL[room], f"{room} must not import {other}"
+
+
+def test_every_room_has_a_level():
+    assert {room_of(path) for path in FILES} == set(LEVEL)
+
+
+def test_only_one_file_speaks_to_other_ranks():
+    users = [path for path in FILES if "torch.distributed" in path.read_text().replace("``torch.distributed``", "")]
+    assert users == [ROOT / "core" / "dist.py"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_a_method_is_one_short_file(path):
+    assert len(path.read_text().splitlines()) < 80
