@@ -128,7 +128,7 @@ def exactness() -> list[str]:
         (value, gradient), (their_value, their_gradient) = both(z64)
         (value32, gradient32), (their_value32, their_gradient32) = both(z64.float())
 
-        def error(got: Tensor, exact: Tensor) -> str:
+        def error(got: Tensor, exact: Tensor, size: float = size) -> str:
             return f"{float((got - exact).norm()) / (size if exact.ndim == 0 else float(exact.norm())):.1e}"
 
         rows.append(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from frossl.core.linalg import centre_columns, inverse_norm, product_with_itself
+from frossl.core.linalg import centre_columns, column_blocks, inverse_root, product_with_itself, square_norm
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -12,36 +12,10 @@ def sample(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("dim", [1, 2])
-def test_inverse_norm_gives_unit_vectors_and_their_scale(dim):
-    z = sample(3, 7, 5)
-    zh, r = inverse_norm(z, dim)
-    torch.testing.assert_close(zh, z / z.norm(dim=dim, keepdim=True))
-    torch.testing.assert_close(r, 1 / z.norm(dim=dim, keepdim=True))
-
-
-@pytest.mark.parametrize("dim", [1, 2])
-def test_inverse_norm_leaves_its_input_alone(dim):
-    z = sample(3, 7, 5)
-    before = z.clone()
-    inverse_norm(z, dim)
-    assert torch.equal(z, before)
-
-
-@pytest.mark.parametrize("dim", [1, 2])
-def test_zero_vectors_stay_zero_with_scale_zero(dim):
-    z = sample(2, 4, 3)
-    z.select(3 - dim, 1).zero_()
-    zh, r = inverse_norm(z, dim)
-    assert (zh.select(3 - dim, 1) == 0).all()
-    assert (r.select(3 - dim, 1) == 0).all()
-    assert (r.select(3 - dim, 0) > 0).all()
-
-
-def test_columns_under_the_floor_count_as_zero_and_rows_do_not_know_it():
-    z = sample(1, 4, 2)
-    floor = torch.tensor([[[float((z[0, :, 0] ** 2).sum()) * 2, 0.0]]], dtype=torch.float64)
-    assert inverse_norm(z, 1, floor)[1][0, 0].gt(0).tolist() == [False, True]
+def test_inverse_root_is_one_over_the_root_and_zero_where_nothing_is_left():
+    square = torch.tensor([4.0, 0.0, 1e-3, torch.finfo(torch.float64).tiny / 2], dtype=torch.float64)
+    assert inverse_root(square).tolist() == pytest.approx([0.5, 0.0, 1e-3**-0.5, 0.0])
+    assert inverse_root(square, torch.full((4,), 1e-2, dtype=torch.float64)).tolist() == [0.5, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -49,25 +23,37 @@ def test_columns_under_the_floor_count_as_zero_and_rows_do_not_know_it():
 @pytest.mark.parametrize("constant", [0.1, -1.0, 1000.3, 3.3e4])
 def test_a_constant_column_falls_under_the_floor_and_a_varied_one_does_not(dtype, n, constant):
     z = torch.stack([torch.full((n,), constant), constant + torch.linspace(-1, 1, n)], -1).to(dtype)[None]
-    centred, floor = centre_columns(z, n)
+    centred, floor = centre_columns(z, n, keep_noise=True)
     square = centred.square().sum(1, keepdim=True)
     assert (square > floor)[0, 0].tolist() == [False, True]
+    cleared, _ = centre_columns(z, n, keep_noise=False)
+    assert (cleared[..., 0] == 0).all()
+    assert torch.equal(cleared[..., 1], centred[..., 1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_centred_columns_have_mean_zero(dtype):
-    centred, _ = centre_columns(sample(3, 9, 4).to(dtype) + 5, 9)
+    centred, _ = centre_columns(sample(3, 9, 4).to(dtype) + 5, 9, keep_noise=True)
     assert centred.mean(1).abs().max() < 16 * torch.finfo(dtype).eps
 
 
-def test_product_with_itself_is_the_batched_gram_matrix():
-    x = sample(3, 4, 6)
-    torch.testing.assert_close(product_with_itself(x), torch.einsum("vik,vjk->vij", x, x))
+@pytest.mark.parametrize("shape", [(3, 4, 6), (2, 513, 7), (1, 600, 40)])
+def test_product_with_itself_is_the_batched_gram_matrix_and_symmetric_to_the_bit(shape):
+    x = sample(*shape)
+    product = product_with_itself(x)
+    torch.testing.assert_close(product, torch.einsum("vik,vjk->vij", x, x))
+    assert torch.equal(product, product.transpose(1, 2))
 
 
-def test_norms_of_long_float32_columns_are_exact_to_rounding():
-    """``torch.linalg.vector_norm`` errs by 1.5e-6 here."""
-    z = (sample(2, 4096, 256) + 0.5).float()
-    exact = 1 / z.double().norm(dim=1, keepdim=True)
-    error = (inverse_norm(z, 1)[1].double() / exact - 1).abs().max()
-    assert error < 4e-7
+@pytest.mark.parametrize("shape", [(2, 3, 5), (4, 700, 3000)])
+def test_column_blocks_cover_every_column_once(shape):
+    blocks = column_blocks(torch.empty(shape))
+    assert [i for s in blocks for i in range(shape[2])[s]] == list(range(shape[2]))
+    assert len(blocks) > 1 or shape == (2, 3, 5)
+
+
+def test_square_norm_of_large_float32_matrices_is_exact_to_rounding():
+    """``torch.linalg.vector_norm`` errs by ten times as much along long axes."""
+    x = (sample(2, 1500, 1500) + 0.5).float()
+    exact = x.double().square().sum(dim=(1, 2))
+    assert (square_norm(x).double() / exact - 1).abs().max() < 4e-7

@@ -35,6 +35,7 @@ class Brightness(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))  # as every encoder has
         self.devices: set[str] = set()
 
     def forward(self, x):

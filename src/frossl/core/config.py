@@ -35,6 +35,13 @@ def from_plain(kind: type[T], plain: dict[str, Any]) -> T:
     for key in plain:
         if key not in names:
             raise unknown_name(f"{kind.__qualname__} option", key, names)
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.name not in plain and f.default is f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{kind.__qualname__} needs {', '.join(missing)}")
     return kind(**{key: _convert(hints[key], value, f"{kind.__qualname__}.{key}") for key, value in plain.items()})
 
 
@@ -45,7 +52,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(a for a in args if a is not type(None)), value, where)
     if origin is Literal:
-        if value not in args:
+        if not any(type(value) is type(a) and value == a for a in args):
             raise unknown_name(where, str(value), [str(a) for a in args])
         return value
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
@@ -55,7 +62,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if len(inner) != len(value):
             raise UserError(f"{where} takes {len(inner)} values, got {len(value)}")
         return tuple(_convert(a, v, where) for a, v in zip(inner, value, strict=True))
-    if hint is Path:
+    if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors.torch import save
@@ -20,18 +21,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error.strerror or error}. Nothing there was changed.") from None
+    with suppress(OSError):  # the file is in place; some file systems cannot flush a directory
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"could not write {path}: {error.strerror or error}. Nothing there was changed.") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,4 +48,9 @@ def write_text(path: Path, text: str) -> None:
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Tensors and a header of strings, atomically."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen: set[int] = set()
+    for name, tensor in whole.items():  # the format has no word for two names of one piece of memory
+        if tensor.untyped_storage().data_ptr() in seen:
+            whole[name] = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
     write_atomically(path, lambda temporary: temporary.write_bytes(save(whole, metadata)))

@@ -77,7 +77,10 @@ def covariance_spectrum(x_NF: Tensor) -> Tensor:
 
     ``min(N, F)`` numbers; rounding that would make one negative is cut off.
     """
-    x = x_NF - x_NF.mean(0)
+    mean = x_NF.mean(0)
+    x = x_NF - mean
+    # What is left of a constant column is the rounding of its mean, not variance.
+    x = x * ((x * x).mean(0) > (16 * torch.finfo(x.dtype).eps * mean).square())
     n, width = x.shape
     matrix = (x.T @ x if n > width else x @ x.T) / n
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0)

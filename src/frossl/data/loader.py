@@ -89,6 +89,7 @@ def _batches(
         collate_fn=_stack,
         worker_init_fn=_leave_interrupts_to_parent,
         pin_memory=torch.device(device).type == "cuda",
+        generator=torch.Generator(),  # else each pass would draw from torch's own
     )
     for epoch, index_N, height, width, crops in loader:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
@@ -164,7 +165,13 @@ def plain_batches(
     if isinstance(split.images, Tensor):
         parts = (centre_square(x.to(device).float().div_(255), size) for x in split.images.split(batch))
     else:
-        squares = DataLoader(_Squares(split, size), batch_size=batch, num_workers=workers)  # type: ignore[arg-type]
+        squares = DataLoader(
+            _Squares(split, size),  # type: ignore[arg-type]
+            batch_size=batch,
+            num_workers=workers,
+            worker_init_fn=_leave_interrupts_to_parent,
+            generator=torch.Generator(),
+        )
         parts = (x.to(device).float().div_(255) for x in squares)
     for x in parts:
         yield (x - shift).div_(scale)

@@ -20,7 +20,8 @@ def alignment(h_VNF: Tensor) -> float:
 
 def uniformity(x_NF: Tensor, limit: int = 4096) -> float:
     """log of the mean over pairs of exp(-2 |x - y|^2) for unit-length features; lower is more uniform, 0 collapsed."""
-    x = normalize(x_NF[:limit], dim=1)
+    chosen = torch.linspace(0, len(x_NF) - 1, min(limit, len(x_NF))).long()  # spread, as images may lie by class
+    x = normalize(x_NF[chosen], dim=1)
     return torch.pdist(x).square().mul(-2).exp().mean().log().item()
 
 

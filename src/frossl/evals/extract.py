@@ -64,7 +64,11 @@ class Extractor:
 
     @torch.no_grad()
     def settle_batch_norm(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> None:
-        """Sets running statistics of batch norms to their averages over one pass over ``split``."""
+        """Sets running statistics of batch norms to their averages over one pass over ``split``.
+
+        Averages are over batches of one size: what is left over at the end, at most 511 images, is left out unless
+        it is all there is.
+        """
         norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if not norms:
             return
@@ -73,7 +77,12 @@ class Extractor:
             m.reset_running_stats()
             m.momentum = None  # a plain average over batches
         encoder.train()
-        self.split(encoder, split, spec)
+        batches = plain_batches(split, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
+        whole = 0
+        for x in batches:
+            whole = whole or len(x)
+            if len(x) == whole:
+                self.encode(encoder, x)
         encoder.eval()
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum
@@ -82,8 +91,8 @@ class Extractor:
     def encode(self, encoder: nn.Module, x: Tensor) -> Tensor:
         """Features ``(B, F)`` of normalised images, float32 on the CPU."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            dtype = next(encoder.parameters()).dtype
-            return encoder(x.to(dtype, memory_format=torch.channels_last)).float().cpu()
+            dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
+            return encoder(x.to(self.device, dtype, memory_format=torch.channels_last)).float().cpu()
 
 
 def pixels(data: Dataset, spec: EncoderSpec) -> Features:

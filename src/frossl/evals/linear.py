@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from frossl.core.types import Features
+from frossl.core.types import Features, UserError
 from frossl.evals import metric
 from frossl.evals.labels import labelled
 
@@ -69,6 +69,8 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
 
     From strong to weak, each fit starting at the last; stops once accuracy has fallen.
     """
+    if len(x_NF) < 2:
+        raise UserError(f"a linear probe needs at least 2 labelled train images, got {len(x_NF)}")
     order = torch.randperm(len(x_NF), generator=torch.Generator().manual_seed(0)).to(x_NF.device)
     validation, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
     x_rest, y_rest = x_NF[rest], y_N[rest]
@@ -78,7 +80,8 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
         got = accuracy(x_NF[validation], y_N[validation], w)
         if got < best:
             break
-        best, chosen = got, (penalty, w)
+        if got > best:  # the stronger of equals
+            best, chosen = got, (penalty, w)
     assert chosen is not None
     return chosen
 
@@ -121,7 +124,10 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
         basis = torch.linalg.svd(x[index], full_matrices=False)[2].T
         got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))
     values = torch.tensor(got, dtype=torch.float64)
-    return {f"linear_{shots}": values.mean().item(), f"linear_{shots}_std": values.std(correction=1).item()}
+    return {
+        f"linear_{shots}": values.mean().item(),
+        f"linear_{shots}_std": values.std(correction=1).item() if draws > 1 else 0.0,
+    }
 
 
 def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:

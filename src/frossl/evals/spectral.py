@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from frossl.core.linalg import covariance_spectrum
@@ -27,4 +26,4 @@ def effective_rank(x_NF: Tensor) -> float:
 )
 def rank(features: Features) -> dict[str, float]:
     """Effective rank of the held-out features."""
-    return {"effective_rank": effective_rank(features.test_NF.to(torch.float64))}
+    return {"effective_rank": effective_rank(features.test_NF)}

@@ -14,6 +14,7 @@ from frossl.data.types import Dataset
 from frossl.evals import METRICS, measure
 from frossl.evals.augmented import augmented_linear
 from frossl.evals.extract import Extractor, pixels
+from frossl.evals.linear import DRAWS
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe
 
@@ -87,7 +88,8 @@ def evaluate(
     described = {n: METRICS[n].protocol for n in names if data.classes or not METRICS[n].needs_labels}
     if AUGMENTED in protocols and data.classes:
         described[AUGMENTED] = augmented_linear.__doc__.splitlines()[0]  # type: ignore[union-attr]
-    return Evaluation(arms, described, len(data.test))
+    held_out = len(data.test) if data.test.labels is None else int((data.test.labels >= 0).sum())
+    return Evaluation(arms, described, held_out)
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
@@ -114,7 +116,7 @@ def verdict(evaluation: Evaluation) -> str:
             share = min(max(pretrained[name], 0.01), 0.99)
             noise = 2 * math.sqrt(2 * share * (1 - share) / evaluation.held_out)
         else:
-            noise = 2 * spread * math.sqrt(2 / 5)
+            noise = 2 * spread * math.sqrt(2 / DRAWS)
         better, worse = better + (gain > noise), worse + (gain < -noise)
         unsure = "" if abs(gain) > noise else ", within noise"
         parts.append(f"{HEADINGS[name]} {100 * gain:+.1f} points{unsure}")
@@ -127,6 +129,10 @@ def verdict(evaluation: Evaluation) -> str:
             f"No labels, so no accuracy. The encoder is {state}: effective rank {rank:.1f} "
             f"(untrained {before:.1f}). Whether it helps a task can only be told with labels."
         )
-    head = "Pretraining helped" if better == len(parts) else "Pretraining helped in part" if better else ""
-    head = head or ("Pretraining did harm" if worse else "Pretraining made no clear difference")
+    if better and worse:
+        head = "Pretraining helped in one way and did harm in another"
+    elif better:
+        head = "Pretraining helped" if better == len(parts) else "Pretraining helped in part"
+    else:
+        head = "Pretraining did harm" if worse else "Pretraining made no clear difference"
     return f"{head}: against the better control, {'; '.join(parts)}."

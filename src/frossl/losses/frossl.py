@@ -187,6 +187,8 @@ class _FroSSL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if grad_outputs[0] is None:
+            return (None,) * 5
         zh_VND, r_V, mean_ND, c, scale = ctx.saved_tensors
         with torch.autocast(zh_VND.device.type, enabled=False):
             g_VND = c @ zh_VND if ctx.gram else zh_VND @ c

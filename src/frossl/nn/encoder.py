@@ -65,7 +65,10 @@ def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from None
     if _KEY not in metadata:
         raise UserError(f"{path} is not an encoder exported by frossl: its header does not say how to build one")
-    return state, from_plain(EncoderSpec, json.loads(metadata[_KEY]))
+    try:
+        return state, from_plain(EncoderSpec, json.loads(metadata[_KEY]))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not describe its encoder in a way this version reads: {error}") from None
 
 
 def load_all_keys(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -9,7 +9,19 @@ from frossl.views.recipes import VIEWS, View
 
 VIEWS.add(
     "fashion",
-    (View(size=28, scale=(0.5, 1.0), brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, grayscale=0.0),),
+    (
+        View(
+            size=28,
+            scale=(0.3, 1.0),
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.0,
+            hue=0.0,
+            grayscale=0.0,
+            blur=0.5,
+            solarize=0.2,
+        ),
+    ),
 )
 
 
@@ -19,10 +31,10 @@ def fashion_mnist() -> Config:
     return Config(
         data="fashion-mnist",
         recipe="fashion-mnist-cpu",
-        objective=FroSSL.Config(projector="1024-bn-relu-1024", invariance_weight=0.5),
-        backbone_options='{"channels": [32, 64, 128, 256]}',
+        objective=FroSSL.Config(projector="1024-bn-relu-1024", invariance_weight=0.4),
+        backbone_options='{"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]}',
         view_recipe="fashion",
         length="5min",
         batch=128,
-        lr=2e-3,
+        lr=4e-3,
     )

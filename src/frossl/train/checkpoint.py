@@ -25,7 +25,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     """Writes ``state`` (nested dictionaries and lists of tensors and JSON values); the newest ``keep`` stay."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    skeleton = _take_apart(state, "", tensors)
+    skeleton = _take_apart(state, tensors)
     path = directory / f"step-{step:09d}.safetensors"
     write_safetensors(path, tensors, {"format": FORMAT, "state": json.dumps(skeleton)})
     for old in _by_age(directory)[:-keep]:
@@ -78,18 +78,20 @@ def set_random_state(state: dict[str, Tensor]) -> None:
 
 
 def _by_age(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.glob("step-*.safetensors") if _NAME.fullmatch(p.name))
+    found = [(int(m[1]), p) for p in directory.glob("step-*.safetensors") if (m := _NAME.fullmatch(p.name))]
+    return [p for _, p in sorted(found)]
 
 
-def _take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
     """JSON with ``{"tensor": name}`` for tensors; dictionaries as pairs, as JSON would turn integer keys to text."""
     if isinstance(value, Tensor):
+        name = str(len(tensors))
         tensors[name] = value
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[k, _take_apart(v, f"{name}.{k}" if name else str(k), tensors)] for k, v in value.items()]}
+        return {"dict": [[key, _take_apart(v, tensors)] for key, v in value.items()]}
     if isinstance(value, list | tuple):
-        return {"list": [_take_apart(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
+        return {"list": [_take_apart(v, tensors) for v in value]}
     return value
 
 

@@ -55,7 +55,7 @@ def look(
     """Monitor figures of the encoder as it stands, from the first :data:`BANK` and :data:`QUERIES` images."""
     part = Dataset(**{**vars(data), "train": first(data.train, BANK), "test": first(data.test, QUERIES)})
     features: Features = extractor.data(encoder, part, spec)
-    values = {"effective_rank": effective_rank(features.test_NF.double())}
+    values = {"effective_rank": effective_rank(features.test_NF)}
     if probe is not None and features.test_labels is not None:
         values |= knn(features)
         values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
