@@ -12,7 +12,7 @@ VIEWS.add(
     (
         View(
             size=28,
-            scale=(0.3, 1.0),
+            scale=(0.5, 1.0),
             brightness=0.8,
             contrast=0.8,
             saturation=0.0,
@@ -31,10 +31,32 @@ def fashion_mnist() -> Config:
     return Config(
         data="fashion-mnist",
         recipe="fashion-mnist-cpu",
-        objective=FroSSL.Config(projector="1024-bn-relu-1024", invariance_weight=0.4),
+        objective=FroSSL.Config(projector="1024-bn-relu-1024", invariance_weight=0.5),
         backbone_options='{"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]}',
         view_recipe="fashion",
         length="5min",
+        batch=128,
+        lr=4e-3,
+    )
+
+
+VIEWS.add(
+    "cifar-cpu",
+    (View(size=24, scale=(0.3, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15),),
+)
+
+
+@RECIPES.register("cifar10-cpu")
+def cifar10() -> Config:
+    """frossl pretrain --recipe cifar10-cpu: 10 minutes."""
+    return Config(
+        data="cifar10",
+        recipe="cifar10-cpu",
+        objective=FroSSL.Config(projector="1024-bn-relu-1024", invariance_weight=0.5),
+        backbone_options='{"channels": [32, 64, 128, 256]}',
+        view_recipe="cifar-cpu",
+        size=24,
+        length="10min",
         batch=128,
         lr=4e-3,
     )
