@@ -1,3 +1,26 @@
-"""Self-supervised pretraining of image encoders with many views, around the FroSSL objective."""
+"""Self-supervised pretraining of image encoders with many views, around the FroSSL objective.
+
+``from frossl.losses import frossl`` needs torch only; ``from frossl import pretrain, Config, load_encoder`` is
+the rest.
+"""
+
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Config": "frossl.train.config",
+    "pretrain": "frossl.train.run",
+    "evaluate_run": "frossl.train.run",
+    "load_encoder": "frossl.nn.encoder",
+}
+__all__ = ["Config", "__version__", "evaluate_run", "load_encoder", "pretrain"]
+
+
+def __getattr__(name: str) -> Any:
+    """The names above on first use, so that those who want the losses do not wait for the trainer."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'frossl' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PLACES[name]), name)

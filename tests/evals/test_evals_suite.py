@@ -102,7 +102,7 @@ def test_without_accuracy_and_rank_nothing_is_claimed():
 
 def test_headings_are_those_of_the_values_there_are_in_order_of_the_table():
     got = evaluation(pretrained={"uniformity": -2.0, "linear_10_std": 0.1, "linear_10": 0.3}, raw_pixels={"knn": 0.5})
-    assert list(got.headings().items()) == [("knn", "kNN"), ("linear_10", "10 labels"), ("uniformity", "uniformity")]
+    assert list(got.headings().items()) == [("knn", "kNN"), ("linear_10", "10 labels"), ("uniformity", "unif.")]
 
 
 class Watching(Extractor):

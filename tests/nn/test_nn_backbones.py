@@ -164,3 +164,10 @@ def test_feature_width_tells_what_the_encoder_does_not_take_and_leaves_it_as_it_
     with pytest.raises(UserError, match="does not take 4 x 32 x 32 images"):
         feature_width(model, 4, 32)
     assert model.training
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_residual_branches_do_not_start_at_zero(name):
+    norms = [m for m in build_backbone(name).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(bool((m.weight == 1).all()) for m in norms)

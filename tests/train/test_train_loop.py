@@ -18,7 +18,7 @@ from frossl.methods.frossl import FroSSL
 from frossl.train.config import Config
 from frossl.train.log import read_rows
 from frossl.train.loop import NonFiniteError, check_finite
-from frossl.train.run import pretrain, read_run
+from frossl.train.run import evaluate_run, pretrain, read_run
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -229,3 +229,37 @@ def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monk
 def test_other_timm_encoders_train(images, tmp_path, backbone):
     changes = {"backbone": backbone, "backbone_options": "{}", "length": "2it", "size": 32}
     assert len(losses(pretrain(config(images, tmp_path, **changes)).run)) == 2
+
+
+class Small(torch.nn.Module):
+    """An encoder that is not timm's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 12, 5, 2)
+        self.norm = torch.nn.BatchNorm2d(12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x)).relu().mean((2, 3))
+
+
+def test_any_module_can_be_the_encoder(images, tmp_path):
+    torch.manual_seed(3)
+    mine = Small()
+    start = mine.conv.weight.detach().clone()
+    outcome = pretrain(config(images, tmp_path, name="own", evaluate=True, length="2ep"), backbone=mine)
+    assert outcome.evaluation is not None
+    assert outcome.evaluation.arms.keys() == {"pretrained", "untrained", "raw pixels"}
+    assert not torch.equal(mine.conv.weight, start)
+    saved, _ = read_run(outcome.run)
+    with pytest.raises(UserError, match="a module of your own, Small: give one like it"):
+        evaluate_run(outcome.run)
+    again = evaluate_run(outcome.run, backbone=Small(), protocols=("knn",))
+    assert again.arms["pretrained"]["knn"] == outcome.evaluation.arms["pretrained"]["knn"]
+    longer = pretrain(dataclasses.replace(saved, evaluate=False), backbone=Small(), resume=outcome.run)
+    assert losses(longer.run) == losses(outcome.run)
+
+
+def test_an_encoder_that_gives_maps_is_refused(images, tmp_path):
+    with pytest.raises(UserError, match="one vector per image"):
+        pretrain(config(images, tmp_path), backbone=torch.nn.Conv2d(3, 8, 3))

@@ -22,7 +22,7 @@ def effective_rank(x_NF: Tensor) -> float:
 @metric(
     "rank",
     needs_labels=False,
-    protocol="effective rank: participation ratio of the covariance eigenvalues of held-out backbone features",
+    protocol="rank: effective rank, the participation ratio of the covariance eigenvalues of held-out features",
 )
 def rank(features: Features) -> dict[str, float]:
     """Effective rank of the held-out features."""

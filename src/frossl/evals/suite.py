@@ -28,9 +28,9 @@ HEADINGS = {
     "linear": "linear",
     "linear_10": "10 labels",
     "linear_augmented": "linear (aug.)",
-    "effective_rank": "eff. rank",
-    "alignment": "alignment",
-    "uniformity": "uniformity",
+    "effective_rank": "rank",
+    "alignment": "align.",
+    "uniformity": "unif.",
 }
 
 
@@ -56,10 +56,11 @@ def evaluate(
     *,
     seed: int,
     recipe: Recipe,
+    untrained: nn.Module | None = None,
     protocols: tuple[str, ...] = PROTOCOLS,
     log: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
-    """Measures ``encoder``, the untrained encoder of the same ``seed``, and raw pixels.
+    """Measures ``encoder``, the untrained encoder of the same ``seed`` (or ``untrained``), and raw pixels.
 
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
@@ -78,7 +79,7 @@ def evaluate(
 
     views = (recipe, seed) if "alignment" in protocols else None
     arm("pretrained", lambda: extractor.data(encoder, data, spec, views), encoder)
-    untrained = untrained_encoder(spec, seed).to(extractor.device)
+    untrained = (untrained or untrained_encoder(spec, seed)).to(extractor.device)
     extractor.settle_batch_norm(untrained, data.train, spec)
     arm("untrained", lambda: extractor.data(untrained, data, spec, views), untrained)
     if data.classes:

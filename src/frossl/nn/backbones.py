@@ -40,6 +40,11 @@ def build_backbone(
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         options = {"img_size": size, **(options or {})}
     model = _create(name, channels, options or {})
+    for norm in model.modules():
+        # timm starts residual branches at zero; the paper's encoders (torchvision's) do not, and an untrained
+        # encoder without its branches would be too weak a control.
+        if isinstance(norm, nn.BatchNorm2d) and norm.affine and not norm.weight.any():
+            nn.init.ones_(norm.weight)
     if stem != "imagenet":
         conv = model.conv1
         assert isinstance(conv, nn.Conv2d)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from frossl.core.files import write_safetensors
 from frossl.core.types import UserError
 from frossl.nn.backbones import build_backbone
 
+OWN = "own:"
+"""Begins the name of an encoder that came as a module through the Python interface."""
 _KEY = "frossl_encoder"
 
 
@@ -32,7 +35,14 @@ class EncoderSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The encoder with random weights."""
+        """The encoder with random weights.
+
+        Raises:
+            UserError: it was a module of the user's own, which only the user can build.
+        """
+        if self.backbone.startswith(OWN):
+            name = self.backbone.removeprefix(OWN)
+            raise UserError(f"this encoder is a module of your own, {name}: give one like it as backbone=")
         return build_backbone(
             self.backbone, channels=self.channels, stem=self.stem, size=self.size, options=self.options
         )
@@ -43,14 +53,17 @@ def save_encoder(path: Path, backbone: nn.Module, spec: EncoderSpec) -> None:
     write_safetensors(path, dict(backbone.state_dict()), {_KEY: json.dumps(to_plain(spec))})
 
 
-def load_encoder(path: Path | str) -> tuple[nn.Module, EncoderSpec]:
+def load_encoder(path: Path | str, backbone: nn.Module | None = None) -> tuple[nn.Module, EncoderSpec]:
     """The encoder of :func:`save_encoder` in eval mode, and its spec.
+
+    ``backbone`` is a module of the same architecture, whose weights stay as they are; needed where the encoder
+    was a module of the user's own.
 
     Raises:
         UserError: not such a file, or not every key of the encoder is in it with the right shape.
     """
     state, spec = read_encoder(Path(path))
-    backbone = spec.build()
+    backbone = spec.build() if backbone is None else copy.deepcopy(backbone)
     load_all_keys(backbone, state, str(path))
     return backbone.eval(), spec
 

@@ -42,7 +42,7 @@ def fashion_mnist() -> Config:
 
 VIEWS.add(
     "cifar-cpu",
-    (View(size=24, scale=(0.3, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15),),
+    (View(size=32, scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15),),
 )
 
 
@@ -53,9 +53,8 @@ def cifar10() -> Config:
         data="cifar10",
         recipe="cifar10-cpu",
         objective=FroSSL.Config(projector="1024-bn-relu-1024", invariance_weight=0.5),
-        backbone_options='{"channels": [32, 64, 128, 256]}',
+        backbone_options='{"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]}',
         view_recipe="cifar-cpu",
-        size=24,
         length="10min",
         batch=128,
         lr=4e-3,

@@ -120,9 +120,9 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """The table of arms, the protocols in a line each, and the verdict."""
     headings = evaluation.headings()
     table = Table(title=None, header_style="bold")
-    table.add_column("features")
+    table.add_column("features", no_wrap=True)
     for heading in headings.values():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for arm, values in evaluation.arms.items():
         cells = [_cell(name, values) for name in headings]
         table.add_row(f"[bold]{arm}[/]" if arm == "pretrained" else arm, *cells)
@@ -141,7 +141,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 def _cell(name: str, values: dict[str, float]) -> str:
     if name not in values:
         return "-"
-    if name in ("effective_rank",):
+    if name == "effective_rank":
         return f"{values[name]:.1f}"
     spread = values.get(f"{name}_std")
-    return f"{values[name]:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
+    return f"{values[name]:.3f}" + (f"±{spread:.3f}" if spread is not None else "")

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import tyro
+from torch import nn
 
 from frossl.core.length import Length
 from frossl.core.registry import unknown_name
@@ -18,7 +19,7 @@ from frossl.data.types import Dataset
 from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
 from frossl.nn.backbones import resolve_stem
-from frossl.nn.encoder import EncoderSpec
+from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_views
 
@@ -133,8 +134,8 @@ class Plan:
         return sum(group.count for group in self.recipe)
 
 
-def make_plan(config: Config, data: Dataset, features: int = 0) -> Plan:
-    """Resolves everything that ``config`` leaves to the data and the machine.
+def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Plan:
+    """Resolves everything that ``config`` leaves to the data and the machine; ``own`` is an encoder not of timm.
 
     Raises:
         UserError: what was asked for cannot be had.
@@ -159,11 +160,11 @@ def make_plan(config: Config, data: Dataset, features: int = 0) -> Plan:
     options = _options(config.backbone_options)
     whole = max(side, size) if side <= 96 else size
     spec = EncoderSpec(
-        backbone=config.backbone,
+        backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
         channels=data.channels,
         size=whole,
-        stem=resolve_stem(config.backbone, config.stem, whole, options),
-        features=features,
+        stem="imagenet" if own is not None else resolve_stem(config.backbone, config.stem, whole, options),
+        features=0,  # known once the encoder is built
         mean=data.mean,
         std=data.std,
         options=options,

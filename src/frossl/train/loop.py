@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import math
 import signal
 import time
@@ -93,10 +94,10 @@ class Every:
         return self.count > before
 
 
-def build(config: Config, plan: Plan) -> tuple[Learner, Plan]:
-    """The modules of a run from its seed, and the plan with the encoder's width filled in."""
+def build(config: Config, plan: Plan, own: nn.Module | None = None) -> tuple[Learner, Plan]:
+    """The modules of a run from its seed, around the encoder ``own`` if given; the plan gets the encoder's width."""
     torch.manual_seed(config.seed)
-    backbone = plan.spec.build()
+    backbone = plan.spec.build() if own is None else own
     width = feature_width(backbone, plan.spec.channels, plan.spec.size)
     plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, features=width))
     method = METHODS[config.method](config.objective, width)
@@ -148,6 +149,7 @@ def train(
     images = len(data.train)
     learner.to(plan.device, torch.float64 if plan.precision == "64-true" else None)
     progress = Progress(length, length.steps(batch=plan.batch, images=images))
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
     fabric = Fabric(accelerator=plan.device.type, devices=1, precision=plan.precision)  # type: ignore[arg-type]
     plain_optimizer = build_optimizer(config.optimizer, [learner], lr=plan.lr, weight_decay=config.weight_decay)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None

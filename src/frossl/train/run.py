@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 from frossl import __version__
 from frossl.core.config import from_plain, to_plain
@@ -39,8 +41,17 @@ class Outcome:
     evaluation: Evaluation | None
 
 
-def pretrain(config: Config, *, resume: Path | None = None, console: Console | None = None) -> Outcome:
+def pretrain(
+    config: Config,
+    *,
+    backbone: nn.Module | None = None,
+    resume: Path | None = None,
+    console: Console | None = None,
+) -> Outcome:
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run.
+
+    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone``; to
+    resume, give one of the same architecture.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
@@ -51,7 +62,8 @@ def pretrain(config: Config, *, resume: Path | None = None, console: Console | N
     state = None if resume is None else load_checkpoint(newest_checkpoint(resume))
     try:
         data = open(config, console)
-        learner, plan = build(config, make_plan(config, data))
+        untrained = copy.deepcopy(backbone)
+        learner, plan = build(config, make_plan(config, data, backbone), backbone)
     except UserError:
         if resume is None:
             run.rmdir()
@@ -82,7 +94,9 @@ def pretrain(config: Config, *, resume: Path | None = None, console: Console | N
         )
         return Outcome(run, stopped, None)
     console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}")
-    return Outcome(run, None, evaluate_run(run, data=data, console=console) if config.evaluate else None)
+    if not config.evaluate:
+        return Outcome(run, None, None)
+    return Outcome(run, None, evaluate_run(run, data=data, backbone=untrained, console=console))
 
 
 def evaluate_run(
@@ -90,12 +104,14 @@ def evaluate_run(
     *,
     source: str | None = None,
     data: Dataset | None = None,
+    backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = PROTOCOLS,
     console: Console | None = None,
 ) -> Evaluation:
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
-    The result is added to ``evaluation.json`` of the run under the name of the data.
+    The result is added to ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
+    needs it as ``backbone``, untrained, as it is also the control.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
@@ -105,12 +121,12 @@ def evaluate_run(
         if name not in METRICS and name != AUGMENTED:
             raise unknown_name("protocol", name, [*METRICS, AUGMENTED])
     config, recipe = read_run(run)
-    encoder, spec = load_encoder(run / "encoder.safetensors")
+    encoder, spec = load_encoder(run / "encoder.safetensors", backbone)
     if data is None:
         config = dataclasses.replace(config, data=source or config.data, channels=1 if spec.channels == 1 else 3)
         data = open(config, console)
         terminal.show_data(console, data)
-    plan = make_plan(dataclasses.replace(config, batch=2), data)
+    plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
     extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
     encoder = encoder.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with console.status("evaluating") as status:
@@ -121,6 +137,7 @@ def evaluate_run(
             extractor,
             seed=config.seed,
             recipe=recipe,
+            untrained=backbone,
             protocols=protocols,
             log=lambda message: status.update(message),
         )
@@ -228,8 +245,8 @@ def show_plan(
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
     about = terminal.duration(length.amount * 60 if steps is None else steps * step_seconds)
     console.print(
-        f"[bold]Plan[/]   {config.method}, views {shape}; {escape(config.backbone)} ({plan.spec.features} features), "
-        f"{plan.spec.stem} stem; {config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
+        f"[bold]Plan[/]   {config.method}, views {shape}; {escape(plan.spec.backbone)} with {plan.spec.features} "
+        f"features, {plan.spec.stem} stem; {config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
     )
     console.print(
         f"       {plan.device}, {precision}; {length}: {amount}, about {about} at the {step_seconds:.2f} s per step "
