@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class LazySequence(Protocol):
     """Images that are decoded when asked for: ``images[i]`` is uint8 ``(C, H, W)``, sizes may differ."""
 

@@ -6,27 +6,9 @@ A method is an ``nn.Module`` with a nested ``Config``, built as ``Method(config,
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from torch import Tensor, nn
+from typing import Any
 
 from frossl.core.registry import Registry
-from frossl.core.types import Loss
-
-
-class MethodClass(Protocol):
-    """What the registry holds: the class of a method."""
-
-    Config: type
-
-    def __call__(self, config: Any, features: int) -> nn.Module: ...
-
-
-class Method(Protocol):
-    """What such a class makes."""
-
-    def __call__(self, h_VNF: Tensor) -> Loss: ...
-
 
 METHODS: Registry[Any] = Registry("method")
 
