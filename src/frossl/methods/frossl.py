@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from frossl.core.axes import fold, unfold
+from frossl.core.dist import world_size
 from frossl.core.types import Loss
 from frossl.losses.frossl import Kernel, Normalise, ViewScaling, frossl
 from frossl.methods import METHODS
@@ -23,8 +24,8 @@ class FroSSL(nn.Module):
 
         projector: str = "1024-bn-relu-1024"
         """head on the backbone's features: widths, bn, relu joined by '-' (paper: 2048-bn-relu-2048-bn-relu-1024)"""
-        invariance_weight: float = 0.5
-        """weight w of the distance to the mean view (paper: 1.4 for two views, with view scaling pairs)"""
+        invariance_weight: float | None = None
+        """weight w of the distance to the mean view; 4 N / D if not given (paper: 1.4 for two views, scaling pairs)"""
         view_scaling: ViewScaling = "unbiased"
         """how w scales with the number of views V: unbiased V/(V-1), pairs V, mean 1"""
         centre: bool = True
@@ -45,9 +46,12 @@ class FroSSL(nn.Module):
         """Loss of backbone features ``(V, N, F)``."""
         c = self.config
         z_VND = unfold(self.projector(fold(h_VNF)), h_VNF.shape[0])
+        # The term grows as D / N, so a fixed weight would mean something else for every batch and head.
+        images = h_VNF.shape[1] * world_size()
+        weight = 4 * images / z_VND.shape[2] if c.invariance_weight is None else c.invariance_weight
         return frossl(
             z_VND,
-            invariance_weight=c.invariance_weight,
+            invariance_weight=weight,
             view_scaling=c.view_scaling,
             centre=c.centre,
             normalise=c.normalise,

@@ -57,10 +57,10 @@ class Config(Generic[M]):
     length: str = "auto"
     """how long: 20ep, 5000it, 1e6img, 10min; auto is 100ep, or the whole epochs that fit in 30 min"""
     batch: int | None = None
-    """images per step (256, or less for a small data set, if not given)"""
+    """images per step (128, or less for a small data set, if not given)"""
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """adamw, sgd or lars"""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """peak learning rate for a batch of 256; it is scaled by batch / 256"""
     weight_decay: float = 0.01
     """weight decay; biases and norms are never decayed"""
@@ -151,7 +151,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     recipe = recipe if config.views is None else with_views(recipe, config.views)
     recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)
     images = len(data.train)
-    batch = config.batch or next(b for b in (256, 128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
+    batch = config.batch or next(b for b in (128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
     if batch > images or batch < 2:
         raise UserError(
             f"a batch of {batch} does not fit {images} training images; give --batch {max(2, images // 4)} or less, "
