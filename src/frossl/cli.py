@@ -97,6 +97,8 @@ def main(argv: list[str] | None = None) -> None:
             raise unknown_name("command", argv[0], list(commands))
         else:
             code = commands[argv[0]](argv[1:], console)
+    except KeyboardInterrupt:
+        code = 130
     except (UserError, NonFiniteError) as error:
         Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error))}", highlight=False)
         code = 2 if isinstance(error, UserError) else 3

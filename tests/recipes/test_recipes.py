@@ -28,7 +28,16 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
     )
     monkeypatch.setattr(runs, "open", lambda *_: data)
     small = dataclasses.replace(
-        config, length="2it", batch=4, size=16, out=tmp_path, evaluate=False, log_every=1, warmup="50%", device="cpu"
+        config,
+        precision="32",  # in bf16, oneDNN's gradient of a stride-2 convolution on maps of one pixel is not finite
+        length="2it",
+        batch=4,
+        size=16,
+        out=tmp_path,
+        evaluate=False,
+        log_every=1,
+        warmup="50%",
+        device="cpu",
     )
     run = runs.pretrain(small).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]

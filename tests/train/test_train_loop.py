@@ -166,11 +166,11 @@ def test_an_interrupt_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(i
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_and_term():
     terms = {"entropy": torch.tensor(-1.0), "invariance": torch.tensor(float("nan"))}
     with pytest.raises(NonFiniteError, match=r"step 812: the invariance term"):
-        check_finite(812, torch.tensor(float("nan")), terms, torch.tensor(1.0), scaled=False)
+        check_finite(812, torch.tensor(float("nan")), terms, torch.tensor(1.0))
     good = {"entropy": torch.tensor(-1.0)}
     with pytest.raises(NonFiniteError, match=r"step 3: the gradient"):
-        check_finite(3, torch.tensor(-1.0), good, torch.tensor(float("inf")), scaled=False)
-    check_finite(3, torch.tensor(-1.0), good, torch.tensor(float("inf")), scaled=True)
+        check_finite(3, torch.tensor(-1.0), good, torch.tensor(float("inf")))
+    check_finite(3, torch.tensor(-1.0), good, torch.tensor(2.0))
 
 
 def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(images, tmp_path):

@@ -75,12 +75,14 @@ def column_blocks(z_VND: Tensor) -> list[slice]:
 def covariance_spectrum(x_NF: Tensor) -> Tensor:
     """Eigenvalues of the covariance of the rows, descending, from the smaller of covariance and Gram matrix.
 
-    ``min(N, F)`` numbers; rounding that would make one negative is cut off.
+    ``min(N, F)`` float64 numbers; rounding that would make one negative is cut off.
     """
+    eps = torch.finfo(x_NF.dtype).eps
+    x_NF = x_NF.double()
     mean = x_NF.mean(0)
     x = x_NF - mean
-    # What is left of a constant column is the rounding of its mean, not variance.
-    x = x * ((x * x).mean(0) > (16 * torch.finfo(x.dtype).eps * mean).square())
+    # A column that varies by no more than the rounding it came with is constant.
+    x = x * ((x * x).mean(0) > (16 * eps * mean).square())
     n, width = x.shape
     matrix = (x.T @ x if n > width else x @ x.T) / n
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0)

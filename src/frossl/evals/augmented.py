@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -38,7 +40,7 @@ def augmented_linear(
         raise UserError("the linear probe needs labels")
     if not bool((train.labels >= 0).all()):
         train = pick(train, (train.labels >= 0).nonzero()[:, 0])
-    labelled = Dataset(**{**vars(data), "train": train})
+    labelled = replace(data, train=train, mean=spec.mean, std=spec.std)
     crop_and_flip = View(count=1, size=spec.size, scale=(0.08, 1.0), jitter=0.0, grayscale=0.0)
     batch = min(batch, len(train))
     per_epoch = len(train) // batch

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from frossl.core.axes import fold, unfold
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split
@@ -35,7 +34,7 @@ class Extractor:
         """``(V, N, F)`` of the views of ``recipe`` of every image of ``split``."""
         parts = []
         for views in view_batches(split, recipe, spec.mean, spec.std, seed=seed, workers=self.workers):
-            parts.append(torch.cat([unfold(self.encode(encoder, fold(x)), x.shape[0]) for x in views]))
+            parts.append(torch.cat([torch.stack([self.encode(encoder, v) for v in x]) for x in views]))
         return torch.cat(parts, dim=1)
 
     def data(

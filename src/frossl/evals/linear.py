@@ -65,7 +65,7 @@ def principal(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
 
 
 def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tensor]:
-    """The penalty of :data:`PENALTIES` that is best on every tenth sample when fitted on the others, and its weights.
+    """The penalty of :data:`PENALTIES` that is best on a random tenth when fitted on the others, and its weights.
 
     From strong to weak, each fit starting at the last; stops once accuracy has fallen.
     """
@@ -90,7 +90,7 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     "linear",
     needs_labels=True,
     protocol="linear: logistic regression on standardised features, all train labels, L-BFGS; "
-    "L2 penalty from 6 values on a tenth of the train split",
+    "L2 penalty of up to 6 values by a tenth of the train split",
 )
 def linear(features: Features) -> dict[str, float]:
     """Top-1 accuracy on the held-out images."""

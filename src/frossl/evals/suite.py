@@ -106,18 +106,15 @@ def verdict(evaluation: Evaluation) -> str:
     controls = [values for name, values in evaluation.arms.items() if name != "pretrained"]
     parts = []
     better = worse = 0
-    for name in ("knn", "linear", "linear_10"):
+    for name in ("knn", "linear", "linear_10", "linear_augmented"):
         if name not in pretrained:
             continue
         control = max(values[name] for values in controls)
         gain = pretrained[name] - control
-        spread = pretrained.get(f"{name}_std")
-        # Two standard errors: over draws where there are draws, else of a share of the held-out images.
-        if spread is None:
-            share = min(max(pretrained[name], 0.01), 0.99)
-            noise = 2 * math.sqrt(2 * share * (1 - share) / evaluation.held_out)
-        else:
-            noise = 2 * spread * math.sqrt(2 / DRAWS)
+        # Two standard errors: of a share of the held-out images, and over draws where there are draws.
+        share = min(max(pretrained[name], 0.01), 0.99)
+        variance = share * (1 - share) / evaluation.held_out + pretrained.get(f"{name}_std", 0.0) ** 2 / DRAWS
+        noise = 2 * math.sqrt(2 * variance)
         better, worse = better + (gain > noise), worse + (gain < -noise)
         unsure = "" if abs(gain) > noise else ", within noise"
         parts.append(f"{HEADINGS[name]} {100 * gain:+.1f} points{unsure}")
@@ -125,6 +122,10 @@ def verdict(evaluation: Evaluation) -> str:
         rank, before = pretrained.get("effective_rank"), evaluation.arms["untrained"].get("effective_rank")
         if rank is None or before is None:
             return "Nothing was measured that says whether pretraining helped."
+        if "raw pixels" in evaluation.arms:
+            return (
+                f"Effective rank {rank:.1f} (untrained {before:.1f}); measure knn or linear to know whether it helps."
+            )
         state = "COLLAPSED: the features vary along hardly any direction" if rank < 2 else "not collapsed"
         return (
             f"No labels, so no accuracy. The encoder is {state}: effective rank {rank:.1f} "

@@ -37,9 +37,7 @@ def build_backbone(
         UserError: unknown name, option or stem, or a stem that this encoder cannot have.
     """
     stem = resolve_stem(name, stem, size, options)
-    if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
-        options = {"img_size": size, **(options or {})}
-    model = _create(name, channels, options or {})
+    model = _create(name, channels, sized_options(name, size, options))
     for norm in model.modules():
         # timm starts residual branches at zero; the paper's encoders (torchvision's) do not, and an untrained
         # encoder without its branches would be too weak a control.
@@ -71,10 +69,20 @@ def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None
     return stem
 
 
+def takes_one_size(name: str) -> bool:
+    """Whether this timm encoder is built for images of one size, as vision transformers are."""
+    return bool(timm.is_model(name) and timm.get_pretrained_cfg_value(name, "fixed_input_size"))
+
+
+def sized_options(name: str, size: int, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """``options`` for timm, with the size of the images where the encoder needs it."""
+    return ({"img_size": size} if takes_one_size(name) else {}) | (options or {})
+
+
 def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
-    except (TypeError, AssertionError, RuntimeError) as error:
+    except (TypeError, AssertionError, RuntimeError, AttributeError) as error:
         raise UserError(f"timm could not build {name!r} with options {options}: {error}") from None
 
 
@@ -89,7 +97,7 @@ def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
     backbone.eval()
     try:
         h: Tensor = backbone(torch.zeros(1, channels, size, size))
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, AttributeError) as error:
         raise UserError(f"the encoder does not take {channels} x {size} x {size} images: {error}") from None
     finally:
         backbone.train(was_training)

@@ -31,9 +31,3 @@ def mlp(features: int, spec: str) -> nn.Sequential:
                 "write it like 2048-bn-relu-2048-bn-relu-1024"
             )
     return nn.Sequential(*layers)
-
-
-def output_width(features: int, spec: str) -> int:
-    """Width of what :func:`mlp` gives for ``features`` inputs."""
-    widths = [int(part) for part in spec.split("-") if part.isdigit()]
-    return widths[-1] if widths else features

@@ -18,7 +18,7 @@ from frossl.core.types import UserError
 from frossl.data.types import Dataset
 from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
-from frossl.nn.backbones import resolve_stem
+from frossl.nn.backbones import resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_views
@@ -70,7 +70,7 @@ class Config(Generic[M]):
     """clip the norm of the gradient to this"""
     batch_norm: Literal["joint", "per_view"] = "joint"
     """batch statistics over all views at once, or view by view (the public reference)"""
-    precision: Literal["auto", "64", "32", "bf16", "16"] = "auto"
+    precision: Literal["auto", "64", "32", "bf16"] = "auto"
     """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
@@ -111,6 +111,13 @@ class Config(Generic[M]):
             raise unknown_name("optimizer", self.optimizer, list(OPTIMIZERS))
         if self.batch is not None and self.batch < 2:
             raise UserError(f"--batch must be at least 2, got {self.batch}: the objective compares images in a batch")
+        if self.length != "auto" and Length.parse(self.length).unit == "%":
+            raise UserError(f"--length {self.length}: a share of what? Write it in ep, it, img or min")
+        for name, value, least in (("seed", self.seed, 0), ("workers", self.workers, 0), ("size", self.size, 1)):
+            if value is not None and value < least:
+                raise UserError(f"--{name} must be at least {least}, got {value}")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:
             raise UserError(f"--log-every must be at least 1, got {self.log_every}")
         if not 0 < self.held_out < 1:
@@ -158,7 +165,8 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
             "or more images (at least 8)"
         )
     options = _options(config.backbone_options)
-    whole = max(side, size) if side <= 96 else size
+    fixed = own is None and takes_one_size(config.backbone)
+    whole = max(side, size) if side <= 96 and not fixed else size
     spec = EncoderSpec(
         backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
         channels=data.channels,
@@ -208,7 +216,7 @@ def _precision(name: str, device: torch.device) -> str:
         else:
             fast = device.type == "cpu" and _cpu_has_bf16()
         name = "bf16" if fast else "32"
-    return {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+    return {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}[name]
 
 
 def _cpu_has_bf16() -> bool:

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from frossl.core.types import UserError
-from frossl.nn.backbones import SMALL_STEMS
+from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import EncoderSpec, load_all_keys, load_encoder, save_encoder
 
 FORMATS = ("timm", "torchvision")
@@ -44,9 +44,10 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
 
 
 def _timm(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
-    options = "".join(f", {key}={value!r}" for key, value in spec.options.items())
+    chosen = sized_options(spec.backbone, spec.size, spec.options)
+    options = "".join(f", {key}={value!r}" for key, value in chosen.items())
     call = f"timm.create_model({spec.backbone!r}, num_classes=0, in_chans={spec.channels}{options})"
-    model = timm.create_model(spec.backbone, num_classes=0, in_chans=spec.channels, **spec.options)
+    model = timm.create_model(spec.backbone, num_classes=0, in_chans=spec.channels, **chosen)
     return model, ["import safetensors.torch, timm, torch", f"model = {call}"]
 
 

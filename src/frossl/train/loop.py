@@ -112,12 +112,15 @@ def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset) ->
         optimizer = build_optimizer(config.optimizer, [copied], lr=plan.lr, weight_decay=config.weight_decay)
         bf16 = plan.precision == "bf16-mixed"
         started = 0.0
-        batches = training_batches(data, plan.recipe, batch=plan.batch, seed=config.seed, device=plan.device)
+        batches = training_batches(
+            data, plan.recipe, batch=plan.batch, seed=config.seed, workers=plan.workers, device=plan.device
+        )
         for step, batch in zip(range(3), batches, strict=False):
             with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
                 total, _, _ = copied(batch.views)
             total.backward()
             optimizer.step()
+            total.item()  # waits for the device
             if step == 1:
                 started = time.perf_counter()
         return time.perf_counter() - started
@@ -192,7 +195,7 @@ def train(
             optimizer.zero_grad()
             fabric.backward(total)
             norm = gradient_norm(learner, config.clip)
-            check_finite(progress.step, total, terms, norm, scaled=plan.precision == "16-mixed")
+            check_finite(progress.step, total, terms, norm)
             optimizer.step()
             on_views = None if probe is None or batch.labels_N is None else probe.learn(h_VNF, batch.labels_N)
             progress.step += 1
@@ -201,7 +204,7 @@ def train(
             if progress.step % config.log_every == 0 or progress.step == 1:
                 values = {"loss": total.item(), **{k: v.item() for k, v in terms.items()}, "grad_norm": norm.item()}
                 values["lr"] = plain_optimizer.param_groups[0]["lr"]
-                if on_views is not None:
+                if on_views is not None and not on_views.isnan():
                     values["probe_on_views"] = on_views.item()
                 log.row("train", progress.step, where(), values)
                 shown |= values
@@ -233,16 +236,16 @@ def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:
     return norm
 
 
-def check_finite(step: int, total: Tensor, terms: dict[str, Tensor], norm: Tensor, scaled: bool) -> None:
-    """Raises if the loss is not finite, or its gradient, which under loss scaling may overflow and be skipped."""
-    if bool(torch.isfinite(total)) and (scaled or bool(torch.isfinite(norm))):
+def check_finite(step: int, total: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
+    """Raises if the loss or its gradient is not finite."""
+    if bool(torch.isfinite(total)) and bool(torch.isfinite(norm)):
         return
     bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
     what = f"the {' and '.join(bad)} term of the loss is" if bad else "the gradient of the loss is"
     raise NonFiniteError(
         f"step {step}: {what} not finite ({', '.join(f'{k} {v.item():.4g}' for k, v in terms.items())}, gradient norm "
-        f"{norm.item():.4g}). Nothing was updated; the last checkpoint stands. Try a lower --lr, a longer --warmup, "
-        "--clip 1, or --precision 32."
+        f"{norm.item():.4g}). Nothing was updated; the last checkpoint, if any, stands. Try a lower --lr, a longer "
+        "--warmup, --clip 1, or --precision 32."
     )
 
 

@@ -52,11 +52,13 @@ class OnlineProbe(nn.Module):
 def look(
     encoder: nn.Module, data: Dataset, spec: EncoderSpec, extractor: Extractor, probe: OnlineProbe | None
 ) -> dict[str, float]:
-    """Monitor figures of the encoder as it stands, from the first :data:`BANK` and :data:`QUERIES` images."""
+    """Monitor figures of the encoder, from :data:`BANK` and :data:`QUERIES` images spread over the splits."""
     part = Dataset(**{**vars(data), "train": first(data.train, BANK), "test": first(data.test, QUERIES)})
     features: Features = extractor.data(encoder, part, spec)
     values = {"effective_rank": effective_rank(features.test_NF)}
-    if probe is not None and features.test_labels is not None:
+    known = [y is not None and bool((y >= 0).any()) for y in (features.train_labels, features.test_labels)]
+    if probe is not None and all(known):
+        assert features.test_labels is not None
         values |= knn(features)
         values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
     return values

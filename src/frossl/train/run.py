@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from frossl.evals import METRICS
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate
 from frossl.methods import METHODS
-from frossl.nn.encoder import load_encoder
+from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config, Plan, make_plan
@@ -60,23 +61,45 @@ def pretrain(
     console = console or Console(quiet=True)
     run = resume or new_run_directory(config)
     state = None if resume is None else load_checkpoint(newest_checkpoint(resume))
+    untrained = copy.deepcopy(backbone)
     try:
-        data = open(config, console)
-        untrained = copy.deepcopy(backbone)
-        learner, plan = build(config, make_plan(config, data, backbone), backbone)
-    except UserError:
-        if resume is None:
-            run.rmdir()
+        data, stopped = _train(config, run, state, backbone, console)
+    except BaseException:
+        if state is None and not (run / "metrics.jsonl").exists():  # nothing was done that is worth keeping
+            shutil.rmtree(run, ignore_errors=True)
         raise
+    if stopped:
+        console.print(
+            f"[yellow]Stopped by {stopped}; saved. Go on with: frossl pretrain --resume {escape(str(run))}[/]"
+        )
+        return Outcome(run, stopped, None)
+    console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}")
+    if not config.evaluate:
+        return Outcome(run, None, None)
+    return Outcome(run, None, evaluate_run(run, data=data, backbone=untrained, console=console))
+
+
+def _train(
+    config: Config, run: Path, state: dict[str, Any] | None, backbone: nn.Module | None, console: Console
+) -> tuple[Dataset, str | None]:
+    """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
+    if state is not None and backbone is None:
+        own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
+        if own.startswith(OWN):
+            raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
+    data = open(config, console)
+    learner, plan = build(config, make_plan(config, data, backbone), backbone)
     terminal.show_data(console, data)
     seconds = measure_step(learner, config, plan, data)
     if state is None:
         length = resolve_length(config, plan, len(data.train), seconds)
-        write_text(run / "config.json", json.dumps(describe(config, plan, length), indent=2) + "\n")
     else:
         length = Length.parse(state["length"])
         tell_differences(console, state["environment"])
+        refuse_differences(run, describe(config, plan, length, data))
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
+    if state is None:
+        write_text(run / "config.json", json.dumps(describe(config, plan, length, data), indent=2) + "\n")
     with terminal.training(console, plan.batch * plan.views) as display:
         stopped = train(
             learner,
@@ -88,15 +111,7 @@ def pretrain(
             state,
             lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values),
         )
-    if stopped:
-        console.print(
-            f"[yellow]Stopped by {stopped}; saved. Go on with: frossl pretrain --resume {escape(str(run))}[/]"
-        )
-        return Outcome(run, stopped, None)
-    console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}")
-    if not config.evaluate:
-        return Outcome(run, None, None)
-    return Outcome(run, None, evaluate_run(run, data=data, backbone=untrained, console=console))
+    return data, stopped
 
 
 def evaluate_run(
@@ -110,7 +125,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
-    The result is added to ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
+    The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control.
 
     Raises:
@@ -123,7 +138,8 @@ def evaluate_run(
     config, recipe = read_run(run)
     encoder, spec = load_encoder(run / "encoder.safetensors", backbone)
     if data is None:
-        config = dataclasses.replace(config, data=source or config.data, channels=1 if spec.channels == 1 else 3)
+        channels = 1 if spec.channels == 1 else 3
+        config = dataclasses.replace(config, data=source or config.data, channels=channels, device="auto")
         data = open(config, console)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
@@ -143,7 +159,10 @@ def evaluate_run(
         )
     path = run / "evaluation.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    kept[data.name] = to_plain(evaluation)
+    new, old = to_plain(evaluation), kept.get(data.name, {"arms": {}, "protocols": {}})
+    new["arms"] = {arm: old["arms"].get(arm, {}) | values for arm, values in new["arms"].items()}
+    new["protocols"] = old["protocols"] | new["protocols"]
+    kept[data.name] = new
     write_text(path, json.dumps(kept, indent=2) + "\n")
     terminal.show_evaluation(console, evaluation)
     return evaluation
@@ -164,6 +183,8 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
         saved = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(saved, dict) or "frossl" not in saved:
+        raise UserError(f"{path} was not written by frossl")
     plain = saved["config"]
     objective = METHODS[plain["method"]].Config
     config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
@@ -171,12 +192,24 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     return config, tuple(from_plain(View, view) for view in saved["views"])
 
 
-def describe(config: Config, plan: Plan, length: Length) -> dict[str, Any]:
+def refuse_differences(run: Path, now: dict[str, Any]) -> None:
+    """Raises if the data or the machine would make a resumed run another one."""
+    then = json.loads((run / "config.json").read_text())
+    changed = [key for key in ("images", "views", "encoder", "batch", "precision") if then.get(key) != now[key]]
+    if changed:
+        raise UserError(
+            f"{run} cannot go on as the same run, because the data or the device changed: "
+            + "; ".join(f"{key} was {then.get(key)}, would be {now[key]}" for key in changed)
+        )
+
+
+def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
     """What ``config.json`` holds: the configuration with its length resolved, and what it came to."""
     return {
         "frossl": __version__,
         "environment": environment(),
         "config": to_plain(dataclasses.replace(config, length=str(length))),
+        "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
         "encoder": to_plain(plan.spec),
         "batch": plan.batch,
@@ -210,8 +243,8 @@ def new_run_directory(config: Config) -> Path:
 
 
 def open(config: Config, console: Console) -> Dataset:
-    """The data of ``config``."""
-    return open_data(
+    """The data of ``config``; a split without a single known label counts as unlabelled."""
+    data = open_data(
         config.data,
         data_dir=config.data_dir,
         labels=config.labels,
@@ -221,6 +254,11 @@ def open(config: Config, console: Console) -> Dataset:
         workers=config.workers or 0,
         log=lambda message: console.print(f"       {escape(message)}", style="dim"),
     )
+    known = [s.labels is not None and bool((s.labels >= 0).any()) for s in (data.train, data.test)]
+    if data.classes and not all(known):
+        note = "labels are not used: one of the splits has none"
+        data = dataclasses.replace(data, classes=(), notes=(*data.notes, note))
+    return data
 
 
 def show_plan(
