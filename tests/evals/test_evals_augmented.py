@@ -35,7 +35,7 @@ def test_separable_images_are_learned_and_the_encoder_stays_as_it_was(encoder):
 def test_wrong_labels_in_training_give_wrong_answers(encoder):
     train = dark_and_bright(64)
     data = dataset(Split(train.images, 1 - train.labels), dark_and_bright(32, seed=1))
-    assert probe(encoder, data, lr=1.0) < 0.1
+    assert probe(encoder, data, lr=1.0) < 0.3
 
 
 def test_images_without_a_label_count_on_neither_side(encoder):

@@ -48,11 +48,11 @@ def test_the_same_difference_is_clear_on_enough_images():
     assert verdict(evaluation(6000, **arms)).startswith("Pretraining helped:")  # 1.8 points
 
 
-@pytest.mark.parametrize(("std", "clear"), [(0.02, True), (0.03, False)])
-def test_the_noise_of_few_labels_is_that_of_the_draws(std, clear):
-    """Two standard errors of the difference of two means of five draws: 1.26 standard deviations."""
+@pytest.mark.parametrize(("std", "clear"), [(0.015, True), (0.03, False)])
+def test_the_noise_of_few_labels_is_that_of_the_draws_and_of_the_held_out_images(std, clear):
+    """Two standard errors of the difference: 2.6 points at a deviation of 1.5 over five draws, 4.2 at 3."""
     pretrained = {"linear_10": 0.53, "linear_10_std": std}
-    got = verdict(evaluation(10, pretrained=pretrained, untrained={"linear_10": 0.5}))
+    got = verdict(evaluation(6000, pretrained=pretrained, untrained={"linear_10": 0.5}))
     assert got.startswith("Pretraining helped:") is clear
     assert ("within noise" in got) is not clear
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from frossl.methods.frossl import FroSSL
 from frossl.recipes import RECIPES
 from frossl.train.config import Config
 from frossl.views.recipes import VIEWS, View
@@ -21,19 +20,18 @@ _TWO_CORES = Config(
 
 @RECIPES.register("fashion-mnist-cpu")
 def fashion_mnist() -> Config:
-    """Fashion-MNIST, 5 minutes on two cores: @FMDOC@."""
+    """Fashion-MNIST, 5.5 minutes on two cores: after 5, kNN 0.868, linear 0.888, with 10 labels per class 0.759."""
     return replace(
         _TWO_CORES,
         data="fashion-mnist",
         recipe="fashion-mnist-cpu",
         view_recipe="grey",
-        objective=FroSSL.Config(invariance_weight=0.6),
         crop_scale=(0.5, 1.0),
-        length="5min",
+        length="5.5min",
     )
 
 
 @RECIPES.register("cifar10-cpu")
 def cifar10() -> Config:
-    """CIFAR-10, 10 minutes on two cores: @C10DOC@."""
+    """CIFAR-10, 10 minutes on two cores: kNN 0.589, linear 0.617."""
     return replace(_TWO_CORES, recipe="cifar10-cpu", view_recipe="cifar-cpu", length="10min")
