@@ -22,7 +22,7 @@ from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals import METRICS
 from frossl.evals.suite import AUGMENTED, PROTOCOLS
-from frossl.methods import METHODS
+from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.train.config import Config
 from frossl.train.export import export_encoder
@@ -119,14 +119,15 @@ def _overview(console: Console) -> None:
 
 def _pretrain(args: list[str], console: Console) -> int:
     resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
-    if resume is not None:
-        default, _ = read_run(Path(resume))
+    saved = None if resume is None else read_run(Path(resume))[0]
+    if saved is not None:
+        default = saved
     elif recipe is not None and recipe != "default":
         default = RECIPES[recipe]()
     else:
         default = Config(data=tyro.MISSING)
     if method is not None and method != default.method:
-        default = dataclasses.replace(default, method=method, objective=METHODS[method].Config())
+        default = dataclasses.replace(default, method=method, objective=find_method(method).Config())
     kind = Pretrain[type(default.objective)]
     given = tyro.cli(
         kind,
@@ -135,8 +136,8 @@ def _pretrain(args: list[str], console: Console) -> int:
         default=Pretrain(config=default),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    if resume is not None:
-        _refuse_changes(default, given.config)
+    if saved is not None:
+        _refuse_changes(saved, given.config)
     outcome = pretrain(given.config, resume=given.resume, console=console)
     return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from frossl.core.types import UserError
-from frossl.nn.mlp import mlp
+from frossl.nn.mlp import mlp, output_width
 
-L, B, R = nn.Linear, nn.BatchNorm1d, nn.ReLU
+L, B, R, G = nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.GELU
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ L, B, R = nn.Linear, nn.BatchNorm1d, nn.ReLU
         ("16-relu-bn-4-bn", [L, R, B, L, B], [(8, 16), (16, 4)], [True, False]),
         ("bn-4", [B, L], [(8, 4)], [True]),
         ("relu", [R], [], []),
+        ("16-gelu-4", [L, G, L], [(8, 16), (16, 4)], [True, True]),
+        ("16-bn-relu-4-standardise", [L, B, R, L, B], [(8, 16), (16, 4)], [False, False]),
     ],
 )  # fmt: skip
 def test_layers_are_what_the_string_says(spec, types, widths, biases):
@@ -28,6 +30,7 @@ def test_layers_are_what_the_string_says(spec, types, widths, biases):
     assert [type(m) for m in layers] == types
     assert [(m.in_features, m.out_features) for m in linear] == widths
     assert [m.bias is not None for m in linear] == biases
+    assert output_width(8, spec) == mlp(8, spec)(torch.randn(6, 8)).shape[1]
 
 
 def test_the_empty_string_is_the_identity():
@@ -40,10 +43,17 @@ def test_a_batch_norm_after_something_else_norms_the_current_width():
     assert [m.num_features for m in norms] == [8, 16, 4]
 
 
+def test_standardise_is_a_batch_norm_without_scale_and_shift():
+    assert [m.affine for m in mlp(8, "16-bn-relu-4-standardise") if isinstance(m, nn.BatchNorm1d)] == [True, False]
+    x = mlp(8, "standardise")(3 + 5 * torch.randn(64, 8))
+    torch.testing.assert_close(x.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.var(0, unbiased=False), torch.ones(8), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("spec", "part"),
     [
-        ("16-gelu-4", "'gelu'"),
+        ("16-silu-4", "'silu'"),
         ("16-0", "'0'"),
         ("-16", "''"),
         ("16-", "''"),
@@ -57,5 +67,5 @@ def test_a_batch_norm_after_something_else_norms_the_current_width():
 def test_a_part_that_means_nothing_is_named(spec, part):
     with pytest.raises(UserError) as caught:
         mlp(8, spec)
-    assert f"{part} is neither a positive width nor bn nor relu" in str(caught.value)
+    assert f"{part} is neither a positive width nor bn nor relu nor gelu nor standardise" in str(caught.value)
     assert repr(spec) in str(caught.value)

@@ -6,7 +6,7 @@ folded batch are the labels repeated V times as a block, which is what :func:`fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,17 @@ def fold(x_VN: Tensor) -> Tensor:
 def unfold(x_B: Tensor, views: int) -> Tensor:
     """``(V * N, ...)`` to ``(V, N, ...)``: the inverse of :func:`fold`."""
     return x_B.unflatten(0, (views, -1))
+
+
+def over_views(network: Callable[[Tensor], Tensor], x_VN: Tensor, joint: bool) -> Tensor:
+    """``network`` on all views, ``(V, N, ...)`` to ``(V, N, ...)``.
+
+    With ``joint``, batch norms in it see one batch of V N samples; else the views go one after the other and each has
+    its own batch statistics, as in the public reference.
+    """
+    if joint:
+        return unfold(network(fold(x_VN)), len(x_VN))
+    return torch.stack([network(x) for x in x_VN])
 
 
 def fold_labels(y_N: Tensor, views: int) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from frossl.core import dist
+from frossl.core.types import UserError
 
 CACHE = 4 * 2**20
 """Bytes that are safely in a processor's last cache."""
@@ -31,8 +34,8 @@ def centre_columns(z_VND: Tensor, n: int, keep_noise: bool) -> tuple[Tensor, Ten
 def inverse_root(square: Tensor, floor: Tensor | None = None) -> Tensor:
     """1 / sqrt(square), or 0 where ``square`` is not above ``floor`` and the smallest normal number."""
     least = torch.finfo(square.dtype).tiny
-    alive = square > (least if floor is None else floor.clamp_min(least))
-    return torch.where(alive, square.clamp_min(least).rsqrt(), 0)
+    lowest = square.new_full((), least) if floor is None else floor.clamp_min(least)
+    return torch.where(square > lowest, square.clamp_min(lowest).rsqrt(), 0)
 
 
 def product_with_itself(x: Tensor) -> Tensor:
@@ -86,3 +89,103 @@ def covariance_spectrum(x_NF: Tensor) -> Tensor:
     n, width = x.shape
     matrix = (x.T @ x if n > width else x @ x.T) / n
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows (last axis) divided by their L2 norm; a row shorter than 1e-12 becomes zero and gets no gradient."""
+    square = (x * x).sum(-1, keepdim=True)
+    return x * inverse_root(square, torch.full_like(square, 1e-24))
+
+
+def pair_products(x: Tensor, stop_gradient: bool = False) -> Tensor:
+    """Mean over pairs of views u < v of the dot products along the last axis: ``(V, ..., D)`` to ``(...)``.
+
+    Linear in V: each view is multiplied with the sum of those after it, which ``stop_gradient`` makes constants.
+    """
+    later = x[1:].flip(0).cumsum(0).flip(0)
+    later = later.detach() if stop_gradient else later
+    return (x[:-1] * later).sum(-1).sum(0) * (2 / (len(x) * (len(x) - 1)))
+
+
+def pair_distance(x: Tensor) -> Tensor:
+    """Mean over pairs of views u < v of the mean of ``(x_u - x_v) ** 2``: ``(V, ...)`` to a scalar, linear in V."""
+    difference = x - x.mean(0)
+    return (difference * difference).mean() * (2 * len(x) / (len(x) - 1))
+
+
+def moment_matrix(x: Tensor) -> Tensor:
+    """Batched ``x x'`` of ``(V, M, K)`` as :func:`product_with_itself`, with one matrix product in the backward."""
+    return _Moment.apply(x)  # type: ignore[return-value]
+
+
+def smaller_moment(x: Tensor) -> Tensor:
+    """The smaller of ``x x'`` and ``x' x`` of each ``(N, D)`` of ``(V, N, D)``: but for zeros, of the same spectrum."""
+    return moment_matrix(x if x.shape[1] <= x.shape[2] else x.transpose(1, 2))
+
+
+class _Moment(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return product_with_itself(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            return (grad + grad.transpose(1, 2)) @ x
+
+
+def squared_singular_values(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each ``(N, D)`` of ``(V, N, D)``: ``(V, min(N, D))`` in float64, and which of them are more than rounding.
+
+    They ascend. The gradient of a smooth function of them is finite, also where they repeat.
+    """
+    # Eigenvalues of the smaller moment matrix in float64. Forward and backward of the nuclear norm of 256 x 512 in
+    # float32, on one core: 14 ms, against 17 ms by the singular value decomposition, and more exact (gradient to 3e-8
+    # against 1e-6). In float32 they take 7 ms, but where N is about D squaring the condition costs all accuracy of
+    # the small ones: at 1024 x 1024 the gradient is 12 % off.
+    matrix = smaller_moment(x.double())
+    finite = torch.isfinite(matrix).all()
+    values = torch.linalg.eigvalsh(torch.where(finite, matrix, 0))  # which raises an error of its own otherwise
+    values = torch.where(finite, values, torch.nan)
+    floor = values.detach()[:, -1:] * (values.shape[1] * torch.finfo(values.dtype).eps)
+    return values, ~(values <= floor)
+
+
+def cholesky(a: Tensor, singular: str, floor: Tensor | float = 0.0) -> Tensor:
+    """Lower Cholesky factors of symmetric ``(..., D, D)``; squared pivots must be above ``floor``.
+
+    Raises:
+        UserError: on the CPU, a matrix is not positive definite: the message is ``singular``. On an accelerator that
+            gives NaN, so that no step waits for the device; so do, everywhere, numbers that are not finite.
+    """
+    factor, info = torch.linalg.cholesky_ex(a)
+    pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
+    definite = (info == 0) & (pivots * pivots > floor).all(-1)
+    if a.device.type == "cpu" and not bool(definite.all()) and bool(torch.isfinite(a).all()):
+        raise UserError(singular)
+    return torch.where(definite[..., None, None], factor, torch.nan)
+
+
+def log_determinant(a: Tensor, singular: str) -> Tensor:
+    """Of symmetric positive definite ``(..., D, D)``, by Cholesky; its gradient takes one inverse from the factor.
+
+    Raises:
+        UserError: as :func:`cholesky`.
+    """
+    return _LogDeterminant.apply(a, singular)  # type: ignore[return-value]
+
+
+class _LogDeterminant(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, singular: str) -> Tensor:
+        factor = cholesky(a, singular)
+        ctx.save_for_backward(factor)
+        return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return torch.cholesky_inverse(ctx.saved_tensors[0]) * grad[..., None, None], None

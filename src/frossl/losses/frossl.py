@@ -19,12 +19,14 @@ from frossl.core import dist
 from frossl.core.axes import stack_views
 from frossl.core.linalg import centre_columns, column_blocks, inverse_root, product_with_itself, square_norm
 from frossl.core.types import Loss, UserError
+from frossl.losses.base import LOSSES
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
 Normalise = Literal["batch", "sample"]
 Kernel = Literal["linear", "gaussian"]
 
 
+@LOSSES.register("frossl")
 def frossl(
     z: Tensor | Sequence[Tensor],
     *,

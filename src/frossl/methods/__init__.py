@@ -1,15 +1,13 @@
-"""Methods, one file each: a frozen ``Config`` beside a module that maps backbone features to a :class:`Loss`.
-
-A method is an ``nn.Module`` with a nested ``Config``, built as ``Method(config, features)`` and called as
-``method(h_VNF) -> Loss``. It knows nothing of the training loop; all its state is in its ``state_dict``.
-"""
+"""Methods, one file each: a frozen ``Config`` beside a :class:`Method` that maps backbone features to a ``Loss``."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import pkgutil
 
-from frossl.core.registry import Registry
+from frossl.methods.base import METHODS, Method, find_method
 
-METHODS: Registry[Any] = Registry("method")
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
-from frossl.methods import frossl  # noqa: E402, F401  (registers itself)
+__all__ = ["METHODS", "Method", "find_method"]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from frossl.core.axes import fold, unfold
 from frossl.core.dist import world_size
-from frossl.core.types import Loss
+from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.frossl import Kernel, Normalise, ViewScaling, frossl
-from frossl.methods import METHODS
+from frossl.methods.base import METHODS, Method
 from frossl.nn.mlp import mlp
 
 
 @METHODS.register("frossl")
-class FroSSL(nn.Module):
+class FroSSL(Method):
     """Projects every view and compares it with the mean view while keeping each view's spectrum flat."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,14 @@ class FroSSL(nn.Module):
         kernel: Kernel = "linear"
         """kernel of the Gram matrix; gaussian is the ablation"""
 
-    def __init__(self, config: Config, features: int) -> None:
-        super().__init__()
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting)
         self.config = config
-        self.projector = mlp(features, config.projector)
+        self.projector = mlp(setting.features, config.projector)
 
-    def forward(self, h_VNF: Tensor) -> Loss:
-        """Loss of backbone features ``(V, N, F)``."""
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
         c = self.config
-        z_VND = unfold(self.projector(fold(h_VNF)), h_VNF.shape[0])
+        z_VND = self.project(self.projector, h_VNF)
         # The term grows as D / N, so a fixed weight would mean something else for every batch and head.
         images = h_VNF.shape[1] * world_size()
         weight = 4 * images / z_VND.shape[2] if c.invariance_weight is None else c.invariance_weight

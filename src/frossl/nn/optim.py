@@ -88,8 +88,11 @@ def build_optimizer(
     lr: float,
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.999),
+    steady: Iterable[nn.Module] = (),
 ) -> Optimizer:
     """AdamW, SGD (momentum 0.9) or LARS over ``modules``; no weight decay on biases and norms, as is the custom.
+
+    Parameters of the ``steady`` among their sub-modules are in groups that say so, for whoever schedules the rate.
 
     Raises:
         UserError: unknown name, or numbers out of range.
@@ -99,9 +102,15 @@ def build_optimizer(
     if not (lr > 0 and weight_decay >= 0):
         raise UserError(f"the learning rate must be positive and the weight decay at least 0; got {lr}, {weight_decay}")
     params = [p for module in modules for p in module.parameters() if p.requires_grad]
+    kept = {id(p) for module in steady for p in module.parameters()}
     groups = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in params if (p.ndim > 1) == decays and (id(p) in kept) == stays],
+            "weight_decay": weight_decay if decays else 0.0,
+            "steady": stays,
+        }
+        for stays in (False, True)
+        for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
     if name == "adamw":

@@ -16,7 +16,7 @@ from frossl.core.length import Length
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data.types import Dataset
-from frossl.methods import METHODS
+from frossl.methods import find_method
 from frossl.methods.frossl import FroSSL
 from frossl.nn.backbones import resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
@@ -33,7 +33,7 @@ class Config(Generic[M]):
     data: tyro.conf.Positional[str]
     """a folder of images, a Parquet file or folder, or the name of a data set (frossl list data)"""
     method: str = "frossl"
-    """objective (frossl list methods)"""
+    """objective (frossl list methods), or module:Class of your own"""
     objective: M = field(default_factory=FroSSL.Config)  # type: ignore[assignment]
     recipe: str = "default"
     """where the defaults come from (frossl list recipes); flags given beside it win"""
@@ -102,7 +102,7 @@ class Config(Generic[M]):
     """name of the run directory (made from data and method if not given)"""
 
     def __post_init__(self) -> None:
-        METHODS[self.method]
+        find_method(self.method)
         for name in ("length", "warmup", "monitor_every", "checkpoint_every"):
             text = getattr(self, name)
             if not (name == "length" and text == "auto") and Length.parse(text).amount <= 0 and name != "warmup":
@@ -157,6 +157,13 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     recipe = with_size(recipe, size)
     recipe = recipe if config.views is None else with_views(recipe, config.views)
     recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)
+    if [g.size for g in recipe] != sorted((g.size for g in recipe), reverse=True):
+        raise UserError(f"view recipe {name!r}: its groups must be in order of size, the largest first")
+    if own is None and takes_one_size(config.backbone) and len({group.size for group in recipe}) > 1:
+        raise UserError(
+            f"{config.backbone} takes images of one size and view recipe {name!r} has several; choose another view "
+            "recipe or a convolutional backbone"
+        )
     images = len(data.train)
     batch = config.batch or next(b for b in (128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
     if batch > images or batch < 2:

@@ -17,14 +17,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from frossl.core.axes import fold, unfold
+from frossl.core.axes import over_views
 from frossl.core.length import Length
-from frossl.core.types import Loss
+from frossl.core.types import Loss, Moment, Setting, UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor
-from frossl.methods import METHODS
+from frossl.methods import Method, find_method
 from frossl.nn.backbones import feature_width
+from frossl.nn.ema import follow, frozen_copy
 from frossl.nn.encoder import save_encoder
 from frossl.nn.optim import build_optimizer, warmup_cosine
 from frossl.train.checkpoint import random_state, save_checkpoint, set_random_state
@@ -40,24 +41,49 @@ class NonFiniteError(RuntimeError):
 
 
 class Learner(nn.Module):
-    """Backbone and method as the one module that is trained."""
+    """Backbone and method as the one module that is trained, and the averaged backbone of methods that have one."""
 
-    def __init__(self, backbone: nn.Module, method: nn.Module, joint_batch_norm: bool) -> None:
+    def __init__(self, backbone: nn.Module, method: Method) -> None:
         super().__init__()
-        self.backbone, self.method, self.joint = backbone, method, joint_batch_norm
+        self.backbone, self.method = backbone, method
+        self.target = None if method.momentum(0.0) is None else frozen_copy(backbone)
+        self.loss: Loss | None = None
 
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Views ``(V, N, C, S, S)`` by resolution to loss, its terms and features ``(V, N, F)``."""
-        h_VNF = torch.cat([self.encode(x) for x in views])
-        loss: Loss = self.method(h_VNF)
+    def forward(
+        self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss, its terms and features ``(V, N, F)``."""
+        h_VNF = torch.cat([self.encode(self.backbone, x) for x in views])
+        target_VNF = None
+        if self.target is not None:
+            with torch.no_grad():
+                target_VNF = self.encode(self.target, views[0])
+        labels_N = labels_N.to(h_VNF.device) if labels_N is not None and self.method.uses_labels else None
+        loss: Loss = self.method(h_VNF, Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N))
+        self.loss = loss
         return loss.total, loss.terms, h_VNF
 
-    def encode(self, x_VNCHW: Tensor) -> Tensor:
-        """Features ``(V, N, F)``; batch norms see all views at once, or one after the other."""
-        if not self.joint:
-            return torch.stack([self.backbone(x.to(memory_format=torch.channels_last)) for x in x_VNCHW])
-        x = fold(x_VNCHW).to(memory_format=torch.channels_last)
-        return unfold(self.backbone(x), len(x_VNCHW))
+    def encode(self, network: nn.Module, x_VNCHW: Tensor) -> Tensor:
+        """Features ``(V, N, F)``."""
+        return over_views(
+            lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.setting.joint
+        )
+
+    def remember(self, share: float) -> None:
+        """After a good step: the method's new state takes effect, and averaged networks follow the trained ones."""
+        assert self.loss is not None
+        self.method.commit(self.loss)
+        self.loss = None
+        keep = self.method.momentum(share)
+        if keep is not None and self.target is not None:
+            follow(self.target, self.backbone, keep)
+            for target, online in self.method.averaged.items():
+                follow(getattr(self.method, target), getattr(self.method, online), keep)
+
+    def optimizer(self, config: Config, plan: Plan) -> torch.optim.Optimizer:
+        """The optimiser of everything that is trained."""
+        steady = [getattr(self.method, name) for name in self.method.steady]
+        return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
 
 
 @dataclasses.dataclass
@@ -94,14 +120,28 @@ class Every:
         return self.count > before
 
 
-def build(config: Config, plan: Plan, own: nn.Module | None = None) -> tuple[Learner, Plan]:
-    """The modules of a run from its seed, around the encoder ``own`` if given; the plan gets the encoder's width."""
+def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = None) -> tuple[Learner, Plan]:
+    """The modules of a run from its seed, around the encoder ``own`` if given; the plan gets the encoder's width.
+
+    Raises:
+        UserError: a supervised method and no ``classes``.
+    """
+    kind = find_method(config.method)
+    if kind.uses_labels and not classes:
+        raise UserError(f"--method {config.method} learns from labels, and these data have none")
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
     width = feature_width(backbone, plan.spec.channels, plan.spec.size)
     plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, features=width))
-    method = METHODS[config.method](config.objective, width)
-    learner = Learner(backbone, method, config.batch_norm == "joint")
+    large = max(group.size for group in plan.recipe)
+    setting = Setting(
+        features=width,
+        views=plan.views,
+        large=sum(group.count for group in plan.recipe if group.size == large),
+        classes=classes,
+        joint=config.batch_norm == "joint",
+    )
+    learner = Learner(backbone, kind(config.objective, setting))
     return learner.to(memory_format=torch.channels_last), plan  # type: ignore[call-overload]
 
 
@@ -109,7 +149,7 @@ def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset) ->
     """Seconds of one training step, from three on a copy that is thrown away; the first two warm up."""
     with torch.random.fork_rng():
         copied = copy.deepcopy(learner).to(plan.device)
-        optimizer = build_optimizer(config.optimizer, [copied], lr=plan.lr, weight_decay=config.weight_decay)
+        optimizer = copied.optimizer(config, plan)
         bf16 = plan.precision == "bf16-mixed"
         started = 0.0
         batches = training_batches(
@@ -117,7 +157,7 @@ def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset) ->
         )
         for step, batch in zip(range(3), batches, strict=False):
             with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
-                total, _, _ = copied(batch.views)
+                total, _, _ = copied(batch.views, labels_N=batch.labels_N)
             total.backward()
             optimizer.step()
             total.item()  # waits for the device
@@ -154,7 +194,7 @@ def train(
     progress = Progress(length, length.steps(batch=plan.batch, images=images))
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
     fabric = Fabric(accelerator=plan.device.type, devices=1, precision=plan.precision)  # type: ignore[arg-type]
-    plain_optimizer = build_optimizer(config.optimizer, [learner], lr=plan.lr, weight_decay=config.weight_decay)
+    plain_optimizer = learner.optimizer(config, plan)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
     if resume is not None:
         progress.step, progress.seconds = resume["step"], resume["seconds"]
@@ -188,15 +228,16 @@ def train(
     shown: dict[str, float] = {}
     clock = time.perf_counter()
     with stop_signals() as stopped:
-        while progress.share < 1 and not stopped:
+        while learner.method.trains and progress.share < 1 and not stopped:
             batch = next(batches)
-            set_lr(plain_optimizer, plan.lr * warmup_cosine(progress.share, warmup))
-            total, terms, h_VNF = model(batch.views)
+            set_lr(plain_optimizer, plan.lr, progress.share, warmup)
+            total, terms, h_VNF = model(batch.views, progress.share, where()["epoch"], batch.labels_N)
             optimizer.zero_grad()
             fabric.backward(total)
             norm = gradient_norm(learner, config.clip)
             check_finite(progress.step, total, terms, norm)
             optimizer.step()
+            learner.remember(progress.share)
             on_views = None if probe is None or batch.labels_N is None else probe.learn(h_VNF, batch.labels_N)
             progress.step += 1
             progress.seconds, clock = progress.seconds + time.perf_counter() - clock, time.perf_counter()
@@ -216,15 +257,19 @@ def train(
             if checkpoint.due():
                 save()
             show(progress, shown)
+    if not learner.method.trains:
+        extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
     save()
     save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec)
     log.close()
     return stopped[0] if stopped else None
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, peak: float, share: float, warmup: float) -> None:
+    """The learning rate at ``share`` of the run; groups that are steady stay at the peak."""
+    lr = peak * warmup_cosine(share, warmup)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = peak if group["steady"] else lr
 
 
 def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:

@@ -22,9 +22,9 @@ from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
 from frossl.evals import METRICS
-from frossl.evals.extract import Extractor
+from frossl.evals.extract import Extractor, pick
 from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate
-from frossl.methods import METHODS
+from frossl.methods import find_method
 from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
@@ -88,9 +88,11 @@ def _train(
         if own.startswith(OWN):
             raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
     data = open(config, console)
-    learner, plan = build(config, make_plan(config, data, backbone), backbone)
+    if find_method(config.method).uses_labels and data.train.labels is not None:
+        data = dataclasses.replace(data, train=pick(data.train, (data.train.labels >= 0).nonzero().flatten()))
+    learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     terminal.show_data(console, data)
-    seconds = measure_step(learner, config, plan, data)
+    seconds = measure_step(learner, config, plan, data) if learner.method.trains else 0.0
     if state is None:
         length = resolve_length(config, plan, len(data.train), seconds)
     else:
@@ -186,7 +188,7 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     if not isinstance(saved, dict) or "frossl" not in saved:
         raise UserError(f"{path} was not written by frossl")
     plain = saved["config"]
-    objective = METHODS[plain["method"]].Config
+    objective = find_method(plain["method"]).Config
     config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
     config = dataclasses.replace(config, objective=from_plain(objective, plain["objective"]))
     return config, tuple(from_plain(View, view) for view in saved["views"])
@@ -224,7 +226,7 @@ def new_run_directory(config: Config) -> Path:
     Raises:
         UserError: a run of that name exists, or the place cannot be written to.
     """
-    stem = config.name or f"{Path(config.data).name or 'data'}-{config.method}"
+    stem = config.name or f"{Path(config.data).name or 'data'}-{config.method.replace(':', '.')}"
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     for name in names:
         run = config.out / name

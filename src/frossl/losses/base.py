@@ -1,0 +1,53 @@
+"""What the objectives share: their registry, their common first and last lines."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+from frossl.core.axes import stack_views
+from frossl.core.dist import gather
+from frossl.core.registry import Registry
+from frossl.core.types import Loss
+
+P = ParamSpec("P")
+
+LOSSES: Registry[Callable[..., Loss]] = Registry("loss")
+
+
+def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
+    """Switches autocast off inside ``loss``, for the device of its first argument."""
+
+    @functools.wraps(loss)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Loss:
+        first = args[0] if args else next(iter(kwargs.values()))
+        tensors = [first] if isinstance(first, Tensor) else list(first)  # type: ignore[call-overload]
+        with torch.autocast(tensors[0].device.type if tensors else "cpu", enabled=False):
+            return loss(*args, **kwargs)
+
+    return wrapped
+
+
+def embeddings(z: Tensor | Sequence[Tensor]) -> Tensor:
+    """Embeddings of V views of the global batch, ``(V, N, D)``, in float32, or float64 if they came so.
+
+    Raises:
+        UserError: fewer than two views, unequal shapes, or integers.
+    """
+    return gather(widened(stack_views(z)), dim=1)
+
+
+def widened(x: Tensor) -> Tensor:
+    """``x`` in float32, or float64 if it came so."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def sum_of(state: Mapping[str, Tensor] = MappingProxyType({}), **terms: Tensor) -> Loss:
+    """The :class:`Loss` whose total is the sum of ``terms``."""
+    total = torch.stack(list(terms.values())).sum()
+    return Loss(total, {name: term.detach() for name, term in terms.items()}, state)

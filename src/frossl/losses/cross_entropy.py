@@ -1,0 +1,45 @@
+"""Cross entropy with labels: the supervised arm of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from frossl.core.axes import fold, fold_labels
+from frossl.core.types import Loss, UserError
+from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.targets import class_numbers
+
+
+@LOSSES.register("cross_entropy")
+@full_precision
+def cross_entropy(logits: Tensor | Sequence[Tensor], labels: Tensor) -> Loss:
+    """Softmax cross entropy of V views, mean over views and labelled images.
+
+    Args:
+        logits: ``(V, N, K)`` for K classes, or V tensors ``(N, K)``, V >= 2; any floating dtype.
+        labels: ``(N,)`` class numbers, -1 (or less) where unknown: such images are left out.
+
+    Returns:
+        Loss: ``total`` and its one term ``cross_entropy``.
+
+    Raises:
+        UserError: wrong shapes, no label in the global batch, or one that is not below K. To find the last two, the
+            step waits for the device.
+
+    >>> import torch
+    >>> f"{cross_entropy(torch.zeros(2, 3, 4), torch.tensor([0, 3, -1])).total:.4f}"  # log 4
+    '1.3863'
+    """
+    logits_VNK = embeddings(logits)
+    views, images, classes = logits_VNK.shape
+    labels_N = class_numbers(labels, images).clamp_min(-1)
+    highest = int(labels_N.max())
+    if highest < 0:
+        raise UserError("cross_entropy: no image of the batch has a label (all are -1); it learns from labels only")
+    if highest >= classes:
+        raise UserError(f"cross_entropy: label {highest} is not one of the {classes} classes, 0 to {classes - 1}")
+    loss = functional.cross_entropy(fold(logits_VNK), fold_labels(labels_N, views), ignore_index=-1)
+    return sum_of(cross_entropy=loss)

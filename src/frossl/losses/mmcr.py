@@ -1,0 +1,43 @@
+"""MMCR: nuclear norm of the images' mean embeddings.
+
+Yerxa et al., "Learning Efficient Coding of Natural Images with Maximum Manifold Capacity Representations",
+arXiv 2303.03307.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from frossl.core.linalg import squared_singular_values, unit_rows
+from frossl.core.types import Loss
+from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+
+
+@LOSSES.register("mmcr")
+@full_precision
+def mmcr(z: Tensor | Sequence[Tensor]) -> Loss:
+    """MMCR of V views: minus the nuclear norm (sum of singular values) of the mean over views of unit rows.
+
+    The mean is shorter the more an image's views differ, so that no other term is needed.
+
+    Args:
+        z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2.
+
+    Returns:
+        Loss: term ``nuclear_norm``, in [-sqrt(N min(N, D)), 0].
+
+    Raises:
+        UserError: wrong shapes.
+
+    Other code has a second term, the weighted nuclear norms within each image's views; it is left out here as in the
+    code published with FroSSL. Directions in which the means do not extend get no gradient, where a singular value
+    decomposition gives them one of rounding. Cost: the eigenvalues of one matrix of N x N or D x D,
+    whichever is smaller, for any V.
+    """
+    z_VND = unit_rows(embeddings(z))
+    values, alive = squared_singular_values(z_VND.mean(0, keepdim=True))
+    norm = (torch.where(alive, values, 1).sqrt() * alive).sum()
+    return sum_of(nuclear_norm=-norm.to(z_VND.dtype))

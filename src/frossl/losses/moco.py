@@ -1,0 +1,62 @@
+"""MoCo: a view is told from a queue of earlier images, encoded by a moving average of the network.
+
+He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722, equation 1;
+Chen et al., "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from frossl.core.linalg import unit_rows
+from frossl.core.types import Loss, UserError
+from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of, widened
+from frossl.losses.targets import stopped
+
+
+@LOSSES.register("moco")
+@full_precision
+def moco(
+    query: Tensor | Sequence[Tensor], key: Tensor | Sequence[Tensor], queue: Tensor, *, temperature: float = 0.2
+) -> Loss:
+    """Momentum contrast of V views with the G first of them, symmetrised.
+
+    With unit queries q and keys k, for a view u and the key of another view g::
+
+        total = 2 * mean over u, g and images of  - log( exp(q_u k_g / temperature)
+                    / (exp(q_u k_g / temperature) + sum over queue_g of exp(q_u queue_g / temperature)) )
+
+    Args:
+        query: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2; any floating dtype.
+        key: ``(G, N, D)``, 1 <= G <= V: projections of the first G views by the averaged network; stopped.
+        queue: ``(G, Q, D)`` earlier unit keys, one queue per key view, the same on all ranks; stopped.
+        temperature: divides the cosines.
+
+    Returns:
+        Loss: ``total``, its one term ``contrastive``, and state ``queue`` with the keys of the global batch in front.
+
+    Raises:
+        UserError: wrong shapes.
+
+    At V = G = 2 the losses of both directions are added, each with a queue of its own, as in the public reference;
+    the paper has one direction and one queue. Keys are stored from all ranks. Time and memory grow with V G N Q;
+    a loop over the G queues leaves each view's own queue out.
+    """
+    query_VND = unit_rows(embeddings(query))
+    key_GND = unit_rows(stopped(key, query_VND))
+    queue_GQD = widened(queue.detach())
+    views, (targets, _, width) = len(query_VND), key_GND.shape
+    if queue_GQD.ndim != 3 or queue_GQD.shape[::2] != (targets, width) or queue_GQD.shape[1] < 1:
+        raise UserError(f"the queue must be (G, Q, D) for keys {tuple(key_GND.shape)}, got {tuple(queue_GQD.shape)}")
+    losses = []
+    for g in range(targets):
+        others_UND = query_VND[[u for u in range(views) if u != g]]
+        positive_UN = (others_UND * key_GND[g]).sum(2) / temperature
+        negatives_UN = (others_UND @ queue_GQD[g].T / temperature).logsumexp(2)
+        losses.append(-logsigmoid(positive_UN - negatives_UN).mean())
+    newest_GQD = torch.cat([key_GND, queue_GQD], dim=1)[:, : queue_GQD.shape[1]]
+    return sum_of({"queue": newest_GQD}, contrastive=2 * torch.stack(losses).mean())

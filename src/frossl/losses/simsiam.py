@@ -1,0 +1,44 @@
+"""SimSiam: a view predicts the projection of another view, through which no gradient flows.
+
+Chen and He, "Exploring Simple Siamese Representation Learning", arXiv 2011.10566, equation 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from frossl.core.linalg import unit_rows
+from frossl.core.types import Loss
+from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.targets import across_views, stopped
+
+
+@LOSSES.register("simsiam")
+@full_precision
+def simsiam(prediction: Tensor | Sequence[Tensor], z: Tensor | Sequence[Tensor]) -> Loss:
+    """Negative cosine of the predictions of V views and the projections of the G first of them, symmetrised.
+
+        total = mean over views u, targets g of other views and images of  - cos(prediction_u, z_g)
+
+    Args:
+        prediction: ``(V, N, D)`` predictions or V tensors ``(N, D)``, V >= 2; any floating dtype.
+        z: ``(G, N, D)``, 1 <= G <= V: projections of the first G views; stopped.
+
+    Returns:
+        Loss: ``total`` in [-1, 1] and its one term ``similarity``.
+
+    Raises:
+        UserError: wrong shapes.
+
+    At V = G = 2 this is the published form. Cost linear in V.
+
+    >>> import torch
+    >>> z = torch.eye(4).expand(2, 4, 4)
+    >>> simsiam(z, z).total.item()
+    -1.0
+    """
+    prediction_VND = embeddings(prediction)
+    cosine = across_views(unit_rows(prediction_VND), unit_rows(stopped(z, prediction_VND)))
+    return sum_of(similarity=-cosine)

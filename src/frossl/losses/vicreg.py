@@ -1,0 +1,65 @@
+"""VICReg: views agree, every column varies, columns do not covary.
+
+Bardes, Ponce, LeCun, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning",
+arXiv 2105.04906, equations 1 to 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from frossl.core.linalg import pair_distance, smaller_moment, square_norm
+from frossl.core.types import Loss, UserError
+from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+
+
+@LOSSES.register("vicreg")
+@full_precision
+def vicreg(
+    z: Tensor | Sequence[Tensor],
+    *,
+    invariance_weight: float = 25.0,
+    variance_weight: float = 25.0,
+    covariance_weight: float = 1.0,
+    epsilon: float = 1e-4,
+) -> Loss:
+    """VICReg of V views: mean over pairs of views of the two-view loss.
+
+    With unbiased variances and covariances over the batch, for each pair of views u, v::
+
+        invariance_weight * mean over N, D of (z_u - z_v)^2
+        + variance_weight * sum over u, v of mean_j max(0, 1 - sqrt(Var_j + epsilon))
+        + covariance_weight * sum over u, v of sum_{i != j} Cov_ij^2 / D
+
+    Args:
+        z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2, N >= 2.
+        invariance_weight: lambda.
+        variance_weight: mu. The paper's code halves the sum over the two views: its 25 is 12.5 here, and 25 here is
+            what the paper says.
+        covariance_weight: nu.
+        epsilon: keeps the root differentiable where a column does not vary.
+
+    Returns:
+        Loss: terms ``invariance``, ``variance`` and ``covariance``.
+
+    Raises:
+        UserError: wrong shapes, or a single image.
+
+    The paper's equation 5 sums squared differences over columns; its code, and this, take their mean. Cost: linear in
+    V, and of N x N or D x D, whichever is smaller: both have the same Frobenius norm.
+    """
+    z_VND = embeddings(z)
+    n, width = z_VND.shape[1:]
+    if n < 2:
+        raise UserError("VICReg: the variance of a batch of one image is not defined; use a larger batch")
+    centred = z_VND - z_VND.mean(1, keepdim=True)
+    variance_VD = (centred * centred).sum(1) / (n - 1)
+    shortfall = (1 - (variance_VD + epsilon).sqrt()).relu().mean(1)
+    covariance = (square_norm(smaller_moment(centred)) / (n - 1) ** 2 - variance_VD.square().sum(1)) / width
+    return sum_of(
+        invariance=invariance_weight * pair_distance(z_VND),
+        variance=variance_weight * 2 * shortfall.mean(),
+        covariance=covariance_weight * 2 * covariance.mean(),
+    )

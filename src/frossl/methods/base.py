@@ -1,0 +1,95 @@
+"""What every method keeps to."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from frossl.core.axes import over_views
+from frossl.core.registry import Registry
+from frossl.core.types import Loss, Moment, Setting, UserError
+
+METHODS: Registry[Any] = Registry("method")
+
+
+class Method(nn.Module):
+    """Heads, targets and objective; knows nothing of the training loop, and all its state is in its ``state_dict``.
+
+    A method has a nested frozen dataclass ``Config``, is built as ``Method(config, setting)`` and called as
+    ``method(h_VNF, moment) -> Loss``. A call changes nothing: what it wants remembered (queues, centres, running
+    statistics) is in ``Loss.state`` under the names of its buffers, for :meth:`commit` after a good step.
+    """
+
+    uses_labels: ClassVar[bool] = False
+    """a supervised arm: cannot train without labels"""
+    trains: ClassVar[bool] = True
+    """whether there is anything to learn; the untrained arm has nothing"""
+    steady: ClassVar[tuple[str, ...]] = ()
+    """names of sub-modules that keep the peak learning rate while that of the others follows the schedule"""
+    averaged: ClassVar[dict[str, str]] = {}
+    """names of sub-modules that follow others as moving averages: target -> online"""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        """Loss of backbone features ``(V, N, F)`` of all views, those of the largest resolution first."""
+        raise NotImplementedError
+
+    def momentum(self, share: float) -> float | None:
+        """How much of its old self an averaged network keeps at ``share`` of the run; None if there is none.
+
+        A method that gives a number gets ``moment.target_VNF``.
+        """
+        return None
+
+    def project(self, head: nn.Module, h_VNF: Tensor) -> Tensor:
+        """``head`` on every view, ``(V, N, F)`` to ``(V, N, D)``."""
+        return over_views(head, h_VNF, self.setting.joint)
+
+    @torch.no_grad()
+    def commit(self, loss: Loss) -> None:
+        """Lets ``loss.state`` take effect."""
+        buffers = dict(self.named_buffers())
+        for name, value in loss.state.items():
+            buffers[name].copy_(value)
+
+
+def needed(value: Tensor | None, name: str) -> Tensor:
+    """``value``, the field ``name`` of a moment.
+
+    Raises:
+        UserError: it is None.
+    """
+    if value is None:
+        raise UserError(f"this method needs {name} at every step, but the moment it was called with has none")
+    return value
+
+
+def find_method(name: str) -> type[Any]:
+    """The class of the registered method ``name``, or of ``module:Class``, a method of the user's own.
+
+    ``module`` is imported from the current directory or from wherever Python finds it.
+
+    Raises:
+        UserError: there is none, or it is not a :class:`Method` with a ``Config``.
+    """
+    if ":" not in name:
+        return METHODS[name]
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"--method {name}: {error}. Write it as module:Class, the module in this directory") from None
+    finally:
+        sys.path.pop(0)
+    if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "Config")):
+        raise UserError(f"--method {name} must be a class that derives from frossl.methods.Method and has a Config")
+    return found

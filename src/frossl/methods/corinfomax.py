@@ -1,0 +1,56 @@
+"""CorInfoMax (arXiv 2209.07999): a projector and the log-determinant of its running covariance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from frossl.core.types import Loss, Moment, Setting
+from frossl.losses.corinfomax import corinfomax
+from frossl.methods.base import METHODS, Method
+from frossl.nn.mlp import mlp, output_width
+
+
+@METHODS.register("corinfomax")
+class CorInfoMax(Method):
+    """Pulls views together while the volume that their projections fill is large."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options; see :func:`frossl.losses.corinfomax`."""
+
+        projector: str = "1024-bn-relu-1024-bn-relu-256"
+        """head on the backbone's features: widths, bn, relu joined by '-' (STL-10: 4096-bn-relu-4096-bn-relu-256)"""
+        invariance_weight: float = 500.0
+        """weight of the squared distance of views (published: 250 to 1000)"""
+        forgetting: float = 0.01
+        """weight of the running mean and covariance against those of the batch"""
+        initial_covariance: float = 1.0
+        """the running covariance starts as the identity times this"""
+        epsilon: float = 1e-6
+        """added to the covariance's diagonal"""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting)
+        self.config = config
+        self.projector = mlp(setting.features, config.projector)
+        width = output_width(setting.features, config.projector)
+        start = config.initial_covariance * torch.eye(width, dtype=torch.float64)
+        self.register_buffer("mean", torch.zeros(setting.views, width, dtype=torch.float64))
+        self.register_buffer("covariance", start.repeat(setting.views, 1, 1))
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        c = self.config
+        return corinfomax(
+            self.project(self.projector, h_VNF),
+            self.mean,
+            self.covariance,
+            forgetting=c.forgetting,
+            epsilon=c.epsilon,
+            invariance_weight=c.invariance_weight,
+        )

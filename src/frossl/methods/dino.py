@@ -1,0 +1,78 @@
+"""DINO (arXiv 2104.14294): self-distillation from a moving average of the network, centred and sharpened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from frossl.core.types import Loss, Moment, Setting
+from frossl.losses.dino import dino
+from frossl.methods.base import METHODS, Method, needed
+from frossl.nn.ema import cosine, frozen_copy
+from frossl.nn.mlp import mlp, output_width
+from frossl.nn.prototypes import Prototypes
+
+
+@METHODS.register("dino")
+class DINO(Method):
+    """Predicts the sharpened output of a moving average of the network for another view."""
+
+    averaged: ClassVar = {"target_head": "head"}
+    centre: Tensor
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options; see :func:`frossl.losses.dino`."""
+
+        projector: str = "1024-gelu-1024-gelu-256"
+        """head on the backbone's features: widths, bn, relu, gelu joined by '-' (paper: 2048-gelu-2048-gelu-256)"""
+        prototypes: int = 4096
+        """outputs, as cosines with learned directions (paper: 65536)"""
+        student_temperature: float = 0.1
+        """divides the student's scores"""
+        teacher_temperature: float = 0.04
+        """divides the teacher's scores after the warm-up (paper: 0.07)"""
+        first_teacher_temperature: float = 0.04
+        """the same at the start"""
+        teacher_warmup: float = 0.0
+        """epochs of linear warm-up between the two (paper: 30)"""
+        centre_momentum: float = 0.9
+        """share of the old centre in the new one"""
+        freeze: float = 1.0
+        """epochs at the start in which the last layer stays as it is"""
+        momentum: float = 0.99
+        """share of its old self that the averaged network keeps at a step, at the start (paper: 0.996)"""
+        final_momentum: float = 1.0
+        """the same at the end, along half a cosine"""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting)
+        self.config = config
+        width = output_width(setting.features, config.projector)
+        self.head = nn.Sequential(mlp(setting.features, config.projector), Prototypes(width, config.prototypes))
+        self.target_head = frozen_copy(self.head)
+        self.register_buffer("centre", torch.zeros(config.prototypes))
+
+    def momentum(self, share: float) -> float:
+        return cosine(share, self.config.momentum, self.config.final_momentum)
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        c = self.config
+        target_GNF = needed(moment.target_VNF, "target_VNF")
+        projector, prototypes = self.head
+        student_VNK = prototypes(self.project(projector, h_VNF), frozen=moment.epoch < c.freeze)
+        with torch.no_grad():
+            teacher_GNK = self.project(self.target_head, target_GNF)
+        warm = min(moment.epoch / c.teacher_warmup, 1.0) if c.teacher_warmup else 1.0
+        return dino(
+            student_VNK,
+            teacher_GNK,
+            self.centre,
+            student_temperature=c.student_temperature,
+            teacher_temperature=c.first_teacher_temperature
+            + warm * (c.teacher_temperature - c.first_teacher_temperature),
+            centre_momentum=c.centre_momentum,
+        )

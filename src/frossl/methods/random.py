@@ -1,0 +1,29 @@
+"""The untrained arm: what a backbone with random weights is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from frossl.core.types import Loss, Moment, Setting
+from frossl.methods.base import METHODS, Method
+
+
+@METHODS.register("random")
+class Random(Method):
+    """Learns nothing: leaves the backbone at its random weights, to compare with."""
+
+    trains = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """No options."""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting)
+        self.config = config
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        """Zero, with a gradient of zero, whatever the features are."""
+        return Loss(h_VNF[:0].float().sum(), {})

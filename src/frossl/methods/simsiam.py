@@ -1,0 +1,39 @@
+"""SimSiam (arXiv 2011.10566): a projector, a predictor and a stopped gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from frossl.core.types import Loss, Moment, Setting
+from frossl.losses.simsiam import simsiam
+from frossl.methods.base import METHODS, Method
+from frossl.nn.mlp import mlp, output_width
+
+
+@METHODS.register("simsiam")
+class SimSiam(Method):
+    """Predicts the projection of another view, which gets no gradient; no negatives, no moving average."""
+
+    steady = ("predictor",)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options of the heads."""
+
+        projector: str = "1024-bn-relu-1024-bn-relu-1024-standardise"
+        """head on the backbone's features: widths, bn, relu, standardise joined by '-' (paper: widths of 2048)"""
+        predictor_width: int = 256
+        """hidden width of the predictor (paper: 512, a quarter of the projector's output)"""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting)
+        self.config = config
+        self.projector = mlp(setting.features, config.projector)
+        width = output_width(setting.features, config.projector)
+        self.predictor = mlp(width, f"{config.predictor_width}-bn-relu-{width}")
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        z_VND = self.project(self.projector, h_VNF)
+        return simsiam(self.project(self.predictor, z_VND), z_VND[: self.setting.large_views])
