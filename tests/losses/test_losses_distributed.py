@@ -1,63 +1,76 @@
-"""Two gloo ranks with uneven, different shards against one process with the whole batch."""
+"""Every loss on two gloo ranks with uneven, different shards against one process with the whole batch.
+
+One spawn for all of them. What is promised is that of the parameters' gradients after DDP's averaging.
+"""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from loss_cases import CASES, ORACLES, call, case_name, size_of, tensors
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from frossl.core.types import UserError
+from frossl.core.types import Loss, UserError
 from frossl.losses import frossl
+from oracles import Oracle
 
 SHARDS = (5, 8)
+STARTS = (0, 5, 13)
 WIDTHS = {"D<N": 4, "N<D": 20}
-OPTIONS: list[dict[str, Any]] = [
-    {"centre": centre, "normalise": normalise, "log": log, "view_scaling": "mean", "invariance_weight": 1.3}
-    for centre, normalise, log in itertools.product((False, True), ("batch", "sample"), (True, False))
-]
-CASES = [(name, options) for name in WIDTHS for options in OPTIONS]
+RUNS = [(width, *case) for width in WIDTHS for case in CASES]
+
+runs = pytest.mark.parametrize("run", RUNS, ids=[f"{width}-{case_name((name, o))}" for width, name, o in RUNS])
 
 
-def shards(width: int) -> list[Tensor]:
-    """Three views in shards of uneven length, mean and scale."""
-    generator = torch.Generator().manual_seed(width)
-    return [
-        torch.randn(3, n, width, generator=generator, dtype=torch.float64) * (1 + 2 * rank) + rank - 0.3
-        for rank, n in enumerate(SHARDS)
-    ]
+def whole(run: tuple[str, str, dict[str, Any]]) -> tuple[Oracle, dict[str, Any]]:
+    """Arguments of the global batch; embeddings have another mean and scale on every rank."""
+    width, name, options = run
+    oracle = ORACLES[name]
+    arguments = oracle.arguments(0, 3, sum(SHARDS), WIDTHS[width], **options)
+    rank_of = np.repeat(np.arange(len(SHARDS)), SHARDS)
+    for key in oracle.embeddings:
+        arguments[key] = arguments[key] * (1 + 2 * rank_of)[:, None] + (rank_of - 0.3)[:, None]
+    return oracle, tensors(oracle, arguments)
 
 
-def linear(width: int) -> nn.Linear:
+def shard(oracle: Oracle, inputs: dict[str, Any], rank: int) -> dict[str, Any]:
+    return inputs | {key: inputs[key].narrow(axis, STARTS[rank], SHARDS[rank]) for key, axis in oracle.sharded.items()}
+
+
+def result(oracle: Oracle, inputs: dict[str, Any], parallel: bool = False) -> dict[str, Any]:
+    """Value, state and gradients: of the parameters of a linear layer before the loss, and of all embeddings."""
+    first = oracle.embeddings[0]
+    width = inputs[first].shape[-1]
     torch.manual_seed(1)
-    return nn.Linear(width, width, dtype=torch.float64)
+    model: nn.Module = nn.Linear(width, width, dtype=torch.float64)
+    model = DistributedDataParallel(model) if parallel else model
+    projected = model(inputs[first].flatten(0, 1)).unflatten(0, inputs[first].shape[:2])
+    loss = call(oracle, inputs | {first: projected})
+    loss.total.backward()
+    leaves = {key: inputs[key].clone().requires_grad_() for key in oracle.differentiable}
+    embedded = call(oracle, inputs | leaves).total
+    gradients = torch.autograd.grad(embedded, list(leaves.values()))
+    return {
+        "values": {"total": loss.total.detach(), **loss.terms},
+        "state": dict(loss.state),
+        "parameters": [p.grad for p in model.parameters()],
+        "embeddings": dict(zip(leaves, gradients, strict=True)),
+    }
 
 
 def worker(rank: int, init: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=len(SHARDS))
     results = []
-    for name, options in CASES:
-        width = WIDTHS[name]
-        z = shards(width)[rank].requires_grad_()
-        loss = frossl(z, **options)
-        loss.total.backward()
-        model = DistributedDataParallel(linear(width))
-        projected = model(z.detach().flatten(0, 1)).unflatten(0, z.shape[:2])
-        frossl(projected, **options).total.backward()
-        results.append(
-            {
-                "total": loss.total.detach(),
-                **loss.terms,
-                "gradient": z.grad,
-                "parameters": [p.grad for p in model.parameters()],
-            }
-        )
+    for run in RUNS:
+        oracle, inputs = whole(run)
+        results.append(result(oracle, shard(oracle, inputs, rank), parallel=True))
     errors = {}
     for what, z, options in (
         ("all zero", torch.zeros(2, SHARDS[rank], 3), {}),
@@ -70,7 +83,7 @@ def worker(rank: int, init: str, folder: str) -> None:
             errors[what] = str(error)
     # Constant on each rank but not over both: information that only the global mean can see.
     differs = frossl(torch.full((2, SHARDS[rank], 3), float(rank)), centre=True)
-    torch.save({"cases": results, "errors": errors, "differs": differs.total}, Path(folder) / f"{rank}.pt")
+    torch.save({"runs": results, "errors": errors, "differs": differs.total}, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -81,49 +94,51 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(len(SHARDS))]
 
 
-def names(case: tuple[str, dict[str, Any]]) -> str:
-    name, o = case
-    return f"{name}-{'centred' if o['centre'] else 'uncentred'}-{o['normalise']}-{'log' if o['log'] else 'nolog'}"
+@pytest.fixture(scope="module")
+def alone() -> list[dict[str, Any]]:
+    return [result(*whole(run)) for run in RUNS]
 
 
-cases = pytest.mark.parametrize("case", CASES, ids=names)
+def assert_close(got: Tensor, wanted: Tensor) -> None:
+    """To 1e-10 of the largest entry: what is zero but for rounding need not round alike."""
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10 * max(1e-3, float(wanted.abs().max())))
 
 
-@cases
-def test_value_on_every_rank_is_that_of_the_whole_batch(ranks, case):
-    name, options = case
-    loss = frossl(torch.cat(shards(WIDTHS[name]), 1), **options)
+@runs
+def test_value_and_state_on_every_rank_are_those_of_the_whole_batch(ranks, alone, run):
+    wanted = alone[RUNS.index(run)]
     for rank in ranks:
-        got = rank["cases"][CASES.index(case)]
-        for key, wanted in {"total": loss.total, **loss.terms}.items():
-            torch.testing.assert_close(got[key], wanted, rtol=1e-10, atol=1e-12)
+        got = rank["runs"][RUNS.index(run)]
+        for key in ("values", "state"):
+            assert set(got[key]) == set(wanted[key])
+            for name, value in wanted[key].items():
+                assert_close(got[key][name], value)
 
 
-@cases
-def test_gradient_after_averaging_over_ranks_is_that_of_the_whole_batch(ranks, case):
-    name, options = case
-    z = torch.cat(shards(WIDTHS[name]), 1).requires_grad_()
-    frossl(z, **options).total.backward()
-    got = torch.cat([rank["cases"][CASES.index(case)]["gradient"] for rank in ranks], 1) / len(SHARDS)
-    torch.testing.assert_close(got, z.grad, rtol=1e-10, atol=1e-12)
-
-
-@cases
-def test_parameter_gradients_through_ddp_are_those_of_one_process(ranks, case):
-    name, options = case
-    model = linear(WIDTHS[name])
-    frossl(model(torch.cat(shards(WIDTHS[name]), 1)), **options).total.backward()
+@runs
+def test_parameter_gradients_through_ddp_are_those_of_one_process(ranks, alone, run):
+    wanted = alone[RUNS.index(run)]["parameters"]
     for rank in ranks:
-        for got, p in zip(rank["cases"][CASES.index(case)]["parameters"], model.parameters(), strict=True):
-            torch.testing.assert_close(got, p.grad, rtol=1e-9, atol=1e-12)
+        for got, gradient in zip(rank["runs"][RUNS.index(run)]["parameters"], wanted, strict=True):
+            assert_close(got, gradient)
 
 
-def test_statistics_of_one_rank_alone_would_fail_these_tests():
-    """The shards are different enough: the mean of per-rank losses is not the loss of the whole batch."""
-    for name, options in CASES:
-        parts = shards(WIDTHS[name])
-        whole = float(frossl(torch.cat(parts, 1), **options).total)
-        assert abs(whole - sum(float(frossl(p, **options).total) for p in parts) / 2) > 1e-3 * abs(whole)
+@runs
+def test_gradient_of_embeddings_is_that_of_the_whole_batch_times_the_number_of_ranks(ranks, alone, run):
+    for key, wanted in alone[RUNS.index(run)]["embeddings"].items():
+        got = torch.cat([rank["runs"][RUNS.index(run)]["embeddings"][key] for rank in ranks], 1)
+        assert_close(got / len(SHARDS), wanted)
+
+
+@runs
+def test_ranks_that_knew_only_their_shard_would_fail_these_tests(run):
+    """The shards are different enough: the mean of their losses is not the loss of the whole batch."""
+    oracle, inputs = whole(run)
+    if "permutations" in inputs:  # which are of the whole batch
+        inputs |= {"permutations": None, "size": None}
+    loss: Loss = call(oracle, inputs)
+    parts = [float(call(oracle, shard(oracle, inputs, rank)).total) for rank in range(len(SHARDS))]
+    assert abs(float(loss.total) - sum(parts) / len(parts)) > 1e-4 * size_of(loss.terms)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,9 @@ def test_weight_decay_is_on_matrices_and_kernels_alone(name):
     [
         ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.95)}),
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": False, "dampening": 0}),
-        ("lars", LARS, {"momentum": 0.9, "eta": 0.02, "clip": True}),
+        ("adam", torch.optim.Adam, {"betas": (0.8, 0.95)}),
+        ("lars", LARS, {"momentum": 0.9, "eta": 0.02, "clip": True, "exclude_1d": True}),
+        ("lars-original", LARS, {"momentum": 0.9, "eta": 1e-3, "clip": False, "exclude_1d": False}),
     ],
 )
 def test_names_give_the_optimizers_they_say(name, kind, setting):
@@ -159,9 +161,9 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
     assert optimizer.param_groups[0]["params"][0] is linear.weight
 
 
-@pytest.mark.parametrize(("name", "near"), [("adam", "adamw"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
+@pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
 def test_unknown_optimizer_names_the_nearest_and_all(name, near):
-    with pytest.raises(UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adamw, lars, sgd"):
+    with pytest.raises(UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adam, adamw, lars, lars-original, sgd"):
         build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
 
 

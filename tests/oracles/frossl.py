@@ -10,6 +10,59 @@ from typing import Any
 
 import numpy as np
 
+from oracles import basics
+
+EMBEDDINGS = ("z",)
+SHARDED = {"z": 1}
+OPTIONS = (
+    {},
+    *(
+        {"centre": centre, "normalise": normalise, "log": log, "view_scaling": "mean", "invariance_weight": 1.3}
+        for centre in (False, True)
+        for normalise in ("batch", "sample")
+        for log in (True, False)
+    ),
+)
+
+
+def invariance(transformation: basics.Transformation, **needed: Any) -> basics.Transformation:
+    """``transformation`` where the options are as ``needed``."""
+
+    def transform(random: np.random.Generator, arguments: basics.Arguments) -> basics.Arguments | None:
+        options = {"centre": True, "normalise": "batch"} | arguments
+        return transformation(random, arguments) if needed.items() <= options.items() else None
+
+    return transform
+
+
+INVARIANCES = {
+    "order of images": basics.other_order_of_images(SHARDED),
+    "order of views": basics.other_order_of_views("z"),
+    "order of columns": basics.other_order_of_columns("z"),
+    "signs of columns": basics.other_signs_of_columns("z"),
+    "length of columns": invariance(basics.longer_columns("z"), normalise="batch"),
+    "length of rows": invariance(basics.longer_rows("z"), normalise="sample", centre=False),
+    "rotation": invariance(basics.rotation("z"), normalise="sample"),
+    "shift of columns": invariance(basics.shifted_columns("z", alike=False), centre=True),
+}
+
+
+def case(random: np.random.Generator, views: int, images: int, width: int) -> basics.Arguments:
+    return {"z": basics.related_views(random, views, images, width)}
+
+
+def loss(z: np.ndarray, **options: Any) -> dict[str, float]:
+    terms = frossl(z, **{"centre": True, **options})
+    del terms["total"]
+    return terms
+
+
+def nothing_in_it(random: np.random.Generator) -> tuple[basics.Arguments, str]:
+    return {"z": np.full((2, 5, 3), 0.7)}, "the batch holds no information"
+
+
+ERRORS = {"a constant batch": nothing_in_it}
+
 
 def centre_columns(z_ND: np.ndarray) -> np.ndarray:
     """Subtract from each column its mean over the batch."""

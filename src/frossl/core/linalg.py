@@ -25,10 +25,15 @@ def centre_columns(z_VND: Tensor, n: int, keep_noise: bool) -> tuple[Tensor, Ten
     """
     mean = dist.sum_over_ranks(z_VND.sum(1, keepdim=True)) / n
     z = z_VND - mean
-    floor = n * (16 * torch.finfo(z.dtype).eps * mean.detach()).square()
+    floor = rounding_noise(mean, n)
     if not keep_noise:
         z = z * (dist.sum_over_ranks((z * z).sum(1, keepdim=True)) > floor)
     return z, floor
+
+
+def rounding_noise(mean: Tensor, n: int) -> Tensor:
+    """Squared norm below which ``n`` numbers minus their ``mean`` are nothing but rounding."""
+    return n * (16 * torch.finfo(mean.dtype).eps * mean.detach()).square()
 
 
 def inverse_root(square: Tensor, floor: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from frossl.core.linalg import moment_matrix, pair_products
+from frossl.core.linalg import inverse_root, moment_matrix, pair_products, rounding_noise
 from frossl.core.types import Loss
 from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 
@@ -47,9 +47,12 @@ def barlow_twins(
     Public code differs in statistics: per rank in some, of the global batch in the paper's and here.
     """
     z_VND = embeddings(z)
-    z_VND = z_VND - z_VND.mean(1, keepdim=True)
-    variance = (z_VND * z_VND).mean(1, keepdim=True)
-    z_VND = z_VND * ((variance + epsilon) * z_VND.shape[1]).rsqrt()  # now C_uv = z_u' z_v
+    n = z_VND.shape[1]
+    mean = z_VND.mean(1, keepdim=True)
+    z_VND = z_VND - mean
+    square = (z_VND * z_VND).sum(1, keepdim=True)
+    varies = ~(square <= rounding_noise(mean, n))
+    z_VND = z_VND * (inverse_root(square + epsilon * n) * varies)  # now C_uv = z_u' z_v
     diagonal_PD = torch.cat([(z_VND[v] * z_VND[v + 1 :]).sum(1) for v in range(len(z_VND) - 1)])
     on_diagonal = (1 - diagonal_PD).square().sum(1).mean()
     off_diagonal = _square_norm(z_VND) - diagonal_PD.square().sum(1).mean()

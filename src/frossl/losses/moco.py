@@ -27,7 +27,7 @@ def moco(
 
     With unit queries q and keys k, for a view u and the key of another view g::
 
-        total = 2 * mean over u, g and images of  - log( exp(q_u k_g / temperature)
+        total = mean over u, g and images of  - log( exp(q_u k_g / temperature)
                     / (exp(q_u k_g / temperature) + sum over queue_g of exp(q_u queue_g / temperature)) )
 
     Args:
@@ -42,8 +42,8 @@ def moco(
     Raises:
         UserError: wrong shapes.
 
-    At V = G = 2 the losses of both directions are added, each with a queue of its own, as in the public reference;
-    the paper has one direction and one queue. Keys are stored from all ranks. Time and memory grow with V G N Q;
+    At V = G = 2 it is the mean of both directions, each with a queue of its own, as in the public reference; the
+    paper has one direction and one queue. Keys are stored from all ranks. Time and memory grow with V G N Q;
     a loop over the G queues leaves each view's own queue out.
     """
     query_VND = unit_rows(embeddings(query))
@@ -59,4 +59,4 @@ def moco(
         negatives_UN = (others_UND @ queue_GQD[g].T / temperature).logsumexp(2)
         losses.append(-logsigmoid(positive_UN - negatives_UN).mean())
     newest_GQD = torch.cat([key_GND, queue_GQD], dim=1)[:, : queue_GQD.shape[1]]
-    return sum_of({"queue": newest_GQD}, contrastive=2 * torch.stack(losses).mean())
+    return sum_of({"queue": newest_GQD}, contrastive=torch.stack(losses).mean())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from frossl.core.linalg import pair_distance, smaller_moment, square_norm
+from frossl.core.linalg import moment_matrix, pair_distance, square_norm
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 
@@ -48,7 +48,8 @@ def vicreg(
         UserError: wrong shapes, or a single image.
 
     The paper's equation 5 sums squared differences over columns; its code, and this, take their mean. Cost: linear in
-    V, and of N x N or D x D, whichever is smaller: both have the same Frobenius norm.
+    V, and of N x N or D x D, whichever is smaller: both have the same Frobenius norm. From the N x N side the diagonal
+    is subtracted, which in float32 costs digits where few columns hold most of the variance.
     """
     z_VND = embeddings(z)
     n, width = z_VND.shape[1:]
@@ -57,7 +58,12 @@ def vicreg(
     centred = z_VND - z_VND.mean(1, keepdim=True)
     variance_VD = (centred * centred).sum(1) / (n - 1)
     shortfall = (1 - (variance_VD + epsilon).sqrt()).relu().mean(1)
-    covariance = (square_norm(smaller_moment(centred)) / (n - 1) ** 2 - variance_VD.square().sum(1)) / width
+    if n < width:
+        off_diagonal = square_norm(moment_matrix(centred)) - (centred * centred).sum(1).square().sum(1)
+    else:
+        moment_VDD = moment_matrix(centred.transpose(1, 2))
+        off_diagonal = square_norm(moment_VDD - moment_VDD.diagonal(dim1=1, dim2=2).diag_embed())
+    covariance = off_diagonal / ((n - 1) ** 2 * width)
     return sum_of(
         invariance=invariance_weight * pair_distance(z_VND),
         variance=variance_weight * 2 * shortfall.mean(),

@@ -78,7 +78,7 @@ class LARS(Optimizer):
         p.add_(state["momentum_buffer"], alpha=-group["lr"])
 
 
-OPTIMIZERS = ("adamw", "sgd", "lars")
+OPTIMIZERS = ("adamw", "adam", "sgd", "lars", "lars-original")
 
 
 def build_optimizer(
@@ -90,8 +90,10 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     steady: Iterable[nn.Module] = (),
 ) -> Optimizer:
-    """AdamW, SGD (momentum 0.9) or LARS over ``modules``; no weight decay on biases and norms, as is the custom.
+    """The optimiser ``name`` over ``modules``; no weight decay on biases and norms, as is the custom.
 
+    ``"adam"`` adds the decay to the gradient, ``"adamw"`` to the step; ``"sgd"`` has momentum 0.9; ``"lars-original"``
+    is :class:`LARS` as its authors have it, with eta 1e-3, without the clip, and with biases and norms scaled too.
     Parameters of the ``steady`` among their sub-modules are in groups that say so, for whoever schedules the rate.
 
     Raises:
@@ -113,9 +115,11 @@ def build_optimizer(
         for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=betas)
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9) if name == "sgd" else LARS(groups, lr=lr)
+    if name in ("adamw", "adam"):
+        return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr, betas=betas)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    return LARS(groups, lr=lr) if name == "lars" else LARS(groups, lr=lr, eta=1e-3, clip=False, exclude_1d=False)
 
 
 def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:

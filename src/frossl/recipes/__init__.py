@@ -12,4 +12,15 @@ from frossl.train.config import Config
 
 RECIPES: Registry[Callable[[], Config]] = Registry("recipe")
 
-from frossl.recipes import cpu, paper  # noqa: E402, F401  (register themselves)
+
+def add_recipe(config: Config, doc: str) -> None:
+    """Registers ``config`` under the name in its field ``recipe``, for recipes that come from a table."""
+
+    def recipe() -> Config:
+        return config
+
+    recipe.__doc__ = doc
+    RECIPES.add(config.recipe, recipe)
+
+
+from frossl.recipes import ablations, cpu, paper  # noqa: E402, F401  (register themselves)

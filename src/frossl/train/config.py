@@ -58,8 +58,8 @@ class Config(Generic[M]):
     """how long: 20ep, 5000it, 1e6img, 10min; auto is 100ep, or the whole epochs that fit in 30 min"""
     batch: int | None = None
     """images per step (128, or less for a small data set, if not given)"""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """adamw, sgd or lars"""
+    optimizer: Literal["adamw", "adam", "sgd", "lars", "lars-original"] = "adamw"
+    """lars is as in the paper; lars-original has a smaller trust ratio and no clip"""
     lr: float = 2e-3
     """peak learning rate for a batch of 256; it is scaled by batch / 256"""
     weight_decay: float = 0.01

@@ -1,0 +1,337 @@
+"""What every registered loss promises, against its oracle; a new loss needs no line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_cases import CASES, ORACLES, call, case_name, size_of, tensors, with_gradients
+from torch import Tensor
+
+from frossl.core.types import Loss, UserError
+from frossl.losses import LOSSES
+from oracles import Arguments, Oracle, load
+
+VIEWS = (2, 3, 5)
+SHAPES = ((4, 7), (5, 5), (12, 3))  # N < D, N = D, N > D
+FLOAT32 = {"value": 2e-6, "gradient": 1e-5}
+"""Errors of float32 relative to float64 on the same numbers, at N and D up to 48."""
+FLOAT32_OF: dict[str, dict[str, float]] = {}
+
+cases = pytest.mark.parametrize(("name", "options"), CASES, ids=[case_name(case) for case in CASES])
+names = pytest.mark.parametrize("name", ORACLES)
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    """In the L2 norm; a gradient that is zero but for rounding counts as one of norm 1e-6."""
+    return float((got.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-6))
+
+
+def assert_terms(got: dict[str, Tensor], wanted: dict[str, float], rel: float = 1e-9) -> None:
+    assert set(got) == set(wanted)
+    for term, value in wanted.items():
+        assert float(got[term]) == pytest.approx(value, rel=rel, abs=rel * size_of(wanted) + 1e-12), term
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_it_has_an_oracle(name):
+    load(name)
+
+
+# Value and gradient
+
+
+@pytest.mark.parametrize(("images", "width"), SHAPES)
+@pytest.mark.parametrize("views", VIEWS)
+@cases
+def test_terms_equal_the_oracle(name, options, views, images, width):
+    oracle = ORACLES[name]
+    for seed in range(2):
+        arguments = oracle.arguments(seed, views, images, width, **options)
+        loss, wanted = call(oracle, tensors(oracle, arguments)), oracle.loss(**arguments)
+        assert_terms(loss.terms, wanted)
+        assert float(loss.total.detach()) == pytest.approx(sum(wanted.values()), rel=1e-9, abs=1e-9 * size_of(wanted))
+
+
+@pytest.mark.parametrize(("views", "images", "width"), [(2, 3, 4), (3, 4, 4), (3, 5, 2)])
+@cases
+def test_gradient_is_that_of_the_value_or_as_the_oracle_says(name, options, views, images, width):
+    oracle = ORACLES[name]
+    arguments = oracle.arguments(1, views, images, width, **options)
+    inputs, differentiable = tensors(oracle, arguments), oracle.differentiable
+    wanted = oracle.stopped_gradient(**arguments)
+    if wanted is not None:
+        (gradient,) = with_gradients(oracle, inputs)[1].values()
+        np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-6, atol=1e-8)
+        return
+
+    def some_multiple(*leaves: Tensor) -> Tensor:
+        return -2.5 * call(oracle, inputs | dict(zip(differentiable, leaves, strict=True))).total
+
+    leaves = [inputs[leaf].requires_grad_() for leaf in differentiable]
+    assert torch.autograd.gradcheck(
+        some_multiple, leaves, rtol=1e-6, atol=2e-8 * max(1, size_of(oracle.loss(**arguments)))
+    )
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@names
+def test_what_is_stopped_gets_no_gradient(name, views):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(2, views, 6, 4))
+    leaves = [inputs[leaf].requires_grad_() for leaf in (*oracle.differentiable, *oracle.stopped)]
+    gradients = torch.autograd.grad(call(oracle, inputs).total, leaves, allow_unused=True)
+    through = len(oracle.differentiable)
+    assert all(gradient is not None and bool(gradient.any()) for gradient in gradients[:through])
+    assert all(gradient is None or not gradient.any() for gradient in gradients[through:])
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32), views=st.integers(2, 4), shape=st.sampled_from(SHAPES))
+@cases
+def test_what_should_not_matter_does_not(name, options, seed, views, shape):
+    oracle = ORACLES[name]
+    arguments = oracle.arguments(seed, views, *shape, **options)
+    loss = call(oracle, tensors(oracle, arguments))
+    for what, transformation in oracle.invariances.items():
+        changed = transformation(np.random.default_rng(seed + 1), arguments)
+        if changed is not None:
+            terms = call(oracle, tensors(oracle, changed)).terms
+            for term, value in loss.terms.items():
+                assert float(terms[term]) == pytest.approx(float(value), rel=1e-8, abs=1e-8 * size_of(loss.terms)), what
+
+
+# What a caller sees
+
+
+@cases
+def test_terms_are_detached_scalars_that_sum_to_the_total(name, options):
+    oracle = ORACLES[name]
+    loss, _ = with_gradients(oracle, tensors(oracle, oracle.arguments(3, 3, 6, 4, **options)))
+    assert loss.total.requires_grad
+    assert not any(term.requires_grad for term in loss.terms.values())
+    assert all(value.ndim == 0 for value in (loss.total, *loss.terms.values()))
+    torch.testing.assert_close(sum(loss.terms.values()), loss.total.detach())
+
+
+@pytest.mark.parametrize(("images", "width"), SHAPES)
+@cases
+def test_new_state_is_returned_and_nothing_is_changed(name, options, images, width):
+    oracle = ORACLES[name]
+    arguments = oracle.arguments(4, 3, images, width, **options)
+    inputs = tensors(oracle, arguments)
+    loss, _ = with_gradients(oracle, inputs)
+    untouched = tensors(oracle, arguments)
+    for key, value in inputs.items():
+        assert torch.equal(value, untouched[key]) if isinstance(value, Tensor) else value is untouched[key], key
+    wanted = oracle.state(**arguments)
+    assert set(loss.state) == set(wanted) <= set(arguments)
+    for key, value in loss.state.items():
+        assert not value.requires_grad
+        assert value.dtype == inputs[key].dtype
+        assert value.data_ptr() != inputs[key].data_ptr()
+        np.testing.assert_allclose(value.numpy(), wanted[key], rtol=1e-9, atol=1e-12)
+
+
+@cases
+def test_a_list_of_tensors_is_the_stacked_tensor(name, options):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(5, 3, 6, 4, **options))
+    first = oracle.embeddings[0]
+    loss, gradients = with_gradients(oracle, inputs)
+    for container in (list, tuple):
+        views = container(view.clone().requires_grad_() for view in inputs[first])
+        other = call(oracle, inputs | {first: views})
+        assert torch.equal(other.total.detach(), loss.total.detach())
+        assert torch.equal(torch.stack(torch.autograd.grad(other.total, views)), gradients[first])
+
+
+@pytest.mark.parametrize("what", ["one view", "one view in a list", "no view", "unequal views", "integers"])
+@pytest.mark.parametrize("name", [name for name, oracle in ORACLES.items() if oracle.fewest_views > 1])
+def test_views_that_are_none_are_a_named_error(name, what):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(6, 2, 6, 4))
+    x = inputs[oracle.embeddings[0]]
+    wrong = {
+        "one view": x[:1],
+        "one view in a list": [x[0]],
+        "no view": [],
+        "unequal views": [x[0], x[1, :-1]],
+        "integers": x.long(),
+    }[what]
+    with pytest.raises(UserError):
+        call(oracle, inputs | {oracle.embeddings[0]: wrong})
+
+
+ERRORS = [(name, what) for name, oracle in ORACLES.items() for what in oracle.errors]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("name", "what"), ERRORS, ids=[f"{name}: {what}" for name, what in ERRORS])
+def test_errors_are_named(name, what, dtype):
+    oracle = ORACLES[name]
+    arguments, pattern = oracle.errors[what](np.random.default_rng(7))
+    with pytest.raises(UserError, match=pattern):
+        call(oracle, tensors(oracle, arguments, dtype))
+
+
+# Precision
+
+
+def widened(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same numbers in float64."""
+    return {
+        key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for key, value in inputs.items()
+    }
+
+
+def assert_totals(got: Loss, wanted: Loss, bound: float) -> None:
+    """Relative to the terms, or to 1 where a term is the small difference of numbers of order 1 and above."""
+    assert abs(float(got.total.detach()) - float(wanted.total.detach())) <= bound * max(1, size_of(wanted.terms))
+
+
+@pytest.mark.parametrize(("images", "width"), [(16, 48), (48, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@cases
+def test_only_the_rounding_of_the_input_is_lost(name, options, dtype, images, width):
+    oracle = ORACLES[name]
+    bound = FLOAT32_OF.get(name, FLOAT32)
+    arguments = oracle.arguments(8, 3, images, width, **options)
+    inputs = tensors(oracle, arguments, dtype)
+    loss, gradients = with_gradients(oracle, inputs)
+    exact, exact_gradients = with_gradients(oracle, widened(inputs))
+    assert {loss.total.dtype, *(term.dtype for term in loss.terms.values())} == {torch.float32}
+    assert_totals(loss, exact, bound["value"])
+    for key, gradient in gradients.items():
+        assert gradient.dtype == dtype
+        wanted = bound["gradient"] if dtype == torch.float32 else 4e-3  # a bfloat16 gradient is itself rounded
+        assert relative_error(gradient, exact_gradients[key]) <= wanted
+    assert_totals(loss, call(oracle, tensors(oracle, arguments)), 1e-5 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@cases
+def test_autocast_changes_nothing(name, options, dtype):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(9, 3, 12, 6, **options), dtype)
+    loss, gradients = with_gradients(oracle, inputs)
+    leaves = [inputs[key].requires_grad_() for key in oracle.differentiable]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = call(oracle, inputs)
+    gradients_inside = dict(zip(oracle.differentiable, torch.autograd.grad(inside.total, leaves), strict=True))
+    assert torch.equal(inside.total, loss.total)
+    assert all(torch.equal(gradients_inside[key], gradients[key]) for key in gradients)
+    for key, value in loss.state.items():
+        assert torch.equal(inside.state[key], value)
+        assert value.dtype == inputs[key].dtype
+
+
+# Degenerate batches
+
+
+def zero_rows(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x * (random.random(x.shape[:-1]) < 0.75)[..., None]
+
+
+def same_zero_rows(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x * (random.random(x.shape[1]) < 0.75)[:, None]
+
+
+def all_zero(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return np.zeros_like(x)
+
+
+def zero_columns(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x * (random.random(x.shape[2]) < 0.5)
+
+
+def constant_batch(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(x[:, :1], x.shape).copy()
+
+
+def constant(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(x[:1, :1], x.shape).copy()
+
+
+def duplicated_rows(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x[:, random.integers(0, x.shape[1], x.shape[1])]
+
+
+def identical_views(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(x[:1], x.shape).copy()
+
+
+def opposite_views(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Whose mean is zero if their number is even."""
+    return x[:1] * np.where(np.arange(len(x)) % 2, -1, 1)[:, None, None]
+
+
+def one_huge_value(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x[tuple(random.integers(0, x.shape))] = 1e6
+    return x
+
+
+def rank_one(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x[:1, :, :1] * x[:1, :1]
+
+
+def tiny(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x * 1e-30
+
+
+def large(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return x * 100
+
+
+MILD = [zero_rows, same_zero_rows, duplicated_rows, identical_views, opposite_views]
+SPOILERS = [*MILD, all_zero, zero_columns, constant_batch, constant, one_huge_value, rank_one, tiny, large]
+
+
+def spoiled(oracle: Oracle, arguments: Arguments, seed: int, how: list[Any]) -> Arguments:
+    """``how`` done to all embeddings, one after the other, alike where shapes are alike."""
+    for spoil in how:
+        arguments = arguments | {
+            key: np.ascontiguousarray(np.broadcast_to(spoil(np.random.default_rng(seed), x), x.shape))
+            for key, x in ((key, arguments[key]) for key in oracle.embeddings)
+        }
+    return arguments
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    views=st.integers(2, 4),
+    images=st.sampled_from([1, 2, 2, 3, 8, 17]),
+    width=st.sampled_from([1, 2, 5, 16]),
+    how=st.lists(st.sampled_from(SPOILERS), min_size=1, max_size=2),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    option=st.integers(0, 100),
+)
+@names
+def test_degenerate_batches_are_finite_or_a_named_error(name, seed, views, images, width, how, dtype, option):
+    oracle = ORACLES[name]
+    options = oracle.options[option % len(oracle.options)]
+    arguments = spoiled(oracle, oracle.arguments(seed, views, images, width, **options), seed, how)
+    try:
+        loss, gradients = with_gradients(oracle, tensors(oracle, arguments, dtype))
+    except UserError:
+        return
+    assert loss.total.isfinite()
+    assert all(value.isfinite().all() for value in (*loss.terms.values(), *loss.state.values()))
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("spoil", MILD, ids=lambda spoil: spoil.__name__)
+@cases
+def test_mildly_degenerate_batches_equal_the_oracle(name, options, spoil):
+    oracle = ORACLES[name]
+    for seed in range(2):
+        arguments = spoiled(oracle, oracle.arguments(seed, 4, 16, 2, **options), seed, [spoil])
+        assert_terms(call(oracle, tensors(oracle, arguments)).terms, oracle.loss(**arguments), rel=1e-7)
