@@ -163,7 +163,9 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
 
 @pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
 def test_unknown_optimizer_names_the_nearest_and_all(name, near):
-    with pytest.raises(UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adam, adamw, lars, lars-original, sgd"):
+    with pytest.raises(
+        UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adam, adamw, lars, lars-original, sgd"
+    ):
         build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
 
 

@@ -1,48 +1,265 @@
 """Every recipe builds, trains two steps on synthetic images, and says what it is."""
 
 import dataclasses
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from frossl.data import DATASETS, Dataset, Split
+from frossl.methods import METHODS
 from frossl.recipes import RECIPES
+from frossl.recipes.paper import TABLE
 from frossl.train import run as runs
+from frossl.train.config import Config
 from frossl.train.log import read_rows
+from frossl.views.recipes import VIEWS, with_views
+
+ALL = {name: RECIPES[name]() for name in RECIPES}
+PAPER = {name: config for name, config in ALL.items() if name.startswith("paper-")}
+ABLATIONS = {name: config for name, config in ALL.items() if name.startswith("ablation-")}
+
+# Widths and lengths of objectives, made small. W-MSE needs more images than its projection is wide.
+SMALL = {"predictor_width": 8, "prototypes": 8, "queue": 16, "directions": 8, "size": 8}
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+def small(config: Config, out) -> Config:
+    """The same run with everything that costs time cut down."""
+    objective = config.objective
+    given = {field.name: getattr(objective, field.name) for field in dataclasses.fields(objective)}
+    changes = {name: value for name, value in SMALL.items() if given.get(name)}
+    sizes = {group.size for group in VIEWS[config.view_recipe]}
+    return replace(
+        config,
+        objective=replace(objective, projector=re.sub(r"\d+", "6", objective.projector), **changes),
+        backbone_options='{"channels": [4, 4, 4, 4], "layers": [1, 1, 1, 1]}',
+        views=min(config.views or 4, 4) if len(sizes) == 1 else config.views,
+        precision="32",  # in bf16, oneDNN's gradient of a stride-2 convolution on maps of one pixel is not finite
+        length="2it",
+        warmup="50%",
+        batch=8,
+        size=16,
+        monitor_every="100%",
+        log_every=1,
+        evaluate=False,
+        device="cpu",
+        out=out,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:view_scaling='pairs'")
+@pytest.mark.parametrize("name", ALL)
 def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypatch):
-    config = RECIPES[name]()
+    config = ALL[name]
     record = DATASETS[config.data]
-    side = 32
     generator = torch.Generator().manual_seed(0)
 
     def split(count: int) -> Split:
-        images = torch.randint(0, 256, (count, record.channels, side, side), generator=generator, dtype=torch.uint8)
+        images = torch.randint(0, 256, (count, record.channels, 16, 16), generator=generator, dtype=torch.uint8)
         return Split(images, torch.arange(count) % 2)
 
-    size = (side, side)
+    size = (16, 16)
     data = Dataset(
         config.data, split(16), split(8), ("a", "b"), record.channels, record.mean, record.std, size, size, size, "made"
     )
     monkeypatch.setattr(runs, "open", lambda *_: data)
-    small = dataclasses.replace(
-        config,
-        precision="32",  # in bf16, oneDNN's gradient of a stride-2 convolution on maps of one pixel is not finite
-        length="2it",
-        batch=4,
-        size=16,
-        out=tmp_path,
-        evaluate=False,
-        log_every=1,
-        warmup="50%",
-        device="cpu",
-    )
-    run = runs.pretrain(small).run
+    given = small(config, tmp_path)
+    run = runs.pretrain(given).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
-    assert config.recipe == name
-    assert RECIPES[name].__doc__
     saved, _ = runs.read_run(run)
-    assert saved == small
+    assert saved == given
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_recipe_says_what_it_is_in_one_line(name):
+    config, doc = ALL[name], RECIPES[name].__doc__
+    assert config.recipe == name
+    assert config.view_recipe in VIEWS
+    assert doc
+    assert "\n" not in doc
+    assert doc.endswith(".")
+    assert isinstance(config.objective, METHODS[config.method].Config)
+
+
+def spoken(text: str) -> str:
+    return re.sub("[^a-z0-9]", "", text.lower())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_names_data_and_descriptions_of_the_papers_recipes_agree(name):
+    config, doc = PAPER[name], RECIPES[name].__doc__ or ""
+    assert name in (f"paper-{config.data}-{config.method}", f"paper-{config.data}-{config.method}-{config.views}views")
+    method, _, rest = doc.partition(" on ")
+    place, length = re.split("[;.]", rest)[0].split(", ")
+    assert spoken(method.replace("+", "plus")).startswith(spoken(config.method))
+    assert spoken(place) == spoken(config.data)
+    assert length == f"{config.length.removesuffix('ep')} epochs"
+
+
+# What the public configurations have, from a list of its own: optimiser, rate, weight decay, hidden and output width,
+# views, images per step, epochs.
+FILES = """
+cifar frossl     lars 0.3  1e-4 2048 1024 symmetric      256 1000
+cifar mmcr       lars 0.3  1e-4 2048 512  symmetric-weak 256 1000
+cifar ivne       lars 0.3  1e-4 2048 1024 symmetric      256 1000
+cifar barlow     lars 0.3  1e-4 2048 2048 asymmetric     256 1000
+cifar vicreg     lars 0.3  1e-4 2048 2048 vicreg         256 1000
+cifar simclr     lars 0.3  1e-4 2048 128  symmetric      256 1000
+cifar byol       lars 1.0  1e-5 4096 256  asymmetric     256 1000
+cifar simsiam    sgd  0.5  1e-5 2048 2048 symmetric-weak 256 1000
+cifar mocov2plus sgd  0.3  1e-4 2048 256  symmetric-weak 256 1000
+cifar swav       lars 0.6  1e-6 2048 128  symmetric      256 1000
+cifar dino       lars 0.3  1e-6 2048 256  asymmetric     256 1000
+cifar wmse       adam 2e-3 1e-6 1024 64   wmse           256 1000
+cifar empssl     lars 0.3  1e-4 4096 512  emp            100 30
+cifar emp_frossl lars 0.3  1e-4 4096 512  emp            100 30
+cifar10  corinfomax lars 0.3 1e-4 2048 64  asymmetric 256 1000
+cifar100 corinfomax lars 0.3 1e-4 4096 128 asymmetric 256 1000
+stl10 frossl        lars 0.1 1e-4 2048 1024 symmetric-weak 256 500
+stl10 frossl-8views lars 0.1 1e-4 2048 1024 symmetric-weak 256 500
+stl10 mmcr          lars 0.3 1e-4 2048 512  symmetric      256 500
+stl10 ivne          lars 0.3 1e-4 2048 1024 symmetric-weak 256 500
+stl10 corinfomax    lars 0.5 1e-4 4096 256  symmetric      256 500
+stl10 barlow        lars 0.3 1e-4 2048 2048 symmetric      256 500
+stl10 vicreg        lars 0.3 1e-4 2048 1024 symmetric      256 500
+stl10 simclr        lars 0.3 1e-4 2048 512  symmetric      256 500
+stl10 byol          lars 1.0 1e-5 4096 256  symmetric      256 500
+stl10 simsiam       sgd  0.5 1e-5 2048 2048 symmetric-weak 256 500
+stl10 mocov2plus    lars-original 0.3 1e-4 2048 256 symmetric-weak 256 500
+stl10 swav          lars 0.6 1e-6 2048 128  symmetric      256 500
+stl10 dino          lars 0.3 1e-6 2048 256  asymmetric     256 500
+stl10 wmse          lars-original 0.1 1e-4 1024 128 symmetric 256 500
+stl10 empssl        lars 0.3 1e-4 4096 512  emp            256 30
+tiny-imagenet frossl     lars 0.3 1e-4 2048 1024 asymmetric 512 800
+tiny-imagenet mmcr       lars 0.3 1e-4 2048 1024 asymmetric 512 800
+tiny-imagenet ivne       lars 0.3 1e-4 2048 1024 asymmetric 512 800
+tiny-imagenet corinfomax lars 0.5 1e-4 2048 64   asymmetric 512 800
+tiny-imagenet barlow     lars 0.3 1e-4 2048 2048 asymmetric 512 800
+tiny-imagenet vicreg     lars 0.3 1e-4 2048 1024 asymmetric 512 800
+tiny-imagenet simclr     lars 0.3 1e-4 4096 512  asymmetric 512 800
+tiny-imagenet byol       lars 1.0 1e-5 4096 256  asymmetric 512 800
+tiny-imagenet simsiam    sgd  0.5 1e-5 2048 2048 asymmetric 512 800
+tiny-imagenet mocov2plus lars-original 0.3 1e-4 2048 256 asymmetric 512 800
+tiny-imagenet swav       lars 0.6 1e-6 2048 128  asymmetric 512 800
+tiny-imagenet dino       lars 0.3 1e-6 2048 256  asymmetric 512 800
+tiny-imagenet wmse       lars-original 0.1 1e-4 1024 128 asymmetric 512 800
+imagenet100 frossl     lars 0.3 1e-4 2048 1024 symmetric      256 400
+imagenet100 mmcr       lars 0.3 1e-4 2048 512  symmetric      256 400
+imagenet100 ivne       lars 0.3 1e-4 2048 1024 symmetric      256 400
+imagenet100 corinfomax lars 0.5 1e-4 4096 256  symmetric      256 400
+imagenet100 barlow     lars 0.3 1e-4 2048 2048 asymmetric     256 400
+imagenet100 vicreg     lars 0.3 1e-4 2048 2048 vicreg         256 400
+imagenet100 simclr     lars 0.3 1e-4 4096 512  symmetric      256 400
+imagenet100 byol       lars 0.5 1e-6 4096 256  asymmetric     256 400
+imagenet100 simsiam    sgd  0.5 1e-5 2048 2048 asymmetric     256 400
+imagenet100 mocov2plus sgd  0.3 1e-4 2048 256  symmetric-weak 256 400
+imagenet100 swav       lars 0.6 1e-6 2048 128  symmetric      256 400
+imagenet100 dino       lars 0.3 1e-6 2048 256  asymmetric     256 400
+imagenet100 wmse       adam 2e-3 1e-6 1024 64  wmse-large     256 400
+"""
+
+
+def test_the_table_is_that_of_the_public_configurations():
+    wanted = {}
+    for line in FILES.strip().splitlines():
+        data, method, optimizer, lr, decay, hidden, width, views, batch, epochs = line.split()
+        for place in ("cifar10", "cifar100") if data == "cifar" else (data,):
+            numbers = (float(lr), float(decay), int(hidden), int(width), int(batch), f"{epochs}ep")
+            prefix = {"cifar10": "cifar", "cifar100": "cifar", "stl10": "stl10", "tiny-imagenet": "tiny"}
+            recipe = f"{prefix.get(place, 'imagenet')}-{views}"
+            wanted[f"paper-{place}-{method}"] = (optimizer, *numbers, recipe)
+    got = {}
+    for name, c in PAPER.items():
+        widths = [int(width) for width in re.findall(r"\d+", c.objective.projector)]
+        numbers = (c.lr, c.weight_decay, widths[0], widths[-1], c.batch, c.length)
+        got[name] = (c.optimizer, *numbers, c.view_recipe)
+    assert got == wanted
+    assert sum(len(cells) for cells in TABLE.values()) == len(PAPER)
+
+
+def options(method: str, name: str) -> dict[str, object]:
+    """An option of ``method`` in all of the paper's recipes for it, by data."""
+    return {c.data: getattr(c.objective, name) for c in PAPER.values() if c.method == method and c.views is None}
+
+
+def test_options_that_differ_between_data_sets_are_those_of_the_files():
+    assert options("frossl", "invariance_weight") == {
+        "cifar10": 1.0, "cifar100": 1.0, "stl10": 1.4, "tiny-imagenet": 1.0, "imagenet100": 1.0
+    }  # fmt: skip
+    assert options("simclr", "temperature") == {
+        "cifar10": 0.3, "cifar100": 0.3, "stl10": 0.5, "tiny-imagenet": 0.5, "imagenet100": 0.2
+    }  # fmt: skip
+    assert options("corinfomax", "invariance_weight") == {
+        "cifar10": 250, "cifar100": 1000, "stl10": 500, "tiny-imagenet": 500, "imagenet100": 500
+    }  # fmt: skip
+    assert options("barlow", "scale") == {
+        "cifar10": 0.1, "cifar100": 0.1, "stl10": 0.1, "tiny-imagenet": 0.005, "imagenet100": 0.1
+    }  # fmt: skip
+    assert options("wmse", "size") == {
+        "cifar10": 128, "cifar100": 128, "stl10": 256, "tiny-imagenet": 256, "imagenet100": 128
+    }  # fmt: skip
+    assert {data for data, epochs in options("dino", "teacher_warmup").items() if epochs} == {"imagenet100"}
+    assert {data for data, queue in options("mocov2plus", "queue").items() if queue != 32768} == {"imagenet100"}
+    assert {data for data, width in options("byol", "predictor_width").items() if width != 4096} == {"imagenet100"}
+
+
+def test_what_is_wrong_in_the_public_files_is_right_here():
+    assert set(options("mocov2plus", "momentum").values()) == {0.99}, "at 1 the averaged network never moves"
+    assert set(options("mocov2plus", "final_momentum").values()) == {0.999}
+    for name, config in PAPER.items():
+        recipe = VIEWS[config.view_recipe]
+        many = config.method in ("empssl", "emp_frossl") or name.endswith("8views")
+        views = sum(group.count for group in (with_views(recipe, config.views) if config.views else recipe))
+        assert (views == 2) is not many, f"{name}: STL-10's file asks for 8, W-MSE's for 6 small ones that are not used"
+        assert all(group.scale != (1.0, 1.0) for group in recipe), f"{name}: CIFAR's file has no random crop"
+        assert name.startswith(f"paper-{config.data}-"), f"{name}: files for one data set name another"
+    for name in ("paper-stl10-mocov2plus", "paper-cifar100-swav", "paper-stl10-dino", "paper-imagenet100-wmse"):
+        assert "corrected" in (RECIPES[name].__doc__ or "")
+
+
+def test_warm_ups_are_those_of_the_files():
+    assert {config.warmup for config in PAPER.values()} == {"10ep", "0ep"}
+    assert {name for name, config in PAPER.items() if config.warmup == "0ep"} == {
+        "paper-cifar10-empssl", "paper-cifar100-empssl", "paper-stl10-empssl", "paper-cifar10-emp_frossl",
+        "paper-cifar100-emp_frossl", "paper-stl10-wmse", "paper-tiny-imagenet-wmse",
+    }  # fmt: skip
+
+
+def differences(one: object, other: object) -> set[str]:
+    names = {field.name for field in dataclasses.fields(one)}  # type: ignore[arg-type]
+    return {name for name in names if getattr(one, name) != getattr(other, name)}
+
+
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    {
+        "none": set(),
+        "log-off": {"log"},
+        "centre-off": {"centre"},
+        "normalise-sample": {"normalise", "invariance_weight"},
+        "kernel-gaussian": {"kernel"},
+        "legacy": {"invariance_weight", "view_scaling", "batch_norm"},
+        "4views": {"views"},
+        "4views-pairs": {"views", "view_scaling"},
+        "4views-mean": {"views", "view_scaling"},
+        "weight-quarter": {"invariance_weight"},
+        "weight-half": {"invariance_weight"},
+        "weight-double": {"invariance_weight"},
+        "weight-fourfold": {"invariance_weight"},
+        "width-128": {"projector"},
+        "width-256": {"projector"},
+        "width-512": {"projector"},
+        "width-2048": {"projector"},
+    }.items(),
+)
+def test_an_ablation_changes_what_it_says_and_nothing_else(what, changed):
+    base, config = ALL["ablation-none"], ABLATIONS[f"ablation-{what}"]
+    got = differences(base, config) | differences(base.objective, config.objective)
+    assert got - {"recipe", "objective"} == changed
+
+
+def test_ablations_start_from_the_recipe_for_two_cores_and_are_all_different():
+    assert differences(ALL["ablation-none"], ALL["cifar10-cpu"]) == {"recipe", "length"}
+    assert len({repr(replace(config, recipe="")) for config in ABLATIONS.values()}) == len(ABLATIONS) == 17

@@ -160,15 +160,19 @@ class _FroSSL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool) -> Any:
         n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
-        zh_VND, mean_ND = torch.empty_like(z_VND), torch.empty_like(z_VND[0])
+        views = len(z_VND)
+        zh_VND, sum_ND = torch.empty_like(z_VND), torch.empty_like(z_VND[0])
         scales, spread = [], z_VND.new_zeros(())
-        for s in column_blocks(z_VND) if by_batch else [slice(None)]:
+        blocks = column_blocks(z_VND) if by_batch else [slice(0, z_VND.shape[2])]
+        workspace = torch.empty_like(z_VND[..., blocks[0]])
+        for s in blocks:
             z, zh = z_VND[..., s], zh_VND[..., s]
             z, floor = centre_columns(z, n, keep_noise=by_batch) if centre else (z, None)
             square = torch.mul(z, z, out=zh).sum(1 if by_batch else 2, keepdim=True)
             r = inverse_root(dist.sum_over_ranks(square), floor) if by_batch else inverse_root(square)
-            mean = torch.mean(torch.mul(z, r, out=zh), 0, out=mean_ND[..., s])
-            difference = zh - mean
+            torch.mul(z, r, out=zh)
+            total = torch.sum(zh, 0, out=sum_ND[..., s])
+            difference = torch.sub(zh, total, alpha=1 / views, out=workspace[..., : zh.shape[2]])
             spread += difference.mul_(difference).sum()
             scales.append(r)
         r = torch.cat(scales, dim=2)
@@ -179,8 +183,9 @@ class _FroSSL(torch.autograd.Function):
         square = square_norm(c)
         entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
         invariance = dist.sum_over_ranks(spread) * (weight / n)
-        ctx.save_for_backward(zh_VND, r, mean_ND, c, square if log else trace**2)
-        ctx.pull, ctx.gram, ctx.centre, ctx.by_batch, ctx.n = 2 * weight / n, gram, centre, by_batch, n
+        ctx.save_for_backward(zh_VND, r, sum_ND, c.mul_((4 / (square if log else trace**2))[:, None, None]))
+        ctx.pull, ctx.gram, ctx.centre, ctx.blocks, ctx.n = 2 * weight / (n * views), gram, centre, blocks, n
+        ctx.axis = 1 if by_batch else 2
         total = entropy + invariance
         ctx.mark_non_differentiable(entropy, invariance)
         ctx.set_materialize_grads(False)
@@ -191,15 +196,16 @@ class _FroSSL(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if grad_outputs[0] is None:
             return (None,) * 5
-        zh_VND, r_V, mean_ND, c, scale = ctx.saved_tensors
+        zh_VND, r_V, sum_ND, a = ctx.saved_tensors
         with torch.autocast(zh_VND.device.type, enabled=False):
-            g_VND = c @ zh_VND if ctx.gram else zh_VND @ c
+            g_VND = a @ zh_VND if ctx.gram else zh_VND @ a
             r_V = r_V * (grad_outputs[0] * dist.world_size())
-            for s in column_blocks(g_VND) if ctx.by_batch else [slice(None)]:
-                g, zh, r = g_VND[..., s], zh_VND[..., s], r_V[..., s] if ctx.by_batch else r_V
-                g.mul_((4 / scale)[:, None, None]).sub_(mean_ND[..., s], alpha=ctx.pull)
-                along = (g * zh).sum(1 if ctx.by_batch else 2, keepdim=True)
-                along = dist.sum_over_ranks(along) if ctx.by_batch else along
+            workspace = torch.empty_like(zh_VND[..., ctx.blocks[0]])
+            for s in ctx.blocks:
+                g, zh, r = g_VND[..., s], zh_VND[..., s], r_V[..., s] if ctx.axis == 1 else r_V
+                g.sub_(sum_ND[..., s], alpha=ctx.pull)
+                along = torch.mul(g, zh, out=workspace[..., : zh.shape[2]]).sum(ctx.axis, keepdim=True)
+                along = dist.sum_over_ranks(along) if ctx.axis == 1 else along
                 g.addcmul_(zh, along, value=-1).mul_(r)
                 if ctx.centre:
                     g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)

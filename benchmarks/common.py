@@ -1,0 +1,274 @@
+"""What the benchmarks share: processes of their own, rows in JSON lines, tables, and what a training run is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from rich.console import Console
+
+from frossl.core.config import to_plain
+from frossl.core.length import Length
+from frossl.core.types import Moment
+from frossl.data.loader import training_batches
+from frossl.data.types import Dataset
+from frossl.evals import measure
+from frossl.evals.extract import Extractor
+from frossl.train.config import Config, make_plan
+from frossl.train.log import read_rows
+from frossl.train.loop import build, train
+from frossl.train.run import open as open_data
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = dict[str, Any]
+
+DATA = Path("docs/results/data")
+"""Where rows go if nothing else is said."""
+NEVER = "1000000ep"
+WARM_UP = 2
+"""Steps before the clock counts."""
+
+
+def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of ``function`` in a process that has only imported what training needs."""
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(kind)
+    context.set_forkserver_preload(["frossl.train.run"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+def run_jobs(
+    jobs: Iterable[tuple[Row, Callable[..., Row], tuple[Any, ...]]], out: Path, same: Sequence[str]
+) -> list[Row]:
+    """All rows of ``out`` after every (what identifies a row, function, its arguments) has one.
+
+    Jobs whose fields ``same`` a row of ``out`` has already are skipped, unless that row holds an error.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    jobs = list(jobs)
+    rows = read_rows(out) if out.exists() else []
+    done = {tuple(row[name] for name in same) for row in rows if "error" not in row}
+    for number, (about, function, args) in enumerate(jobs, 1):
+        if tuple(about[name] for name in same) in done:
+            continue
+        print(f"{number}/{len(jobs)}", *(f"{name} {about[name]}" for name in same), file=sys.stderr, flush=True)
+        try:
+            row = about | in_fresh_process(function, *args)
+        except (ValueError, RuntimeError, MemoryError, BrokenProcessPool) as error:
+            row = about | {"error": f"{type(error).__name__}: {error}"}
+            print(f"  {row['error']}", file=sys.stderr, flush=True)
+        rows.append(row)
+        with out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    return rows
+
+
+def latest(rows: Iterable[Row], same: Sequence[str]) -> list[Row]:
+    """The last row of each that agree in the fields ``same``: a job that failed may have been done again."""
+    return list({tuple(row[name] for name in same): row for row in rows}.values())
+
+
+def pretrain_and_evaluate(config: Config, threads: int) -> Row:
+    """Trains as ``config`` says; accuracy and rank of the encoder, and the median time of a step."""
+    torch.set_num_threads(threads)
+    config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
+    data = open_data(config, Console(quiet=True))
+    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    with tempfile.TemporaryDirectory() as directory:
+        run = Path(directory)
+        if train(learner, config, plan, data, Length.parse(config.length), run):
+            raise KeyboardInterrupt
+        path = run / "metrics.jsonl"
+        log = [(row["step"], row["seconds"]) for row in (read_rows(path) if path.exists() else [])]
+    steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in zip(log, log[1:], strict=False)]
+    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
+    features = extractor.data(learner.backbone.eval(), data, plan.spec)
+    return {
+        **measure(features, ["knn", "linear", "rank"]),
+        "held_out": len(data.test),
+        "views": plan.views,
+        "steps": log[-1][0] if log else 0,
+        "step_ms": statistics.median(steps) if steps else None,
+        "training_minutes": log[-1][1] / 60 if log else 0.0,
+    }
+
+
+def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Row:
+    """Medians over ``steps`` of the time of a whole training step, and of its heads and objective alone.
+
+    Views are made, the optimiser steps and averaged networks follow, as in training; frozen layers and queues are as
+    late in a run. Memory is the peak over what the process had before there was a model: of the process, or, on CUDA,
+    what PyTorch reserved on the device.
+    """
+    torch.set_num_threads(threads)
+    before = resident_mib("VmRSS")
+    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner.to(plan.device)
+    optimizer = learner.optimizer(config, plan)
+    bf16 = plan.precision == "bf16-mixed"
+    on_cuda = plan.device.type == "cuda"
+
+    def now() -> float:
+        if on_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    batches = training_batches(data, plan.recipe, batch=plan.batch, seed=config.seed, device=plan.device)
+    whole, alone = [], []
+    for _ in range(WARM_UP + steps):
+        start = now()
+        batch = next(batches)
+        with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
+            total, _, h_VNF = learner(batch.views, share=0.5, epoch=1e6, labels_N=batch.labels_N)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        learner.remember(0.5)
+        whole.append((now() - start) * 1e3)
+    peak = torch.cuda.max_memory_reserved() / 2**20 if on_cuda else resident_mib("VmHWM") - before
+    target_VNF = None if learner.target is None else h_VNF[: learner.method.setting.large_views].detach()
+    labels_N = None if batch.labels_N is None else batch.labels_N.to(plan.device)
+    moment = Moment(share=0.5, epoch=1e6, target_VNF=target_VNF, labels_N=labels_N)
+    for _ in range(WARM_UP + steps):
+        h_VNF = h_VNF.detach().requires_grad_()
+        learner.method.zero_grad()
+        start = now()
+        with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
+            loss = learner.method(h_VNF, moment)
+        loss.total.backward()
+        alone.append((now() - start) * 1e3)
+    return {
+        "step_ms": statistics.median(whole[WARM_UP:]),
+        "alone_ms": statistics.median(alone[WARM_UP:]),
+        "peak_mib": peak,
+        "precision": plan.precision,
+        "device": str(plan.device),
+    }
+
+
+def synthetic(images: int, size: int, classes: int = 10) -> Dataset:
+    """Uniform noise as a data set in memory: what a step costs does not depend on what is in the images."""
+    from frossl.data.types import Split
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
+    split = Split(noise, torch.arange(images) % classes)
+    return Dataset(
+        name="noise",
+        train=split,
+        test=split,
+        classes=tuple(map(str, range(classes))),
+        channels=3,
+        mean=(0.5,) * 3,
+        std=(0.29,) * 3,
+        smallest=(size, size),
+        largest=(size, size),
+        typical=(size, size),
+        source="uniform noise, seed 0",
+    )
+
+
+def cost_on_noise(config: Config, size: int, steps: int, threads: int) -> Row:
+    """:func:`training_cost` on 2,048 images of noise."""
+    return training_cost(config, synthetic(2048, size), steps, threads)
+
+
+def resident_mib(field: str) -> float:
+    """Memory of this process, ``VmRSS`` now or ``VmHWM`` at its peak, in MiB; where there is no /proc, the peak."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would also count the process that started this one
+        found = re.search(rf"{field}:\s+(\d+) kB", status.read_text())
+        assert found is not None
+        return int(found[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def warm_allocator() -> None:
+    """Frees 31 MiB once, so that glibc keeps what is freed later, as it does in any process that trains."""
+    torch.empty(31 * 2**18)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def interleaved(runs: dict[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
+    """Seconds of each run in each round, all runs once a round, so that what disturbs one disturbs all."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(warm_up + rounds):
+        for name, run in runs.items():
+            took = seconds(run)
+            if number >= warm_up:
+                times[name].append(took)
+    return times
+
+
+def environment(threads: int, *packages: str) -> dict[str, str]:
+    """What a number depends on besides the code."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", *packages)}
+    return {
+        "processor": processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(threads),
+        "python": platform.python_version(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+        **versions,
+        "frossl": importlib.metadata.version("frossl"),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def processor() -> str:
+    """Name of the processor."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def heading(title: str, command: str, about: dict[str, str], *notes: str) -> str:
+    """The top of a page of results: how they were got, and on what."""
+    where = ", ".join(f"{name} {value}" for name, value in about.items() if name not in ("processor", "date"))
+    return "\n\n".join([f"# {title}", f"`{command}`", f"{about['processor']}; {where}; {about['date']}.", *notes])
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def spread(values: Sequence[float | None], digits: int) -> str:
+    """The mean, with the standard deviation where there is more than one value; a dash where there is none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.{digits}f}{deviation}"
+
+
+def summary(config: Config) -> Row:
+    """What of ``config`` a reader of a row wants to know."""
+    names = ("method", "seed", "length", "batch", "optimizer", "lr", "weight_decay", "view_recipe", "crop_scale")
+    return to_plain({name: getattr(config, name) for name in names} | {"objective": config.objective})

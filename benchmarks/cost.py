@@ -1,0 +1,252 @@
+"""Time of every objective against views, images and width, and what of it is spent in matrix decompositions.
+
+    python benchmarks/cost.py [--rounds 15] [--threads 2] > docs/results/cost.md
+
+Forward and backward in float32 on random embeddings, one process; all objectives once a round, medians over rounds.
+"Decomposition" is the share of eigenvalues, singular values, Cholesky factors and what is solved with them, by
+torch.profiler. Four objectives that have one are also timed beside lightly's, or the plain form of their formula.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from common import DATA, environment, heading, interleaved, table, warm_allocator
+from lightly.loss import MMCRLoss, WMSELoss
+from plot import BLUE, GREY, RED, Line, Panel, save_plot
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from frossl.losses import LOSSES
+from frossl.losses.swav import sinkhorn
+
+CENTRE = (2, 256, 512)
+SHAPES = [CENTRE, (4, 256, 512), (8, 256, 512), (2, 128, 512), (2, 512, 512), (2, 256, 256), (2, 256, 1024)]
+"""(V, N, D)"""
+QUEUE, DIRECTIONS = 4096, 256
+DECOMPOSITION = re.compile(r"linalg_(eig|svd|cholesky|lu|solve|inv|ldl|qr)|cholesky_|slogdet|triangular_solve")
+Objective = Callable[[Tensor], Tensor]
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def objectives(shape: tuple[int, int, int]) -> dict[str, Objective]:
+    """Every objective as a function of embeddings, or scores, of ``shape`` alone."""
+    views, n, width = shape
+    labels, targets = torch.arange(n) % 10, noise(*shape)
+    queue, directions = normalize(noise(views, QUEUE, width), dim=2), noise(width, DIRECTIONS)
+    mean, covariance = torch.zeros(views, width).double(), torch.eye(width).double().repeat(views, 1, 1)
+    centre = torch.zeros(width)
+    special: dict[str, Callable[..., Tensor]] = {
+        "byol": lambda loss, z: loss(z, targets),
+        "corinfomax": lambda loss, z: loss(z, mean, covariance),
+        "cross_entropy": lambda loss, z: loss(z, labels),
+        "dino": lambda loss, z: loss(z, targets, centre),
+        "moco": lambda loss, z: loss(z, targets, queue),
+        "sigreg": lambda loss, z: loss(z, directions),
+        "simsiam": lambda loss, z: loss(z, targets),
+        "supcon": lambda loss, z: loss(z, labels),
+        "swav": lambda loss, z: loss(z, sinkhorn(z.detach())),
+        "wmse": lambda loss, z: loss(z, epsilon=0.1),
+    }
+
+    def objective(name: str) -> Objective:
+        loss, call = LOSSES[name], special.get(name, lambda loss, z: loss(z))
+        return lambda z: call(loss, z).total
+
+    return {name: objective(name) for name in LOSSES}
+
+
+def plain_mmcr(z: Tensor) -> Tensor:
+    return -torch.linalg.svd(normalize(z, dim=2).mean(0), full_matrices=False).S.sum()
+
+
+def lightly_mmcr(z: Tensor) -> Tensor:
+    unit = normalize(z, dim=2).transpose(0, 1)
+    return MMCRLoss(lmda=0.0)(unit[:, :1], unit[:, 1:]) if len(z) == 2 else MMCRLoss(lmda=0.0)(*unit.chunk(2, 1))
+
+
+def plain_ivne(z: Tensor) -> Tensor:
+    z = normalize(z, dim=2)
+    total = z.new_zeros(())
+    for u, v in combinations(range(len(z)), 2):
+        spectra = [torch.linalg.svd(z[i] / len(z[i]) ** 0.5, full_matrices=False).S.square() for i in (u, v)]
+        entropy = sum(-(x * (x + 1e-12).log()).sum() for x in spectra) / 2
+        total = total - 4.16 * (z[u] * z[v]).sum(1).mean() - entropy
+    return total / (len(z) * (len(z) - 1) / 2)
+
+
+def plain_corinfomax(z: Tensor) -> Tensor:
+    z = normalize(z, dim=2)
+    width = z.shape[2]
+    one = torch.eye(width, dtype=torch.float64)
+    total = z.new_zeros(())
+    for u, v in combinations(range(len(z)), 2):
+        for x in (z[u].double(), z[v].double()):
+            x = x - 0.99 * x.mean(0)
+            covariance = 0.01 * one + 0.99 * x.T @ x / len(x)
+            total = total - torch.logdet(covariance + 1e-6 * one) / width
+        total = total + 500 * (z[u] - z[v]).square().mean()
+    return total / (len(z) * (len(z) - 1) / 2)
+
+
+def lightly_wmse(z: Tensor) -> Tensor:
+    views, n, width = z.shape
+    return WMSELoss(width, w_size=n, num_samples=views, track_running_stats=False)(z.flatten(0, 1))
+
+
+PEERS: list[tuple[str, str, Objective, list[tuple[int, int, int]]]] = [
+    ("mmcr", "`linalg.svd` of the mean", plain_mmcr, [(2, 256, 512), (8, 256, 512), (2, 512, 512)]),
+    ("mmcr", "lightly, lambda 0", lightly_mmcr, [(2, 256, 512)]),
+    ("ivne", "`linalg.svd` of both views, pair by pair", plain_ivne, [(2, 256, 512), (8, 256, 512)]),
+    ("corinfomax", "`logdet` of both views, pair by pair", plain_corinfomax, [(2, 256, 512), (8, 256, 512)]),
+    ("wmse", "lightly, one permutation", lightly_wmse, [(2, 256, 128), (8, 256, 128)]),
+]
+"""Objective, what it is compared with, and at which (V, N, D)."""
+
+
+def both_ways(objective: Objective, z: Tensor) -> Callable[[], Tensor]:
+    """Value and gradient."""
+
+    def run() -> Tensor:
+        x = z.detach().requires_grad_()
+        value = objective(x)
+        value.backward()
+        return value.detach()
+
+    return run
+
+
+def times(rounds: int) -> dict[str, dict[tuple[int, int, int], float]]:
+    """Milliseconds by objective and shape."""
+    result: dict[str, dict[tuple[int, int, int], float]] = {name: {} for name in LOSSES}
+    for shape in SHAPES:
+        z = noise(*shape)
+        runs = {name: both_ways(objective, z) for name, objective in objectives(shape).items()}
+        for name, took in interleaved(runs, rounds).items():
+            result[name][shape] = statistics.median(took) * 1e3
+    return result
+
+
+def decompositions() -> dict[str, tuple[str, float]]:
+    """The decompositions of each objective, and their share of its time at the centre of the grid."""
+    result = {}
+    for name, objective in objectives(CENTRE).items():
+        run = both_ways(objective, noise(*CENTRE))
+        run()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for _ in range(3):
+                run()
+        events = profile.key_averages()
+        found = [event for event in events if DECOMPOSITION.search(event.key)]
+        words = {word for event in found for word in ("eigh", "svd", "cholesky", "solve") if word in event.key}
+        every = sum(event.self_cpu_time_total for event in events)
+        result[name] = (", ".join(sorted(words)), sum(event.self_cpu_time_total for event in found) / every)
+    return result
+
+
+def beside_peers(rounds: int) -> Iterable[dict]:
+    """Medians of ours, of the other, and of their ratio round by round."""
+    for name, what, peer, shapes in PEERS:
+        options = {"epsilon": 0.0} if name == "wmse" else {}
+        for shape in shapes:
+            z = noise(*shape)
+            ours = (lambda z: LOSSES["wmse"](z, **options).total) if options else objectives(shape)[name]
+            runs = {"ours": both_ways(ours, z), "peer": both_ways(peer, z)}
+            a, b = (float(run()) for run in runs.values())
+            assert abs(a - b) <= 1e-3 * abs(b), f"{name} and {what} are not the same: {a}, {b}"
+            got = interleaved(runs, rounds, warm_up=1)
+            yield {
+                "loss": name,
+                "peer": what,
+                "shape": shape,
+                "ours_ms": statistics.median(got["ours"]) * 1e3,
+                "peer_ms": statistics.median(got["peer"]) * 1e3,
+                "ratio": statistics.median(b / a for a, b in zip(got["ours"], got["peer"], strict=True)),
+            }
+
+
+def draw(path: Path, measured: dict[str, dict[tuple[int, int, int], float]], needs: dict[str, str]) -> None:
+    """Three panels: time against V, N and D."""
+    panels = []
+    for axis, name in enumerate(("views V", "images N", "width D")):
+        shapes = sorted(s for s in SHAPES if all(s[i] == CENTRE[i] for i in range(3) if i != axis))
+        rest = ", ".join(f"{letter} = {CENTRE[i]}" for i, letter in enumerate("VND") if i != axis)
+        lines = [
+            Line(
+                loss,
+                [(s[axis], ms[s]) for s in shapes],
+                BLUE if loss == "frossl" else RED if needs[loss] else GREY,
+                loss == "frossl",
+            )
+            for loss, ms in measured.items()
+        ]
+        panels.append(Panel(f"{name.split()[0].capitalize()} ({rest})", name, "ms, forward and backward", lines))
+    save_plot(path, panels, [(RED, "needs a matrix decomposition"), (GREY, "needs none"), (BLUE, "FroSSL: none")])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=DATA / "cost.jsonl")
+    parser.add_argument("--plot", type=Path, default=Path("docs/results/cost.svg"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    warm_allocator()
+    measured, shares = times(args.rounds), decompositions()
+    peers = list(beside_peers(max(3, args.rounds // 3)))
+    about = environment(args.threads, "lightly")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"loss": name, "shape": shape, "ms": ms, "decomposition": shares[name][0], "share": shares[name][1]}
+        for name, by_shape in measured.items()
+        for shape, ms in by_shape.items()
+    ]
+    args.out.write_text("".join(json.dumps(row | {"environment": about}) + "\n" for row in [*rows, *peers]))
+    draw(args.plot, measured, {name: words for name, (words, _) in shares.items()})
+
+    note = (
+        "Milliseconds of value and gradient in float32, median of "
+        f"{args.rounds} interleaved rounds, on normal noise (seed 1). V = 2, N = 256, D = 512 where nothing else is "
+        "said. Heads, averaged networks and views are not in it. W-MSE has an epsilon, as here N is not always above "
+        f"D; MoCo's queues hold {QUEUE:,} keys each, SIGReg has {DIRECTIONS} directions; for SwAV (with Sinkhorn), DINO "
+        "and cross entropy D is the number of scores."
+    )
+    print(heading("What the objectives cost", "python benchmarks/cost.py", about, note), end="\n\n")
+    columns = {"V=2": 0, "V=4": 1, "V=8": 2, "N=128": 3, "N=512": 4, "D=256": 5, "D=1024": 6}
+    lines = []
+    for name, ms in sorted(measured.items(), key=lambda item: item[1][CENTRE]):
+        words, share = shares[name]
+        values = [f"{ms[SHAPES[i]]:.1f}" for i in columns.values()]
+        growth = f"{ms[8, 256, 512] / ms[CENTRE]:.1f}"
+        lines.append([f"`{name}`", *values, growth, f"{words}: {100 * share:.0f} %" if words else "none"])
+    print(table(["loss", *columns, "V=8 / V=2", "decomposition: share at V=2"], lines), end="\n\n")
+    print(f"![time against views, images and width]({args.plot.name})", end="\n\n")
+    print("## Beside other code\n")
+    print("Same value to 1e-3; medians, and the median of the ratios round by round.\n")
+    lines = [
+        [
+            f"`{r['loss']}`",
+            r["peer"],
+            ", ".join(map(str, r["shape"])),
+            f"{r['ours_ms']:.1f}",
+            f"{r['peer_ms']:.1f}",
+            f"{r['ratio']:.1f}",
+        ]
+        for r in peers
+    ]
+    print(table(["loss", "other", "V, N, D", "ours ms", "other ms", "other / ours"], lines))
+
+
+if __name__ == "__main__":
+    main()
