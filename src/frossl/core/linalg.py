@@ -40,7 +40,7 @@ def inverse_root(square: Tensor, floor: Tensor | None = None) -> Tensor:
     """1 / sqrt(square), or 0 where ``square`` is not above ``floor`` and the smallest normal number."""
     least = torch.finfo(square.dtype).tiny
     lowest = least if floor is None else floor.clamp_min(least)
-    return torch.where(square > lowest, square.clamp_min(lowest).rsqrt(), 0)  # type: ignore[arg-type]
+    return square.clamp_min(lowest).rsqrt().masked_fill(square <= lowest, 0)  # type: ignore[arg-type]
 
 
 def product_with_itself(x: Tensor) -> Tensor:
@@ -65,20 +65,20 @@ def square_norm(x: Tensor) -> Tensor:
 
     Sums of squares as (x * x).sum(), which is faster and more exact here than ``torch.linalg.vector_norm``.
     """
-    return torch.stack([(part * part).sum(dim=(1, 2)) for part in (x[..., s] for s in column_blocks(x))]).sum(0)
+    parts = [(part * part).sum(dim=(1, 2)) for part in x.split(block_width(x), -1)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
-def column_blocks(z_VND: Tensor) -> list[slice]:
-    """Slices of the columns that make pieces of a few MiB on the CPU, for passes that then stay in the cache.
+def block_width(z_VND: Tensor) -> int:
+    """How many columns make a piece of :data:`CACHE` on the CPU, for passes over ``z.split`` that stay in the cache.
 
-    One slice elsewhere, and with many ranks, so that a pass needs one collective.
+    All of them elsewhere, and with many ranks, so that a pass needs one collective.
     """
     width = z_VND.shape[2]
     if z_VND.device.type != "cpu" or dist.world_size() > 1:
-        return [slice(0, width)]
+        return width
     column = z_VND.shape[0] * z_VND.shape[1] * z_VND.element_size()
-    step = max(64, CACHE // max(column, 1))
-    return [slice(start, min(start + step, width)) for start in range(0, width, step)]
+    return min(width, max(64, CACHE // max(column, 1)))
 
 
 def covariance_spectrum(x_NF: Tensor) -> Tensor:

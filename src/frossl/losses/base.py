@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -20,6 +21,11 @@ P = ParamSpec("P")
 LOSSES: Registry[Callable[..., Loss]] = Registry("loss")
 
 
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Switches autocast off; free where it is off."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
     """Switches autocast off inside ``loss``, for the device of its first argument."""
 
@@ -27,7 +33,7 @@ def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Loss:
         first = args[0] if args else next(iter(kwargs.values()))
         tensors = [first] if isinstance(first, Tensor) else list(first)  # type: ignore[call-overload]
-        with torch.autocast(tensors[0].device.type if tensors else "cpu", enabled=False):
+        with without_autocast(tensors[0].device.type if tensors else "cpu"):
             return loss(*args, **kwargs)
 
     return wrapped

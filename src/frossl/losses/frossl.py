@@ -17,9 +17,9 @@ from torch.autograd.function import once_differentiable
 
 from frossl.core import dist
 from frossl.core.axes import stack_views
-from frossl.core.linalg import centre_columns, column_blocks, inverse_root, product_with_itself, square_norm
+from frossl.core.linalg import block_width, centre_columns, inverse_root, product_with_itself, square_norm
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES
+from frossl.losses.base import LOSSES, without_autocast
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
 Normalise = Literal["batch", "sample"]
@@ -89,7 +89,7 @@ def frossl(
             stacklevel=2,
         )
     weight = invariance_weight * {"pairs": views, "mean": 1, "unbiased": views / (views - 1)}[view_scaling]
-    with torch.autocast(z_VND.device.type, enabled=False):
+    with without_autocast(z_VND.device.type):
         if z_VND.dtype != torch.float64:
             z_VND = z_VND.float()
         if kernel == "gaussian":
@@ -137,7 +137,7 @@ def _count_alive(r: Tensor, z_VND: Tensor, by_batch: bool, centre: bool) -> Tens
     Raises:
         UserError: on the CPU, a view has none. Values that are not finite are let through, to show in the loss.
     """
-    alive = (r > 0).sum(dim=(1, 2))
+    alive = r.count_nonzero(dim=(1, 2))
     alive = alive if by_batch else dist.sum_over_ranks(alive)
     if alive.device.type == "cpu" and not bool(alive.all()) and bool(torch.isfinite(z_VND).all()):
         what = "column" if by_batch else "row"
@@ -162,29 +162,30 @@ class _FroSSL(torch.autograd.Function):
         n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
         views = len(z_VND)
         zh_VND, sum_ND = torch.empty_like(z_VND), torch.empty_like(z_VND[0])
-        scales, spread = [], z_VND.new_zeros(())
-        blocks = column_blocks(z_VND) if by_batch else [slice(0, z_VND.shape[2])]
-        workspace = torch.empty_like(z_VND[..., blocks[0]])
-        for s in blocks:
-            z, zh = z_VND[..., s], zh_VND[..., s]
+        scales, sums = [], []
+        block = block_width(z_VND) if by_batch else z_VND.shape[2]
+        workspace = z_VND.new_empty(z_VND.shape[1], block)
+        for z, zh, total in zip(*(x.split(block, -1) for x in (z_VND, zh_VND, sum_ND)), strict=True):
             z, floor = centre_columns(z, n, keep_noise=by_batch) if centre else (z, None)
             square = torch.mul(z, z, out=zh).sum(1 if by_batch else 2, keepdim=True)
             r = inverse_root(dist.sum_over_ranks(square), floor) if by_batch else inverse_root(square)
             torch.mul(z, r, out=zh)
-            total = torch.sum(zh, 0, out=sum_ND[..., s])
-            difference = torch.sub(zh, total, alpha=1 / views, out=workspace[..., : zh.shape[2]])
-            spread += difference.mul_(difference).sum()
+            torch.sum(zh, 0, out=total)
+            sums.append(torch.mul(total, total, out=workspace[:, : total.shape[1]]).sum(0 if by_batch else 1))
             scales.append(r)
-        r = torch.cat(scales, dim=2)
-        trace = _count_alive(r, z_VND, by_batch, centre).to(z_VND.dtype)
+        r, sums = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in (scales, sums))
+        trace = _count_alive(r, z_VND, by_batch, centre)
+        # Sum of squared distances to the mean view, column by column (row by row), where every |zh|^2 is one or zero.
+        spread = r.count_nonzero(0).flatten() - (dist.sum_over_ranks(sums) if by_batch else sums) / views
+        spread = spread.clamp_min(0).sum()
         gram = dist.world_size() == 1 and z_VND.shape[1] <= z_VND.shape[2]
         c = product_with_itself(zh_VND if gram else zh_VND.transpose(1, 2))
         c = c if gram else dist.sum_over_ranks(c)
         square = square_norm(c)
         entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
-        invariance = dist.sum_over_ranks(spread) * (weight / n)
+        invariance = (spread if by_batch else dist.sum_over_ranks(spread)) * (weight / n)
         ctx.save_for_backward(zh_VND, r, sum_ND, c.mul_((4 / (square if log else trace**2))[:, None, None]))
-        ctx.pull, ctx.gram, ctx.centre, ctx.blocks, ctx.n = 2 * weight / (n * views), gram, centre, blocks, n
+        ctx.pull, ctx.gram, ctx.centre, ctx.block, ctx.n = 2 * weight / (n * views), gram, centre, block, n
         ctx.axis = 1 if by_batch else 2
         total = entropy + invariance
         ctx.mark_non_differentiable(entropy, invariance)
@@ -197,13 +198,13 @@ class _FroSSL(torch.autograd.Function):
         if grad_outputs[0] is None:
             return (None,) * 5
         zh_VND, r_V, sum_ND, a = ctx.saved_tensors
-        with torch.autocast(zh_VND.device.type, enabled=False):
+        with without_autocast(zh_VND.device.type):
             g_VND = a @ zh_VND if ctx.gram else zh_VND @ a
             r_V = r_V * (grad_outputs[0] * dist.world_size())
-            workspace = torch.empty_like(zh_VND[..., ctx.blocks[0]])
-            for s in ctx.blocks:
-                g, zh, r = g_VND[..., s], zh_VND[..., s], r_V[..., s] if ctx.axis == 1 else r_V
-                g.sub_(sum_ND[..., s], alpha=ctx.pull)
+            workspace = g_VND.new_empty(*g_VND.shape[:2], ctx.block)
+            parts = (x.split(ctx.block, -1) for x in (g_VND, zh_VND, sum_ND, r_V))
+            for g, zh, total, r in zip(*parts, strict=True):
+                g.sub_(total, alpha=ctx.pull)
                 along = torch.mul(g, zh, out=workspace[..., : zh.shape[2]]).sum(ctx.axis, keepdim=True)
                 along = dist.sum_over_ranks(along) if ctx.axis == 1 else along
                 g.addcmul_(zh, along, value=-1).mul_(r)
