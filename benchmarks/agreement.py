@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import lightly.loss as theirs
 import torch
-from common import environment, heading, table
 from lightly.loss.lejepa_loss import LeJEPALoss
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import frossl.losses
+from common import environment, heading, table
 from frossl.core.types import Loss
 from frossl.losses import LOSSES
 from frossl.losses.barlow_twins import barlow_twins
@@ -244,10 +244,9 @@ def main() -> None:
             agrees = max(*wide, *narrow) <= LIMIT
             if not agrees:
                 bad.append(f"{pair.loss} {shape}")
-            rows.append([
-                f"`{pair.loss}`", pair.lightly, pair.setting, ", ".join(map(str, shape)),
-                ", ".join(f"{x:.0e}" for x in wide), ", ".join(f"{x:.0e}" for x in narrow), "yes" if agrees else "**no**",
-            ])  # fmt: skip
+            numbers = [", ".join(f"{x:.0e}" for x in pair_of) for pair_of in (wide, narrow)]
+            shown = [f"`{pair.loss}`", pair.lightly, pair.setting, ", ".join(map(str, shape)), *numbers]
+            rows.append([*shown, "yes" if agrees else "**no**"])
     about = environment(args.threads, "lightly")
     note = (
         "Relative differences of ours and lightly's on the same V views of N images in D dimensions (seed "

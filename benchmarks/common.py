@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,7 +28,7 @@ from frossl.core.config import to_plain
 from frossl.core.length import Length
 from frossl.core.types import Moment
 from frossl.data.loader import training_batches
-from frossl.data.types import Dataset
+from frossl.data.types import Dataset, Split
 from frossl.evals import measure
 from frossl.evals.extract import Extractor
 from frossl.train.config import Config, make_plan
@@ -41,7 +42,7 @@ Row = dict[str, Any]
 
 DATA = Path("docs/results/data")
 """Where rows go if nothing else is said."""
-NEVER = "1000000ep"
+NEVER = "1e9min"
 WARM_UP = 2
 """Steps before the clock counts."""
 
@@ -98,7 +99,7 @@ def pretrain_and_evaluate(config: Config, threads: int) -> Row:
             raise KeyboardInterrupt
         path = run / "metrics.jsonl"
         log = [(row["step"], row["seconds"]) for row in (read_rows(path) if path.exists() else [])]
-    steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in zip(log, log[1:], strict=False)]
+    steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in pairwise(log)]
     extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
     features = extractor.data(learner.backbone.eval(), data, plan.spec)
     return {
@@ -166,8 +167,6 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
 
 def synthetic(images: int, size: int, classes: int = 10) -> Dataset:
     """Uniform noise as a data set in memory: what a step costs does not depend on what is in the images."""
-    from frossl.data.types import Split
-
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
     split = Split(noise, torch.arange(images) % classes)
@@ -266,6 +265,12 @@ def spread(values: Sequence[float | None], digits: int) -> str:
         return "–"
     deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
     return f"{statistics.fmean(known):.{digits}f}{deviation}"
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
 
 
 def summary(config: Config) -> Row:

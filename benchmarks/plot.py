@@ -84,12 +84,13 @@ def _panel(panel: Panel, left: float) -> list[str]:
     heights = _apart([at_y(line.points[-1][1]) for line in lines], TOP, TOP + HEIGHT)
     for line, label in sorted(zip(lines, heights, strict=True), key=lambda pair: pair[0].bold):
         d = "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y in line.points)
+        weight = ' font-weight="bold"' if line.bold else ""
         end_x, end_y = (f(v) for f, v in zip((at_x, at_y), line.points[-1], strict=True))
         parts.append(
             f'<path d="M{d}" fill="none" stroke="{line.colour}" stroke-width="{3 if line.bold else 1.5}"/>'
             f'<path d="M{end_x + 2:.1f} {end_y:.1f}L{end_x + 18:.1f} {label:.1f}" stroke="{line.colour}" '
             f'stroke-width="0.7"/><text x="{end_x + 21:.1f}" y="{label + 4:.1f}" fill="{line.colour}"'
-            f"{' font-weight="bold"' if line.bold else ''}>{escape(line.name)}</text>"
+            f"{weight}>{escape(line.name)}</text>"
         )
     return parts
 

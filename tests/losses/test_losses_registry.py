@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from loss_cases import CASES, ORACLES, call, case_name, size_of, tensors, with_gradients
 from torch import Tensor
 
+import frossl.losses
 from frossl.core.types import Loss, UserError
 from frossl.losses import LOSSES
 from oracles import Arguments, Oracle, load
@@ -335,3 +336,9 @@ def test_mildly_degenerate_batches_equal_the_oracle(name, options, spoil):
     for seed in range(2):
         arguments = spoiled(oracle, oracle.arguments(seed, 4, 16, 2, **options), seed, [spoil])
         assert_terms(call(oracle, tensors(oracle, arguments)).terms, oracle.loss(**arguments), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_a_loss_is_exported_under_its_name(name):
+    """The module of the same name does not hide it."""
+    assert getattr(frossl.losses, name) is LOSSES[name]

@@ -1,4 +1,7 @@
-"""Objectives: pure functions of embeddings ``(V, N, D)`` that give a ``Loss``; :data:`LOSSES` has them by name."""
+"""Objectives: pure functions of embeddings ``(V, N, D)`` that give a ``Loss``; :data:`LOSSES` has them by name.
+
+A function hides the module of its name here: ``frossl.losses.vicreg`` is the loss.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,47 @@ from frossl.losses.base import LOSSES
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+globals().update(LOSSES.items())  # also those that are not listed below, which is for type checkers
 
-from frossl.losses.frossl import FroSSLLoss, frossl  # noqa: E402  (hides the module of that name)
+from frossl.losses.barlow_twins import barlow_twins  # noqa: E402
+from frossl.losses.byol import byol  # noqa: E402
+from frossl.losses.corinfomax import corinfomax  # noqa: E402
+from frossl.losses.cross_entropy import cross_entropy  # noqa: E402
+from frossl.losses.dcl import dcl  # noqa: E402
+from frossl.losses.dino import dino  # noqa: E402
+from frossl.losses.empssl import empssl  # noqa: E402
+from frossl.losses.frossl import FroSSLLoss, frossl  # noqa: E402
+from frossl.losses.ivne import ivne  # noqa: E402
+from frossl.losses.mmcr import mmcr  # noqa: E402
+from frossl.losses.moco import moco  # noqa: E402
+from frossl.losses.ntxent import ntxent  # noqa: E402
+from frossl.losses.sigreg import sigreg  # noqa: E402
+from frossl.losses.simsiam import simsiam  # noqa: E402
+from frossl.losses.supcon import supcon  # noqa: E402
+from frossl.losses.swav import sinkhorn, swav  # noqa: E402
+from frossl.losses.vicreg import vicreg  # noqa: E402
+from frossl.losses.wmse import wmse  # noqa: E402
 
-__all__ = ["LOSSES", "FroSSLLoss", "frossl"]
+__all__ = [
+    "LOSSES",
+    "FroSSLLoss",
+    "barlow_twins",
+    "byol",
+    "corinfomax",
+    "cross_entropy",
+    "dcl",
+    "dino",
+    "empssl",
+    "frossl",
+    "ivne",
+    "mmcr",
+    "moco",
+    "ntxent",
+    "sigreg",
+    "simsiam",
+    "sinkhorn",
+    "supcon",
+    "swav",
+    "vicreg",
+    "wmse",
+]

@@ -1,0 +1,151 @@
+"""The paper's study of time and memory: whole training steps of every method against views, batch and width.
+
+    python benchmarks/efficiency.py [--steps 3] [--threads 2] [--only frossl,mmcr] [--full] [--quick]
+    python benchmarks/efficiency.py --table > docs/results/efficiency.md
+
+Images are noise of 32 pixels in memory; views, backbone (that of cifar10-cpu), heads, objective and optimiser are real.
+One thing at a time is changed from 2 views, batch 128, width 1024; --full takes every combination, --quick three
+methods and one step. One process per cell; finished rows of --out are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from common import DATA, Row, cost_on_noise, environment, heading, latest, run_jobs, table
+from frossl.methods import METHODS, find_method
+from frossl.recipes import RECIPES
+from frossl.train.config import Config
+from frossl.train.log import read_rows
+from plot import BLUE, GREY, RED, Line, Panel, save_plot
+
+GRID = {"views": (2, 4, 8), "batch": (128, 256), "width": (512, 1024, 2048)}
+CENTRE = {"views": 2, "batch": 128, "width": 1024}
+QUICK = ("frossl", "mmcr", "simclr")
+SAME = ("method", *GRID, "steps")
+FIXED_OUTPUT = ("wmse",)
+"""Whose output must be narrower than the batch has images: only hidden layers get the width."""
+
+
+def config_of(method: str, views: int, batch: int, width: int) -> Config:
+    objective = find_method(method).Config()
+    inner = r"\d+(?=-.*\d)" if method in FIXED_OUTPUT else r"\d+"
+    changes: dict[str, Any] = {"projector": re.sub(inner, str(width), objective.projector)}
+    if hasattr(objective, "predictor_width"):
+        changes["predictor_width"] = width if method == "byol" else width // 4
+    return dataclasses.replace(
+        RECIPES["cifar10-cpu"](),
+        method=method,
+        objective=dataclasses.replace(objective, **changes),
+        views=views,
+        batch=batch,
+        length="100ep",
+    )
+
+
+def cells(full: bool) -> list[dict[str, int]]:
+    """The centre first; then what differs from it in one thing, or in any."""
+    every = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    differ = {i: sum(cell[name] != CENTRE[name] for name in GRID) for i, cell in enumerate(every)}
+    return [every[i] for i in sorted(differ, key=lambda i: differ[i]) if full or differ[i] <= 1]
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
+    names = args.only.split(",") if args.only else QUICK if args.quick else [m for m in METHODS if m != "random"]
+    steps = 1 if args.quick else args.steps
+    about = environment(args.threads)
+    for cell in cells(args.full):
+        for method in names:
+            row = {"method": method, **cell, "steps": steps, "environment": about}
+            yield row, cost_on_noise, (config_of(method, **cell), 32, steps, args.threads)
+
+
+def show(rows: list[Row], out: Path, plot: Path) -> str:
+    """The page of results; writes the plot."""
+    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    found = {(row["method"], row["views"], row["batch"], row["width"]): row for row in rows}
+    centre = tuple(CENTRE.values())
+    methods = sorted({row["method"] for row in rows if (row["method"], *centre) in found})
+    methods.sort(key=lambda method: found[method, *centre]["step_ms"])
+    columns = [
+        (f"{name[0].upper() if name == 'views' else name}{'=' if name == 'views' else ' '}{value}", name, value)
+        for name, values in GRID.items()
+        for value in values
+        if name == "views" or value != CENTRE[name]
+    ]
+
+    def cell(method: str, name: str, value: int) -> Row | None:
+        return found.get((method, *(CENTRE | {name: value}).values()))
+
+    def page(field: str, digits: int) -> str:
+        lines = [
+            [f"`{m}`", *(f"{r[field]:.{digits}f}" if (r := cell(m, *at)) else "–" for _, *at in columns)]
+            for m in methods
+        ]
+        return table(["method", *(title for title, _, _ in columns)], lines)
+
+    def panel(title: str, x: str, name: str, field: str, y: str) -> Panel:
+        lines = []
+        for m in methods:
+            points = [(v, max(r[field], 1.0)) for v in GRID[name] if (r := cell(m, name, v))]
+            bold = m in ("frossl", "mmcr")
+            lines.append(Line(m, points, {"frossl": BLUE, "mmcr": RED}.get(m, GREY), bold))
+        return Panel(title, x, y, lines)
+
+    where = rows[-1]["device"]
+    panels = [
+        panel("Time against views", "views V", "views", "step_ms", "ms per step"),
+        panel("Memory against views", "views V", "views", "peak_mib", "MiB"),
+        panel("Time against width", "projector width", "width", "step_ms", "ms per step"),
+        panel("Memory against width", "projector width", "width", "peak_mib", "MiB"),
+    ]
+    save_plot(plot, panels, [(BLUE, "FroSSL"), (RED, "MMCR, the other one made for many views"), (GREY, "the others")])
+    about = rows[-1]["environment"]
+    memory = (
+        "the peak that PyTorch reserved on the device" if where == "cuda" else "the peak above the process before that"
+    )
+    note = (
+        f"Whole training steps on {where}, {rows[-1]['precision']}: median of {rows[-1]['steps']} after 2 that warm "
+        f"up, on 2,048 images of noise (seed 0) of 32 pixels. Memory: {memory}, a process per cell. "
+        + ", ".join(f"{name} {value}" for name, value in CENTRE.items())
+        + " where nothing else is said. The width is that of all layers of the projector; W-MSE's output stays at 64, "
+        "as it must be narrower than the batch. Averaged networks, where a method has one, are in it."
+    )
+    command = f"python benchmarks/efficiency.py --threads {about['threads']}; --table"
+    parts = [
+        heading("Time and memory of training steps", command, about, note),
+        "## Time of a step, ms",
+        page("step_ms", 0),
+        "## Of that, heads and objective, forward and backward alone, ms",
+        page("alone_ms", 1),
+        "## Peak memory, MiB",
+        page("peak_mib", 0),
+        f"![time and memory against views and width]({plot.name})",
+        f"Rows: `{out.name}`.",
+    ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
+    parser.add_argument("--full", action="store_true", help="every combination of views, batch and width")
+    parser.add_argument("--quick", action="store_true", help="three methods, one step")
+    parser.add_argument("--out", type=Path, default=DATA / "efficiency.jsonl")
+    parser.add_argument("--plot", type=Path, default=Path("docs/results/efficiency.svg"))
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
+    args = parser.parse_args()
+    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    print(show(rows, args.out, args.plot))
+
+
+if __name__ == "__main__":
+    main()
