@@ -108,6 +108,8 @@ VIEWS.add("stl10-emp", (replace(_EMP, size=64),))
 # Product recipes: colour photographs, and one-channel images, for which colour has no meaning.
 # Without strong jitter the brightness of a grey image gives it away (docs/results/two-cores.md).
 VIEWS.add("natural", (_natural(),))
+# SwAV's multi-crop (arXiv 2006.09882): two views of most of the image and six small ones of parts of it.
+VIEWS.add("multicrop", (_natural(scale=(0.25, 1.0)), _natural(scale=(0.05, 0.25), size=14, count=6)))
 VIEWS.add("grey", (_natural(scale=(0.3, 1.0), brightness=0.8, contrast=0.8, blur=0.5, solarize=0.2, **_NO_COLOUR),))
 
 
