@@ -5,8 +5,8 @@
 
 Two arms. "shared": the optimiser of the recipe cifar10-cpu and the method's own default options. "own": optimiser,
 learning rate, weight decay and options of paper-cifar10-METHOD, where there is one. Both have the backbone, views,
-batch and schedule of cifar10-cpu; methods made for many crops get 8 of a quarter of the image. One process per run;
-finished rows of --out are not run again, so it can be stopped at any time.
+batch and schedule of cifar10-cpu; methods made for many crops get 8 of a quarter of the image, 16 pixels
+wide, as they are in it. One process per run; finished rows of --out are not run again, so it can be stopped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from frossl.train.config import Config
 from frossl.train.log import read_rows
 
 MANY_CROPS = ("empssl", "emp_frossl")
-CROPS = 8
+CROPS, PATCH = 8, 16
 WIDEST, LONGEST_QUEUE = 1024, 4096
 """Published heads and queues are cut to this for two cores."""
 IN_EPOCHS = ("freeze", "queue_from", "teacher_warmup")
@@ -64,7 +64,7 @@ def shared(data: str, method: str, images: int, seed: int) -> Config:
         seed=seed,
     )
     if method in MANY_CROPS:
-        config = dataclasses.replace(config, view_recipe="cifar-emp", views=CROPS)
+        config = dataclasses.replace(config, view_recipe="cifar-emp", views=CROPS, size=PATCH)
     return with_epochs(config, DEFAULT_EPOCHS)
 
 
@@ -105,10 +105,11 @@ def with_epochs(config: Config, epochs: float) -> Config:
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     """What is to be done, seed by seed: quality and then cost, which does not depend on the data, once."""
     names = args.only.split(",") if args.only else list(METHODS)
+    arms = args.arms.split(",")
     about = environment(args.threads)
     for seed in map(int, args.seeds.split(",")):
         for arm, make in (("shared", shared), ("own", own)):
-            for method in names:
+            for method in names if arm in arms else ():
                 config = make(args.data, method, args.images, seed)
                 if config is None:
                     continue
@@ -118,7 +119,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
                     pretrain_and_evaluate,
                     (config, args.threads),
                 )
-    for method in names:
+    for method in names if "cost" in arms else ():
         if method != "random":
             config = shared(args.data, method, args.images, 0)
             row = {"method": method, "arm": "cost", "seed": 0, "images": args.images, "environment": about}
@@ -169,8 +170,8 @@ def show(rows: list[Row], out: Path) -> str:
         f"optimiser, rate, weight decay and options (heads cut to {WIDEST}, queues to {LONGEST_QUEUE:,}); published "
         "values are for 1000 epochs, and momenta of averaged networks are kept as they are, so that `own` says what "
         "they do in a short run, not what the method can do. `random` is the untrained encoder, `supervised` and "
-        f"`supcon` have the labels; methods with {CROPS} views see as many images, each more often. Cost: medians of "
-        f"{STEPS} whole steps on noise, shared arm; memory is the peak above that of the process before it has a model."
+        f"`supcon` have the labels; methods with {CROPS} views see as many images, each in patches of {PATCH} pixels. Cost: "
+        f"medians of {STEPS} whole steps on noise, shared arm; memory is the peak above that of the process before it has a model."
     )
     settings = [
         [f"`{row['method']}`", c["optimizer"], f"{c['lr']:g}", f"{c['weight_decay']:g}", f"`{c['objective']}`"]
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", default="0", help="joined by commas")
     parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
+    parser.add_argument("--arms", default="shared,own,cost", help="joined by commas")
     parser.add_argument("--out", type=Path, default=DATA / "methods.jsonl")
     parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
     args = parser.parse_args()
