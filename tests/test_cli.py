@@ -1,7 +1,9 @@
 """The command line as a new user meets it: every wrong turn has a message, and code 2."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,11 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+import frossl.train.loop as loop
+import frossl.train.run as run_room
 from frossl.cli import main
+from frossl.train.config import Config
+from frossl.train.log import read_rows
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 
@@ -90,6 +96,12 @@ def test_help_explains_every_flag(frossl):
         (["--backbone-options", '{"chanels": [8]}'], "could not build"),
         (["--stem", "cifar", "--backbone", "vit_tiny_patch16_224"], "no conv1/maxpool stem"),
         (["--warmup", "10min", "--length", "2ep"], "cannot be taken of"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
+        (["--size", "0"], "--size must be at least 1, got 0"),
+        (["--clip", "0"], "--clip must be more than 0, got 0.0"),
+        (["--clip", "nan"], "--clip must be more than 0, got nan"),
+        (["--lr", "-1"], "the learning rate must be positive"),
         (["--device", "cuda"] if not torch.cuda.is_available() else ["--device", "tpu"], "cuda"),
     ],
 )
@@ -99,7 +111,7 @@ def test_a_wrong_option_is_explained_and_leaves_nothing_behind(frossl, tmp_path,
     assert code == 2
     assert says in said
     assert "Traceback" not in said
-    assert not list((tmp_path / "runs").glob("*/encoder.safetensors"))
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_name_that_is_neither_data_nor_folder(frossl):
@@ -168,6 +180,145 @@ def test_a_resumed_finished_run_changes_nothing(frossl, tmp_path):
     assert (tmp_path / "runs/r/encoder.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["--method", "vicreg"], "; --method would make"),
+        (["--invariance-weight", "3", "--seed", "1"], "; --seed, --invariance-weight would make"),
+        (["images", "--batch", "4"], "; DATA, --batch would make"),
+    ],
+)
+def test_a_resumed_run_keeps_its_configuration(frossl, tmp_path, argv, names):
+    images = folder(tmp_path / "images")
+    frossl("pretrain", images, *TINY, "--length", "1it", "--name", "r", "--batch", "8", "--no-evaluate")
+    code, said = frossl("pretrain", "--resume", "runs/r", *argv)
+    assert code == 2
+    assert names in said
+
+
+def test_a_run_of_a_module_of_ones_own_is_resumed_from_python(frossl, tmp_path):
+    mine = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    asked = Config(data=str(folder(tmp_path / "images")), length="1it", batch=8, name="own", evaluate=False)
+    outcome = run_room.pretrain(asked, backbone=mine)
+    before = sorted(outcome.run.rglob("*"))
+    code, said = frossl("pretrain", "--resume", outcome.run)
+    assert code == 2
+    assert "trained a module of your own, Sequential: resume from Python, with it" in said
+    assert sorted(outcome.run.rglob("*")) == before
+
+
+def test_evaluations_of_a_run_are_kept_together(frossl, tmp_path):
+    images = folder(tmp_path / "images", count=40)
+    other = folder(tmp_path / "other", count=20)
+    frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "8", "--name", "r", "--no-evaluate")
+    path = tmp_path / "runs/r/evaluation.json"
+
+    assert frossl("evaluate", "runs/r", "--protocol", "knn", "--device", "cpu")[0] == 0
+    first = json.loads(path.read_text())["images"]
+    assert first["protocols"].keys() == {"knn"}
+    assert frossl("evaluate", "runs/r", "--protocol", "rank")[0] == 0
+    both = json.loads(path.read_text())["images"]
+    assert both["protocols"].keys() == {"knn", "rank"}
+    assert both["arms"].keys() == first["arms"].keys() == {"pretrained", "untrained", "raw pixels"}
+    for arm, values in first["arms"].items():
+        assert both["arms"][arm].items() >= values.items()
+    assert both["arms"]["pretrained"].keys() >= {"knn", "effective_rank"}
+
+    assert frossl("evaluate", "runs/r", "--data", other, "--protocol", "knn")[0] == 0
+    everything = json.loads(path.read_text())
+    assert everything["images"] == both
+    assert everything["other"]["protocols"].keys() == {"knn"}
+    assert everything["other"]["held_out"] == 2
+
+
+def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, monkeypatch):
+    images = folder(tmp_path / "images")
+    frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "8", "--name", "r", "--no-evaluate")
+    opened, places = run_room.open_data, []
+
+    def watched(source, **options):
+        places.append(options["data_dir"])
+        return opened(source, **options)
+
+    monkeypatch.setattr(run_room, "open_data", watched)
+    frossl("evaluate", "runs/r", "--protocol", "rank")
+    frossl("evaluate", "runs/r", "--protocol", "rank", "--data-dir", "elsewhere")
+    assert places == [Path("data"), Path("elsewhere")]
+    if not torch.cuda.is_available():
+        code, said = frossl("evaluate", "runs/r", "--device", "cuda")
+        assert code == 2
+        assert "--device cuda: this machine has none" in said
+
+
+PLUG_IN = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from frossl.core.types import Loss, Moment, Setting
+from frossl.methods import Method
+
+
+class Apart(Method):
+    '''Views together, images apart.'''
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        '''Options.'''
+
+        columns: int = 8
+        '''columns of the projection'''
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting)
+        self.head = nn.Linear(setting.features, config.columns)
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        z_VND = self.project(self.head, h_VNF)
+        terms = {"together": z_VND.var(0).mean(), "apart": (1 - z_VND.var(1)).relu().mean()}
+        return Loss(sum(terms.values()), {name: term.detach() for name, term in terms.items()})
+"""
+
+
+def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(frossl, tmp_path, monkeypatch):
+    images = folder(tmp_path / "images")
+    (tmp_path / "plug_in_apart.py").write_text(PLUG_IN)
+    base = ["--backbone-options", TINY[1], "--length", "6it", "--batch", "8", "--log-every", "1", "--no-evaluate"]
+    base += ["--method", "plug_in_apart:Apart", "--columns", "4"]
+    code, said = frossl("pretrain", images, *base, "--name", "whole")
+    assert code == 0
+    assert "Plan plug_in_apart:Apart, views 2" in said
+
+    check = loop.check_finite
+
+    def interrupt_at_two(step, *rest, **more):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        check(step, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "check_finite", interrupt_at_two)
+        code, said = frossl("pretrain", images, *base)
+    assert code == 130
+    run = "runs/images-plug_in_apart.Apart"
+    assert f"--resume {run}" in said
+    assert json.loads((tmp_path / run / "config.json").read_text())["config"]["objective"] == {"columns": 4}
+    code, said = frossl("pretrain", "--resume", run)
+    assert code == 0
+    assert "going on from step 3" in said
+    rows = [read_rows(tmp_path / place / "metrics.jsonl") for place in ("runs/whole", run)]
+    whole, resumed = ([(r["step"], r["together"], r["apart"]) for r in part if r["kind"] == "train"] for part in rows)
+    assert resumed == whole
+    code, said = frossl("evaluate", run, "--protocol", "knn")
+    assert code == 0
+    assert "pretrained" in said
+    code, said = frossl("pretrain", images, "--method", "plug_in_apart:Together")
+    assert code == 2
+    assert "Write it as module:Class" in said
+
+
 def test_a_folder_without_labels_gets_no_accuracy(frossl, tmp_path):
     images = folder(tmp_path / "images", classes=0)
     code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8")
@@ -212,9 +363,19 @@ def test_too_many_unreadable_images_stop_the_run_with_their_list(frossl, tmp_pat
     assert "bad5.jpg" in said
 
 
+VIT = ["--backbone", "vit_tiny_patch16_224", "--backbone-options", '{"depth": 1}']
+
+
 @pytest.mark.parametrize(
     ("format", "options", "size"),
-    [("timm", [], 64), ("timm", [], 16), ("timm", TINY, 16), ("torchvision", [], 64), ("torchvision", [], 16)],
+    [
+        ("timm", [], 64),
+        ("timm", [], 16),
+        ("timm", TINY, 16),
+        ("timm", VIT, 32),
+        ("torchvision", [], 64),
+        ("torchvision", [], 16),
+    ],
 )
 def test_the_printed_lines_load_every_key_elsewhere(frossl, tmp_path, monkeypatch, capsys, format, options, size):
     images = folder(tmp_path / "images", count=12)
@@ -231,7 +392,10 @@ def test_the_printed_lines_load_every_key_elsewhere(frossl, tmp_path, monkeypatc
 
     encoder, spec = load_encoder(tmp_path / "e.safetensors")
     x = torch.randn(2, 3, spec.size, spec.size)
-    assert isinstance(model, torchvision.models.ResNet if format == "torchvision" else timm.models.ResNet)
+    kind = timm.models.VisionTransformer if options is VIT else timm.models.ResNet
+    assert isinstance(model, torchvision.models.ResNet if format == "torchvision" else kind)
+    assert spec.size == size
+    assert ("img_size=32" in printed) == (options is VIT)
     with torch.no_grad():
         assert torch.allclose(model(x), encoder(x), atol=1e-5)
 

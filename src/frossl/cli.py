@@ -1,4 +1,4 @@
-"""The command line: ``frossl pretrain | evaluate | export | list``."""
+"""The command line: ``frossl pretrain | evaluate | report | export | list``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from frossl.evals import METRICS
 from frossl.evals.suite import AUGMENTED, PROTOCOLS
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
+from frossl.report.page import show, write_report
 from frossl.train.config import Config
 from frossl.train.export import export_encoder
 from frossl.train.loop import NonFiniteError
@@ -42,6 +43,8 @@ class Pretrain(Generic[M]):
     config: Config[M]
     resume: Path | None = None
     """go on with the newest checkpoint of this run directory; its configuration holds"""
+    open: bool = False
+    """open the report in a browser at the end, where there is a display"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,22 @@ class Evaluate:
     """other data than the run's own: a folder, Parquet, or the name of a data set"""
     protocol: tuple[str, ...] = PROTOCOLS
     """what to measure (frossl list metrics)"""
+    data_dir: Path | None = None
+    """where named data sets are kept (as in the run if not given)"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write what is known of one or several runs, side by side, as one HTML file that needs no network."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """run directories"""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """file to write (report.html, in the run directory if there is one run)"""
+    open: bool = False
+    """open it in a browser, where there is a display"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     commands: dict[str, Callable[[list[str], Console], int]] = {
         "pretrain": _pretrain,
         "evaluate": _evaluate,
+        "report": _report,
         "export": _export,
         "list": _list,
     }
@@ -110,6 +130,7 @@ def _overview(console: Console) -> None:
         "[bold]frossl[/]: self-supervised pretraining of image encoders with many views\n\n"
         "  frossl pretrain DATA [...]      a folder of images, Parquet, or a data set by name\n"
         "  frossl evaluate RUN [...]       kNN and linear probes beside an untrained encoder and raw pixels\n"
+        "  frossl report RUN... [-o FILE]  curves, spectra and pictures of runs as one HTML file\n"
         "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
         "  frossl list methods | data | recipes | metrics\n\n"
         "Each takes --help. A first try: frossl pretrain path/to/images",
@@ -139,6 +160,8 @@ def _pretrain(args: list[str], console: Console) -> int:
     if saved is not None:
         _refuse_changes(saved, given.config)
     outcome = pretrain(given.config, resume=given.resume, console=console)
+    if given.open and outcome.evaluation is not None:
+        _open(outcome.run / "report.html", console)
     return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
 
 
@@ -153,11 +176,14 @@ def _peek(args: list[str], flag: str) -> str | None:
 
 
 def _refuse_changes(saved: Config, given: Config) -> None:
-    changed = [
-        f"--{f.name.replace('_', '-')}"
-        for f in dataclasses.fields(Config)
-        if f.name not in FREE_TO_CHANGE and getattr(saved, f.name) != getattr(given, f.name)
-    ]
+    def differences(one: Any, other: Any) -> list[str]:
+        names = [f.name for f in dataclasses.fields(one)]
+        return [name for name in names if name not in FREE_TO_CHANGE and getattr(one, name) != getattr(other, name)]
+
+    names = [name for name in differences(saved, given) if name != "objective"]
+    if saved.method == given.method:
+        names += differences(saved.objective, given.objective)
+    changed = ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in names]
     if changed:
         raise UserError(
             f"a resumed run keeps its configuration; {', '.join(changed)} would make it another run. Leave that out, "
@@ -167,8 +193,33 @@ def _refuse_changes(saved: Config, given: Config) -> None:
 
 def _evaluate(args: list[str], console: Console) -> int:
     given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
-    evaluate_run(given.run, source=given.data, protocols=given.protocol, console=console)
+    evaluate_run(
+        given.run,
+        source=given.data,
+        protocols=given.protocol,
+        data_dir=given.data_dir,
+        device=given.device,
+        console=console,
+    )
     return 0
+
+
+def _report(args: list[str], console: Console) -> int:
+    given = tyro.cli(Report, prog="frossl report", args=args)
+    if not given.runs:
+        raise UserError("name at least one run directory: frossl report runs/NAME")
+    output = given.output or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
+    with console.status("") as status:
+        write_report(given.runs, output, log=status.update)
+    console.print(f"[bold]Report[/] {escape(str(output))}", soft_wrap=True)
+    if given.open:
+        _open(output, console)
+    return 0
+
+
+def _open(report: Path, console: Console) -> None:
+    if not show(report):
+        console.print(f"no display here to open it; take {escape(str(report))} to a browser", style="dim")
 
 
 def _export(args: list[str], console: Console) -> int:

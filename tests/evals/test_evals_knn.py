@@ -7,6 +7,7 @@ import torch
 from small_data import gaussian_classes
 
 from frossl.core.types import Features, UserError
+from frossl.evals import METRICS
 from frossl.evals.knn import knn, knn_predict
 
 
@@ -81,6 +82,16 @@ def test_images_without_a_label_are_left_out_on_both_sides():
     bank, labels = torch.cat([x, x[y == 0] + 1e-3]), torch.cat([y, torch.full((30,), -1)])
     asked, truth = torch.cat([test_x, test_x]), torch.cat([test_y, torch.full_like(test_y, -1)])
     assert knn(Features(bank, asked, labels, truth, ("a", "b", "c"))) == {"knn": 1.0}
+
+
+def test_the_metric_adds_an_interval():
+    x, y = gaussian_classes(30, apart=2.0)
+    test_x, test_y = gaussian_classes(60, apart=2.0, seed=1)
+    f = Features(x, test_x, y, test_y, ("a", "b", "c"))
+    got = METRICS["knn"].measure(f)
+    assert got.keys() == {"knn", "knn_low", "knn_high"}
+    assert got["knn"] == knn(f)["knn"]
+    assert got["knn_low"] < got["knn"] < got["knn_high"]
 
 
 @pytest.mark.parametrize("side", ["train", "held-out"])

@@ -11,6 +11,7 @@ from frossl.evals.linear import (
     PENALTIES,
     fewshot,
     fit,
+    label_efficiency,
     linear,
     predict,
     principal,
@@ -169,6 +170,50 @@ def test_probes_tell_separate_classes_apart():
 def test_probes_on_noise_are_near_chance():
     assert abs(linear(features(0.0))["linear"] - 1 / 3) < 0.1
     assert abs(fewshot(features(0.0), draws=2)["linear_10"] - 1 / 3) < 0.1
+
+
+@pytest.mark.usefixtures("two_penalties")
+def test_more_labels_help_and_each_share_has_mean_and_deviation():
+    got = label_efficiency(features(2.0), percent=(1.0, 10.0, 50.0), draws=3)
+    names = ["linear_1pct", "linear_10pct", "linear_50pct"]
+    assert got.keys() == {*names, *(f"{name}_std" for name in names)}
+    assert got["linear_1pct"] < got["linear_10pct"] < got["linear_50pct"]
+    assert got["linear_1pct_std"] > 0
+    assert label_efficiency(features(8.0), percent=(10.0,), draws=2)["linear_10pct"] > 0.95
+    assert abs(label_efficiency(features(0.0), percent=(10.0,), draws=2)["linear_10pct"] - 1 / 3) < 0.1
+
+
+@pytest.mark.usefixtures("two_penalties")
+@pytest.mark.parametrize("few", [0, 1000])
+def test_a_share_is_that_many_labels_of_each_class_and_at_least_one(monkeypatch, few):
+    """By cross-validation and by one split, the last fit has all labels."""
+    seen = []
+
+    def watched(x, y, *rest):
+        seen.append(y.bincount().tolist())
+        return fit(x, y, *rest)
+
+    monkeypatch.setattr("frossl.evals.linear.FEW", few)
+    monkeypatch.setattr("frossl.evals.linear.fit", watched)
+    label_efficiency(features(2.0), percent=(10.0,), draws=1)
+    assert seen[-1] == [4, 4, 4]
+    label_efficiency(features(2.0), percent=(0.5,), draws=1)
+    assert seen[-1] == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("two_penalties")
+def test_all_labels_are_the_linear_probe(monkeypatch):
+    f = features(2.0)
+    monkeypatch.setattr("frossl.evals.linear.FEW", 0)
+    assert label_efficiency(f, percent=(100.0,), draws=1)["linear_100pct"] == pytest.approx(
+        linear(f)["linear"], abs=0.02
+    )
+
+
+def test_the_interval_of_the_probe_holds_its_accuracy():
+    got = linear(features(2.0))
+    assert got.keys() == {"linear", "linear_low", "linear_high"}
+    assert 0 < got["linear_low"] < got["linear"] < got["linear_high"] < 1
 
 
 @pytest.mark.usefixtures("two_penalties")

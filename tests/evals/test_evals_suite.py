@@ -146,7 +146,8 @@ def whole():
 def test_every_arm_is_measured(whole):
     got, _, _, log = whole
     assert list(got.arms) == ["pretrained", "untrained", "raw pixels"]
-    accuracies = {"knn", "linear", "linear_10", "linear_10_std"}
+    ends = {f"{name}_{end}" for name in ("knn", "linear") for end in ("low", "high")}
+    accuracies = {"knn", "linear", "linear_10", "linear_10_std"} | ends
     assert got.arms["pretrained"].keys() == accuracies | {"effective_rank", "alignment", "uniformity"}
     assert got.arms["untrained"].keys() == got.arms["pretrained"].keys()
     assert got.arms["raw pixels"].keys() == accuracies
@@ -205,8 +206,18 @@ def test_data_without_labels_have_no_accuracy_and_no_raw_pixels():
 def test_only_what_was_asked_for_is_measured():
     data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
     got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("knn",))
-    assert all(values.keys() == {"knn"} for values in got.arms.values())
+    assert all(values.keys() == {"knn", "knn_low", "knn_high"} for values in got.arms.values())
     assert got.protocols.keys() == {"knn"}
+    assert got.headings() == {"knn": "kNN"}
+
+
+def test_views_are_extracted_for_lidar_and_raw_pixels_have_figures_of_labels_only():
+    data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
+    protocols = ("lidar", "spectrum", "clustering")
+    got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=protocols)
+    assert {"lidar", "effective_rank", "rankme", "cluster_accuracy"} <= got.arms["pretrained"].keys()
+    assert got.arms["raw pixels"].keys() == {"cluster_accuracy", "cluster_nmi", "cluster_ari"}
+    assert list(got.headings()) == ["cluster_accuracy", "cluster_nmi", "effective_rank", "rankme", "lidar"]
 
 
 def test_the_augmented_probe_is_for_encoders_only(monkeypatch):

@@ -6,19 +6,37 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 
+import frossl.train.loop as loop
+import frossl.train.run as run_room
 from frossl.core.types import UserError
+from frossl.data.types import Split
+from frossl.evals.extract import Extractor
+from frossl.evals.suite import untrained_encoder
+from frossl.methods.byol import BYOL
+from frossl.methods.corinfomax import CorInfoMax
+from frossl.methods.dino import DINO
 from frossl.methods.frossl import FroSSL
+from frossl.methods.mocov2plus import MoCoV2Plus
+from frossl.methods.random import Random
+from frossl.methods.supervised import Supervised
+from frossl.methods.swav import SwAV
+from frossl.nn.encoder import read_encoder
+from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config
-from frossl.train.log import read_rows
+from frossl.train.log import RunLog, read_rows
 from frossl.train.loop import NonFiniteError, check_finite
 from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.views.recipes import VIEWS, View
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -62,6 +80,30 @@ def losses(run: Path) -> list[tuple[int, float]]:
 def same_weights(a: Path, b: Path) -> bool:
     one, two = load_file(a / "encoder.safetensors"), load_file(b / "encoder.safetensors")
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a kill does, without ending the tests."""
+
+
+def kill_at(monkeypatch, step: int) -> None:
+    check = loop.check_finite
+
+    def die(at, *rest, **more):
+        if at == step:
+            raise Killed
+        check(at, *rest, **more)
+
+    monkeypatch.setattr(loop, "check_finite", die)
+
+
+def killed_at(monkeypatch, step: int, asked: Config) -> Path:
+    """The directory of a run that was killed in the middle of ``step``."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        with pytest.raises(Killed):
+            pretrain(asked)
+    return asked.out / str(asked.name)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +173,91 @@ def test_a_run_killed_after_a_checkpoint_and_resumed_is_the_run_never_killed(ima
     assert same_weights(killed, whole)
 
 
+REMEMBERED = {
+    "byol": (BYOL.Config(projector="16-bn-relu-16", predictor_width=16), ["method.target_head.0.weight"]),
+    "mocov2plus": (
+        MoCoV2Plus.Config(projector="16-relu-16", queue=24),
+        ["method.target_head.0.weight", "method.queue"],
+    ),
+    "dino": (
+        DINO.Config(projector="16-gelu-16", prototypes=32, teacher_temperature=0.07, teacher_warmup=2.5),
+        ["method.target_head.0.0.weight", "method.centre"],
+    ),
+    "corinfomax": (CorInfoMax.Config(projector="16-bn-relu-16"), ["method.mean", "method.covariance"]),
+    "swav": (SwAV.Config(projector="16-bn-relu-16", prototypes=12, queue=16, queue_from=1.0), ["method.queue"]),
+}
+
+
+@pytest.mark.parametrize("method", REMEMBERED)
+def test_what_a_method_remembers_survives_a_kill(images, tmp_path, monkeypatch, method):
+    objective, names = REMEMBERED[method]
+    changes = {"method": method, "objective": objective}
+    whole = pretrain(config(images, tmp_path, name="whole", **changes)).run
+    killed = killed_at(monkeypatch, 9, config(images, tmp_path, name="killed", checkpoint_every="7it", **changes))
+    before = load_checkpoint(newest_checkpoint(killed))
+    assert before["step"] == 7
+    pretrain(read_run(killed)[0], resume=killed)
+    assert losses(killed) == losses(whole)
+    assert same_weights(killed, whole)
+    wanted, got = (load_checkpoint(newest_checkpoint(run))["learner"] for run in (whole, killed))
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    for name in [*names, *(["target.conv1.weight"] if method in ("byol", "mocov2plus", "dino") else [])]:
+        assert not torch.equal(before["learner"][name], got[name])
+
+
+def test_tensorboard_shows_no_rows_after_the_step_resumed_from(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, last, resumed in ((1, 9, 0), (8, 12, 7)):
+        log = RunLog(tmp_path, resumed)
+        for step in range(first, last + 1):
+            log.row("train", step, {}, {"loss": 100.0 * first + step})
+        log.close()
+        time.sleep(1 - time.time() % 1)  # TensorBoard orders its files by the second they were made in
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [(event.step, event.value) for event in shown] == [(row["step"], row["loss"]) for row in rows]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("change", ["one more", "other pixels"])
+def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
+    images = folder_of_images(tmp_path / "images")
+    run = pretrain(config(images, tmp_path, name="r", length="2it")).run
+    kept = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    if change == "one more":
+        Image.new("RGB", (16, 16)).save(images / "class0" / "new.png")
+        says = r"images was \[38, 10\], would be \[39, 10\]"
+    else:
+        for path in (images / "class0").iterdir():
+            Image.new("RGB", (16, 16), "red").save(path)
+        says = "changed: mean of the encoder was"
+    with pytest.raises(UserError, match=f"cannot go on as the same run.*{says}"):
+        pretrain(read_run(run)[0], resume=run)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == kept
+
+
+@pytest.mark.parametrize("where", ["measuring", "the first step"])
+def test_an_error_before_there_are_metrics_leaves_nothing_behind(images, tmp_path, monkeypatch, where):
+    if where == "measuring":
+        monkeypatch.setattr(run_room, "measure_step", lambda *_: 1 / 0)
+    else:
+        kill_at(monkeypatch, 0)
+    with pytest.raises((ZeroDivisionError, Killed)):
+        pretrain(config(images, tmp_path, name="r"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_error_after_there_are_metrics_keeps_them(images, tmp_path, monkeypatch):
+    run = killed_at(monkeypatch, 3, config(images, tmp_path, name="r", checkpoint_every="2it"))
+    assert [step for step, _ in losses(run)] == [1, 2, 3]
+    monkeypatch.setattr(run_room, "measure_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pretrain(read_run(run)[0], resume=run)
+    assert newest_checkpoint(run).name == "step-000000002.safetensors"
+
+
 def test_a_length_in_minutes_ends_by_the_clock_and_resumes_with_its_time(images, tmp_path):
     run = pretrain(config(images, tmp_path, name="clock", length="0.02min")).run
     rows = read_rows(run / "metrics.jsonl")
@@ -140,8 +267,6 @@ def test_a_length_in_minutes_ends_by_the_clock_and_resumes_with_its_time(images,
 
 
 def test_an_interrupt_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(images, tmp_path, monkeypatch):
-    import frossl.train.loop as loop
-
     whole = pretrain(config(images, tmp_path, name="whole")).run
     check = loop.check_finite
 
@@ -229,6 +354,94 @@ def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monk
 def test_other_timm_encoders_train(images, tmp_path, backbone):
     changes = {"backbone": backbone, "backbone_options": "{}", "length": "2it", "size": 32}
     assert len(losses(pretrain(config(images, tmp_path, **changes)).run)) == 2
+
+
+def test_a_vision_transformer_is_not_given_views_of_two_sizes(images, tmp_path):
+    with pytest.raises(
+        UserError, match="vit_tiny_patch16_224 takes images of one size and view recipe 'imagenet-wmse'"
+    ):
+        pretrain(config(images, tmp_path, backbone="vit_tiny_patch16_224", view_recipe="imagenet-wmse"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_groups_of_views_come_in_order_of_size(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(VIEWS._things, "small-first", (View(count=1, size=8), View(count=1, size=16)))
+    with pytest.raises(UserError, match="'small-first': its groups must be in order of size, the largest first"):
+        pretrain(config(images, tmp_path, view_recipe="small-first"))
+
+
+def relabel(monkeypatch, train=lambda labels: labels, test=lambda labels: labels) -> None:
+    """Changes the labels of all data that are opened."""
+    opened = run_room.open_data
+
+    def changed(*source, **options):
+        data = opened(*source, **options)
+        return dataclasses.replace(
+            data,
+            train=Split(data.train.images, train(data.train.labels)),
+            test=Split(data.test.images, test(data.test.labels)),
+        )
+
+    monkeypatch.setattr(run_room, "open_data", changed)
+
+
+def test_labels_that_held_out_images_lack_are_not_used(images, tmp_path, monkeypatch):
+    relabel(monkeypatch, test=lambda labels: torch.full_like(labels, -1))
+    said = StringIO()
+    console = Console(file=said, width=200)
+    outcome = pretrain(config(images, tmp_path, length="2it", evaluate=True), console=console)
+    assert "labels are not used: one of the splits has none" in said.getvalue()
+    assert "No labels, so no accuracy" in said.getvalue()
+    assert not any({"probe", "probe_on_views", "knn"} & row.keys() for row in read_rows(outcome.run / "metrics.jsonl"))
+    assert outcome.evaluation is not None
+    assert outcome.evaluation.arms.keys() == {"pretrained", "untrained"}
+    assert not any("knn" in values for values in outcome.evaluation.arms.values())
+
+
+SUPERVISED = {"method": "supervised", "objective": Supervised.Config()}
+
+
+def test_supervised_training_needs_labels(images, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--method supervised learns from labels, and these data have none"):
+        pretrain(config(images, tmp_path, labels=False, **SUPERVISED))
+    relabel(monkeypatch, train=lambda labels: torch.full_like(labels, -1))
+    with pytest.raises(UserError, match="--method supervised learns from labels, and these data have none"):
+        pretrain(config(images, tmp_path, **SUPERVISED))
+    assert not any(tmp_path.iterdir())
+
+
+def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeypatch):
+    relabel(monkeypatch, train=lambda labels: labels.where(torch.arange(len(labels)) % 2 == 0, -1))
+    batches, seen = loop.training_batches, []
+
+    def watched(*what, **how):
+        for batch in batches(*what, **how):
+            seen.append(batch.labels_N)
+            yield batch
+
+    monkeypatch.setattr(loop, "training_batches", watched)
+    run = pretrain(config(images, tmp_path, length="3ep", **SUPERVISED)).run
+    assert json.loads((run / "config.json").read_text())["images"] == [19, 10]
+    assert losses(run)[-1][0] == 3 * (19 // 8)
+    assert torch.cat(seen).min() == 0
+    pretrain(read_run(run)[0], resume=run)
+
+
+def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tmp_path):
+    asked = config(images, tmp_path, name="r", method="random", objective=Random.Config(), precision="32")
+    run = pretrain(asked).run
+    assert read_rows(run / "metrics.jsonl") == []
+    state, spec = read_encoder(run / "encoder.safetensors")
+    untrained = untrained_encoder(spec, seed=0)
+    assert torch.equal(state["conv1.weight"], untrained.state_dict()["conv1.weight"])
+    assert state["bn1.running_mean"].any()
+    Extractor().settle_batch_norm(untrained, run_room.open(asked, Console(quiet=True)).train, spec)
+    wanted = untrained.state_dict()
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    pretrain(read_run(run)[0], resume=run)
+    again, _ = read_encoder(run / "encoder.safetensors")
+    assert all(torch.equal(state[name], again[name]) for name in state)
 
 
 class Small(torch.nn.Module):

@@ -31,9 +31,9 @@ def centre_columns(z_VND: Tensor, n: int, keep_noise: bool) -> tuple[Tensor, Ten
     return z, floor
 
 
-def rounding_noise(mean: Tensor, n: int) -> Tensor:
-    """Squared norm below which ``n`` numbers minus their ``mean`` are nothing but rounding."""
-    return n * (16 * torch.finfo(mean.dtype).eps * mean.detach()).square()
+def rounding_noise(mean: Tensor, n: int, eps: float | None = None) -> Tensor:
+    """Squared norm below which ``n`` numbers of precision ``eps`` minus their ``mean`` are nothing but rounding."""
+    return n * (16 * (eps or torch.finfo(mean.dtype).eps) * mean.detach()).square()
 
 
 def inverse_root(square: Tensor, floor: Tensor | None = None) -> Tensor:
@@ -81,20 +81,36 @@ def block_width(z_VND: Tensor) -> int:
     return min(width, max(64, CACHE // max(column, 1)))
 
 
-def covariance_spectrum(x_NF: Tensor) -> Tensor:
-    """Eigenvalues of the covariance of the rows, descending, from the smaller of covariance and Gram matrix.
+def centred(x_NF: Tensor, eps: float | None = None) -> Tensor:
+    """Rows minus their mean, in float64; a column that varies by no more than the rounding it came with becomes zero.
 
-    ``min(N, F)`` float64 numbers; rounding that would make one negative is cut off.
+    ``eps`` is the relative precision of the numbers, that of their type if it is not given.
     """
-    eps = torch.finfo(x_NF.dtype).eps
+    eps = eps or torch.finfo(x_NF.dtype).eps
     x_NF = x_NF.double()
     mean = x_NF.mean(0)
     x = x_NF - mean
-    # A column that varies by no more than the rounding it came with is constant.
-    x = x * ((x * x).mean(0) > (16 * eps * mean).square())
-    n, width = x.shape
-    matrix = (x.T @ x if n > width else x @ x.T) / n
+    return x * ((x * x).sum(0) > rounding_noise(mean, len(x), eps))
+
+
+def eigenvalues(matrix: Tensor) -> Tensor:
+    """Of a symmetric positive semi-definite matrix, descending; rounding that would make one negative is cut off."""
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0)
+
+
+def second_moment_spectrum(x_NF: Tensor) -> Tensor:
+    """Eigenvalues of x'x / N, descending, from the smaller of it and the Gram matrix: ``min(N, F)`` in float64."""
+    x = x_NF.double()
+    n, width = x.shape
+    return eigenvalues((x.T @ x if n > width else x @ x.T) / n)
+
+
+def covariance_spectrum(x_NF: Tensor) -> Tensor:
+    """Eigenvalues of the covariance of the rows, descending, from the smaller of covariance and Gram matrix.
+
+    ``min(N, F)`` float64 numbers; constant columns count as exactly constant (:func:`centred`).
+    """
+    return second_moment_spectrum(centred(x_NF))
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -158,6 +174,19 @@ def squared_singular_values(x: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.where(finite, values, torch.nan)
     floor = values.detach()[:, -1:] * (values.shape[1] * torch.finfo(values.dtype).eps)
     return values, ~(values <= floor)
+
+
+def nuclear_norm(x: Tensor) -> Tensor:
+    """Sum of the singular values of each ``(N, D)`` of ``(V, N, D)``, over all V.
+
+    By eigenvalues of the smaller moment matrix, or, where it is about as large as ``x`` and they are no faster, by
+    singular values in the precision of ``x``. The gradient is finite, also where values repeat or are zero.
+    """
+    small, large = sorted(x.shape[1:])
+    if large < 2 * small and bool(torch.isfinite(x).all()):
+        return torch.linalg.svdvals(x).sum()
+    values, alive = squared_singular_values(x)
+    return (torch.where(alive, values, 1).sqrt() * alive).sum()
 
 
 def cholesky(a: Tensor, singular: str, floor: Tensor | float = 0.0) -> Tensor:

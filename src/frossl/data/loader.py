@@ -59,6 +59,20 @@ def view_batches(
     return (b.views for b in _batches(split, recipe, mean, std, plan, seed, workers, "cpu"))
 
 
+def views_of(
+    split: Split,
+    recipe: Recipe,
+    index_N: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    seed: int,
+    epoch: int = 0,
+) -> list[Tensor]:
+    """The very views that training with ``seed`` makes of the images at ``index_N`` in ``epoch``, on the CPU."""
+    return next(_batches(split, recipe, mean, std, [(epoch, index_N)], seed, 0, "cpu")).views
+
+
 def _batches(
     split: Split,
     recipe: Recipe,

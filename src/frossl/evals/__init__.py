@@ -41,4 +41,13 @@ def measure(features: Features, names: list[str]) -> dict[str, float]:
     return values
 
 
-from frossl.evals import alignment, knn, linear, spectral  # noqa: E402, F401  (each registers its metrics)
+from frossl.evals import (  # noqa: E402  (each registers its metrics)
+    alignment,  # noqa: F401
+    clustering,  # noqa: F401
+    knn,  # noqa: F401
+    lidar,  # noqa: F401
+    linear,  # noqa: F401
+    retrieval,  # noqa: F401
+    ridge,  # noqa: F401
+    spectral,  # noqa: F401
+)

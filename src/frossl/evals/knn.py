@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from frossl.core.types import Features
 from frossl.evals import metric
+from frossl.evals.interval import with_interval
 from frossl.evals.labels import labelled
 
 
@@ -31,9 +32,18 @@ def knn_predict(
     return torch.cat(predictions)
 
 
-@metric("knn", needs_labels=True, protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank")
+def knn_correct(features: Features, *, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """Whether each labelled held-out image is classified right by :func:`knn_predict`."""
+    x, y, test_x, test_y = labelled(features)
+    return knn_predict(x, y, test_x, len(features.classes), k=k, temperature=temperature) == test_y
+
+
 def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
     """Top-1 accuracy on the held-out images."""
-    x, y, test_x, test_y = labelled(features)
-    predicted = knn_predict(x, y, test_x, len(features.classes), k=k, temperature=temperature)
-    return {"knn": (predicted == test_y).double().mean().item()}
+    return {"knn": knn_correct(features, k=k, temperature=temperature).double().mean().item()}
+
+
+@metric("knn", needs_labels=True, protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank")
+def knn_with_interval(features: Features) -> dict[str, float]:
+    """Top-1 accuracy on the held-out images and its bootstrap interval."""
+    return with_interval("knn", knn_correct(features))

@@ -1,7 +1,8 @@
-"""The labelled part of features."""
+"""The labelled part of features, and the part of it that options are chosen on."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from frossl.core.types import Features, UserError
@@ -22,3 +23,15 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             raise UserError(f"this metric needs labels, and no image of the {side} split has one")
         sides += [x, y] if bool((y >= 0).all()) else [x[y >= 0], y[y >= 0]]
     return sides[0], sides[1], sides[2], sides[3]
+
+
+def validation_split(n: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Indices of a random tenth of ``n`` train samples, at least one, and of the others: the same at every call.
+
+    Raises:
+        UserError: fewer than two samples.
+    """
+    if n < 2:
+        raise UserError(f"a linear probe needs at least 2 labelled train images, got {n}")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).to(device)
+    return order[: max(1, n // 10)], order[max(1, n // 10) :]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from frossl.core.types import Features, UserError
+from frossl.core.types import Features
 from frossl.evals import metric
-from frossl.evals.labels import labelled
+from frossl.evals.interval import with_interval
+from frossl.evals.labels import labelled, validation_split
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SHOTS = 10
 DRAWS = 5
+PERCENT = (1.0, 10.0)
+FEW = 1000
+"""Up to so many labels the penalty is chosen by cross-validation, beyond it by one split."""
 
 
 def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
@@ -46,9 +52,14 @@ def predict(x_NF: Tensor, w: Tensor) -> Tensor:
     return torch.nn.functional.linear(x_NF, w[:, :-1].contiguous(), w[:, -1])
 
 
+def correct(x_NF: Tensor, y_N: Tensor, w: Tensor) -> Tensor:
+    """Whether the highest score of each sample is that of its class."""
+    return predict(x_NF, w).argmax(1) == y_N
+
+
 def accuracy(x_NF: Tensor, y_N: Tensor, w: Tensor) -> float:
     """Share of samples whose highest score is their class."""
-    return (predict(x_NF, w).argmax(1) == y_N).double().mean().item()
+    return correct(x_NF, y_N, w).double().mean().item()
 
 
 def standardise(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
@@ -69,10 +80,7 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
 
     From strong to weak, each fit starting at the last; stops once accuracy has fallen.
     """
-    if len(x_NF) < 2:
-        raise UserError(f"a linear probe needs at least 2 labelled train images, got {len(x_NF)}")
-    order = torch.randperm(len(x_NF), generator=torch.Generator().manual_seed(0)).to(x_NF.device)
-    validation, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
+    validation, rest = validation_split(len(x_NF), x_NF.device)
     x_rest, y_rest = x_NF[rest], y_N[rest]
     best, chosen, w = -1.0, None, None
     for penalty in PENALTIES:
@@ -93,11 +101,11 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     "L2 penalty of up to 6 values by a tenth of the train split",
 )
 def linear(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images."""
+    """Top-1 accuracy on the held-out images and its bootstrap interval."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = principal(*standardise(x, test_x))
     penalty, w = select_penalty(x, y, len(features.classes))
-    return {"linear": accuracy(test_x, test_y, fit(x, y, len(features.classes), penalty, w))}
+    return with_interval("linear", correct(test_x, test_y, fit(x, y, len(features.classes), penalty, w)))
 
 
 @metric(
@@ -108,6 +116,32 @@ def linear(features: Features) -> dict[str, float]:
 )
 def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> dict[str, float]:
     """Mean and standard deviation over draws of the accuracy with ``shots`` labels per class."""
+    return _over_draws(f"linear_{shots}", features, lambda images: shots, draws)
+
+
+@metric(
+    "label-efficiency",
+    needs_labels=True,
+    protocol=f"1 %, 10 % of labels: logistic regression on that share of the train images of each class, at least one, "
+    f"{DRAWS} draws; L2 penalty from 6 values, by 5-fold cross-validation on up to {FEW:,} labels, by a tenth of more; "
+    "mean and standard deviation over draws",
+)
+def label_efficiency(
+    features: Features, *, percent: tuple[float, ...] = PERCENT, draws: int = DRAWS
+) -> dict[str, float]:
+    """Mean and standard deviation over draws of the accuracy with each ``percent`` of the labels.
+
+    The split by class is that of SimCLR (arXiv 2002.05709, section 4.2), which fine-tunes the encoder; here it is
+    frozen. Features are standardised by all train images, as no label is needed for that.
+    """
+    values: dict[str, float] = {}
+    for p in percent:
+        values |= _over_draws(f"linear_{p:g}pct", features, lambda n, p=p: max(1, round(n * p / 100)), draws)
+    return values
+
+
+def _over_draws(name: str, features: Features, labels: Callable[[int], int], draws: int) -> dict[str, float]:
+    """Mean and deviation over draws of the accuracy with ``labels(n)`` random labels of each class of ``n`` images."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = standardise(x, test_x)
     classes = len(features.classes)
@@ -117,21 +151,22 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
         chosen = []
         for c in range(classes):
             of_class = (y == c).nonzero()[:, 0]
-            chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:shots].to(y.device)])
+            order = torch.randperm(len(of_class), generator=generator)
+            chosen.append(of_class[order[: labels(len(of_class))].to(y.device)])
         index = torch.cat(chosen)
         index = index[torch.randperm(len(index), generator=generator).to(index.device)]
-        # The solution lies in the span of the few labelled samples: in its basis they are a small square matrix.
+        # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
         basis = torch.linalg.svd(x[index], full_matrices=False)[2].T
         got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))
     values = torch.tensor(got, dtype=torch.float64)
-    return {
-        f"linear_{shots}": values.mean().item(),
-        f"linear_{shots}_std": values.std(correction=1).item() if draws > 1 else 0.0,
-    }
+    return {name: values.mean().item(), f"{name}_std": values.std(correction=1).item() if draws > 1 else 0.0}
 
 
 def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
-    """Weights with the penalty that is best in cross-validation; the stronger one of equals."""
+    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals."""
+    if len(x) > FEW:
+        penalty, w = select_penalty(x, y, classes)
+        return fit(x, y, classes, penalty, w)
     fold = torch.arange(len(x), device=x.device) % folds
     scores = []
     for penalty in PENALTIES:

@@ -27,8 +27,18 @@ HEADINGS = {
     "knn": "kNN",
     "linear": "linear",
     "linear_10": "10 labels",
+    "linear_1pct": "1 % labels",
+    "linear_10pct": "10 % labels",
     "linear_augmented": "linear (aug.)",
+    "ridge": "ridge",
+    "retrieval_map": "mAP",
+    "recall_at_1": "recall@1",
+    "cluster_accuracy": "clusters",
+    "cluster_nmi": "NMI",
     "effective_rank": "rank",
+    "rankme": "RankMe",
+    "power_law_exponent": "exponent",
+    "lidar": "LiDAR",
     "alignment": "align.",
     "uniformity": "unif.",
 }
@@ -72,20 +82,18 @@ def evaluate(
 
     def arm(name: str, features: Callable[[], Features], network: nn.Module | None) -> None:
         log(f"evaluating {name}")
-        got = measure(features(), names)
+        got = measure(features(), [n for n in names if network is not None or METRICS[n].needs_labels])
         if AUGMENTED in protocols and network is not None and data.classes:
             got["linear_augmented"] = augmented_linear(network, spec, data, extractor, seed=seed)
         arms[name] = got
 
-    views = (recipe, seed) if "alignment" in protocols else None
+    views = (recipe, seed) if {"alignment", "lidar"} & set(protocols) else None
     arm("pretrained", lambda: extractor.data(encoder, data, spec, views), encoder)
     untrained = (untrained or untrained_encoder(spec, seed)).to(extractor.device)
     extractor.settle_batch_norm(untrained, data.train, spec)
     arm("untrained", lambda: extractor.data(untrained, data, spec, views), untrained)
     if data.classes:
         arm("raw pixels", lambda: pixels(data, spec), None)
-        for name in ("effective_rank", "alignment", "uniformity"):
-            arms["raw pixels"].pop(name, None)
     described = {n: METRICS[n].protocol for n in names if data.classes or not METRICS[n].needs_labels}
     if AUGMENTED in protocols and data.classes:
         described[AUGMENTED] = augmented_linear.__doc__.splitlines()[0]  # type: ignore[union-attr]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from frossl.core.linalg import squared_singular_values, unit_rows
+from frossl.core.linalg import nuclear_norm, unit_rows
 from frossl.core.types import Loss
 from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 
@@ -33,11 +32,8 @@ def mmcr(z: Tensor | Sequence[Tensor]) -> Loss:
         UserError: wrong shapes.
 
     Other code has a second term, the weighted nuclear norms within each image's views; it is left out here as in the
-    code published with FroSSL. Directions in which the means do not extend get no gradient, where a singular value
-    decomposition gives them one of rounding. Cost: the eigenvalues of one matrix of N x N or D x D,
-    whichever is smaller, for any V.
+    code published with FroSSL. Cost: one decomposition for any V: eigenvalues of N x N or D x D, whichever is smaller,
+    or, where N is about D, the singular values.
     """
     z_VND = unit_rows(embeddings(z))
-    values, alive = squared_singular_values(z_VND.mean(0, keepdim=True))
-    norm = (torch.where(alive, values, 1).sqrt() * alive).sum()
-    return sum_of(nuclear_norm=-norm.to(z_VND.dtype))
+    return sum_of(nuclear_norm=-nuclear_norm(z_VND.mean(0, keepdim=True)).to(z_VND.dtype))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from frossl.data.types import Dataset
 from frossl.evals.suite import Evaluation, verdict
@@ -30,6 +32,20 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+INDENT = 7
+"""Columns before the text of a line, which hold its heading if it has one."""
+
+
+def say(console: Console, text: str, heading: str = "") -> None:
+    """Prints a line of markup below or beside ``heading``; where it is too long it goes on below its text."""
+    grid = Table.grid()
+    grid.highlight = True
+    grid.add_column(width=INDENT, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(f"[bold]{heading}[/]", text)
+    console.print(grid)
+
+
 def show_data(console: Console, data: Dataset) -> None:
     """Images, sizes, channels, classes or none, what was decided and what was skipped and why."""
     (h0, w0), (h1, w1), (h, w) = data.smallest, data.largest, data.typical
@@ -40,19 +56,28 @@ def show_data(console: Console, data: Dataset) -> None:
         classes = f"{len(data.classes)} classes ({names})"
     else:
         classes = "no labels"
-    console.print(f"[bold]Data[/]   {escape(data.name)}: {escape(data.source)}")
-    console.print(f"       {len(data.train):,} images to train on, {len(data.test):,} held out; {sizes} pixels, {kind}")
-    console.print(f"       {escape(classes)}")
-    for note in data.notes:
-        console.print(f"       {escape(note)}")
+    say(console, f"{escape(data.name)}: {escape(data.source)}", "Data")
+    say(console, f"{len(data.train):,} images to train on, {len(data.test):,} held out; {sizes} pixels, {kind}")
+    for line in (classes, *data.notes):
+        say(console, escape(line))
     if data.skipped:
         reasons = Counter(s.reason for s in data.skipped)
-        console.print(f"       [yellow]skipped {len(data.skipped)} that could not be read:[/]")
+        say(console, f"[yellow]skipped {len(data.skipped)} that could not be read:[/]")
         for skipped in data.skipped[:20]:
-            console.print(f"         {escape(skipped.path)}: {escape(skipped.reason)}")
+            say(console, f"  {escape(skipped.path)}: {escape(skipped.reason)}")
         if len(data.skipped) > 20:
             rest = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
-            console.print(f"         and {len(data.skipped) - 20} more; all reasons: {escape(rest)}")
+            say(console, f"  and {len(data.skipped) - 20} more; all reasons: {escape(rest)}")
+
+
+class _Bar(Progress):
+    """A progress bar with lines of numbers below it, where a narrow terminal has room for them."""
+
+    lines: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield from (Padding(Text(line), (0, 0, 0, INDENT), expand=False) for line in self.lines)
 
 
 class TrainingDisplay:
@@ -60,17 +85,18 @@ class TrainingDisplay:
 
     def __init__(self, console: Console, views_per_step: int) -> None:
         self.console, self.views_per_step = console, views_per_step
-        self.bar = Progress(
+        self.live = console.is_terminal and not console.is_dumb_terminal
+        self.bar = _Bar(
             TextColumn("[bold]Train[/]  {task.fields[where]}"),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
-            TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[speed]}"),
             console=console,
             refresh_per_second=4,
-            disable=not console.is_terminal,
+            disable=not self.live,
         )
-        self.task = self.bar.add_task("train", total=1.0, where="", left="?", numbers="")
+        self.task = self.bar.add_task("train", total=1.0, visible=False, where="", left="", speed="")
         self.mark: tuple[float, int, float] | None = None
         self.speed = 0.0
         self.last: float | None = None
@@ -85,15 +111,18 @@ class TrainingDisplay:
             self.speed = first * self.views_per_step / began
         left = began / since * (1 - share) if since > 0 else None
         where = f"step {step:,}" + (f"/{total:,}" if total is not None else "")
-        numbers = describe(values) + (f"  {self.speed:,.0f} views/s" if self.speed else "")
-        if self.console.is_terminal:
+        speed = f"{self.speed:,.0f} views/s" if self.speed else ""
+        lines = describe(values)
+        if self.live:
             if self.last is None or now - self.last > 0.2 or share >= 1:
                 self.last = now
-                text = duration(left) if left is not None else "?"
-                self.bar.update(self.task, completed=share, where=where, left=text, numbers=numbers)
+                text = f"{duration(left)} left" if left is not None else ""
+                self.bar.lines = lines
+                self.bar.update(self.task, completed=share, visible=True, where=where, left=text, speed=speed)
         elif "effective_rank" in values and values["effective_rank"] != self.last:
             self.last = values["effective_rank"]
-            self.console.print(f"       {share:4.0%}  {where}  {duration(seconds)}  {numbers}", highlight=False)
+            parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
+            self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -104,16 +133,29 @@ def training(console: Console, views_per_step: int) -> Iterator[TrainingDisplay]
         yield display
 
 
-def describe(values: dict[str, float]) -> str:
-    """Loss with its terms, then whatever the monitor measured."""
+def describe(values: dict[str, float]) -> tuple[str, ...]:
+    """A line for the loss, with its terms where it has several, and one for whatever the monitor measured.
+
+    >>> describe({"loss": 0.5, "entropy": -0.5, "invariance": 1.0, "lr": 0.1, "knn": 0.5, "effective_rank": 9.26})
+    ('loss 0.50 = entropy -0.50 + invariance 1.00', 'kNN 0.500  rank 9.3')
+    """
     apart = {"loss", "grad_norm", "lr", "probe_on_views", "knn", "probe", "effective_rank"}
-    parts = []
+    lines = []
     if "loss" in values:
-        terms = " + ".join(f"{name} {value:.2f}" for name, value in values.items() if name not in apart)
-        parts.append(f"loss {values['loss']:.2f} = {terms}")
-    names = {"knn": "kNN", "probe": "probe", "effective_rank": "rank"}
-    parts += [f"{text} {values[name]:.3g}" for name, text in names.items() if name in values]
-    return "  ".join(parts)
+        terms = [f"{name} {number(value)}" for name, value in values.items() if name not in apart]
+        lines.append(f"loss {number(values['loss'])}" + (f" = {' + '.join(terms)}" if len(terms) > 1 else ""))
+    figures = {"knn": "kNN {:.3f}", "probe": "probe {:.3f}", "effective_rank": "rank {:.1f}"}
+    measured = [text.format(values[name]) for name, text in figures.items() if name in values]
+    return (*lines, "  ".join(measured)) if measured else tuple(lines)
+
+
+def number(value: float) -> str:
+    """A term of a loss: two decimals, or two digits of what would round to nothing.
+
+    >>> number(-4.953), number(0.00314), number(0.0), number(18234.5)
+    ('-4.95', '0.0031', '0.00', '18,234.50')
+    """
+    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:,.2f}"
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -127,14 +169,12 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
         cells = [_cell(name, values) for name in headings]
         table.add_row(f"[bold]{arm}[/]" if arm == "pretrained" else arm, *cells)
     console.print(table)
-    for protocol in evaluation.protocols.values():
-        console.print(f"  {escape(protocol)}", style="dim", highlight=False)
-    console.print(
-        f"  {evaluation.held_out:,} held-out images; untrained: same architecture and seed, batch-norm statistics "
-        "from one pass over the training images; the same standardisation for every arm",
-        style="dim",
-        highlight=False,
+    about = (
+        f"{evaluation.held_out:,} held-out images; untrained: same architecture and seed, batch-norm statistics "
+        "from one pass over the training images; the same standardisation for every arm"
     )
+    for line in (*evaluation.protocols.values(), about):
+        console.print(Padding(Text(line, "dim"), (0, 0, 0, 2)))
     console.print(f"[bold]{escape(verdict(evaluation))}[/]")
 
 

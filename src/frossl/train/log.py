@@ -14,7 +14,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 
 class RunLog:
-    """Appends rows; on resume, rows after the step resumed from are dropped first."""
+    """Appends rows; on resume, rows after the step resumed from are dropped first, and TensorBoard leaves them out."""
 
     def __init__(self, run: Path, resume_step: int = 0) -> None:
         self.path = run / "metrics.jsonl"
@@ -22,7 +22,8 @@ class RunLog:
             kept = [row for row in read_rows(self.path) if row["step"] <= resume_step]
             self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self.file = self.path.open("a", buffering=1)
-        self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard")
+        purge = resume_step + 1 if resume_step else None
+        self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
 
     def row(self, kind: str, step: int, where: dict[str, float], values: dict[str, float]) -> None:
         self.file.write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")

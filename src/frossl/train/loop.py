@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = 
     """
     kind = find_method(config.method)
     if kind.uses_labels and not classes:
-        raise UserError(f"--method {config.method} learns from labels, and these data have none")
+        raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
     width = feature_width(backbone, plan.spec.channels, plan.spec.size)
@@ -204,7 +204,6 @@ def train(
     monitor = Every(config.monitor_every, progress, plan.batch, images)
     checkpoint = Every(config.checkpoint_every, progress, plan.batch, images)
     warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images)
-    log = RunLog(run, progress.step)
 
     def save() -> None:
         state = snapshot(progress, learner, plain_optimizer, probe)
@@ -227,7 +226,7 @@ def train(
     )
     shown: dict[str, float] = {}
     clock = time.perf_counter()
-    with stop_signals() as stopped:
+    with closing(RunLog(run, progress.step)) as log, stop_signals() as stopped:
         while learner.method.trains and progress.share < 1 and not stopped:
             batch = next(batches)
             set_lr(plain_optimizer, plan.lr, progress.share, warmup)
@@ -261,7 +260,6 @@ def train(
         extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
     save()
     save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec)
-    log.close()
     return stopped[0] if stopped else None
 
 

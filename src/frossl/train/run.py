@@ -18,6 +18,7 @@ from frossl import __version__
 from frossl.core.config import from_plain, to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
+from frossl.core.machine import machine
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
@@ -27,6 +28,7 @@ from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate
 from frossl.methods import find_method
 from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
+from frossl.report.page import write_report
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config, Plan, make_plan
 from frossl.train.loop import build, environment, measure_step, resolve_length, train
@@ -65,18 +67,23 @@ def pretrain(
     try:
         data, stopped = _train(config, run, state, backbone, console)
     except BaseException:
-        if state is None and not (run / "metrics.jsonl").exists():  # nothing was done that is worth keeping
+        if state is None and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
         raise
     if stopped:
         console.print(
-            f"[yellow]Stopped by {stopped}; saved. Go on with: frossl pretrain --resume {escape(str(run))}[/]"
+            f"[yellow]Stopped by {stopped}; saved. Go on with: frossl pretrain --resume {escape(str(run))}[/]",
+            soft_wrap=True,
         )
         return Outcome(run, stopped, None)
-    console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}")
+    console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}", soft_wrap=True)
     if not config.evaluate:
         return Outcome(run, None, None)
-    return Outcome(run, None, evaluate_run(run, data=data, backbone=untrained, console=console))
+    evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
+    with console.status("writing the report") as status:
+        path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update)
+    console.print(f"[bold]Report[/] {escape(str(path))}", soft_wrap=True)
+    return Outcome(run, None, evaluation)
 
 
 def _train(
@@ -88,7 +95,7 @@ def _train(
         if own.startswith(OWN):
             raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
     data = open(config, console)
-    if find_method(config.method).uses_labels and data.train.labels is not None:
+    if find_method(config.method).uses_labels and data.classes and data.train.labels is not None:
         data = dataclasses.replace(data, train=pick(data.train, (data.train.labels >= 0).nonzero().flatten()))
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     terminal.show_data(console, data)
@@ -123,12 +130,15 @@ def evaluate_run(
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = PROTOCOLS,
+    data_dir: Path | None = None,
+    device: str = "auto",
     console: Console | None = None,
 ) -> Evaluation:
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control.
+    needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
+    default that of the run.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
@@ -139,9 +149,10 @@ def evaluate_run(
             raise unknown_name("protocol", name, [*METRICS, AUGMENTED])
     config, recipe = read_run(run)
     encoder, spec = load_encoder(run / "encoder.safetensors", backbone)
+    config = dataclasses.replace(config, device=device, data_dir=data_dir or config.data_dir)
     if data is None:
         channels = 1 if spec.channels == 1 else 3
-        config = dataclasses.replace(config, data=source or config.data, channels=channels, device="auto")
+        config = dataclasses.replace(config, data=source or config.data, channels=channels)
         data = open(config, console)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
@@ -168,6 +179,12 @@ def evaluate_run(
     write_text(path, json.dumps(kept, indent=2) + "\n")
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def worth_keeping(run: Path) -> bool:
+    """Whether a run that ended in an error got as far as a row of metrics or a checkpoint."""
+    metrics = run / "metrics.jsonl"
+    return (metrics.exists() and metrics.stat().st_size > 0) or (run / "checkpoints").exists()
 
 
 def read_run(run: Path) -> tuple[Config, Recipe]:
@@ -197,11 +214,12 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
 def refuse_differences(run: Path, now: dict[str, Any]) -> None:
     """Raises if the data or the machine would make a resumed run another one."""
     then = json.loads((run / "config.json").read_text())
-    changed = [key for key in ("images", "views", "encoder", "batch", "precision") if then.get(key) != now[key]]
+    pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch", "precision")]
+    pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
+    changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if before != after]
     if changed:
         raise UserError(
-            f"{run} cannot go on as the same run, because the data or the device changed: "
-            + "; ".join(f"{key} was {then.get(key)}, would be {now[key]}" for key in changed)
+            f"{run} cannot go on as the same run, because the data or the device changed: {'; '.join(changed)}"
         )
 
 
@@ -210,6 +228,7 @@ def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[
     return {
         "frossl": __version__,
         "environment": environment(),
+        "machine": machine(),
         "config": to_plain(dataclasses.replace(config, length=str(length))),
         "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
@@ -284,16 +303,16 @@ def show_plan(
     }[plan.precision]
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
     about = terminal.duration(length.amount * 60 if steps is None else steps * step_seconds)
-    console.print(
-        f"[bold]Plan[/]   {config.method}, views {shape}; {escape(plan.spec.backbone)} with {plan.spec.features} "
-        f"features, {plan.spec.stem} stem; {config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
-    )
-    console.print(
-        f"       {plan.device}, {precision}; {length}: {amount}, about {about} at the {step_seconds:.2f} s per step "
-        "just measured"
-    )
+    if find_method(config.method).trains:
+        how = f"{config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
+        long = f"{length}: {amount}, about {about} at the {step_seconds:.2f} s per step just measured"
+    else:
+        how, long = "nothing is trained", "one pass over the images for statistics of batch norms"
+    net = f"{escape(plan.spec.backbone)} with {plan.spec.features} features, {plan.spec.stem} stem"
+    terminal.say(console, f"{escape(config.method)}, views {shape}; {net}; {how}", "Plan")
+    terminal.say(console, f"{plan.device}, {precision}; {long}")
     again = f", going on from step {state['step']:,}" if state else ""
-    console.print(f"[bold]Run[/]    {escape(str(run))}{again}; Ctrl-C saves and stops")
+    terminal.say(console, f"{escape(str(run))}{again}; Ctrl-C saves and stops", "Run")
 
 
 def tell_differences(console: Console, then: dict[str, str]) -> None:

@@ -1,0 +1,51 @@
+"""What a run was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, accelerator if any, system, Python, and the commit of this package if it is a checkout."""
+    told = {
+        "processor": processor(),
+        "cores": str(os.cpu_count() or 1),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "commit": commit(),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def processor() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def commit() -> str:
+    """Hash of the commit that this package is at, marked if files were changed since; empty if it is no checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return described.stdout.strip() if described.returncode == 0 else ""

@@ -1,0 +1,44 @@
+"""LiDAR: the rank of what tells images apart beyond what augmentation changes (Thilak et al., arXiv 2312.04000)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from frossl.core.linalg import centred, eigenvalues
+from frossl.core.types import Features
+from frossl.evals import metric
+from frossl.evals.spectral import entropy_rank
+
+
+def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
+    """Exponential entropy of the eigenvalues of S_w^-1/2 S_b S_w^-1/2: between 1 and min(N - 1, F), 0 if constant.
+
+    Images are the classes of a linear discriminant analysis and views their samples (arXiv 2312.04000, eq. 1 and 2):
+    S_b is the covariance of the means over views, S_w that of views about their image's mean plus ``delta`` times the
+    identity, both unbiased. Differs from the paper in that 1e-7 is not added to the eigenvalue shares.
+
+    Rotations leave it as it is, scale does so where variances between views are well above ``delta``. Directions
+    without anything of the image keep eigenvalues near 1 / V: compare at an equal number of views, N well above F.
+    """
+    views, n, width = h_VNF.shape
+    eps = torch.finfo(h_VNF.dtype).eps
+    h = h_VNF.double()
+    means = centred(h.mean(0), eps)
+    inner = (h - h.mean(0)).flatten(0, 1)
+    within = inner.T @ inner / (n * (views - 1)) + delta * torch.eye(width, dtype=h.dtype, device=h.device)
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), means.T, upper=False)
+    matrix = whitened @ whitened.T if n > width else whitened.T @ whitened
+    return entropy_rank(eigenvalues(matrix / max(n - 1, 1)))
+
+
+@metric(
+    "lidar",
+    needs_labels=False,
+    protocol="LiDAR: rank of the discriminant matrix of two views of the training recipe of held-out images, "
+    "on backbone features, delta 1e-4",
+)
+def lidar_of_views(features: Features) -> dict[str, float]:
+    """LiDAR where at least two views were extracted."""
+    views = features.views_VNF
+    return {} if views is None or len(views) < 2 else {"lidar": lidar(views)}

@@ -1,0 +1,119 @@
+"""What a report says of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from frossl.core.types import UserError
+from frossl.data import Dataset, open_data
+from frossl.evals.extract import Extractor
+from frossl.nn.encoder import load_encoder
+from frossl.report.gallery import show_views
+from frossl.report.look import Look, look, spectrum_shares
+from frossl.report.record import Record
+from frossl.report.terminal import duration
+from frossl.report.words import ACCURACIES, Verdict, judge
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A run and what was found out about it; ``missing`` says why there are no pictures, if so.
+
+    ``spectra`` are eigenvalues of held-out features as shares of their sum, by arm.
+    """
+
+    record: Record
+    verdict: Verdict
+    tiles: list[tuple[str, str, str]]
+    spectra: dict[str, list[float]]
+    untrained_rank: float | None
+    views: list[dict[str, Any]]
+    seen: Look | None
+    missing: str | None
+
+
+def make_chapter(
+    record: Record, data: Dataset | None, backbone: nn.Module | None, opened: dict[str, Dataset]
+) -> Chapter:
+    """Looks at the encoder of a run with the images of the run; ``opened`` keeps data for the next run."""
+    seen, missing, views = None, None, []
+    try:
+        whole = data if data is not None else _open(record, opened)
+        views = show_views(record, whole)
+        with torch.random.fork_rng():  # which building an encoder draws from
+            encoder, spec = load_encoder(record.path / "encoder.safetensors", backbone)
+        seen = look(whole, encoder, spec, _extractor(record, whole), seed=record.config["seed"], own=backbone)
+    except UserError as error:
+        missing = str(error)
+    spectra = {} if seen is None else {"pretrained": seen.features.test_NF, "untrained": seen.untrained_NF}
+    shares = {arm: spectrum_shares(x) for arm, x in spectra.items()}
+    ranks = {arm: 1 / sum(x * x for x in s) if s else 0.0 for arm, s in shares.items()}
+    arms = {} if record.evaluation is None else record.evaluation.arms
+    rank = ranks.get("pretrained", record.last("effective_rank"))
+    untrained = arms.get("untrained", {}).get("effective_rank", ranks.get("untrained"))
+    return Chapter(
+        record=record,
+        verdict=judge(record, rank, untrained),
+        tiles=tiles(record, rank),
+        spectra={arm: s for arm, s in shares.items() if s},
+        untrained_rank=untrained,
+        views=views,
+        seen=seen,
+        missing=missing,
+    )
+
+
+def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
+    """The few figures that everyone asks for: heading, value, note."""
+    said = []
+    evaluation = record.evaluation
+    values = {} if evaluation is None else evaluation.arms["pretrained"]
+    for name in ("knn", "linear"):
+        if evaluation is not None and name in values:
+            control = max(arm[name] for k, arm in evaluation.arms.items() if k != "pretrained")
+            said.append((ACCURACIES[name], f"{values[name]:.3f}", f"best control {control:.3f}"))
+    rank = values.get("effective_rank", rank)
+    if rank is not None:
+        said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
+    if record.train or record.monitor:
+        end = record.end
+        said.append(("images seen", f"{end['images']:,}", f"in {end['epoch']:.2g} epochs, {record.views} views each"))
+        said.append(("time", duration(end["seconds"]), f"on {record.about['device']}"))
+    return said
+
+
+def _open(record: Record, opened: dict[str, Dataset]) -> Dataset:
+    """The data of a run, opened once for all runs that share them.
+
+    Raises:
+        UserError: they are not there, or other than they were.
+    """
+    config = record.config
+    how = {name: config[name] for name in ("labels", "channels", "held_out", "seed")}
+    key = json.dumps([config["data"], config["data_dir"], how])
+    if key not in opened:
+        opened[key] = open_data(config["data"], data_dir=Path(config["data_dir"]), **how)
+    data = opened[key]
+    now, then = [len(data.train), len(data.test)], record.about["images"]
+    if now != then:
+        raise UserError(
+            f"{config['data']} changed since the run: it had {then[0]:,} training and {then[1]:,} held-out images, and "
+            f"has {now[0]:,} and {now[1]:,}"
+        )
+    return data
+
+
+def _extractor(record: Record, data: Dataset) -> Extractor:
+    """As in the run, if its device is here."""
+    device = torch.device(record.about["device"])
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    bf16 = here and record.about["precision"] == "bf16-mixed"
+    workers = 0 if data.train.in_memory else min(4, os.cpu_count() or 1)
+    return Extractor(device=device if here else "cpu", bf16=bf16, workers=workers)

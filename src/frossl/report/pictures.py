@@ -1,0 +1,54 @@
+"""Images as small data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+SIDE = 80
+"""Most pixels on a side of a thumbnail."""
+CELL = 32
+"""Pixels on a side of a picture in a sheet."""
+
+
+def thumbnail(image_CHW: Tensor, side: int = SIDE) -> str:
+    """A uint8 image with its longer side at most ``side`` pixels: PNG if it is that already, else JPEG."""
+    picture = _pil(image_CHW)
+    if max(picture.size) <= side:
+        return _uri(picture, "png")
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _uri(picture, "jpeg")
+
+
+def sheet(images: Sequence[Tensor]) -> tuple[str, int]:
+    """One JPEG with the centre squares of all images, row by row, and how many a row and a column have."""
+    across = max(1, int(torch.tensor(len(images)).sqrt().ceil()))
+    mode = "L" if all(len(x) == 1 for x in images) else "RGB"
+    picture = Image.new(mode, (across * CELL, across * CELL))
+    for i, image in enumerate(images):
+        square = _pil(_centre(image)).resize((CELL, CELL), Image.Resampling.BICUBIC)
+        picture.paste(square, (i % across * CELL, i // across * CELL))
+    return _uri(picture, "jpeg"), across
+
+
+def _centre(image_CHW: Tensor) -> Tensor:
+    height, width = image_CHW.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image_CHW[:, top : top + side, left : left + side]
+
+
+def _pil(image_CHW: Tensor) -> Image.Image:
+    array = image_CHW.cpu().numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def _uri(picture: Image.Image, kind: str) -> str:
+    file = io.BytesIO()
+    picture.save(file, kind, **({"quality": 82} if kind == "jpeg" else {"optimize": True}))
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

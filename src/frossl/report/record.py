@@ -1,0 +1,105 @@
+"""What the files of a run directory say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from frossl.core.config import from_plain
+from frossl.core.types import UserError
+from frossl.evals.suite import Evaluation
+from frossl.views.recipes import Recipe, View
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as its directory tells it; ``evaluations`` are by the name of the data, those of the run itself first."""
+
+    name: str
+    path: Path
+    about: dict[str, Any]
+    train: list[Row]
+    monitor: list[Row]
+    evaluations: dict[str, Evaluation]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.about["config"]
+
+    @property
+    def recipe(self) -> Recipe:
+        return tuple(from_plain(View, view) for view in self.about["views"])
+
+    @property
+    def views(self) -> int:
+        """Views per image."""
+        return sum(view["count"] for view in self.about["views"])
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """That on the run's own data, else the first there is."""
+        return next(iter(self.evaluations.values()), None)
+
+    @property
+    def end(self) -> Row:
+        """The newest row of the log, which must have one."""
+        return max((*self.train, *self.monitor), key=lambda row: (row["step"], row["seconds"]))
+
+    def last(self, name: str) -> float | None:
+        """The newest value of ``name`` among the rows of the monitor."""
+        return next((row[name] for row in reversed(self.monitor) if name in row), None)
+
+
+def read_record(run: Path) -> Record:
+    """Reads ``config.json`` and, where they are there, ``metrics.jsonl`` and ``evaluation.json``.
+
+    Raises:
+        UserError: not a run directory, or a file of it is damaged.
+    """
+    if not (run / "config.json").exists():
+        raise UserError(f"{run} is not a run directory: it has no config.json")
+    about = _read_json(run / "config.json")
+    if not isinstance(about, dict) or "frossl" not in about:
+        raise UserError(f"{run / 'config.json'} was not written by frossl")
+    rows = _read_rows(run / "metrics.jsonl")
+    path = run / "evaluation.json"
+    saved = _read_json(path) if path.exists() else {}
+    own = Path(about["config"]["data"]).name
+    return Record(
+        name=run.resolve().name,
+        path=run,
+        about=about,
+        train=[row for row in rows if row["kind"] == "train"],
+        monitor=[row for row in rows if row["kind"] == "monitor"],
+        evaluations={k: from_plain(Evaluation, saved[k]) for k in sorted(saved, key=lambda name: name != own)},
+    )
+
+
+def read_records(runs: Sequence[Path]) -> list[Record]:
+    """Several runs; those whose directories have the same name are told apart by their paths."""
+    records = [read_record(run) for run in runs]
+    names = [r.name for r in records]
+    return [replace(r, name=str(r.path)) if names.count(r.name) > 1 else r for r in records]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """Rows of a ``metrics.jsonl``, if it is there; a last line cut off by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

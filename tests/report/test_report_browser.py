@@ -1,0 +1,54 @@
+"""The report in a browser: it draws everything, says nothing on the console, and fits a phone."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from frossl.report.page import write_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
+MEASURE = """<script>addEventListener("load", () => setTimeout(() => {
+  document.body.dataset.wide = document.documentElement.scrollWidth;
+  document.body.dataset.window = innerWidth;
+}, 3000));</script></body>"""
+
+
+def browse(page, width: int) -> tuple[str, list[str]]:
+    """The page after its scripts, and what the console got."""
+    ended = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=20000",
+            f"--window-size={width},800",
+            f"--user-data-dir={page.parent / 'profile'}",
+            "--dump-dom",
+            page.resolve().as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return ended.stdout, [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("kind", ["labelled", "unlabelled", "hostile", "collapsed"])
+def test_every_chart_is_drawn_without_a_word_on_the_console(request, tmp_path, kind, width):
+    page = write_report([request.getfixturevalue(kind)], tmp_path / "report.html")
+    page.write_text(page.read_text().replace("</body>", MEASURE))
+    seen, said = browse(page, width)
+    places = len(re.findall(r'<div class="plot[^>]* id="figure-', seen))
+    assert said == []
+    assert places
+    assert len(re.findall(r'<div class="[^"]*js-plotly-plot', seen)) == places
+    assert re.search(r'data-drawn="(\d+)"', seen)[1] == str(places)
+    wide, window = (int(re.search(rf'data-{name}="(\d+)"', seen)[1]) for name in ("wide", "window"))
+    assert wide <= window

@@ -1,0 +1,190 @@
+"""The report as a file: what it says of runs of every kind, and that it needs nothing else."""
+
+import json
+import re
+import shutil
+
+import plotly.graph_objects as go
+import pytest
+import torch
+from plotly.offline import get_plotlyjs
+from tiny_runs import HOSTILE
+
+from frossl.core.types import UserError
+from frossl.report.page import show, write_report
+
+MEGABYTE = 2**20
+
+
+def written(output, *runs) -> str:
+    """The page without the library of charts."""
+    return write_report(runs, output).read_text().replace(get_plotlyjs().replace("</script", "<\\/script"), "")
+
+
+def charts(page: str) -> dict[str, dict]:
+    return json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)[1])
+
+
+def labels(page: str) -> list[str]:
+    return [chart["label"] for chart in charts(page).values()]
+
+
+def sections(page: str) -> list[str]:
+    return re.findall(r'<section id="([a-z]+)"', page)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, labelled, unlabelled, hostile, collapsed):
+    place = tmp_path_factory.mktemp("pages")
+    runs = {"labelled": [labelled], "unlabelled": [unlabelled], "hostile": [hostile], "collapsed": [collapsed]}
+    runs["several"] = [labelled, unlabelled, collapsed]
+    return {name: written(place / f"{name}.html", *which) for name, which in runs.items()}
+
+
+KINDS = ("labelled", "unlabelled", "hostile", "collapsed", "several")
+
+
+def test_a_run_ends_with_its_report(labelled, unlabelled):
+    for run in (labelled, unlabelled):
+        assert "<title>" in (run / "report.html").read_text()
+
+
+def test_everything_is_there_in_the_order_in_which_it_is_read(pages):
+    order = ["accuracy", "training", "spectrum", "rank", "views", "neighbours", "map", "confusion", "typical"]
+    assert sections(pages["labelled"]) == [*order, "twins", "time", "settings", "glossary"]
+    assert pages["labelled"].index('id="verdict"') < pages["labelled"].index('id="accuracy"')
+
+
+def test_without_labels_there_are_only_the_parts_that_need_none(pages):
+    assert sections(pages["labelled"] + pages["unlabelled"]).count("confusion") == 1
+    assert {"training", "spectrum", "views", "neighbours", "map", "typical", "twins"} <= set(
+        sections(pages["unlabelled"])
+    )
+    assert "Accuracy of every arm" not in labels(pages["unlabelled"])
+    assert "There are no labels" in pages["unlabelled"]
+
+
+def test_a_collapsed_encoder_is_the_first_thing_said(pages):
+    page = pages["collapsed"]
+    said = re.search(r'<h1 class="headline">(.*?)</h1>', page)
+    assert said[1] == "Collapsed"
+    assert 'class="verdict bad"' in page
+    assert page.index("Do not use this encoder") < page.index("<section")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_chart_is_valid_for_plotly_and_finite(pages, kind):
+    for chart in charts(pages[kind]).values():
+        text = re.sub(r'"\$[a-z]+[0-9]?"', '"#123456"', json.dumps(chart))
+        figure = json.loads(text)
+        go.Figure(data=figure["data"], layout=figure["layout"])
+        assert "NaN" not in text
+        assert "Infinity" not in text
+
+
+def test_curves_know_images_epochs_and_seconds(pages):
+    loss = next(c for c in charts(pages["labelled"]).values() if c["label"] == "Loss and its terms")
+    assert [t["name"] for t in loss["data"]] == ["loss", "entropy", "invariance"]
+    for trace in loss["data"]:
+        assert trace["x"] == trace["meta"]["images"]
+        assert trace["meta"].keys() == {"images", "epoch", "seconds"}
+    total, *terms = [t["y"] for t in loss["data"]]
+    assert total == pytest.approx([sum(values) for values in zip(*terms, strict=True)], rel=1e-4)
+
+
+def test_several_runs_stand_side_by_side(pages):
+    page = pages["several"]
+    assert page.count('class="verdict ') == 3
+    assert "Where the runs differ" in page
+    loss = next(c for c in charts(page).values() if c["label"] == "Loss")
+    assert [t["name"] for t in loss["data"]] == ["labelled", "unlabelled", "collapsed"]
+    spectra = next(c for c in charts(page).values() if c["label"] == "Eigenvalue spectrum")
+    assert [t["name"] for t in spectra["data"]].count("labelled · pretrained") == 1
+    assert page.count("<h3>labelled, collapsed</h3>") == 2  # their views and their near-duplicates are the same
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, labelled):
+    shutil.copytree(labelled, tmp_path / "labelled")
+    page = written(tmp_path / "two.html", labelled, tmp_path / "labelled")
+    assert str(tmp_path / "labelled") in page
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_asks_for_nothing_from_anywhere(pages, kind):
+    page = pages[kind]
+    assert not re.search(r"""(?:src|href|action|data|poster)\s*=\s*["']?\s*(?:https?:)?//""", page, re.I)
+    assert not re.search(r"""url\(\s*["']?(?!data:)""", page)
+    assert not re.search(r"@import|<link(?! rel=\"icon\" href=\"data:,\")|<iframe|<base", page)
+    assert "default-src 'none'" in page
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_is_small(pages, kind):
+    assert len(pages[kind].encode()) < MEGABYTE
+    assert len(get_plotlyjs()) < 6 * MEGABYTE
+
+
+def test_names_from_the_user_are_text(pages):
+    page = pages["hostile"]
+    for raw in (*HOSTILE[:2], "<b>images", "<i>hostile"):
+        assert raw not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "{{ 7 * 7 }}" in page
+    names = [t["name"] for c in charts(page).values() for t in c["data"] if c["label"] == "Map of the embedding"]
+    assert "&lt;img src=x onerror=aler…" in names  # in its texts plotly reads some tags and entities
+
+
+def test_a_run_without_evaluation_or_images_still_has_a_report_that_says_so(tmp_path, labelled):
+    run = tmp_path / "moved"
+    shutil.copytree(labelled, run)
+    (run / "evaluation.json").unlink()
+    about = json.loads((run / "config.json").read_text())
+    about["config"]["data"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(about))
+    page = written(tmp_path / "report.html", run)
+    assert "Not evaluated" in page
+    assert "No pictures of this run." in page
+    assert "gone" in page
+    assert sections(page) == ["training", "rank", "time", "settings", "glossary"]
+
+
+def test_data_that_changed_are_not_taken_for_those_of_the_run(tmp_path, labelled):
+    run = tmp_path / "run"
+    shutil.copytree(labelled, run)
+    about = json.loads((run / "config.json").read_text())
+    about["images"][0] += 1
+    (run / "config.json").write_text(json.dumps(about))
+    assert "changed since the run" in written(tmp_path / "report.html", run)
+
+
+def test_a_spectrum_in_the_log_is_shown_over_time(tmp_path, labelled):
+    run = tmp_path / "run"
+    shutil.copytree(labelled, run)
+    row = {"kind": "monitor", "step": 12, "epoch": 3.0, "images": 96, "seconds": 9.0, "spectrum": [3.0, 1.0]}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n" + '{"kind": "tra')  # and a line that a crash cut off
+    chart = next(c for c in charts(written(tmp_path / "r.html", run)).values() if "from faint to full" in c["label"])
+    assert chart["data"][0]["y"] == [0.75, 0.25]
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a run directory"):
+        write_report([tmp_path], tmp_path / "report.html")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        write_report([tmp_path], tmp_path / "report.html")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="was not written by frossl"):
+        write_report([tmp_path], tmp_path / "report.html")
+
+
+def test_no_browser_is_opened_without_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("webbrowser.open", lambda url: pytest.fail("opened"))
+    assert not show(tmp_path / "report.html")
+
+
+def test_a_report_leaves_the_global_generator_alone(tmp_path, labelled):
+    state = torch.get_rng_state()
+    write_report([labelled], tmp_path / "report.html")
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,75 @@
+"""The verdict in words, and intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from frossl.evals.suite import Evaluation
+from frossl.report.record import Record
+from frossl.report.words import Arm, arms_of, judge
+
+
+def record(**arms: dict[str, float]) -> Record:
+    named = {name.replace("_", " "): values for name, values in arms.items()}
+    evaluations = {"data": Evaluation(named, {}, 10_000)} if arms else {}
+    about = {"config": {"data": "data"}, "encoder": {"features": 64}, "views": []}
+    return Record("run", Path("runs/run"), about, [], [], evaluations)
+
+
+def scored(knn: float, rank: float = 9.0) -> dict[str, float]:
+    return {"knn": knn, "effective_rank": rank}
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "mood", "headline"),
+    [
+        (scored(0.8), "good", "Pretraining helped"),
+        (scored(0.5), "unknown", "Pretraining made no clear difference"),
+        (scored(0.2), "bad", "Pretraining did harm"),
+        (scored(0.5, rank=1.2), "bad", "Collapsed"),
+        (scored(0.8, rank=1.2), "good", "Pretraining helped"),  # two classes need one direction
+    ],
+)
+def test_the_headline_is_what_the_numbers_say(pretrained, mood, headline):
+    said = judge(record(pretrained=pretrained, untrained=scored(0.5), raw_pixels={"knn": 0.4}), None)
+    assert (said.mood, said.headline) == (mood, headline)
+    assert any("of 64 directions" in sentence and "untrained encoder: 9.0" in sentence for sentence in said.more)
+
+
+def test_without_labels_only_collapse_can_be_told():
+    whole = record(pretrained={"effective_rank": 20.0}, untrained={"effective_rank": 5.0})
+    flat = record(pretrained={"effective_rank": 1.1}, untrained={"effective_rank": 5.0})
+    assert judge(whole, None).headline == "Not collapsed"
+    assert "no labels" in judge(whole, None).more[-1]
+    assert judge(flat, None).headline == "Collapsed"
+
+
+def test_without_evaluation_the_rank_of_the_sample_counts():
+    assert judge(record(), 1.0).headline == "Collapsed"
+    said = judge(record(), 12.0, 4.0)
+    assert (said.mood, said.headline) == ("unknown", "Not evaluated")
+    assert said.more[-1].endswith("frossl evaluate runs/run")
+
+
+def test_where_pixels_are_the_better_control_the_untrained_encoder_is_compared_too():
+    said = judge(record(pretrained=scored(0.6), untrained=scored(0.5), raw_pixels={"knn": 0.7}), None)
+    assert said.headline == "Pretraining did harm"
+    assert said.more[0] == "Against the better control, kNN −10.0 points."
+    assert "against that alone: kNN +10.0 points." in said.more[1]
+
+
+def test_intervals_are_the_measured_ones_or_those_of_a_share():
+    assert Arm("r", "a", {"knn": 0.5, "knn_low": 0.4, "knn_high": 0.6}, 100).margin("knn") == pytest.approx(0.1)
+    assert Arm("r", "a", {"knn": 0.5}, 100).margin("knn") == pytest.approx(1.96 * 0.05)
+    few = Arm("r", "a", {"linear_10": 0.5, "linear_10_std": 0.1}, 10**9).margin("linear_10")
+    assert few == pytest.approx(1.96 * 0.1 / 5**0.5, rel=1e-3)
+
+
+def test_a_control_that_runs_share_stands_once():
+    one = record(pretrained=scored(0.8), untrained=scored(0.5), raw_pixels={"knn": 0.4}).evaluations["data"]
+    two = record(pretrained=scored(0.9), untrained=scored(0.6), raw_pixels={"knn": 0.4}).evaluations["data"]
+    arms = [(arm.run, arm.name) for arm in arms_of([("a", one), ("b", two)])]
+    own = [(run, arm) for run in "ab" for arm in ("pretrained", "untrained")]
+    assert arms == [*own, ("every run", "raw pixels")]
