@@ -33,7 +33,7 @@ def small(config: Config, out) -> Config:
     return replace(
         config,
         objective=replace(objective, projector=re.sub(r"\d+", "6", objective.projector), **changes),
-        backbone_options='{"channels": [4, 4, 4, 4], "layers": [1, 1, 1, 1]}',
+        backbone_options='{"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}',
         views=min(config.views or 4, 4) if len(sizes) == 1 else config.views,
         precision="32",  # in bf16, oneDNN's gradient of a stride-2 convolution on maps of one pixel is not finite
         length="2it",
@@ -48,10 +48,8 @@ def small(config: Config, out) -> Config:
     )
 
 
-@pytest.mark.filterwarnings("ignore:view_scaling='pairs'")
-@pytest.mark.parametrize("name", ALL)
-def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypatch):
-    config = ALL[name]
+def made(config: Config) -> Dataset:
+    """Noise in the shape of the data of ``config``."""
     record = DATASETS[config.data]
     generator = torch.Generator().manual_seed(0)
 
@@ -60,16 +58,32 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
         return Split(images, torch.arange(count) % 2)
 
     size = (16, 16)
-    data = Dataset(
+    return Dataset(
         config.data, split(16), split(8), ("a", "b"), record.channels, record.mean, record.std, size, size, size, "made"
     )
-    monkeypatch.setattr(runs, "open", lambda *_: data)
+
+
+@pytest.mark.filterwarnings("ignore:view_scaling='pairs'")
+@pytest.mark.parametrize("name", ALL)
+def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypatch):
+    config = ALL[name]
+    monkeypatch.setattr(runs, "open", lambda *_: made(config))
     given = small(config, tmp_path)
     run = runs.pretrain(given).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
     saved, _ = runs.read_run(run)
     assert saved == given
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].trains])
+def test_every_method_trains_on_two_large_and_six_small_views(name, tmp_path, monkeypatch):
+    config = Config(data="cifar10", method=name, objective=METHODS[name].Config(), view_recipe="multicrop")
+    monkeypatch.setattr(runs, "open", lambda *_: made(config))
+    run = runs.pretrain(small(config, tmp_path)).run
+    assert [(view.size, view.count) for view in runs.read_run(run)[1]] == [(16, 2), (7, 6)]
+    rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
+    assert [row["images"] for row in rows] == [8, 16]
 
 
 @pytest.mark.parametrize("name", ALL)
