@@ -32,7 +32,10 @@ from frossl.train.run import evaluate_run, pretrain, read_run
 from frossl.views.recipes import VIEWS
 
 M = TypeVar("M")
-FREE_TO_CHANGE = ("device", "workers", "monitor_every", "checkpoint_every", "log_every", "evaluate", "data_dir")
+FREE_TO_CHANGE = (
+    *("device", "workers", "data_dir", "evaluate", "wandb"),
+    *("monitor_every", "checkpoint_every", "log_every", "telemetry_every", "track_eigenvalues"),
+)
 """What may differ when a run is resumed: it does not change what is learned."""
 
 

@@ -24,11 +24,13 @@ def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
     views, n, width = h_VNF.shape
     eps = torch.finfo(h_VNF.dtype).eps
     h = h_VNF.double()
-    means = centred(h.mean(0), eps)
-    inner = (h - h.mean(0)).flatten(0, 1)
-    within = inner.T @ inner / (n * (views - 1)) + delta * torch.eye(width, dtype=h.dtype, device=h.device)
+    rows = torch.cat([centred(h.mean(0), eps), (h - h.mean(0)).flatten(0, 1)])
+    if width > len(rows):  # in coordinates of the space they span; the rest of it has nothing in it
+        rows = torch.linalg.qr(rows.T, mode="r").R.T
+    means, inner = rows[:n], rows[n:]
+    within = inner.T @ inner / (n * (views - 1)) + delta * torch.eye(rows.shape[1], dtype=h.dtype, device=h.device)
     whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), means.T, upper=False)
-    matrix = whitened @ whitened.T if n > width else whitened.T @ whitened
+    matrix = whitened @ whitened.T if n > rows.shape[1] else whitened.T @ whitened
     return entropy_rank(eigenvalues(matrix / max(n - 1, 1)))
 
 

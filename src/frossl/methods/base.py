@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from frossl.core.axes import over_views
 from frossl.core.registry import Registry
@@ -34,6 +35,9 @@ class Method(nn.Module):
     averaged: ClassVar[dict[str, str]] = {}
     """names of sub-modules that follow others as moving averages: target -> online"""
 
+    embeds: ClassVar[str] = "projector"
+    """name of the sub-module that makes of features what the objective sees, for those who watch"""
+
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
@@ -52,6 +56,19 @@ class Method(nn.Module):
     def project(self, head: nn.Module, h_VNF: Tensor) -> Tensor:
         """``head`` on every view, ``(V, N, F)`` to ``(V, N, D)``."""
         return over_views(head, h_VNF, self.setting.joint)
+
+    @torch.no_grad()
+    def embed(self, h_VNF: Tensor) -> Tensor | None:
+        """Embeddings ``(V, N, D)`` by the sub-module :attr:`embeds`, changing nothing; None where there is none.
+
+        Batch norms do as their mode says, but running statistics stay.
+        """
+        head = dict(self.named_modules()).get(self.embeds)
+        if head is None:
+            return None
+        kept = {name: buffer.clone() for name, buffer in head.named_buffers()}
+        dtype = next((p.dtype for p in head.parameters()), h_VNF.dtype)
+        return over_views(lambda x: functional_call(head, kept, (x,)), h_VNF.to(dtype), self.setting.joint)
 
     @torch.no_grad()
     def commit(self, loss: Loss) -> None:

@@ -20,6 +20,7 @@ class BYOL(Method):
     """Predicts what a moving average of the network makes of another view; no negatives."""
 
     averaged: ClassVar = {"target_head": "head"}
+    embeds = "head"
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -21,6 +21,7 @@ class DINO(Method):
     """Predicts the sharpened output of a moving average of the network for another view."""
 
     averaged: ClassVar = {"target_head": "head"}
+    embeds = "head.0"
     centre: Tensor
 
     @dataclass(frozen=True, kw_only=True)

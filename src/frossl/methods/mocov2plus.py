@@ -24,6 +24,7 @@ class MoCoV2Plus(Method):
     """
 
     averaged: ClassVar = {"target_head": "head"}
+    embeds = "head"
     queue: Tensor
 
     @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,13 @@ class Config(Generic[M]):
     """how often the run is saved; also at its end and when it is interrupted"""
     log_every: int = 10
     """steps between rows of metrics.jsonl"""
+    telemetry_every: int = 500
+    """steps between spectra of features and embeddings, more often at first; signs of collapse are looked for 5 to 25
+    times as often; 0 is never"""
+    track_eigenvalues: str | None = None
+    """follow the leading eigenvalues step by step for so long, such as 2ep (eigenvalues.jsonl)"""
+    wandb: bool = False
+    """send the numbers to Weights & Biases too"""
     evaluate: bool = True
     """evaluate against an untrained encoder and raw pixels at the end"""
 
@@ -120,6 +127,10 @@ class Config(Generic[M]):
             raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:
             raise UserError(f"--log-every must be at least 1, got {self.log_every}")
+        if self.telemetry_every < 0:
+            raise UserError(f"--telemetry-every must be at least 0, got {self.telemetry_every}")
+        if self.track_eigenvalues is not None and Length.parse(self.track_eigenvalues).unit in ("min", "%"):
+            raise UserError(f"--track-eigenvalues {self.track_eigenvalues}: give it in ep, it or img")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is a share between 0 and 1, got {self.held_out}")
 

@@ -1,37 +1,70 @@
-"""Where the numbers of a run go: ``metrics.jsonl`` always, TensorBoard beside it.
+"""Where the numbers of a run go: ``metrics.jsonl`` always, TensorBoard beside it, Weights & Biases if asked for.
 
-Rows of ``metrics.jsonl`` are the stable interface: each has ``kind`` (train, monitor), ``step``, ``epoch``,
-``images`` and ``seconds``; train rows the loss and its terms, monitor rows figures of the encoder.
+Rows of the files are the stable interface (docs/runs.md): each has ``kind``, ``step``, ``epoch``, ``images`` and
+``seconds``. TensorBoard has the numbers of a row as ``kind/name``, or ``kind/where/on/name`` where rows say that.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from torch import Tensor
+
+from frossl.core.types import UserError
+
+METRICS = "metrics.jsonl"
+FILES = {"eigenvalues": "eigenvalues.jsonl"}
+"""Kinds of rows that have a file of their own."""
 
 
 class RunLog:
-    """Appends rows; on resume, rows after the step resumed from are dropped first, and TensorBoard leaves them out."""
+    """Appends rows; on resume, rows after the step resumed from are dropped first, and TensorBoard leaves them out.
 
-    def __init__(self, run: Path, resume_step: int = 0) -> None:
-        self.path = run / "metrics.jsonl"
-        if self.path.exists():
-            kept = [row for row in read_rows(self.path) if row["step"] <= resume_step]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self.file = self.path.open("a", buffering=1)
+    ``history`` are the rows of ``metrics.jsonl`` that were there before.
+    """
+
+    def __init__(self, run: Path, resume_step: int = 0, wandb: bool = False) -> None:
+        self.run = run
+        self.history = _cut(run / METRICS, resume_step)
+        for name in FILES.values():
+            _cut(run / name, resume_step)
+        self.files: dict[str, TextIO] = {METRICS: (run / METRICS).open("a", buffering=1)}
         purge = resume_step + 1 if resume_step else None
         self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
+        self.wandb = _start_wandb(run) if wandb else None
 
-    def row(self, kind: str, step: int, where: dict[str, float], values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
-        self.board.log_metrics({f"{kind}/{name}": value for name, value in values.items()}, step)
+    def row(self, kind: str, step: int, where: dict[str, float], values: dict[str, Any]) -> None:
+        name = FILES.get(kind, METRICS)
+        if name not in self.files:
+            self.files[name] = (self.run / name).open("a", buffering=1)
+        self.files[name].write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
+        group = "/".join([kind, *(values[key] for key in ("where", "on") if key in values)])
+        numbers = {f"{group}/{key}": v for key, v in values.items() if isinstance(v, float | int)}
+        self.board.log_metrics(numbers, step)
+        if self.wandb is not None and numbers:
+            self.wandb.log(numbers, step=step)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Words for TensorBoard."""
+        self.board.experiment.add_text(name, text, step)
+
+    def picture(self, name: str, image_CHW: Tensor, step: int) -> None:
+        """A uint8 image for TensorBoard and Weights & Biases."""
+        self.board.experiment.add_image(name, image_CHW, step)
+        if self.wandb is not None:
+            picture = require_wandb().Image(image_CHW.permute(1, 2, 0).numpy())
+            self.wandb.log({name: picture}, step=step)
 
     def close(self) -> None:
-        self.file.close()
+        for file in self.files.values():
+            file.close()
         self.board.finalize("success")
+        if self.wandb is not None:
+            self.wandb.finish()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -43,3 +76,37 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
+
+
+def _cut(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drops the rows of ``path`` after ``step``; the others."""
+    if not path.exists():
+        return []
+    kept = [row for row in read_rows(path) if row["step"] <= step]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return kept
+
+
+def require_wandb() -> Any:
+    """The package wandb.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ImportError:
+        raise UserError(
+            "--wandb needs a package that is not here: pip install 'frossl[wandb]', then wandb login"
+        ) from None
+
+
+def _start_wandb(run: Path) -> Any:
+    """A run of Weights & Biases that goes on where this one does: its id is kept in the run directory."""
+    wandb, path = require_wandb(), run / "wandb-id"
+    if not path.exists():
+        path.write_text(wandb.util.generate_id())
+    about = json.loads((run / "config.json").read_text()) if (run / "config.json").exists() else {}
+    return wandb.init(
+        project="frossl", name=run.resolve().name, id=path.read_text(), resume="allow", dir=str(run), config=about
+    )

@@ -32,6 +32,7 @@ from frossl.train.checkpoint import random_state, save_checkpoint, set_random_st
 from frossl.train.config import Config, Plan
 from frossl.train.log import RunLog
 from frossl.train.probe import OnlineProbe, look
+from frossl.train.telemetry import Telemetry, picture_of_views
 
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 
@@ -196,8 +197,11 @@ def train(
     fabric = Fabric(accelerator=plan.device.type, devices=1, precision=plan.precision)  # type: ignore[arg-type]
     plain_optimizer = learner.optimizer(config, plan)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
+    track = Length.parse(config.track_eigenvalues or "0it").steps(batch=plan.batch, images=images)
+    telemetry = Telemetry(learner.method, config.telemetry_every, track or 0)
     if resume is not None:
         progress.step, progress.seconds = resume["step"], resume["seconds"]
+        telemetry.restore(resume.get("telemetry", {}))
         restore(resume, learner, plain_optimizer, probe)
     model, optimizer = fabric.setup(learner, plain_optimizer)
     extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
@@ -206,7 +210,7 @@ def train(
     warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images)
 
     def save() -> None:
-        state = snapshot(progress, learner, plain_optimizer, probe)
+        state = snapshot(progress, learner, plain_optimizer, probe) | {"telemetry": telemetry.kept}
         save_checkpoint(run / "checkpoints", progress.step, state)
 
     def where() -> dict[str, float]:
@@ -226,7 +230,9 @@ def train(
     )
     shown: dict[str, float] = {}
     clock = time.perf_counter()
-    with closing(RunLog(run, progress.step)) as log, stop_signals() as stopped:
+    with closing(RunLog(run, progress.step, config.wandb)) as log, stop_signals() as stopped:
+        if progress.step == 0:
+            log.picture("views", picture_of_views(data, plan.recipe, config.seed), 0)
         while learner.method.trains and progress.share < 1 and not stopped:
             batch = next(batches)
             set_lr(plain_optimizer, plan.lr, progress.share, warmup)
@@ -235,6 +241,7 @@ def train(
             fabric.backward(total)
             norm = gradient_norm(learner, config.clip)
             check_finite(progress.step, total, terms, norm)
+            telemetry.see(progress.step + 1, h_VNF, {"loss": total, **terms, "grad_norm": norm})
             optimizer.step()
             learner.remember(progress.share)
             on_views = None if probe is None or batch.labels_N is None else probe.learn(h_VNF, batch.labels_N)
@@ -249,10 +256,13 @@ def train(
                 log.row("train", progress.step, where(), values)
                 shown |= values
             if monitor.due():
-                values = look(learner.backbone, data, plan.spec, extractor, probe)
+                values, held_out_NF = look(learner.backbone, data, plan.spec, extractor, probe)
+                telemetry.held_out(held_out_NF)
                 progress.seconds, clock = progress.seconds + time.perf_counter() - clock, time.perf_counter()
                 log.row("monitor", progress.step, where(), values)
                 shown |= values
+            for kind, values in telemetry.take():
+                log.row(kind, progress.step, where(), values)
             if checkpoint.due():
                 save()
             show(progress, shown)

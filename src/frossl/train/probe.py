@@ -51,8 +51,11 @@ class OnlineProbe(nn.Module):
 
 def look(
     encoder: nn.Module, data: Dataset, spec: EncoderSpec, extractor: Extractor, probe: OnlineProbe | None
-) -> dict[str, float]:
-    """Monitor figures of the encoder, from :data:`BANK` and :data:`QUERIES` images spread over the splits."""
+) -> tuple[dict[str, float], Tensor]:
+    """Monitor figures of the encoder, from :data:`BANK` and :data:`QUERIES` images spread over the splits.
+
+    Second are the features ``(N, F)`` of the held-out ones.
+    """
     part = Dataset(**{**vars(data), "train": first(data.train, BANK), "test": first(data.test, QUERIES)})
     features: Features = extractor.data(encoder, part, spec)
     values = {"effective_rank": effective_rank(features.test_NF)}
@@ -61,4 +64,4 @@ def look(
         assert features.test_labels is not None
         values |= knn(features)
         values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
-    return values
+    return values, features.test_NF

@@ -31,6 +31,7 @@ from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config, Plan, make_plan
+from frossl.train.log import require_wandb
 from frossl.train.loop import build, environment, measure_step, resolve_length, train
 from frossl.views.recipes import Recipe, View
 
@@ -61,6 +62,8 @@ def pretrain(
         NonFiniteError: the loss or its gradient is not a number.
     """
     console = console or Console(quiet=True)
+    if config.wandb:
+        require_wandb()
     run = resume or new_run_directory(config)
     state = None if resume is None else load_checkpoint(newest_checkpoint(resume))
     untrained = copy.deepcopy(backbone)

@@ -1,0 +1,121 @@
+"""What features of several views look like at one moment: their whole spectrum, or signs that cost one product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from frossl.core.axes import fold
+from frossl.core.linalg import centred, covariance_spectrum, second_moment_spectrum
+from frossl.evals.alignment import alignment, uniformity
+from frossl.evals.lidar import lidar
+from frossl.evals.spectral import collision_entropy, condition_number, summary, von_neumann_entropy
+
+SHOWN = 64
+"""Most eigenvalues that are told of a spectrum; of more, at places that are spread evenly over the logarithm."""
+PAIRED = 256
+"""Most samples whose pairwise distances uniformity takes."""
+
+
+def spectrum_of(h_VNF: Tensor) -> dict[str, Any]:
+    """Everything that is known of the covariance of ``(V, N, F)`` features, over all samples of all views.
+
+    The figures of :func:`frossl.evals.spectral.summary`; ``eigenvalues``, largest first, at ``places`` counted from 1;
+    ``variance``, their sum; ``uniformity``; of two views and more ``alignment`` and ``lidar``. Empty if a feature is
+    not finite. Numbers have six digits.
+    """
+    if not bool(torch.isfinite(h_VNF).all()):
+        return {}
+    x_BF = fold(h_VNF)
+    covariance_K = covariance_spectrum(x_BF)
+    places = shown_places(len(covariance_K))
+    values: dict[str, Any] = {
+        "variance": covariance_K.sum().item(),
+        **summary(covariance_K, second_moment_spectrum(x_BF), x_BF.double().mean(0)),
+        "uniformity": uniformity(x_BF, PAIRED),
+    }
+    if len(h_VNF) > 1:
+        values |= {"alignment": alignment(h_VNF), "lidar": lidar(h_VNF)}
+    eigenvalues = [digits(v) for v in covariance_K[torch.tensor(places) - 1].tolist()]
+    return {name: digits(value) for name, value in values.items()} | {"places": places, "eigenvalues": eigenvalues}
+
+
+def shown_places(count: int) -> list[int]:
+    """Which of ``count`` eigenvalues are told, counted from 1: all, or about :data:`SHOWN` of them.
+
+    >>> shown_places(3)
+    [1, 2, 3]
+    >>> shown_places(1024)[-3:]
+    [821, 917, 1024]
+    """
+    if count <= SHOWN:
+        return list(range(1, count + 1))
+    return sorted({round(count ** (i / (SHOWN - 1))) for i in range(SHOWN)})
+
+
+def leading(h_VNF: Tensor, count: int) -> dict[str, Any]:
+    """The ``count`` largest eigenvalues of the covariance of ``(V, N, F)`` features, with what the rest comes to.
+
+    ``condition_number`` as in :func:`frossl.evals.spectral.condition_number`; ``condition_leading`` is of those that
+    are given.
+    """
+    if not bool(torch.isfinite(h_VNF).all()):
+        return {}
+    covariance_K = covariance_spectrum(fold(h_VNF))
+    values = {
+        "variance": covariance_K.sum().item(),
+        "collision_entropy": collision_entropy(covariance_K),
+        "von_neumann_entropy": von_neumann_entropy(covariance_K),
+        "condition_number": condition_number(covariance_K),
+        "condition_leading": condition_number(covariance_K[:count]),
+    }
+    kept = {name: digits(value) for name, value in values.items() if value is not None}
+    return kept | {"eigenvalues": [digits(v) for v in covariance_K[:count].tolist()]}
+
+
+def signs_of(h_VNF: Tensor) -> dict[str, float]:
+    """Signs of life of ``(V, N, F)`` features, V >= 2, without an eigenvalue.
+
+    - ``variance``: of all samples, summed over features
+    - ``effective_rank``: participation ratio of the covariance of all samples
+    - ``mean_to_spread``: norm of the mean over the root of the variance, at most 1e6
+    - ``view_noise``: share of the variance that is between views of an image: 0 if they are equal, 1 if they have no
+      more in common than views of different images
+    - ``least_view``: variance of the view that varies least over that of the average view
+    - ``least_agreement``: the smallest correlation of a view with the mean of the others
+
+    Empty if a feature is not finite. Constant features have only ``variance`` 0 and ``effective_rank`` 0.
+    """
+    if not bool(torch.isfinite(h_VNF).all()):
+        return {}
+    views, images, width = h_VNF.shape
+    x_VNF = centred(fold(h_VNF)).unflatten(0, (views, images))
+    x_BF = fold(x_VNF)
+    total = (x_BF * x_BF).sum()
+    if not bool(total > 0):
+        return {"variance": 0.0, "effective_rank": 0.0}
+    moment = x_BF.T @ x_BF if len(x_BF) > width else x_BF @ x_BF.T
+    mean_VNF = x_VNF.mean(0)
+    between_views = (x_VNF - mean_VNF).square().sum() * (views / (views - 1)) / total
+    own_VNF = x_VNF - x_VNF.mean(1, keepdim=True)
+    others_VNF = (own_VNF.sum(0) - own_VNF) / (views - 1)
+    square_V = own_VNF.square().sum((1, 2))
+    norms_V = (square_V * others_VNF.square().sum((1, 2))).sqrt()
+    agreement_V = (own_VNF * others_VNF).sum((1, 2)) / norms_V.clamp_min(torch.finfo(norms_V.dtype).tiny)
+    spread = (total / len(x_BF)).sqrt()
+    values = {
+        "variance": total / len(x_BF),
+        "effective_rank": total * total / (moment * moment).sum(),
+        "mean_to_spread": (h_VNF.double().mean((0, 1)).norm() / spread).clamp_max(1e6),
+        "view_noise": between_views,
+        "least_view": square_V.min() / square_V.mean().clamp_min(torch.finfo(square_V.dtype).tiny),
+        "least_agreement": agreement_V.min(),
+    }
+    return {name: digits(value.item()) for name, value in values.items()}
+
+
+def digits(value: float) -> float:
+    """``value`` with six digits, so that a row stays short."""
+    return float(f"{value:.6g}")

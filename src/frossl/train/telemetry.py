@@ -1,0 +1,122 @@
+"""What is watched of the features that training itself makes, at steps that are known in advance.
+
+Nothing here touches the run: no random number is drawn, no statistic of a batch norm moves, no step waits for the
+device unless it is one of those steps. Held-out images are looked at by :mod:`frossl.train.probe`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.utils import make_grid
+
+from frossl.data.loader import epoch_order, views_of
+from frossl.data.types import Dataset
+from frossl.evals.signs import leading, signs_of, spectrum_of
+from frossl.methods import Method
+from frossl.views.recipes import Recipe
+
+SAMPLES = 1024
+"""Most samples, views counted, that a spectrum is taken of."""
+STEPS = 4
+"""Most steps whose features go into one spectrum."""
+TOP = 14
+"""Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
+Row = tuple[str, dict[str, Any]]
+
+
+class Telemetry:
+    """Rows about features h of the backbone and embeddings z, of kinds ``spectrum``, ``vitals`` and ``eigenvalues``.
+
+    ``every``: steps between spectra; before that they are taken at steps 1, 2, 5, 10, 20, 50 and so on. Vitals are
+    taken 25 times as often up to step ``every`` and 5 times as often later. 0 turns both off. Eigenvalues are
+    followed step by step for the first ``track`` steps.
+    """
+
+    def __init__(self, method: Method, every: int, track: int = 0) -> None:
+        self.method, self.every, self.track = method, every, track
+        self.kept: dict[str, list[Tensor]] = {}
+        self.rows: list[Row] = []
+
+    @torch.no_grad()
+    def see(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
+        """Takes what step number ``step`` (from 1) made, before the update; ``values`` are its loss, terms and norm."""
+        due, window = self.next_spectrum(step)
+        vitals, spectrum, tracked = self.vitals_due(step), step == due, step <= self.track
+        if not (vitals or tracked or step > due - window):
+            return
+        features = self.features(h_VNF)
+        if tracked:
+            self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
+        if vitals:
+            signs = {f"{k}_{name}": v for k, x in features.items() for name, v in signs_of(x).items()}
+            self.rows.append(("vitals", {name: v.item() for name, v in values.items()} | signs))
+        if step > due - window:
+            for name, x in features.items():
+                self.kept.setdefault(name, []).append(x)
+        if spectrum:
+            for name, parts in self.kept.items():
+                x_VNF = torch.cat(parts, dim=1)
+                self.spectrum(name, "views", x_VNF[:, : max(2, SAMPLES // len(x_VNF))])
+            self.kept = {}
+
+    @torch.no_grad()
+    def held_out(self, h_NF: Tensor) -> None:
+        """Takes features of held-out images; embeddings are by the heads in eval mode."""
+        if not self.every:
+            return
+        was_training = self.method.training
+        self.method.eval()
+        for name, x_VNF in self.features(h_NF[None].to(_device(self.method))).items():
+            self.spectrum(name, "held_out", x_VNF)
+        self.method.train(was_training)
+
+    def features(self, h_VNF: Tensor) -> dict[str, Tensor]:
+        """Features and embeddings by name, detached, where eigenvalues in float64 can be had."""
+        h_VNF = h_VNF.detach()
+        both = {"backbone": h_VNF, "projector": self.method.embed(h_VNF)}
+        return {k: x.cpu() if x.device.type == "mps" else x for k, x in both.items() if x is not None}
+
+    def spectrum(self, where: str, on: str, x_VNF: Tensor) -> None:
+        """Adds the row of one spectrum."""
+        about = {"where": where, "on": on, "samples": x_VNF.shape[0] * x_VNF.shape[1]}
+        self.rows.append(("spectrum", about | spectrum_of(x_VNF)))
+
+    def take(self) -> list[Row]:
+        """The rows since the last call."""
+        rows, self.rows = self.rows, []
+        return rows
+
+    def vitals_due(self, step: int) -> bool:
+        if not self.every:
+            return False
+        return step == 1 or step % max(1, self.every // (25 if step <= self.every else 5)) == 0
+
+    def next_spectrum(self, step: int) -> tuple[int, int]:
+        """The step, not before ``step``, of the next spectrum, and of how many steps up to it it is."""
+        if not self.every:
+            return -1, 0
+        early = [n for e in range(9) for n in (10**e, 2 * 10**e, 5 * 10**e) if step <= n < self.every]
+        due = min([*early, -(-step // self.every) * self.every])
+        return due, min(STEPS, max(1, due // 25))
+
+    def restore(self, kept: dict[str, list[Tensor]]) -> None:
+        """Goes on from ``kept`` of the telemetry that was, which a checkpoint holds."""
+        device = _device(self.method)
+        self.kept = {name: [x.to(device) for x in parts] for name, parts in kept.items()}
+
+
+def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
+    """The views that a run makes of its first image side by side, uint8 ``(C, H, W)``."""
+    first = epoch_order(len(data.train), seed, 0)[:1]
+    groups = views_of(data.train, recipe, first, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
+    side = max(x.shape[-1] for x in groups)
+    views = [pad(v, (0, side - v.shape[-1], 0, side - v.shape[-2])) for x in groups for v in x[:, 0]]
+    return make_grid(views, nrow=8).mul(255).round().clamp(0, 255).byte()
+
+
+def _device(method: Method) -> torch.device:
+    return next((p.device for p in method.parameters()), torch.device("cpu"))
