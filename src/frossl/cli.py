@@ -20,8 +20,8 @@ from frossl import __version__
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import DATASETS
-from frossl.evals import METRICS
-from frossl.evals.suite import AUGMENTED, PROTOCOLS
+from frossl.evals import ENCODER_METRICS, METRICS, find_metric
+from frossl.evals.suite import PROTOCOLS
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.report.page import show, write_report
@@ -29,6 +29,7 @@ from frossl.train.config import Config
 from frossl.train.export import export_encoder
 from frossl.train.loop import NonFiniteError
 from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.supervised import supervised_encoder
 from frossl.views.recipes import VIEWS
 
 M = TypeVar("M")
@@ -60,6 +61,8 @@ class Evaluate:
     """other data than the run's own: a folder, Parquet, or the name of a data set"""
     protocol: tuple[str, ...] = PROTOCOLS
     """what to measure (frossl list metrics)"""
+    arms: tuple[Literal["supervised"], ...] = ()
+    """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
     data_dir: Path | None = None
     """where named data sets are kept (as in the run if not given)"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -163,7 +166,7 @@ def _pretrain(args: list[str], console: Console) -> int:
     if saved is not None:
         _refuse_changes(saved, given.config)
     outcome = pretrain(given.config, resume=given.resume, console=console)
-    if given.open and outcome.evaluation is not None:
+    if given.open and not outcome.stopped:
         _open(outcome.run / "report.html", console)
     return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
 
@@ -196,10 +199,18 @@ def _refuse_changes(saved: Config, given: Config) -> None:
 
 def _evaluate(args: list[str], console: Console) -> int:
     given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    for name in given.protocol:
+        find_metric(name)
+    others = {}
+    if "supervised" in given.arms:
+        others["supervised"] = supervised_encoder(
+            given.run, data_dir=given.data_dir, device=given.device, console=console
+        )
     evaluate_run(
         given.run,
         source=given.data,
         protocols=given.protocol,
+        others=others,
         data_dir=given.data_dir,
         device=given.device,
         console=console,
@@ -236,10 +247,10 @@ def _list(args: list[str], console: Console) -> int:
     table = Table(box=None, pad_edge=False, show_header=False)
     rows: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "methods": lambda: [(name, _first_line(method)) for name, method in METHODS.items()],
-        "metrics": lambda: (
-            [(name, m.protocol) for name, m in METRICS.items()]
-            + [(AUGMENTED, "the paper's linear probe with augmented images, 100 epochs of SGD; not run by default")]
-        ),
+        "metrics": lambda: [
+            (name, m.protocol + ("" if name in PROTOCOLS else "; not by default"))
+            for name, m in (*METRICS.items(), *ENCODER_METRICS.items())
+        ],
         "data": lambda: [
             (name, f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}")
             for name, r in DATASETS.items()

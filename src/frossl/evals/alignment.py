@@ -8,30 +8,47 @@ from torch.nn.functional import normalize
 
 from frossl.core.types import Features
 from frossl.evals import metric
+from frossl.evals.interval import jackknife, with_interval
 
 
 def alignment(h_VNF: Tensor) -> float:
     """Mean squared distance of unit-length features of two views of one image, over all pairs of views; 0 to 4."""
+    return _alignments(h_VNF).mean().item()
+
+
+def _alignments(h_VNF: Tensor) -> Tensor:
+    """The same of each image, ``(N,)``."""
     h = normalize(h_VNF, dim=2)
     views = len(h)
     # Sum over ordered pairs = 2 V sum_v |h_v - mean|^2, without the cancellation of the expanded square.
-    return (2 * views * (h - h.mean(0)).square().sum() / (h.shape[1] * views * (views - 1))).item()
+    return 2 / (views - 1) * (h - h.mean(0)).square().sum((0, 2))
 
 
 def uniformity(x_NF: Tensor, limit: int = 4096) -> float:
     """log of the mean over pairs of exp(-2 |x - y|^2) for unit-length features; lower is more uniform, 0 collapsed."""
-    chosen = torch.linspace(0, len(x_NF) - 1, min(limit, len(x_NF))).long()  # spread, as images may lie by class
-    x = normalize(x_NF[chosen], dim=1)
-    return torch.pdist(x).square().mul(-2).exp().mean().log().item()
+    return _log_mean_of_pairs(_potentials(x_NF, limit))
+
+
+def _potentials(x_NF: Tensor, limit: int = 4096) -> Tensor:
+    """exp(-2 |x - y|^2) of all pairs of at most ``limit`` images, which are spread as they may lie by class."""
+    chosen = torch.linspace(0, len(x_NF) - 1, min(limit, len(x_NF))).long()
+    x = normalize(x_NF[chosen].double(), dim=1)
+    return (x @ x.T).sub_(1).mul_(4).exp_()
+
+
+def _log_mean_of_pairs(potential_NN: Tensor) -> float:
+    n = len(potential_NN)
+    return ((potential_NN.sum() - potential_NN.trace()) / (n * (n - 1))).log().item()
 
 
 @metric(
     "alignment",
     needs_labels=False,
     protocol="alignment, uniformity: Wang and Isola on unit-length features of held-out images, "
-    "alignment over two views of the training recipe",
+    "alignment over two views of the training recipe; intervals by bootstrap and by jackknife over images",
 )
 def alignment_and_uniformity(features: Features) -> dict[str, float]:
-    """Alignment where views were extracted, and uniformity."""
-    values = {} if features.views_VNF is None else {"alignment": alignment(features.views_VNF)}
-    return values | {"uniformity": uniformity(features.test_NF)}
+    """Alignment where views were extracted, and uniformity, with their intervals."""
+    values = {} if features.views_VNF is None else with_interval("alignment", _alignments(features.views_VNF))
+    potential = _potentials(features.test_NF)
+    return values | jackknife(lambda kept: {"uniformity": _log_mean_of_pairs(potential[kept][:, kept])}, len(potential))

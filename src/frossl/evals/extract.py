@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -94,14 +95,10 @@ class Extractor:
             return encoder(x.to(self.device, dtype, memory_format=torch.channels_last)).float().cpu()
 
 
-def pixels(data: Dataset, spec: EncoderSpec) -> Features:
-    """Raw pixels as features, resized to at most :data:`PIXELS` on a side."""
+def pixels(spec: EncoderSpec) -> tuple[nn.Module, EncoderSpec]:
+    """What makes features of raw pixels, resized to at most :data:`PIXELS` on a side, in the place of an encoder."""
     size = min(spec.size, PIXELS)
-
-    def flat(split: Split) -> Tensor:
-        return torch.cat([x.flatten(1) for x in plain_batches(split, size, spec.mean, spec.std)])
-
-    return Features(flat(data.train), flat(data.test), data.train.labels, data.test.labels, data.classes)
+    return nn.Flatten(), replace(spec, size=size, features=spec.channels * size * size)
 
 
 def first(split: Split, count: int) -> Split:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from frossl.core.types import Features, UserError
+from frossl.data.types import Split
+from frossl.evals.extract import pick
 
 
 def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -35,3 +39,32 @@ def validation_split(n: int, device: torch.device | str = "cpu") -> tuple[Tensor
         raise UserError(f"a linear probe needs at least 2 labelled train images, got {n}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).to(device)
     return order[: max(1, n // 10)], order[max(1, n // 10) :]
+
+
+def labelled_images(split: Split) -> tuple[Split, Tensor]:
+    """The images of ``split`` that have a label, and their labels.
+
+    Raises:
+        UserError: there are none.
+    """
+    if split.labels is None or not bool((split.labels >= 0).any()):
+        raise UserError("this metric needs labels, and no image of a split has one")
+    known = split.labels >= 0
+    return (split if bool(known.all()) else pick(split, known.nonzero()[:, 0])), split.labels[known]
+
+
+def draw_labels(y_N: Tensor, count: Callable[[int], int], classes: int, seed: int) -> Tensor:
+    """Indices, in random order, of ``count(n)`` random samples of each class that has ``n`` of them."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for c in range(classes):
+        of_class = (y_N == c).nonzero()[:, 0]
+        order = torch.randperm(len(of_class), generator=generator)
+        chosen.append(of_class[order[: count(len(of_class))].to(y_N.device)])
+    index = torch.cat(chosen)
+    return index[torch.randperm(len(index), generator=generator).to(index.device)]
+
+
+def share_of_labels(percent: float) -> Callable[[int], int]:
+    """How many of n are ``percent`` of them, at least one."""
+    return lambda n: max(1, round(n * percent / 100))

@@ -8,6 +8,7 @@ from torch import Tensor
 from frossl.core.linalg import centred, eigenvalues
 from frossl.core.types import Features
 from frossl.evals import metric
+from frossl.evals.interval import jackknife
 from frossl.evals.spectral import entropy_rank
 
 
@@ -38,9 +39,11 @@ def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
     "lidar",
     needs_labels=False,
     protocol="LiDAR: rank of the discriminant matrix of two views of the training recipe of held-out images, "
-    "on backbone features, delta 1e-4",
+    "on backbone features, delta 1e-4; interval by jackknife over images",
 )
 def lidar_of_views(features: Features) -> dict[str, float]:
-    """LiDAR where at least two views were extracted."""
+    """LiDAR and its interval where at least two views were extracted."""
     views = features.views_VNF
-    return {} if views is None or len(views) < 2 else {"lidar": lidar(views)}
+    if views is None or len(views) < 2:
+        return {}
+    return jackknife(lambda kept: {"lidar": lidar(views[:, kept])}, views.shape[1])

@@ -11,10 +11,11 @@ from torch.nn.functional import cross_entropy
 from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.interval import with_interval
-from frossl.evals.labels import labelled, validation_split
+from frossl.evals.labels import draw_labels, labelled, share_of_labels, validation_split
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SHOTS = 10
+KSHOT = (1, 5, 20)
 DRAWS = 5
 PERCENT = (1.0, 10.0)
 FEW = 1000
@@ -120,6 +121,19 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
 
 
 @metric(
+    "kshot",
+    needs_labels=True,
+    protocol=f"{', '.join(map(str, KSHOT))} labels: as 10 labels, with so many labelled train images per class",
+)
+def kshot(features: Features) -> dict[str, float]:
+    """:func:`fewshot` with each of :data:`KSHOT` labels per class."""
+    values: dict[str, float] = {}
+    for shots in KSHOT:
+        values |= fewshot(features, shots=shots)
+    return values
+
+
+@metric(
     "label-efficiency",
     needs_labels=True,
     protocol=f"1 %, 10 % of labels: logistic regression on that share of the train images of each class, at least one, "
@@ -136,7 +150,7 @@ def label_efficiency(
     """
     values: dict[str, float] = {}
     for p in percent:
-        values |= _over_draws(f"linear_{p:g}pct", features, lambda n, p=p: max(1, round(n * p / 100)), draws)
+        values |= _over_draws(f"linear_{p:g}pct", features, share_of_labels(p), draws)
     return values
 
 
@@ -147,14 +161,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     classes = len(features.classes)
     got = []
     for draw in range(draws):
-        generator = torch.Generator().manual_seed(draw)
-        chosen = []
-        for c in range(classes):
-            of_class = (y == c).nonzero()[:, 0]
-            order = torch.randperm(len(of_class), generator=generator)
-            chosen.append(of_class[order[: labels(len(of_class))].to(y.device)])
-        index = torch.cat(chosen)
-        index = index[torch.randperm(len(index), generator=generator).to(index.device)]
+        index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
         basis = torch.linalg.svd(x[index], full_matrices=False)[2].T
         got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from frossl.core.types import Features, UserError
 from frossl.evals import metric
+from frossl.evals.interval import with_interval
 from frossl.evals.labels import labelled
 
 LIMIT = 10_000
@@ -42,7 +43,7 @@ def retrieve(x_NF: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
     f"ranks, recall@k = share with one of their class among the first k; {LIMIT:,} random images if there are more",
 )
 def retrieval(features: Features, *, limit: int = LIMIT) -> dict[str, float]:
-    """Mean average precision and recall at :data:`RANKS` within the held-out images.
+    """Mean average precision and recall at :data:`RANKS` within the held-out images, with bootstrap intervals.
 
     Raises:
         UserError: no class has two held-out images.
@@ -53,5 +54,7 @@ def retrieval(features: Features, *, limit: int = LIMIT) -> dict[str, float]:
     precision, first = retrieve(x[chosen], y[chosen])
     if not len(first):
         raise UserError("retrieval needs a class with at least 2 held-out images, and no class has them")
-    recall = {f"recall_at_{k}": (first <= k).double().mean().item() for k in RANKS}
-    return {"retrieval_map": precision.mean().item()} | recall
+    values = with_interval("retrieval_map", precision)
+    for k in RANKS:
+        values |= with_interval(f"recall_at_{k}", first <= k)
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from frossl.core.linalg import covariance_spectrum, eigenvalues, rounding_noise, second_moment_spectrum
 from frossl.core.types import Features
 from frossl.evals import metric
+from frossl.evals.interval import random_groups, with_jackknife
 
 FIRST, LAST, FEWEST = 11, 100, 10
 """Eigenvalues, counted from 1, to which the exponent of the power law is fitted, and how many of them it takes."""
@@ -174,23 +176,35 @@ class Moments:
 @metric(
     "rank",
     needs_labels=False,
-    protocol="rank: effective rank, the participation ratio of the covariance eigenvalues of held-out features",
+    protocol="rank: effective rank, the participation ratio of the covariance eigenvalues of held-out features; "
+    "interval by jackknife over images",
 )
 def rank(features: Features) -> dict[str, float]:
-    """Effective rank of the held-out features."""
-    return {"effective_rank": effective_rank(features.test_NF)}
+    """Effective rank of the held-out features, and its interval."""
+    x = features.test_NF
+    left = [{"effective_rank": participation_ratio(m.covariance_spectrum())} for m in _without_each_group(x)]
+    return with_jackknife({"effective_rank": effective_rank(x)}, left)
 
 
 @metric(
     "spectrum",
     needs_labels=False,
     protocol="spectrum: of the covariance of held-out backbone features, not rescaled; RankMe of the features not "
-    f"centred; exponent of the power law by least squares over eigenvalues {FIRST} to {LAST}",
+    f"centred; exponent of the power law by least squares over eigenvalues {FIRST} to {LAST}; "
+    "intervals by jackknife over images",
 )
 def spectrum(features: Features) -> dict[str, float]:
-    """:func:`summary` of the held-out features."""
+    """:func:`summary` of the held-out features, and its intervals."""
     x = features.test_NF
-    return summary(covariance_spectrum(x), second_moment_spectrum(x), x.double().mean(0))
+    whole = summary(covariance_spectrum(x), second_moment_spectrum(x), x.double().mean(0))
+    return with_jackknife(whole, [m.summary() for m in _without_each_group(x)])
+
+
+def _without_each_group(x_NF: Tensor) -> Iterator[Moments]:
+    """Moments of the features without one of the groups of the jackknife, in turn."""
+    parts = [Moments.of(x_NF[group.to(x_NF.device)]) for group in random_groups(len(x_NF))]
+    nothing = Moments.none(x_NF.shape[1], x_NF.device)
+    return (sum(parts[:i] + parts[i + 1 :], nothing) for i in range(len(parts)) if len(parts) > 1)
 
 
 def _rankme(second_moment_K: Tensor) -> float:

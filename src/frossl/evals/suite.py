@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import nn
 
-from frossl.core.types import Features
 from frossl.data.types import Dataset
-from frossl.evals import METRICS, measure
-from frossl.evals.augmented import augmented_linear
-from frossl.evals.extract import Extractor, pixels
+from frossl.evals import ENCODER_METRICS, METRICS, Subject, find_metric, measure
+from frossl.evals.extract import PIXELS, Extractor, pixels
 from frossl.evals.linear import DRAWS
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe
 
 PROTOCOLS = ("knn", "linear", "fewshot", "rank", "alignment")
 """What is measured by default."""
-AUGMENTED = "linear-augmented"
-"""The paper's own linear probe, which sees augmented images and takes an hour where the others take a minute."""
+ARMS = {
+    "untrained": "same architecture and seed, batch-norm statistics from one pass over the training images",
+    "supervised": "same architecture, seed, views, steps, optimiser and rate, with the labels of the run's own data",
+    "raw pixels": f"no encoder, at most {PIXELS} pixels on a side",
+}
+"""What stands beside the pretrained encoder."""
+CONTROLS = ("untrained", "raw pixels")
+"""What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
 
 HEADINGS = {
     "knn": "kNN",
     "linear": "linear",
+    "linear_1": "1 label",
+    "linear_5": "5 labels",
     "linear_10": "10 labels",
+    "linear_20": "20 labels",
     "linear_1pct": "1 % labels",
     "linear_10pct": "10 % labels",
     "linear_augmented": "linear (aug.)",
+    "finetune": "fine-tuned",
+    "finetune_10pct": "fine-t. 10 %",
+    "finetune_1pct": "fine-t. 1 %",
     "ridge": "ridge",
     "retrieval_map": "mAP",
     "recall_at_1": "recall@1",
@@ -51,6 +62,8 @@ class Evaluation:
     arms: dict[str, dict[str, float]]
     protocols: dict[str, str]
     held_out: int
+    source: str = ""
+    """where the images are from: the name of a data set or a path; older files do not say"""
 
     def headings(self) -> dict[str, str]:
         """Columns of the table: those values that some arm has, except spreads, which stand beside their means."""
@@ -67,38 +80,41 @@ def evaluate(
     seed: int,
     recipe: Recipe,
     untrained: nn.Module | None = None,
+    others: Mapping[str, nn.Module] = MappingProxyType({}),
     protocols: tuple[str, ...] = PROTOCOLS,
+    source: str = "",
     log: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
-    """Measures ``encoder``, the untrained encoder of the same ``seed`` (or ``untrained``), and raw pixels.
+    """Measures ``encoder``, the untrained encoder of the same ``seed`` (or ``untrained``), ``others``, and raw pixels.
 
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
     """
-    names = [name for name in protocols if name != AUGMENTED]
-    for name in names:
-        METRICS[name]
-    arms: dict[str, dict[str, float]] = {}
-
-    def arm(name: str, features: Callable[[], Features], network: nn.Module | None) -> None:
-        log(f"evaluating {name}")
-        got = measure(features(), [n for n in names if network is not None or METRICS[n].needs_labels])
-        if AUGMENTED in protocols and network is not None and data.classes:
-            got["linear_augmented"] = augmented_linear(network, spec, data, extractor, seed=seed)
-        arms[name] = got
-
-    views = (recipe, seed) if {"alignment", "lidar"} & set(protocols) else None
-    arm("pretrained", lambda: extractor.data(encoder, data, spec, views), encoder)
+    chosen = {name: find_metric(name) for name in protocols}
+    chosen = {name: m for name, m in chosen.items() if data.classes or not m.needs_labels}
     untrained = (untrained or untrained_encoder(spec, seed)).to(extractor.device)
     extractor.settle_batch_norm(untrained, data.train, spec)
-    arm("untrained", lambda: extractor.data(untrained, data, spec, views), untrained)
+    networks = {"pretrained": encoder, "untrained": untrained, **others}
+    subjects = {arm: (network, spec) for arm, network in networks.items()}
     if data.classes:
-        arm("raw pixels", lambda: pixels(data, spec), None)
-    described = {n: METRICS[n].protocol for n in names if data.classes or not METRICS[n].needs_labels}
-    if AUGMENTED in protocols and data.classes:
-        described[AUGMENTED] = augmented_linear.__doc__.splitlines()[0]  # type: ignore[union-attr]
+        subjects["raw pixels"] = pixels(spec)
+    views = (recipe, seed) if {"alignment", "lidar"} & set(chosen) else None
+    arms: dict[str, dict[str, float]] = {}
+    for arm, (network, fed) in subjects.items():
+        log(f"evaluating {arm}")
+        has_views = arm in networks
+        names = [name for name, m in chosen.items() if has_views or m.of_pixels]
+        of_features = [name for name in names if name in METRICS]
+        values: dict[str, float] = {}
+        if of_features:
+            values = measure(extractor.data(network, data, fed, views if has_views else None), of_features)
+        subject = Subject(network, fed, data, extractor, recipe, seed, lambda text, arm=arm: log(f"{arm}: {text}"))
+        for name in names:
+            if name in ENCODER_METRICS:
+                values |= ENCODER_METRICS[name].measure(subject)
+        arms[arm] = values
     held_out = len(data.test) if data.test.labels is None else int((data.test.labels >= 0).sum())
-    return Evaluation(arms, described, held_out)
+    return Evaluation(arms, {name: m.protocol for name, m in chosen.items()}, held_out, source)
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
@@ -111,13 +127,14 @@ def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
 def verdict(evaluation: Evaluation) -> str:
     """One sentence on whether pretraining helped, against the better control, as far as the held-out images tell."""
     pretrained = evaluation.arms["pretrained"]
-    controls = [values for name, values in evaluation.arms.items() if name != "pretrained"]
+    controls = [evaluation.arms[name] for name in CONTROLS if name in evaluation.arms]
     parts = []
     better = worse = 0
-    for name in ("knn", "linear", "linear_10", "linear_augmented"):
-        if name not in pretrained:
+    for name in ("knn", "linear", "linear_10", "linear_augmented", "finetune", "finetune_10pct", "finetune_1pct"):
+        measured = [values[name] for values in controls if name in values]
+        if name not in pretrained or not measured:
             continue
-        control = max(values[name] for values in controls)
+        control = max(measured)
         gain = pretrained[name] - control
         # Two standard errors: of a share of the held-out images, and over draws where there are draws.
         share = min(max(pretrained[name], 0.01), 0.99)

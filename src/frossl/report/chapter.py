@@ -14,6 +14,7 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
 from frossl.evals.extract import Extractor
+from frossl.evals.suite import CONTROLS
 from frossl.nn.encoder import load_encoder
 from frossl.report.gallery import show_views
 from frossl.report.look import Look, look, spectrum_shares
@@ -77,8 +78,9 @@ def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
     values = {} if evaluation is None else evaluation.arms["pretrained"]
     for name in ("knn", "linear"):
         if evaluation is not None and name in values:
-            control = max(arm[name] for k, arm in evaluation.arms.items() if k != "pretrained")
-            said.append((ACCURACIES[name], f"{values[name]:.3f}", f"best control {control:.3f}"))
+            controls = [evaluation.arms[k][name] for k in CONTROLS if name in evaluation.arms.get(k, {})]
+            note = f"best control {max(controls):.3f}" if controls else ""
+            said.append((ACCURACIES[name], f"{values[name]:.3f}", note))
     rank = values.get("effective_rank", rank)
     if rank is not None:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))

@@ -6,9 +6,11 @@ import json
 import statistics
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from frossl.evals.suite import HEADINGS, Evaluation
+from frossl.evals.robustness import under_augmentation
+from frossl.evals.suite import ARMS, HEADINGS, Evaluation
 from frossl.report import figures
 from frossl.report.record import Record, Row
 from frossl.report.terminal import duration
@@ -18,7 +20,9 @@ from frossl.report.words import ACCURACIES, Arm, arms_of, minus
 def accuracy_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
     """A table for each data set that any run was evaluated on."""
     names = dict.fromkeys(name for r in records for name in r.evaluations)
-    return [accuracy_table(n, [(r.name, r.evaluations[n]) for r in records if n in r.evaluations]) for n in names]
+    tables = [accuracy_table(n, [(r.name, r.evaluations[n]) for r in records if n in r.evaluations]) for n in names]
+    own = {Path(r.config["data"]).name for r in records}
+    return [t | {"transfer": t["data"] not in own} for t in tables]
 
 
 def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> dict[str, Any]:
@@ -33,16 +37,42 @@ def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> 
         "several": len(evaluations) > 1,
         "held_out": sorted({e.held_out for _, e in evaluations}),
         "protocols": list(dict.fromkeys(p for _, e in evaluations for p in e.protocols.values())),
+        "arms": {name: ARMS[name] for name in dict.fromkeys(a.name for a in arms) if name in ARMS},
+        "augmentations": augmentation_table(arms, len(evaluations) > 1),
         "plot": figures.accuracy_figure(arms),
     }
+
+
+def augmentation_table(arms: Sequence[Arm], several: bool) -> dict[str, Any] | None:
+    """kNN and cosine similarity under each augmentation, a column for each arm; None if they were not measured."""
+    columns = {f"{a.run} · {a.name}" if several else a.name: a.values for a in arms}
+    rows = under_augmentation({name: values for name, values in columns.items() if "cosine_under_flip" in values})
+    if not rows:
+        return None
+    return {
+        "columns": list(rows[0][1]),
+        "rows": [
+            {"words": words, "cells": [_figure(c, kind) for c in cells.values() for kind in ("knn", "cosine")]}
+            for words, cells in rows
+        ],
+    }
+
+
+def _figure(values: dict[str, float], kind: str) -> dict[str, Any]:
+    if kind not in values:
+        return {"value": "–"}
+    margin = (values[f"{kind}_high"] - values[f"{kind}_low"]) / 2
+    return {"value": minus(f"{values[kind]:.3f}"), "margin": f"±{margin:.3f}"}
 
 
 def _cell(name: str, arm: Arm, best: float | None) -> dict[str, Any]:
     value = arm.values.get(name)
     if value is None:
         return {"value": "–"}
-    interval = f"±{arm.margin(name):.3f}" if name in ACCURACIES or f"{name}_low" in arm.values else ""
-    return {"value": minus(f"{value:.{1 if 'rank' in name else 3}f}"), "margin": interval, "best": value == best}
+    digits = 1 if "rank" in name else 3
+    has_interval = name in ACCURACIES or f"{name}_low" in arm.values
+    interval = f"±{arm.margin(name):.{digits}f}" if has_interval else ""
+    return {"value": minus(f"{value:.{digits}f}"), "margin": interval, "best": value == best}
 
 
 def time_table(record: Record) -> dict[str, Any] | None:

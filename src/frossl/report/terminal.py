@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from frossl.data.types import Dataset
-from frossl.evals.suite import Evaluation, verdict
+from frossl.evals.robustness import under_augmentation
+from frossl.evals.suite import ARMS, Evaluation, verdict
+from frossl.report.words import ACCURACIES
 
 
 def duration(seconds: float) -> str:
@@ -159,23 +161,40 @@ def number(value: float) -> str:
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """The table of arms, the protocols in a line each, and the verdict."""
+    """The table of arms, that of augmentations if they were measured, the protocols in a line each, the verdict."""
     headings = evaluation.headings()
-    table = Table(title=None, header_style="bold")
-    table.add_column("features", no_wrap=True)
-    for heading in headings.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for arm, values in evaluation.arms.items():
-        cells = [_cell(name, values) for name in headings]
-        table.add_row(f"[bold]{arm}[/]" if arm == "pretrained" else arm, *cells)
-    console.print(table)
-    about = (
-        f"{evaluation.held_out:,} held-out images; untrained: same architecture and seed, batch-norm statistics "
-        "from one pass over the training images; the same standardisation for every arm"
-    )
-    for line in (*evaluation.protocols.values(), about):
+    if headings:
+        table = Table(title=None, header_style="bold")
+        table.add_column("features", no_wrap=True)
+        for heading in headings.values():
+            table.add_column(heading, justify="right", no_wrap=True)
+        for arm, values in evaluation.arms.items():
+            cells = [_cell(name, values) for name in headings]
+            table.add_row(f"[bold]{arm}[/]" if arm == "pretrained" else arm, *cells)
+        console.print(table)
+    _show_augmentations(console, evaluation)
+    about = [f"{evaluation.held_out:,} held-out images; the same standardisation for every arm"]
+    about += [f"{arm}: {ARMS[arm]}" for arm in evaluation.arms if arm in ARMS]
+    about += ["±: half of a 95 % interval; for few labels the standard deviation over draws"]
+    for line in (*evaluation.protocols.values(), *about):
         console.print(Padding(Text(line, "dim"), (0, 0, 0, 2)))
     console.print(f"[bold]{escape(verdict(evaluation))}[/]")
+
+
+def _show_augmentations(console: Console, evaluation: Evaluation) -> None:
+    rows = under_augmentation(evaluation.arms)
+    if rows:
+        table = Table(title=None, header_style="bold")
+        table.add_column("kNN, cosine under", no_wrap=True)
+        for arm in evaluation.arms:
+            table.add_column(arm, justify="right", no_wrap=True)
+        for words, cells in rows:
+            table.add_row(words, *(_pair(cell) for cell in cells.values()))
+        console.print(table)
+
+
+def _pair(cell: dict[str, float]) -> str:
+    return "  ".join(f"{cell[kind]:.3f}" if kind in cell else "    -" for kind in ("knn", "cosine"))
 
 
 def _cell(name: str, values: dict[str, float]) -> str:
@@ -184,4 +203,6 @@ def _cell(name: str, values: dict[str, float]) -> str:
     if name == "effective_rank":
         return f"{values[name]:.1f}"
     spread = values.get(f"{name}_std")
+    if spread is None and name in ACCURACIES and f"{name}_low" in values:
+        spread = (values[f"{name}_high"] - values[f"{name}_low"]) / 2
     return f"{values[name]:.3f}" + (f"±{spread:.3f}" if spread is not None else "")

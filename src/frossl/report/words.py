@@ -18,10 +18,16 @@ ACCURACIES = {
     "knn": "kNN",
     "linear": "linear probe",
     "linear_10": "10 labels per class",
+    "linear_1": "1 label per class",
+    "linear_5": "5 labels per class",
+    "linear_20": "20 labels per class",
     "linear_1pct": "1 % of the labels",
     "linear_10pct": "10 % of the labels",
     "linear_augmented": "linear probe, augmented",
     "ridge": "ridge",
+    "finetune": "fine-tuned",
+    "finetune_10pct": "fine-tuned, 10 % of the labels",
+    "finetune_1pct": "fine-tuned, 1 % of the labels",
 }
 
 

@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,18 +21,18 @@ from frossl.core.config import from_plain, to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine
-from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
-from frossl.evals import METRICS
+from frossl.evals import find_metric
 from frossl.evals.extract import Extractor, pick
-from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate
+from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate
 from frossl.methods import find_method
 from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config, Plan, make_plan
+from frossl.train.evaluation import keep_evaluation, same_source
 from frossl.train.log import require_wandb
 from frossl.train.loop import build, environment, measure_step, resolve_length, train
 from frossl.views.recipes import Recipe, View
@@ -80,9 +82,9 @@ def pretrain(
         )
         return Outcome(run, stopped, None)
     console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}", soft_wrap=True)
-    if not config.evaluate:
-        return Outcome(run, None, None)
-    evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
+    evaluation = None
+    if config.evaluate:
+        evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
     with console.status("writing the report") as status:
         path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update)
     console.print(f"[bold]Report[/] {escape(str(path))}", soft_wrap=True)
@@ -133,6 +135,7 @@ def evaluate_run(
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = PROTOCOLS,
+    others: Mapping[str, nn.Module] = MappingProxyType({}),
     data_dir: Path | None = None,
     device: str = "auto",
     console: Console | None = None,
@@ -141,45 +144,52 @@ def evaluate_run(
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
-    default that of the run.
+    default that of the run. ``others`` are further encoders of the same kind, by the name of their arm.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
     """
     console = console or Console(quiet=True)
     for name in protocols:
-        if name not in METRICS and name != AUGMENTED:
-            raise unknown_name("protocol", name, [*METRICS, AUGMENTED])
-    config, recipe = read_run(run)
+        find_metric(name)
+    own, recipe = read_run(run)
+    own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
     encoder, spec = load_encoder(run / "encoder.safetensors", backbone)
-    config = dataclasses.replace(config, device=device, data_dir=data_dir or config.data_dir)
+    config = own
     if data is None:
+        elsewhere = source is not None and same_source(source) != same_source(own.data)
         channels = 1 if spec.channels == 1 else 3
-        config = dataclasses.replace(config, data=source or config.data, channels=channels)
+        labels = own.labels or elsewhere  # --no-labels was said of the run's own data
+        config = dataclasses.replace(own, data=source or own.data, channels=channels, labels=labels)
         data = open(config, console)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
     extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
-    encoder = encoder.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = {
+        arm: network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for arm, network in {"pretrained": encoder, **others}.items()
+    }
     with console.status("evaluating") as status:
+
+        def log(message: str) -> None:
+            status.update(escape(message))
+            if not console.is_terminal:
+                console.print(f"       {escape(message)}", style="dim", highlight=False, soft_wrap=True)
+
         evaluation = evaluate(
-            encoder,
+            networks.pop("pretrained"),
             spec,
             data,
             extractor,
             seed=config.seed,
             recipe=recipe,
             untrained=backbone,
+            others=networks,
             protocols=protocols,
-            log=lambda message: status.update(message),
+            source=same_source(config.data),
+            log=log,
         )
-    path = run / "evaluation.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    new, old = to_plain(evaluation), kept.get(data.name, {"arms": {}, "protocols": {}})
-    new["arms"] = {arm: old["arms"].get(arm, {}) | values for arm, values in new["arms"].items()}
-    new["protocols"] = old["protocols"] | new["protocols"]
-    kept[data.name] = new
-    write_text(path, json.dumps(kept, indent=2) + "\n")
+    keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
     terminal.show_evaluation(console, evaluation)
     return evaluation
 

@@ -1,0 +1,121 @@
+"""Fine-tuning: the whole encoder learns on from labels, with a linear classifier on top."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from frossl.core.types import UserError
+from frossl.data.loader import training_batches
+from frossl.data.types import Split
+from frossl.evals import Subject, encoder_metric
+from frossl.evals.extract import pick
+from frossl.evals.interval import with_interval
+from frossl.evals.labels import draw_labels, labelled_images, share_of_labels, validation_split
+from frossl.nn.optim import build_optimizer, warmup_cosine
+from frossl.views.recipes import View
+
+RATES = (1e-4, 5e-4, 2.5e-3)
+EPOCHS, LEAST, BATCH = 5, 300, 128
+"""Passes over the labelled images, but at least so many steps, of so many images."""
+
+
+def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ...] = RATES) -> dict[str, float]:
+    """Top-1 accuracy on held-out images, its bootstrap interval, and the learning rate that was chosen.
+
+    A copy of the encoder learns with ``percent`` of the labels of each class, at least one, once per rate on nine
+    tenths of them and then, with the rate that was best on the other tenth, on all. It starts from the encoder as it
+    is, so the untrained arm is training from scratch in as many steps.
+
+    Raises:
+        UserError: fewer than 3 labelled training images.
+    """
+    name = "finetune" if percent == 100 else f"finetune_{percent:g}pct"
+    train, y = labelled_images(subject.data.train)
+    if percent < 100:
+        train = pick(train, draw_labels(y, share_of_labels(percent), len(subject.data.classes), subject.seed))
+    if len(train) < 3:
+        raise UserError(f"fine-tuning needs at least 3 labelled training images, got {len(train)}")
+    validation, rest = validation_split(len(train))
+    to_do = len(rates) * _steps(len(rest)) + _steps(len(train))
+
+    def tuned(split: Split, rate: float, what: str) -> nn.Module:
+        def note(seconds: float) -> None:
+            minutes = math.ceil(seconds * to_do / 60)
+            subject.log(f"{name}, {what}: about {minutes} min to the end of this encoder")
+
+        return _tune(subject, split, rate, note)
+
+    scores = []
+    for rate in rates:
+        model = tuned(pick(train, rest), rate, f"learning rate {rate:g} on nine tenths of the labels")
+        scores.append(int(_right(subject, model, pick(train, validation)).sum()))
+        to_do -= _steps(len(rest))
+    best = rates[scores.index(max(scores))]  # the lowest of equals
+    model = tuned(train, best, f"learning rate {best:g} on all of the labels")
+    return with_interval(name, _right(subject, model, subject.data.test)) | {f"{name}_rate": best}
+
+
+def _steps(images: int) -> int:
+    return max(LEAST, EPOCHS * (images // min(BATCH, images)))
+
+
+def _tune(subject: Subject, train: Split, rate: float, note: Callable[[float], None]) -> nn.Module:
+    """A copy of the encoder under a linear classifier, trained on ``train``; ``note`` gets the seconds of a step."""
+    spec, device = subject.spec, subject.extractor.device
+    own = subject.recipe[0]
+    view = View(count=1, size=spec.size, scale=(own.scale[0], 1.0), flip=own.flip, jitter=0.0, grayscale=0.0)
+    data = replace(subject.data, train=train, mean=spec.mean, std=spec.std)
+    steps, batch = _steps(len(train)), min(BATCH, len(train))
+    with torch.random.fork_rng():  # which drop-out draws from
+        torch.manual_seed(subject.seed)
+        head = nn.Linear(spec.features, len(data.classes))
+        nn.init.zeros_(head.weight)
+        model = nn.Sequential(copy.deepcopy(subject.encoder), head).to(device).train()
+        optimizer = build_optimizer("adamw", [model], lr=rate, weight_decay=0.01)
+        batches = training_batches(
+            data, (view,), batch=batch, seed=subject.seed, workers=subject.extractor.workers, device=device
+        )
+        began = 0.0
+        for step, b in zip(range(steps), batches, strict=False):
+            if step == 2:
+                began = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * warmup_cosine(step / steps, 0.1)
+            with torch.autocast(device.type, torch.bfloat16, enabled=subject.extractor.bf16):
+                scores = model(b.views[0][0].to(device, memory_format=torch.channels_last))
+            assert b.labels_N is not None
+            loss = cross_entropy(scores.float(), b.labels_N.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step == 6:
+                loss.item()  # waits for the device
+                note((time.perf_counter() - began) / 5)
+    return model.eval()
+
+
+def _right(subject: Subject, model: nn.Module, split: Split) -> Tensor:
+    """Whether each labelled image of ``split`` is classified right."""
+    split, y = labelled_images(split)
+    wide = replace(subject.spec, features=len(subject.data.classes))
+    return subject.extractor.split(model, split, wide).argmax(1) == y
+
+
+for _percent in (100, 10, 1):
+    encoder_metric(
+        "finetune" if _percent == 100 else f"finetune-{_percent}pct",
+        needs_labels=True,
+        protocol=f"fine-tuned: encoder and linear classifier on {_percent} % of the train labels, one draw, {EPOCHS} "
+        f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
+        f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "
+        "interval by bootstrap over images",
+    )(partial(finetune, percent=_percent))

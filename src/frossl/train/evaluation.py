@@ -1,0 +1,38 @@
+"""``evaluation.json``: what was measured of the encoder of a run, by data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from frossl.core.config import to_plain
+from frossl.core.files import write_text
+from frossl.data import DATASETS
+from frossl.evals.suite import Evaluation
+
+
+def same_source(source: str) -> str:
+    """The name of a data set, or the whole path of anything else: equal where the images are the same."""
+    return source if source in DATASETS else str(Path(source).expanduser().resolve())
+
+
+def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
+    """Merges ``new`` into the file under ``name``, or under more of the path of its data if others are there already.
+
+    The plain name of the run's ``own`` data is kept for them. Where the number of held-out images is another than
+    before, the data have changed, and values from before do not stand beside new ones.
+    """
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    parts = Path(new.source).parts
+    longer = ["/".join(parts[-k:]).replace("//", "/") for k in range(2, len(parts) + 1)]
+    keys = [name, *longer, f"data set {name}"]
+    if new.source != own and name == Path(own).name:
+        keys = keys[1:]
+    # Files of earlier versions do not say where the images are from.
+    key = next(key for key in keys if kept.get(key, {}).get("source", "") in ("", new.source))
+    merged, old = to_plain(new), kept.get(key)
+    if old is not None and old["held_out"] == new.held_out:
+        merged["arms"] = old["arms"] | {arm: old["arms"].get(arm, {}) | values for arm, values in new.arms.items()}
+        merged["protocols"] = old["protocols"] | new.protocols
+    kept[key] = merged
+    write_text(path, json.dumps(kept, indent=2) + "\n")
