@@ -99,9 +99,11 @@ def test_help_explains_every_flag(frossl):
         (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--size", "0"], "--size must be at least 1, got 0"),
+        (["--lr", "0"], "--lr must be more than 0, got 0"),
+        (["--lr", "nan"], "--lr must be more than 0, got nan"),
+        (["--weight-decay", "-1"], "--weight-decay must be at least 0, got -1"),
         (["--clip", "0"], "--clip must be more than 0, got 0.0"),
         (["--clip", "nan"], "--clip must be more than 0, got nan"),
-        (["--lr", "-1"], "the learning rate must be positive"),
         (["--device", "cuda"] if not torch.cuda.is_available() else ["--device", "tpu"], "cuda"),
     ],
 )

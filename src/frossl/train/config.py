@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,14 @@ class Config(Generic[M]):
         for name, value, least in (("seed", self.seed, 0), ("workers", self.workers, 0), ("size", self.size, 1)):
             if value is not None and value < least:
                 raise UserError(f"--{name} must be at least {least}, got {value}")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr must be more than 0, got {self.lr:g}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"--weight-decay must be at least 0, got {self.weight_decay:g}")
+        if self.view_recipe != "auto" and self.view_recipe not in VIEWS:
+            raise unknown_name("view recipe", self.view_recipe, list(VIEWS))
+        if self.views is not None and self.views < 2:
+            raise UserError(f"--views must be at least 2, got {self.views}: the objectives compare views of one image")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:
