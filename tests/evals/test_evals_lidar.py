@@ -72,3 +72,10 @@ def test_without_two_views_there_is_no_figure():
     assert lidar_of_views(Features(x, x, views_VNF=x[None])) == {}
     h = normal(2, 10, 4)
     assert lidar_of_views(Features(x, x, views_VNF=h)) == {"lidar": lidar(h)}
+
+
+def test_features_of_more_axes_than_samples_have_what_a_rotation_into_fewer_has():
+    """The rest of the space is empty, so the rank is that in coordinates of the part that is not."""
+    h = normal(2, 6, 10)
+    turn = torch.linalg.qr(normal(64, 10, seed=1))[0]
+    assert lidar(h @ turn.T) == pytest.approx(lidar(h), rel=1e-8)

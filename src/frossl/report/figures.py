@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +36,8 @@ TITLES = {
     "lr": "learning rate",
     "alignment": "alignment",
     "uniformity": "uniformity",
+    "lidar": "LiDAR",
+    "von_neumann_entropy": "von Neumann entropy",
 }
 
 
@@ -66,7 +68,7 @@ def loss_figures(records: Sequence[Record]) -> list[Figure]:
 
 def monitor_figures(records: Sequence[Record]) -> list[Figure]:
     """Accuracy while training, and any other figure of the monitor except the effective rank."""
-    apart = _APART | {"effective_rank", "spectrum", "knn", "probe"}
+    apart = _APART | {"effective_rank", "knn", "probe"}
     others = dict.fromkeys(k for r in records for row in r.monitor for k, v in row.items() if k not in apart)
     if len(records) == 1:
         accuracy = _curves("Accuracy while training", records, "monitor", ["knn", "probe"])
@@ -147,19 +149,36 @@ def spectrum_figure(spectra: Sequence[tuple[str, str, list[float]]]) -> list[Fig
 
 
 def spectrum_over_time(record: Record) -> list[Figure]:
-    """The spectrum at each look of the monitor, where its rows have a ``spectrum``: eigenvalues, largest first."""
-    rows = [row for row in record.monitor if row.get("spectrum")]
+    """The spectrum of held-out features at each look of the monitor, or of views where there are no such rows."""
+    rows = [row for row in record.spectra if row["where"] == "backbone"]
+    rows = [row for row in rows if row["on"] == "held_out"] or rows
     traces = []
     for i, row in enumerate(rows):
-        total = sum(row["spectrum"]) or 1.0
         line = {"color": "$c0", "width": 2}
+        shares = [value / (row["variance"] or 1.0) for value in row["eigenvalues"]]
         traces.append(
             {"type": "scatter", "mode": "lines", "name": f"epoch {row['epoch']:.3g}", "line": line}
-            | {"x": list(range(1, len(row["spectrum"]) + 1)), "y": [v / total for v in row["spectrum"]]}
+            | {"x": row["places"], "y": shares}
             | {"opacity": 0.15 + 0.85 * (i + 1) / len(rows), "showlegend": i in (0, len(rows) - 1)}
         )
     axes: Figure = {"xaxis": _log_axis("eigenvalue, largest first"), "yaxis": _log_axis("share of the variance")}
     return [figure("Spectrum while training, from faint to full", traces, height=380, **axes)] if traces else []
+
+
+def state_figures(record: Record) -> list[Figure]:
+    """Rank and entropy of backbone and projector, on training views and on held-out images, over the run."""
+    figures = []
+    for name in ("effective_rank", "collision_entropy", "von_neumann_entropy", "lidar"):
+        traces = []
+        for i, (where, on) in enumerate(product(("backbone", "projector"), ("held_out", "views"))):
+            rows = [r for r in record.spectra if (r["where"], r["on"]) == (where, on) and name in r]
+            line = {"color": COLOURS[i // 2], "dash": _DASHES[i % 2], "width": 2}
+            if rows:
+                traces.append(_curve(f"{where}, {on.replace('_', '-')}", _thin(rows), name, line, "monitor"))
+        if traces:
+            above = {"title": {"text": f"{heading(name)}, backbone and projector"}}
+            figures.append(figure(above["title"]["text"], traces, curves=True, height=300, showlegend=True, **above))
+    return figures
 
 
 def _log_axis(text: str) -> Figure:

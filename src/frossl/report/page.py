@@ -102,7 +102,8 @@ def render(chapters: Sequence[Chapter]) -> str:
             losses=figures.loss_figures(records),
             monitors=figures.monitor_figures(records),
             optimiser=figures.optimiser_figures(records),
-            ranks=figures.rank_figure(records, single.untrained_rank if single else None),
+            ranks=figures.rank_figure(records, single.untrained_rank if single else None)
+            + (figures.state_figures(single.record) if single else []),
             spectra=figures.spectrum_figure(spectra) + [f for r in records for f in figures.spectrum_over_time(r)],
             speed=figures.speed_figure(records),
             times=[(r.name, time_table(r)) for r in records],

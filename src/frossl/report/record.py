@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,18 @@ class Record:
     train: list[Row]
     monitor: list[Row]
     evaluations: dict[str, Evaluation]
+    spectra: list[Row] = field(default_factory=list)
+    health: list[Row] = field(default_factory=list)
+
+    @property
+    def standing(self) -> list[Row]:
+        """What the health monitor found and was still so at the end, oldest first."""
+        rows: dict[str, Row] = {}
+        for row in self.health:
+            rows.pop(row["state"], None)
+            if not row.get("over"):
+                rows[row["state"]] = row
+        return list(rows.values())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -76,6 +88,8 @@ def read_record(run: Path) -> Record:
         about=about,
         train=[row for row in rows if row["kind"] == "train"],
         monitor=[row for row in rows if row["kind"] == "monitor"],
+        spectra=[row for row in rows if row["kind"] == "spectrum" and "eigenvalues" in row],
+        health=[row for row in rows if row["kind"] == "health"],
         evaluations={k: from_plain(Evaluation, saved[k]) for k in sorted(saved, key=lambda name: name != own)},
     )
 

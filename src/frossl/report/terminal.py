@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -125,6 +126,17 @@ class TrainingDisplay:
             self.last = values["effective_rank"]
             parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
+
+
+def show_health(console: Console, step: int, health: dict[str, Any]) -> None:
+    """A row ``health`` of the log: what state the run is in and which knob to turn, or that it is over."""
+    state = escape(health["state"])
+    if health.get("over"):
+        say(console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
+        return
+    say(
+        console, f"[bold yellow]step {step:,}: {state}.[/] {escape(health['words'])} {escape(health['knob'])}", "Health"
+    )
 
 
 @contextmanager

@@ -50,7 +50,7 @@ _MOODS = {
 
 
 def judge(record: Record, rank: float | None, untrained: float | None = None) -> Verdict:
-    """Collapse before everything else, then what the evaluation says.
+    """Collapse before everything else, then what the health monitor found, then what the evaluation says.
 
     Features of a single direction that tell classes apart better than the controls, as of two classes, are not
     collapsed. ``rank`` and ``untrained`` are effective ranks of held-out features, for where the evaluation has none.
@@ -60,20 +60,28 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         rank = evaluation.arms["pretrained"].get("effective_rank", rank)
         untrained = evaluation.arms.get("untrained", {}).get("effective_rank", untrained)
     sentence = None if evaluation is None else verdict(evaluation)
+    found = record.standing
+    seen = tuple(f"{row['state']}: {row['words']} {row['knob']}" for row in found)
     head, _, rest = (sentence or "").partition(": ")
     ranks = () if rank is None else (describe_rank(rank, width, untrained),)
     if rank is not None and rank < COLLAPSED and not head.startswith("Pretraining helped"):
-        advice = (
-            "Do not use this encoder. Try a lower learning rate, a longer warm-up, a larger batch or a smaller weight "
-            "of the invariance term, and watch the effective rank from the start."
+        advice = seen or (
+            "Try a lower learning rate, a longer warm-up, a larger batch or a smaller weight of the invariance term, "
+            "and watch the effective rank from the start.",
         )
         measured = () if sentence is None or sentence.startswith("No labels") else (minus(sentence),)
-        return Verdict("bad", "Collapsed", (_COLLAPSE, *ranks, *measured, advice))
+        return Verdict("bad", "Collapsed", (_COLLAPSE, *ranks, *measured, "Do not use this encoder.", *advice))
+    if found and not head.startswith("Pretraining helped"):
+        first = found[0]
+        said = (f"{first['words']} {first['knob']}", *seen[1:])
+        measured = () if sentence is None else (minus(sentence),)
+        return Verdict("bad", first["state"], (*said, *ranks, *measured))
     if evaluation is None or sentence is None:
         advice = f"No evaluation yet. To compare it with an untrained encoder: frossl evaluate {record.path}"
         return Verdict("unknown", "Not evaluated", (*ranks, advice))
     if head in _MOODS:
-        return Verdict(_MOODS[head], head, (minus(rest[:1].upper() + rest[1:]), *beside_untrained(evaluation), *ranks))
+        said = (minus(rest[:1].upper() + rest[1:]), *beside_untrained(evaluation), *ranks)
+        return Verdict(_MOODS[head], head, (*said, *(f"The health monitor still says: {text}" for text in seen)))
     if rank is None:
         return Verdict("unknown", "Nothing to judge by", (sentence,))
     why = "No accuracy was measured" if "raw pixels" in evaluation.arms else "There are no labels"

@@ -32,7 +32,7 @@ from frossl.train.checkpoint import random_state, save_checkpoint, set_random_st
 from frossl.train.config import Config, Plan
 from frossl.train.log import RunLog
 from frossl.train.probe import OnlineProbe, look
-from frossl.train.telemetry import Telemetry, picture_of_views
+from frossl.train.telemetry import Telemetry, context_of, picture_of_views
 
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 
@@ -184,6 +184,7 @@ def train(
     run: Path,
     resume: dict[str, Any] | None = None,
     show: Callable[[Progress, dict[str, float]], None] = lambda progress, values: None,
+    tell: Callable[[int, dict[str, Any]], None] = lambda step, health: None,
 ) -> str | None:
     """Trains ``learner`` in place and fills the run directory. Returns the name of the signal that stopped it, if any.
 
@@ -198,10 +199,9 @@ def train(
     plain_optimizer = learner.optimizer(config, plan)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
     track = Length.parse(config.track_eigenvalues or "0it").steps(batch=plan.batch, images=images)
-    telemetry = Telemetry(learner.method, config.telemetry_every, track or 0)
+    telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every, track or 0)
     if resume is not None:
         progress.step, progress.seconds = resume["step"], resume["seconds"]
-        telemetry.restore(resume.get("telemetry", {}))
         restore(resume, learner, plain_optimizer, probe)
     model, optimizer = fabric.setup(learner, plain_optimizer)
     extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
@@ -231,6 +231,8 @@ def train(
     shown: dict[str, float] = {}
     clock = time.perf_counter()
     with closing(RunLog(run, progress.step, config.wandb)) as log, stop_signals() as stopped:
+        if resume is not None:
+            telemetry.restore(resume.get("telemetry", {}), log.history)
         if progress.step == 0:
             log.picture("views", picture_of_views(data, plan.recipe, config.seed), 0)
         while learner.method.trains and progress.share < 1 and not stopped:
@@ -263,6 +265,8 @@ def train(
                 shown |= values
             for kind, values in telemetry.take():
                 log.row(kind, progress.step, where(), values)
+                if kind == "health":
+                    tell(progress.step, values)
             if checkpoint.due():
                 save()
             show(progress, shown)

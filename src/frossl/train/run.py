@@ -124,6 +124,7 @@ def _train(
             run,
             state,
             lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values),
+            lambda step, health: terminal.show_health(console, step, health),
         )
     return data, stopped
 

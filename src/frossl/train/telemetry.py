@@ -6,6 +6,7 @@ device unless it is one of those steps. Held-out images are looked at by :mod:`f
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from torchvision.utils import make_grid
 
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
+from frossl.evals.health import Context, diagnose
 from frossl.evals.signs import leading, signs_of, spectrum_of
 from frossl.methods import Method
+from frossl.train.config import Config, Plan
 from frossl.views.recipes import Recipe
 
 SAMPLES = 1024
@@ -29,17 +32,19 @@ Row = tuple[str, dict[str, Any]]
 
 
 class Telemetry:
-    """Rows about features h of the backbone and embeddings z, of kinds ``spectrum``, ``vitals`` and ``eigenvalues``.
+    """Rows about features h of the backbone and embeddings z: ``spectrum``, ``vitals``, ``health``, ``eigenvalues``.
 
     ``every``: steps between spectra; before that they are taken at steps 1, 2, 5, 10, 20, 50 and so on. Vitals are
     taken 25 times as often up to step ``every`` and 5 times as often later. 0 turns both off. Eigenvalues are
     followed step by step for the first ``track`` steps.
     """
 
-    def __init__(self, method: Method, every: int, track: int = 0) -> None:
-        self.method, self.every, self.track = method, every, track
+    def __init__(self, method: Method, context: Context, every: int, track: int = 0) -> None:
+        self.method, self.context, self.every, self.track = method, context, every, track
         self.kept: dict[str, list[Tensor]] = {}
         self.rows: list[Row] = []
+        self.vitals: list[dict[str, Any]] = []
+        self.standing: set[str] = set()
 
     @torch.no_grad()
     def see(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
@@ -54,6 +59,7 @@ class Telemetry:
         if vitals:
             signs = {f"{k}_{name}": v for k, x in features.items() for name, v in signs_of(x).items()}
             self.rows.append(("vitals", {name: v.item() for name, v in values.items()} | signs))
+            self.judge({"step": step} | self.rows[-1][1])
         if step > due - window:
             for name, x in features.items():
                 self.kept.setdefault(name, []).append(x)
@@ -85,6 +91,14 @@ class Telemetry:
         about = {"where": where, "on": on, "samples": x_VNF.shape[0] * x_VNF.shape[1]}
         self.rows.append(("spectrum", about | spectrum_of(x_VNF)))
 
+    def judge(self, vitals: dict[str, Any]) -> None:
+        """Adds a row for each finding that is new and for each that is no more."""
+        self.vitals.append(vitals)
+        found = {f.state: f for f in diagnose(self.vitals, self.context)}
+        self.rows += [("health", dataclasses.asdict(f)) for state, f in found.items() if state not in self.standing]
+        self.rows += [("health", {"state": state, "over": True}) for state in sorted(self.standing - found.keys())]
+        self.standing = set(found)
+
     def take(self) -> list[Row]:
         """The rows since the last call."""
         rows, self.rows = self.rows, []
@@ -103,8 +117,12 @@ class Telemetry:
         due = min([*early, -(-step // self.every) * self.every])
         return due, min(STEPS, max(1, due // 25))
 
-    def restore(self, kept: dict[str, list[Tensor]]) -> None:
-        """Goes on from ``kept`` of the telemetry that was, which a checkpoint holds."""
+    def restore(self, kept: dict[str, list[Tensor]], history: list[dict[str, Any]]) -> None:
+        """Goes on from ``kept`` of the telemetry that was, which a checkpoint holds, and the rows of its log."""
+        self.vitals = [row for row in history if row["kind"] == "vitals"]
+        for row in history:
+            if row["kind"] == "health":
+                (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
         device = _device(self.method)
         self.kept = {name: [x.to(device) for x in parts] for name, parts in kept.items()}
 
@@ -116,6 +134,11 @@ def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
     side = max(x.shape[-1] for x in groups)
     views = [pad(v, (0, side - v.shape[-1], 0, side - v.shape[-2])) for x in groups for v in x[:, 0]]
     return make_grid(views, nrow=8).mul(255).round().clamp(0, 255).byte()
+
+
+def context_of(config: Config, plan: Plan) -> Context:
+    """What the rules of :mod:`frossl.evals.health` want to know of a run."""
+    return Context(config.method, plan.batch, getattr(config.objective, "prototypes", 0))
 
 
 def _device(method: Method) -> torch.device:

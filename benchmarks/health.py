@@ -1,0 +1,243 @@
+"""Does the health monitor see a collapse within 200 steps, and is it quiet about healthy runs?
+
+    python benchmarks/health.py --data cifar10
+    python benchmarks/health.py --table > docs/results/health.md
+
+20 runs are made to collapse by settings that are wrong in different ways, 20 are healthy runs of different methods.
+Each is the first 200 steps of a run of 2,000. Even numbers served to set the thresholds of ``frossl.evals.health``, odd
+ones to test them. Every row of --out holds what the monitor saw, so --table judges it anew by the rules as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from common import DATA, NEVER, Row, environment, heading, table
+from frossl.core.length import Length
+from frossl.core.types import UserError
+from frossl.data.types import Dataset
+from frossl.evals.extract import Extractor, first
+from frossl.evals.health import Context, Finding, diagnose
+from frossl.evals.knn import knn
+from frossl.methods import find_method
+from frossl.recipes import RECIPES
+from frossl.train.config import Config, make_plan
+from frossl.train.log import read_rows
+from frossl.train.loop import NonFiniteError, build, train
+from frossl.train.run import open as open_data
+from frossl.train.telemetry import context_of
+from frossl.views.recipes import VIEWS, View
+
+STEPS = 200
+SHARP = View(count=1, scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15)
+WHITE = View(count=1, jitter=1.0, brightness=1e9, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0)
+SAME = View(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0)
+VIEWS.add("study-same", (SAME,))
+VIEWS.add("study-white", (SHARP, WHITE))
+VIEWS.add("study-white-of-4", (dataclasses.replace(SHARP, count=3), WHITE))
+
+Case = tuple[str, str, dict[str, Any], dict[str, Any]]
+"""What it is, the method, changes of its objective and of the run."""
+PAIRS = {"centre": False, "invariance_weight": 2.0, "view_scaling": "pairs"}
+SGD = {"optimizer": "sgd", "weight_decay": 0.0}
+COLLAPSES: tuple[Case, ...] = (
+    ("learning rate x100", "frossl", {}, {"lr": 0.4}),
+    ("learning rate x100", "vicreg", {}, {"lr": 0.4}),
+    ("uncentred, SGD", "frossl", {"centre": False, "invariance_weight": 1.4}, {"lr": 0.5, **SGD}),
+    ("uncentred, 'pairs', 8 views", "frossl", PAIRS, {"views": 8, "batch": 32}),
+    ("invariance weight x100", "frossl", {"invariance_weight": 100.0}, {}),
+    ("invariance weight x100", "vicreg", {"invariance_weight": 2500.0}, {}),
+    ("no variance term", "vicreg", {"variance_weight": 0.0}, {}),
+    ("no entropy term", "ivne", {"entropy_weight": 0.0}, {}),
+    ("no regulariser", "lejepa", {"weight": 0.0}, {}),
+    ("no expansion", "empssl", {"coding_rate_weight": 0.0}, {}),
+    ("no decorrelation", "barlow", {"off_diagonal_weight": 0.0}, {}),
+    ("invariance weight x1000", "corinfomax", {"invariance_weight": 250000.0}, {}),
+    ("teacher temperature 1", "dino", {"teacher_temperature": 1.0, "first_teacher_temperature": 1.0}, {}),
+    ("assignments of no sharpness", "swav", {"epsilon": 10.0}, {}),
+    ("centre never moves", "dino", {"centre_momentum": 1.0, "freeze": 0.0}, {"lr": 2e-2}),
+    ("loss scale 1e-10, SGD", "barlow", {"scale": 1e-10}, {"lr": 0.1, **SGD}),
+    ("augmentation off", "simclr", {}, {"view_recipe": "study-same"}),
+    ("augmentation off", "frossl", {}, {"view_recipe": "study-same"}),
+    ("one of 4 views white", "frossl", {}, {"view_recipe": "study-white-of-4", "views": None}),
+    ("one of 2 views white", "simclr", {}, {"view_recipe": "study-white", "views": None}),
+)  # fmt: skip
+HEALTHY: tuple[Case, ...] = (
+    ("2 views", "frossl", {}, {}),
+    ("2 views", "vicreg", {}, {}),
+    ("2 views", "barlow", {}, {}),
+    ("2 views", "simclr", {}, {}),
+    ("2 views", "byol", {}, {}),
+    ("2 views", "simsiam", {}, {}),
+    ("2 views", "dino", {}, {}),
+    ("2 views", "swav", {}, {}),
+    ("2 views", "mmcr", {}, {}),
+    ("2 views", "wmse", {}, {}),
+    ("2 views", "corinfomax", {}, {}),
+    ("2 views", "ivne", {}, {}),
+    ("2 views", "lejepa", {}, {}),
+    ("2 views", "dcl", {}, {}),
+    ("4 views, batch 32", "frossl", {}, {"views": 4, "batch": 32}),
+    ("2 views", "mocov2plus", {}, {}),
+    ("batch 128, a quarter of the learning rate", "frossl", {}, {"batch": 128, "lr": 1e-3}),
+    ("batch 128, temperature 0.5", "simclr", {"temperature": 0.5}, {"batch": 128}),
+    ("LARS", "frossl", {}, {"optimizer": "lars", "lr": 0.3, "weight_decay": 1e-6}),
+    ("SGD, the paper's strong views", "vicreg", {}, {"lr": 0.05, "view_recipe": "cifar-symmetric", **SGD}),
+)
+CASES = [("collapse", i, case) for i, case in enumerate(COLLAPSES)] + [("healthy", i, c) for i, c in enumerate(HEALTHY)]
+
+
+class Enough(Exception):  # noqa: N818 (no error)
+    """200 steps are done."""
+
+
+def config_of(method: str, objective: dict[str, Any], changes: dict[str, Any], data: str) -> Config:
+    base = dataclasses.replace(
+        RECIPES["cifar10-cpu"](),
+        data=data,
+        method=method,
+        backbone_options='{"channels": [16, 32, 64, 128], "layers": [1, 1, 1, 1]}',
+        objective=dataclasses.replace(find_method(method).Config(), **objective),
+        views=2,
+        batch=64,
+        length="2000it",
+        monitor_every=NEVER,
+        checkpoint_every=NEVER,
+        device="cpu",
+        precision="32",
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def run_case(number: int, data: Dataset, source: str) -> Row:
+    """The first 200 steps, what the monitor saw, and kNN of the encoder at the end and of an untrained one."""
+    group, _, (name, method, objective, changes) = CASES[number]
+    config = config_of(method, objective, changes, source)
+    start = time.perf_counter()
+    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    extractor = Extractor(device=plan.device)
+    part = dataclasses.replace(data, train=first(data.train, 5000), test=first(data.test, 2000))
+    untrained = copy.deepcopy(learner.backbone)
+    extractor.settle_batch_norm(untrained, part.train, plan.spec)
+
+    def enough(progress: Any, _: Any) -> None:
+        if progress.step >= STEPS:
+            raise Enough
+
+    stopped = None
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            train(learner, config, plan, data, Length.parse(config.length), Path(directory), show=enough)
+        except Enough:
+            pass
+        except (NonFiniteError, UserError) as error:
+            stopped = str(error)
+        rows = read_rows(Path(directory) / "metrics.jsonl")
+    row = {
+        "case": number,
+        "group": group,
+        "name": name,
+        "method": method,
+        "context": dataclasses.asdict(context_of(config, plan)),
+        "stopped": stopped,
+        "vitals": [row for row in rows if row["kind"] == "vitals"],
+        "knn_untrained": knn(extractor.data(untrained, part, plan.spec))["knn"],
+    }
+    if stopped is None:
+        row["knn"] = knn(extractor.data(learner.backbone, part, plan.spec))["knn"]
+    return row | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def first_findings(row: Row) -> tuple[int, list[Finding]] | None:
+    """The first step with findings, and what they are."""
+    for end in range(1, len(row["vitals"]) + 1):
+        found = diagnose(row["vitals"][:end], Context(**row["context"]))
+        if found:
+            return row["vitals"][end - 1]["step"], found
+    return None
+
+
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    rows = sorted({row["case"]: row for row in rows}.values(), key=lambda row: row["case"])
+    judged = [(row, first_findings(row)) for row in rows]
+
+    def count(group: str, parity: int) -> str:
+        half = [found for row, found in judged if row["group"] == group and row["case"] % 2 == parity]
+        return f"{sum(f is not None for f in half)} of {len(half)}"
+
+    def line(row: Row, found: tuple[int, list[Finding]] | None) -> list[str]:
+        half = "set" if row["case"] % 2 == 0 else "test"
+        last = row["vitals"][-1] if row["vitals"] else {}
+        rank = last.get("backbone_effective_rank")
+        figures = [f"{row[k]:.3f}" if k in row else "–" for k in ("knn_untrained", "knn")]
+        said = ["–", "nothing"] if found is None else [str(found[0]), "; ".join(f.state for f in found[1])]
+        return [f"`{row['method']}`", row["name"], half, *figures, "–" if rank is None else f"{rank:.1f}", *said]
+
+    headings = ["method", "what", "half", "kNN untrained", "kNN", "rank", "flagged at step", "as"]
+    halves = [
+        [name, count("collapse", parity), count("healthy", parity)]
+        for parity, name in ((0, "thresholds set on it (even numbers)"), (1, "tested on it (odd numbers)"))
+    ]
+    about = rows[-1]["environment"]
+    note = (
+        "The first 200 steps of runs of 2,000 on CIFAR-10: a ResNet of one block a stage and a quarter of the width, "
+        "batch 64, two views, AdamW, learning rate 4e-3 per 256 images, seed 0 where nothing else is said. kNN is of "
+        "5,000 training and 2,000 held-out images at step 200, untrained the same with settled batch norms; rank is "
+        "the effective rank of the backbone on one batch of views at step 200."
+    )
+    parts = [
+        heading(
+            "The health monitor on 20 collapses and 20 healthy runs",
+            "python benchmarks/health.py; --table",
+            about,
+            note,
+        ),
+        table(["half", "collapses flagged", "healthy runs flagged"], halves),
+        "## Forced collapses",
+        table(headings, [line(*j) for j in judged if j[0]["group"] == "collapse"]),
+        "## Healthy runs",
+        table(headings, [line(*j) for j in judged if j[0]["group"] == "healthy"]),
+        f"Rows: `{out.name}`.",
+    ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--only", default="", help="numbers of cases joined by commas; all if not given")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=DATA / "health.jsonl")
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
+    args = parser.parse_args()
+    rows = read_rows(args.out) if args.out.exists() else []
+    if not args.table:
+        torch.set_num_threads(args.threads)
+        about = environment(args.threads)
+        data = open_data(config_of("frossl", {}, {}, args.data), Console(quiet=True))
+        done = {row["case"] for row in rows}
+        for number in map(int, args.only.split(",")) if args.only else range(len(CASES)):
+            if number in done:
+                continue
+            print(number, *CASES[number][2][:2], file=sys.stderr, flush=True)
+            rows.append(run_case(number, data, args.data) | {"environment": about})
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            with args.out.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    print(show(rows, args.out))
+
+
+if __name__ == "__main__":
+    main()
