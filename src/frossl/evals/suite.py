@@ -16,7 +16,7 @@ from frossl.evals.augmented import augmented_linear
 from frossl.evals.extract import Extractor, pixels
 from frossl.evals.linear import DRAWS
 from frossl.nn.encoder import EncoderSpec
-from frossl.views.recipes import Recipe
+from frossl.views.recipes import Recipe, pair
 
 PROTOCOLS = ("knn", "linear", "fewshot", "rank", "alignment")
 """What is measured by default."""
@@ -87,7 +87,7 @@ def evaluate(
             got["linear_augmented"] = augmented_linear(network, spec, data, extractor, seed=seed)
         arms[name] = got
 
-    views = (recipe, seed) if {"alignment", "lidar"} & set(protocols) else None
+    views = (pair(recipe), seed) if {"alignment", "lidar"} & set(protocols) else None
     arm("pretrained", lambda: extractor.data(encoder, data, spec, views), encoder)
     untrained = (untrained or untrained_encoder(spec, seed)).to(extractor.device)
     extractor.settle_batch_norm(untrained, data.train, spec)
