@@ -170,9 +170,9 @@ def show(rows: list[Row], out: Path) -> str:
         f"optimiser, rate, weight decay and options (heads cut to {WIDEST}, queues to {LONGEST_QUEUE:,}); published "
         "values are for 1000 epochs, and momenta of averaged networks are kept as they are, so that `own` says what "
         "they do in a short run, not what the method can do; – where no configuration was published. `random` is "
-        f"the untrained encoder, `supervised` and `supcon` have the labels; methods with {CROPS} views see as many images, each in patches of {PATCH} "
-        f"pixels. Cost: medians of {STEPS} whole steps on noise, shared arm; memory is the peak above that of the "
-        "process before it has a model."
+        f"the untrained encoder, `supervised` and `supcon` have the labels; methods with {CROPS} views see as many "
+        f"images, each in patches of {PATCH} pixels. Cost: medians of {STEPS} whole steps on noise, shared arm; memory "
+        "is the peak above that of the process before it has a model."
     )
     settings = [
         [f"`{row['method']}`", c["optimizer"], f"{c['lr']:g}", f"{c['weight_decay']:g}", f"`{c['objective']}`"]

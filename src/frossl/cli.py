@@ -1,9 +1,10 @@
-"""The command line: ``frossl pretrain | evaluate | report | export | list``."""
+"""The command line: ``frossl pretrain | evaluate | compare | report | export | list``."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -24,8 +25,11 @@ from frossl.evals import ENCODER_METRICS, METRICS, find_metric
 from frossl.evals.suite import PROTOCOLS
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
+from frossl.report.comparison import show_comparison
+from frossl.report.comparison_page import write_comparison
 from frossl.report.page import show, write_report
-from frossl.train.config import Config
+from frossl.train import compare
+from frossl.train.config import FREE_TO_CHANGE, Config
 from frossl.train.export import export_encoder
 from frossl.train.loop import NonFiniteError
 from frossl.train.run import evaluate_run, pretrain, read_run
@@ -33,11 +37,6 @@ from frossl.train.supervised import supervised_encoder
 from frossl.views.recipes import VIEWS
 
 M = TypeVar("M")
-FREE_TO_CHANGE = (
-    *("device", "workers", "data_dir", "evaluate", "wandb"),
-    *("monitor_every", "checkpoint_every", "log_every", "telemetry_every", "track_eigenvalues"),
-)
-"""What may differ when a run is resumed: it does not change what is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,39 @@ class Evaluate:
     """where named data sets are kept (as in the run if not given)"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Pretrain several arms with several seeds at an equal budget and say what the outcome supports.
+
+    Takes DATA and every option of frossl pretrain beside these, for all arms: frossl compare cifar10 --recipe
+    cifar10-cpu --arms frossl:4 vicreg "vicreg --lr 1e-3" --seeds 3 --budget 10min 20ep --batch 256. What is finished
+    is not run again, so the same command goes on where it was stopped, and more arms, seeds or budgets can be added.
+    """
+
+    methods: tuple[str, ...] = ()
+    """objectives to compare, each with every number of --views"""
+    views: tuple[int, ...] = ()
+    """numbers of views per image for --methods (the view recipe's number if not given)"""
+    arms: tuple[str, ...] = ()
+    """arms one by one: METHOD, METHOD:VIEWS, or either with options of its own, in quotes"""
+    seeds: int = 3
+    """how often each arm is run, with seeds from 0"""
+    budget: tuple[str, ...]
+    """length of every run: 20ep, 1e6img, 1e6view (forward passes of the encoder), 10min; several are several races"""
+    target: float | None = None
+    """accuracy of the monitor's kNN to be reached (the best of the worst run if not given)"""
+    protocol: tuple[str, ...] = compare.PROTOCOLS
+    """what to measure of every encoder at the end (frossl list metrics)"""
+    out: Path = Path("runs/comparison")
+    """directory of the comparison, with a directory for each run"""
+    dry_run: bool = False
+    """check everything and list the runs and how they stand, but run nothing"""
+    commands: bool = False
+    """print a command for each run that is not over, for a cluster; frossl report DIRECTORY gathers what they did"""
+    only: str | None = None
+    """carry out this run alone, in this process"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     commands: dict[str, Callable[[list[str], Console], int]] = {
         "pretrain": _pretrain,
         "evaluate": _evaluate,
+        "compare": _compare,
         "report": _report,
         "export": _export,
         "list": _list,
@@ -136,6 +169,7 @@ def _overview(console: Console) -> None:
         "[bold]frossl[/]: self-supervised pretraining of image encoders with many views\n\n"
         "  frossl pretrain DATA [...]      a folder of images, Parquet, or a data set by name\n"
         "  frossl evaluate RUN [...]       kNN and linear probes beside an untrained encoder and raw pixels\n"
+        "  frossl compare DATA [...]       several methods, seeds and budgets, and what may be said of them\n"
         "  frossl report RUN... [-o FILE]  curves, spectra and pictures of runs as one HTML file\n"
         "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
         "  frossl list methods | data | recipes | metrics\n\n"
@@ -145,6 +179,14 @@ def _overview(console: Console) -> None:
 
 
 def _pretrain(args: list[str], console: Console) -> int:
+    given = _parse_pretrain(args, "frossl pretrain")
+    outcome = pretrain(given.config, resume=given.resume, console=console)
+    if given.open and not outcome.stopped:
+        _open(outcome.run / "report.html", console)
+    return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
+
+
+def _parse_pretrain(args: list[str], prog: str) -> Pretrain[Any]:
     resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
     saved = None if resume is None else read_run(Path(resume))[0]
     if saved is not None:
@@ -158,27 +200,25 @@ def _pretrain(args: list[str], console: Console) -> int:
     kind = Pretrain[type(default.objective)]
     given = tyro.cli(
         kind,
-        prog="frossl pretrain",
+        prog=prog,
         args=args,
         default=Pretrain(config=default),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     if saved is not None:
         _refuse_changes(saved, given.config)
-    outcome = pretrain(given.config, resume=given.resume, console=console)
-    if given.open and not outcome.stopped:
-        _open(outcome.run / "report.html", console)
-    return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
+    return given
 
 
 def _peek(args: list[str], flag: str) -> str | None:
-    """The value of ``flag``, which decides what other flags there are, before they are parsed."""
+    """The last value of ``flag``, which decides what other flags there are, before they are parsed."""
+    found = None
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.partition("=")[2]
-    return None
+            found = args[i + 1]
+        elif arg.startswith(f"{flag}="):
+            found = arg.partition("=")[2]
+    return found
 
 
 def _refuse_changes(saved: Config, given: Config) -> None:
@@ -218,10 +258,64 @@ def _evaluate(args: list[str], console: Console) -> int:
     return 0
 
 
+_DECIDED = ("--method", "--seed", "--length", "--name", "--resume", "--evaluate", "--no-evaluate", "--open")
+"""Options of pretrain that a comparison sets for each run itself."""
+
+
+def _compare(args: list[str], console: Console) -> int:
+    given, rest = tyro.cli(Compare, prog="frossl compare", args=args, return_unknown_args=True)
+    taken = [flag for flag in _DECIDED if any(arg.partition("=")[0] == flag for arg in rest)]
+    if taken:
+        raise UserError(f"{', '.join(taken)}: frossl compare sets this for each run; see frossl compare --help")
+    arms = [f"{m}:{v}" for m in given.methods for v in given.views] if given.views else list(given.methods)
+    arms += given.arms
+    if not arms or given.seeds < 1 or not given.budget:
+        raise UserError("give at least one arm (--methods or --arms), one --budget and one of --seeds")
+
+    def configure(options: list[str]) -> Config[Any]:
+        return _parse_pretrain([*rest, *options], "frossl compare").config
+
+    runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out)
+    if given.only is not None:
+        names = {run.name: run for run in runs}
+        if given.only not in names:
+            raise unknown_name("run of this comparison", given.only, list(names))
+        stopped = compare.carry_out(names[given.only], given.protocol, console)
+        return 128 + signal.Signals[stopped] if stopped else 0
+    quiet = Console(quiet=True) if given.commands else console
+    compare.check(runs, given.protocol, quiet)
+    states = {run.name: run.state(given.protocol) for run in runs}
+    if given.dry_run:
+        for name, state in states.items():
+            console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
+        return 0
+    again = [arg for arg in args if arg != "--commands"]
+    compare.keep_plan(runs, shlex.join(["frossl", "compare", *again]))
+    if given.commands:
+        for name, state in states.items():
+            if state in ("started", "to do"):
+                print(shlex.join(["frossl", "compare", *again, "--only", name]))
+        return 0
+    failed, stopped = compare.carry_out_all(
+        runs,
+        given.protocol,
+        lambda run: [sys.executable, "-m", "frossl.cli", "compare", *again, "--only", run.name],
+        console,
+        lambda: write_comparison(given.out, given.target),
+    )
+    study = write_comparison(given.out, given.target)
+    show_comparison(console, study)
+    console.print(f"[bold]Report[/] {escape(str(given.out / 'comparison.html'))}", soft_wrap=True)
+    return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
+
+
 def _report(args: list[str], console: Console) -> int:
     given = tyro.cli(Report, prog="frossl report", args=args)
     if not given.runs:
         raise UserError("name at least one run directory: frossl report runs/NAME")
+    if len(given.runs) == 1 and (given.runs[0] / "comparison.json").exists():
+        show_comparison(console, write_comparison(given.runs[0]))
+        return 0
     output = given.output or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     with console.status("") as status:
         write_report(given.runs, output, log=status.update)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from frossl.core.length import Length
 from frossl.core.types import UserError
 
-UNITS = ("ep", "it", "img", "min", "%")
+UNITS = ("ep", "it", "img", "view", "min", "%")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ UNITS = ("ep", "it", "img", "min", "%")
         ("10min", 10, "min"),
         ("0.5min", 0.5, "min"),
         (".5ep", 0.5, "ep"),
+        ("1e6view", 1e6, "view"),
         ("5%", 5, "%"),
         (" 20 EP ", 20, "ep"),
     ],
@@ -82,6 +83,19 @@ def test_images_are_exactly_enough_whole_batches(batch, steps):
 def test_steps_of_a_share_is_refused():
     with pytest.raises(UserError, match="5% is a share of a run"):
         Length.parse("5%").steps(batch=1, images=1)
+
+
+@given(batch=st.integers(1, 4096), steps=st.integers(0, 10**6), views=st.integers(1, 200))
+def test_views_are_exactly_enough_images(batch, steps, views):
+    length = Length(float(batch * steps * views), "view").as_images(views)
+    assert length.steps(batch=batch, images=10**6) == steps
+
+
+def test_only_views_become_images():
+    assert Length.parse("1e6view").as_images(4) == Length.parse("250000img")
+    assert Length.parse("20ep").as_images(4) == Length.parse("20ep")
+    with pytest.raises(UserError, match="only the length of a run is counted in views"):
+        Length.parse("1e6view").steps(batch=1, images=1)
 
 
 @pytest.mark.parametrize(

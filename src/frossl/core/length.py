@@ -1,4 +1,4 @@
-"""How long: "20ep", "5000it", "1e6img", "10min" or "5%", one parser for every place a length is given."""
+"""How long: "20ep", "5000it", "1e6img", "1e6view", "10min" or "5%", one parser for every place a length is given."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Literal, cast
 
 from frossl.core.types import UserError
 
-Unit = Literal["ep", "it", "img", "min", "%"]
-_PATTERN = re.compile(r"([0-9]*\.?[0-9]+(?:e[+]?[0-9]+)?)\s*(ep|it|img|min|%)")
+Unit = Literal["ep", "it", "img", "view", "min", "%"]
+_PATTERN = re.compile(r"([0-9]*\.?[0-9]+(?:e[+]?[0-9]+)?)\s*(ep|it|img|view|min|%)")
 
 
 @dataclass(frozen=True)
 class Length:
-    """An amount with its unit: epochs, iterations (optimiser steps), images, minutes, or a share of the run.
+    """An amount with its unit: epochs, iterations (optimiser steps), images, views, minutes, or a share of the run.
 
     >>> Length.parse("1e6img").steps(batch=250, images=50_000)
     4000
@@ -32,18 +32,22 @@ class Length:
         """Reads ``text``.
 
         Raises:
-            UserError: not a number followed by ep, it, img, min or %.
+            UserError: not a number followed by ep, it, img, view, min or %.
         """
         match = _PATTERN.fullmatch(text.strip().lower())
         if not match or not math.isfinite(float(match[1])):
             raise UserError(
                 f"{text!r} is not a length: write a number and a unit, such as 20ep (epochs), 5000it (steps), "
-                "1e6img (images), 10min or 5% (of the run)"
+                "1e6img (images), 1e6view (views of images), 10min or 5% (of the run)"
             )
         return cls(float(match[1]), cast(Unit, match[2]))
 
     def __str__(self) -> str:
         return f"{self.amount:.15g}{self.unit}"
+
+    def as_images(self, views: int) -> Length:
+        """A number of views as the images that have them, ``views`` each; any other length as it is."""
+        return Length(self.amount / views, "img") if self.unit == "view" else self
 
     def steps(self, *, batch: int, images: int) -> int | None:
         """Whole optimiser steps of ``batch`` images on ``images`` images; None for minutes, which depend on a clock.
@@ -52,6 +56,8 @@ class Length:
         """
         if self.unit == "%":
             raise UserError(f"{self} is a share of a run; this length must be in ep, it, img or min")
+        if self.unit == "view":
+            raise UserError(f"{self}: only the length of a run is counted in views; write this in ep, it, img or min")
         per_epoch = images // batch
         if self.unit == "min":
             return None

@@ -33,6 +33,17 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def peak_memory() -> int | None:
+    """Most bytes that this process had in memory so far, or on its accelerator if there is one; None if not told."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), None)
+
+
 def commit() -> str:
     """Hash of the commit that this package is at, marked if files were changed since; empty if it is no checkout."""
     root = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ from frossl.evals import ENCODER_METRICS, METRICS, Subject, find_metric, measure
 from frossl.evals.extract import PIXELS, Extractor, pixels
 from frossl.evals.linear import DRAWS
 from frossl.nn.encoder import EncoderSpec
-from frossl.views.recipes import Recipe
+from frossl.views.recipes import Recipe, pair
 
 PROTOCOLS = ("knn", "linear", "fewshot", "rank", "alignment")
 """What is measured by default."""
@@ -98,7 +98,7 @@ def evaluate(
     subjects = {arm: (network, spec) for arm, network in networks.items()}
     if data.classes:
         subjects["raw pixels"] = pixels(spec)
-    views = (recipe, seed) if {"alignment", "lidar"} & set(chosen) else None
+    views = (pair(recipe), seed) if {"alignment", "lidar"} & set(chosen) else None
     arms: dict[str, dict[str, float]] = {}
     for arm, (network, fed) in subjects.items():
         log(f"evaluating {arm}")

@@ -90,25 +90,34 @@ def render(chapters: Sequence[Chapter]) -> str:
     records = [c.record for c in chapters]
     single = chapters[0] if len(chapters) == 1 else None
     spectra = [("" if single else c.record.name, arm, shares) for c in chapters for arm, shares in c.spectra.items()]
+    return render_page(
+        "report.html.j2",
+        kind="report",
+        views=_shared(chapters, lambda c: c.views),
+        twins=_shared(chapters, lambda c: c.seen and show_twins(c.seen)),
+        title=", ".join(r.name for r in records),
+        chapters=[{"about": c, "summary": summary(c.record), **_pictures(c.seen)} for c in chapters],
+        tables=accuracy_tables(records),
+        losses=figures.loss_figures(records),
+        monitors=figures.monitor_figures(records),
+        optimiser=figures.optimiser_figures(records),
+        ranks=figures.rank_figure(records, single.untrained_rank if single else None)
+        + (figures.state_figures(single.record) if single else []),
+        spectra=figures.spectrum_figure(spectra) + [f for r in records for f in figures.spectrum_over_time(r)],
+        speed=figures.speed_figure(records),
+        times=[(r.name, time_table(r)) for r in records],
+        settings=settings(records),
+        glossary=GLOSSARY,
+    )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """``template`` with the charts that it places, the look and the code of every page."""
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
-            views=_shared(chapters, lambda c: c.views),
-            twins=_shared(chapters, lambda c: c.seen and show_twins(c.seen)),
-            title=", ".join(r.name for r in records),
-            chapters=[{"about": c, "summary": summary(c.record), **_pictures(c.seen)} for c in chapters],
-            tables=accuracy_tables(records),
-            losses=figures.loss_figures(records),
-            monitors=figures.monitor_figures(records),
-            optimiser=figures.optimiser_figures(records),
-            ranks=figures.rank_figure(records, single.untrained_rank if single else None)
-            + (figures.state_figures(single.record) if single else []),
-            spectra=figures.spectrum_figure(spectra) + [f for r in records for f in figures.spectrum_over_time(r)],
-            speed=figures.speed_figure(records),
-            times=[(r.name, time_table(r)) for r in records],
-            settings=settings(records),
-            glossary=GLOSSARY,
+            **values,
             made=f"{datetime.now():%Y-%m-%d %H:%M}",
             charts=Charts(),
             sheets=Sheets(),

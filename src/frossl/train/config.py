@@ -25,6 +25,11 @@ from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_views
 
 M = TypeVar("M")
+FREE_TO_CHANGE = (
+    *("device", "workers", "data_dir", "evaluate", "wandb"),
+    *("monitor_every", "checkpoint_every", "log_every", "telemetry_every", "track_eigenvalues"),
+)
+"""What may differ when a run is resumed: it does not change what is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class Config(Generic[M]):
     """smallest and largest share of the image's area a crop covers (the view recipe's if not given)"""
 
     length: str = "auto"
-    """how long: 20ep, 5000it, 1e6img, 10min; auto is 100ep, or the whole epochs that fit in 30 min"""
+    """how long: 20ep, 5000it, 1e6img, 1e6view, 10min; auto is 100ep, or the whole epochs that fit in 30 min"""
     batch: int | None = None
     """images per step (128, or less for a small data set, if not given)"""
     optimizer: Literal["adamw", "adam", "sgd", "lars", "lars-original"] = "adamw"

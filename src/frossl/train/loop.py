@@ -170,7 +170,7 @@ def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset) ->
 def resolve_length(config: Config, plan: Plan, images: int, step_seconds: float) -> Length:
     """The length asked for; ``auto`` is 100 epochs, or as many whole ones as fit in 30 minutes, at least one."""
     if config.length != "auto":
-        return Length.parse(config.length)
+        return Length.parse(config.length).as_images(plan.views)
     epoch_minutes = step_seconds * (images // plan.batch) / 60
     return Length(max(1, min(AUTO_EPOCHS, int(AUTO_MINUTES / max(epoch_minutes, 1e-9)))), "ep")
 

@@ -51,13 +51,14 @@ def pretrain(
     config: Config,
     *,
     backbone: nn.Module | None = None,
+    data: Dataset | None = None,
     resume: Path | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run.
 
     ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone``; to
-    resume, give one of the same architecture.
+    resume, give one of the same architecture. ``data`` are those of ``config``, where the caller has them open.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
@@ -70,7 +71,7 @@ def pretrain(
     state = None if resume is None else load_checkpoint(newest_checkpoint(resume))
     untrained = copy.deepcopy(backbone)
     try:
-        data, stopped = _train(config, run, state, backbone, console)
+        data, stopped = _train(config, run, state, backbone, data, console)
     except BaseException:
         if state is None and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
@@ -92,14 +93,19 @@ def pretrain(
 
 
 def _train(
-    config: Config, run: Path, state: dict[str, Any] | None, backbone: nn.Module | None, console: Console
+    config: Config,
+    run: Path,
+    state: dict[str, Any] | None,
+    backbone: nn.Module | None,
+    data: Dataset | None,
+    console: Console,
 ) -> tuple[Dataset, str | None]:
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
     if state is not None and backbone is None:
         own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
         if own.startswith(OWN):
             raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
-    data = open(config, console)
+    data = open(config, console) if data is None else data
     if find_method(config.method).uses_labels and data.classes and data.train.labels is not None:
         data = dataclasses.replace(data, train=pick(data.train, (data.train.labels >= 0).nonzero().flatten()))
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)

@@ -126,6 +126,11 @@ def with_views(recipe: Recipe, views: int) -> Recipe:
     return tuple(replace(group, count=share) for group, share in zip(recipe, shares, strict=True) if share)
 
 
+def pair(recipe: Recipe) -> Recipe:
+    """Two views of the largest resolution of ``recipe``: what figures that depend on the number of views take."""
+    return with_views(tuple(group for group in recipe if group.size == recipe[0].size), 2)
+
+
 def with_size(recipe: Recipe, size: int) -> Recipe:
     """``recipe`` with its largest views ``size`` pixels wide and the others in proportion."""
     if size < 1:

@@ -3,7 +3,7 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)").matches;
-  const axes = { images: "images seen", epoch: "epochs", seconds: "seconds in training" };
+  const axes = { images: "images seen", epoch: "epochs", views: "views through the encoder", seconds: "seconds in training" };
   let axis = "images";
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();

@@ -1,0 +1,200 @@
+"""What the runs of a comparison come to: numbers by budget and arm, with what may be said of them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frossl.core.types import UserError
+from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
+from frossl.report.record import Record, read_record
+from frossl.report.tables import time_table
+
+AXES = ("epoch", "images", "views", "seconds")
+"""What a run has used up, by the names of ``metrics.jsonl``; views are images times views per image."""
+MEASURES = ("linear", "knn")
+"""Accuracies that arms are ranked by, the first of them that was measured for headlines."""
+LABEL_FREE = {"effective_rank": 1, "rankme": 1, "lidar": 1, "alignment": -1, "uniformity": -1}
+"""Figures that need no labels, and whether more (1) or less (-1) of them is meant to be better."""
+WATCHED = "knn"
+"""Accuracy of the monitor that the target is a value of."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a study. ``state`` is done, diverged, or unfinished; the record is None where there is none."""
+
+    name: str
+    arm: str
+    budget: str
+    seed: int
+    state: str
+    outcome: dict[str, Any]
+    record: Record | None
+
+    def spent(self) -> dict[str, float]:
+        """What the run used up, by axis."""
+        assert self.record is not None
+        end = self.record.end
+        return {"views": end["images"] * self.record.views, **{k: end[k] for k in AXES if k != "views"}}
+
+    def curve(self, name: str) -> tuple[list[dict[str, float]], list[float]]:
+        """Where the monitor looked, by axis, and what it saw."""
+        rows = [] if self.record is None else [row for row in self.record.monitor if name in row]
+        views = 0 if self.record is None else self.record.views
+        return [row | {"views": row["images"] * views} for row in rows], [row[name] for row in rows]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm under a budget: ``values`` of its encoders and controls by seed, and means over seeds of what it cost.
+
+    ``reached`` says how many seeds got to the target and, as means over these, after how much of each axis.
+    """
+
+    arm: str
+    views: int | None
+    seeds: list[int]
+    diverged: list[int]
+    missing: list[int]
+    values: dict[str, list[float]]
+    untrained: dict[str, list[float]]
+    pixels: dict[str, list[float]]
+    spent: dict[str, float]
+    step_seconds: float | None
+    peak_memory: int | None
+    reached: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class BudgetResult:
+    """All arms under one budget. Rankings are by measure, agreements by figure that needs no labels."""
+
+    budget: str
+    arms: list[ArmResult]
+    target: float | None
+    held_out: int
+    rankings: dict[str, Ranking]
+    agreements: dict[str, Agreement]
+
+    @property
+    def measure(self) -> str | None:
+        """The accuracy of the headline."""
+        return next(iter(self.rankings), None)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A directory of runs that belong together; ``about`` is its ``comparison.json``."""
+
+    path: Path
+    about: dict[str, Any]
+    trials: list[Trial]
+    results: list[BudgetResult]
+
+
+def read_study(path: Path, target: float | None = None) -> Study:
+    """Reads the plan and its runs and works out the results; ``target`` is an accuracy of the monitor's kNN.
+
+    Without a target it is the best that the worst run got to, so that all get there.
+
+    Raises:
+        UserError: not a directory of a comparison, or a run in it is damaged.
+    """
+    plan = path / "comparison.json"
+    if not plan.exists():
+        raise UserError(f"{path} is not a comparison: it has no comparison.json")
+    try:
+        about = json.loads(plan.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{plan} is damaged: {error}") from None
+    trials = [_read_trial(path, run) for run in about["runs"]]
+    budgets = list(dict.fromkeys(t.budget for t in trials))
+    results = [_budget_result(budget, [t for t in trials if t.budget == budget], target) for budget in budgets]
+    return Study(path, about, trials, results)
+
+
+def _read_trial(path: Path, run: dict[str, Any]) -> Trial:
+    place = path / run["name"]
+    kept = place / "outcome.json"
+    outcome = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    state = "done" if outcome.get("evaluated") else "diverged" if outcome.get("state") == "diverged" else "unfinished"
+    record = read_record(place) if (place / "config.json").exists() else None
+    if record is None and state == "done":
+        raise UserError(f"{place} lost its config.json; remove the directory to run it again")
+    return Trial(run["name"], run["arm"], run["budget"], run["seed"], state, outcome, record)
+
+
+def _budget_result(budget: str, trials: Sequence[Trial], target: float | None) -> BudgetResult:
+    best = [max(values) for t in trials if t.state == "done" and (values := t.curve(WATCHED)[1])]
+    target = min(best, default=None) if target is None else target
+    names = dict.fromkeys(t.arm for t in trials)
+    arms = [_arm_result(name, [t for t in trials if t.arm == name], target) for name in names]
+    rankings = {measure: r for measure in MEASURES if (r := rank_arms(arms, measure))}
+    records = [t.record for t in trials if t.state == "done"]
+    held_out = next((r.evaluation.held_out for r in records if r and r.evaluation), 0)
+    agreements = {}
+    for name, sign in LABEL_FREE.items():
+        means = next(iter(rankings.values())).means if rankings else {}
+        have = [arm for arm in arms if arm.arm in means and name in arm.values]
+        found = agreement([sign * statistics.fmean(a.values[name]) for a in have], [means[a.arm] for a in have])
+        if found:
+            agreements[name] = found
+    return BudgetResult(budget, arms, target, held_out, rankings, agreements)
+
+
+def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
+    """Arms none of whose seeds diverged, by ``measure``, over the seeds that all of them have; None without any."""
+    ranked = [arm for arm in arms if measure in arm.values and not arm.diverged]
+    common = sorted(set.intersection(*(set(arm.seeds) for arm in ranked))) if ranked else []
+    if not common:
+        return None
+    return rank({arm.arm: [arm.values[measure][arm.seeds.index(s)] for s in common] for arm in ranked})
+
+
+def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> ArmResult:
+    done = [t for t in trials if t.state == "done"]
+    records = [t.record for t in done if t.record is not None]
+    arms = [r.evaluation.arms for r in records if r.evaluation is not None]
+    steps = [table["step"] for r in records if (table := time_table(r))]
+    memory = [m for t in done if (m := t.outcome.get("peak_memory"))]
+    spent = [t.spent() for t in done if t.record and t.record.train]
+    return ArmResult(
+        arm=name,
+        views=records[0].views if records else None,
+        seeds=[t.seed for t in done],
+        diverged=[t.seed for t in trials if t.state == "diverged"],
+        missing=[t.seed for t in trials if t.state == "unfinished"],
+        values=_columns([a["pretrained"] for a in arms]),
+        untrained=_columns([a["untrained"] for a in arms]),
+        pixels=_columns([a["raw pixels"] for a in arms if "raw pixels" in a]),
+        spent=_means(spent),
+        step_seconds=statistics.median(steps) if steps else None,
+        peak_memory=max(memory, default=None),
+        reached=None if target is None else _reached(done, target),
+    )
+
+
+def _reached(trials: Sequence[Trial], target: float) -> dict[str, float]:
+    """How many seeds got to ``target``, and the means of where they did."""
+    places = []
+    for trial in trials:
+        rows, values = trial.curve(WATCHED)
+        at = {axis: first_reached([row[axis] for row in rows], values, target) for axis in AXES}
+        places.append({axis: value for axis, value in at.items() if value is not None})
+    there = [place for place in places if place]
+    return {"seeds": len(there), **_means(there)}
+
+
+def _columns(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """Values by name, of the names that every row has."""
+    names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(values) for name, values in _columns(rows).items()}

@@ -1,0 +1,279 @@
+"""Several arms at an equal budget: runs, each in a process of its own, that can be stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from frossl import __version__
+from frossl.core.config import to_plain
+from frossl.core.files import write_text
+from frossl.core.length import Length
+from frossl.core.machine import machine, peak_memory
+from frossl.core.registry import unknown_name
+from frossl.core.types import Moment, UserError
+from frossl.data import Dataset
+from frossl.evals import METRICS
+from frossl.evals.suite import AUGMENTED
+from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
+from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
+from frossl.train.run import evaluate_run, open, pretrain
+
+PROTOCOLS = ("knn", "linear", "rank", "alignment", "lidar")
+"""What is measured of every encoder: accuracies, and figures that need no labels."""
+FREE = (*FREE_TO_CHANGE, "out")
+"""What may differ when a comparison goes on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pretraining of the plan: an arm, under a budget, with a seed."""
+
+    name: str
+    arm: str
+    budget: str
+    seed: int
+    config: Config
+
+    @property
+    def path(self) -> Path:
+        return self.config.out / self.name
+
+    def outcome(self) -> dict[str, Any]:
+        """What is known of how it went: ``state`` is trained or diverged; nothing if it is not over."""
+        path = self.path / "outcome.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def keep(self, outcome: dict[str, Any]) -> None:
+        """Writes :meth:`outcome`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "outcome.json", json.dumps(outcome, indent=2) + "\n")
+
+    def state(self, protocols: Sequence[str]) -> str:
+        """done, diverged, started or to do."""
+        outcome = self.outcome()
+        if outcome.get("state") == "diverged":
+            return "diverged"
+        if set(protocols) <= set(outcome.get("evaluated", ())):
+            return "done"
+        return "started" if self.path.exists() else "to do"
+
+
+def arm_options(arm: str) -> list[str]:
+    """What an arm says, as options of ``frossl pretrain``.
+
+    >>> arm_options("frossl:4 --lr 1e-3")
+    ['--method', 'frossl', '--views', '4', '--lr', '1e-3']
+
+    Raises:
+        UserError: it does not begin with a method.
+    """
+    try:
+        method, *options = shlex.split(arm)
+    except ValueError:
+        method, options = "", []
+    if not method or method.startswith("-"):
+        raise UserError(
+            f"{arm!r} is no arm: write METHOD, METHOD:VIEWS, or either with options, as 'frossl:4 --lr 1e-3'"
+        )
+    name, _, views = method.rpartition(":")
+    if name and views.isdigit():
+        return ["--method", name, "--views", views, *options]
+    return ["--method", method, *options]
+
+
+def plan_runs(
+    arms: Sequence[str], budgets: Sequence[str], seeds: int, configure: Callable[[list[str]], Config], out: Path
+) -> list[Run]:
+    """Every arm under every budget with every seed, a whole round of arms before the next seed.
+
+    ``configure`` makes the configuration of an arm from the options of ``frossl pretrain`` in which it differs.
+
+    Raises:
+        UserError: an arm is there twice, or the arms would not be measured on the same images.
+    """
+    base = {arm: configure(arm_options(arm)) for arm in arms}
+    runs = []
+    for seed, budget, arm in product(range(seeds), budgets, arms):
+        name = re.sub(r"[^\w.]+", "-", f"{arm} {budget} seed{seed}").strip("-")
+        runs.append(Run(name, arm, budget, seed, replace(base[arm], length=budget, seed=seed, out=out, name=name)))
+    for name in (names := [run.name for run in runs]):
+        if names.count(name) > 1:
+            raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
+    for field in ("data", "labels", "channels", "held_out"):
+        if len({getattr(run.config, field) for run in runs}) > 1:
+            raise UserError(f"arms that differ in {field} are not measured on the same images and cannot be compared")
+    return runs
+
+
+def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> None:
+    """Opens the data and builds every arm, with one call of its method on noise, before anything is run.
+
+    Raises:
+        UserError: names the protocol or the arm that cannot be had, and why.
+    """
+    for name in protocols:
+        if name not in METRICS and name != AUGMENTED:
+            raise unknown_name("protocol", name, [*METRICS, AUGMENTED])
+    data = open(runs[0].config, console)
+    for run in runs:
+        if run.seed == 0:
+            try:
+                _check(run.config, data)
+            except UserError as error:
+                raise UserError(f"{run.arm}, {run.budget}: {error}") from None
+
+
+def _check(config: Config, data: Dataset) -> None:
+    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    images, batch = len(data.train), plan.batch
+    length = Length.parse(config.length).as_images(plan.views)
+    Length.parse(config.warmup).share(length, batch=batch, images=images)
+    for text in (config.monitor_every, config.checkpoint_every):
+        Every(text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
+    if learner.method.trains:
+        noise_VNF = torch.randn(plan.views, batch, plan.spec.features)
+        target_VNF = noise_VNF[: learner.method.setting.large_views]
+        with torch.no_grad():
+            learner.method(
+                noise_VNF, Moment(target_VNF=target_VNF, labels_N=torch.arange(batch) % max(1, len(data.classes)))
+            )
+
+
+def keep_plan(runs: Sequence[Run], command: str) -> None:
+    """Writes the plan to ``comparison.json``; what was planned before and is not now stays part of it.
+
+    Raises:
+        UserError: a run of the same name was planned with other settings, or the directory holds something else.
+    """
+    out = runs[0].config.out
+    path = out / "comparison.json"
+    known = {"logs", *(run.name for run in runs)}
+    if not path.exists() and out.exists() and not {p.name for p in out.iterdir()} <= known:
+        raise UserError(f"{out} has something else in it; choose another directory with --out")
+    before = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    planned = {run["name"]: run for run in before["runs"]}
+    for run in runs:
+        new = {"name": run.name, "arm": run.arm, "budget": run.budget, "seed": run.seed, "config": to_plain(run.config)}
+        old = planned.setdefault(run.name, new)["config"]
+        changed = [k for k, v in new["config"].items() if k not in FREE and old.get(k) != v]
+        if changed:
+            told = "; ".join(f"{k} was {old.get(k)}, would be {new['config'][k]}" for k in changed)
+            raise UserError(
+                f"{run.name} of {out} was planned with other settings: {told}. Leave that as it was, or start another "
+                "comparison with --out"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
+    plan = {"frossl": __version__, "machine": machine(), "command": command, "runs": list(planned.values())}
+    write_text(path, json.dumps(before | plan, indent=2) + "\n")
+
+
+def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:
+    """Does what is left to do of one run, in this process. Returns the name of the signal that stopped it, if any.
+
+    A loss that is not a number is an outcome, not an error.
+    """
+    if run.outcome().get("state") == "diverged":
+        return None
+    data = open(run.config, console)
+    if not run.outcome():
+        going = any((run.path / "checkpoints").glob("step-*"))
+        if not going:  # nothing to go on with
+            shutil.rmtree(run.path, ignore_errors=True)
+        config = replace(run.config, evaluate=False)
+        try:
+            ended = pretrain(config, data=data, resume=run.path if going else None, console=console)
+        except NonFiniteError as error:
+            run.keep({"state": "diverged", "message": str(error)})
+            console.print(f"[bold red]Diverged[/] {escape(str(error))}")
+            return None
+        if ended.stopped:
+            return ended.stopped
+        run.keep({"state": "trained", "peak_memory": peak_memory(), "evaluated": []})
+    outcome = run.outcome()
+    missing = tuple(name for name in protocols if name not in outcome["evaluated"])
+    if missing:
+        device = run.config.device
+        evaluate_run(run.path, data=data, protocols=missing, device=device, console=console)
+        run.keep(outcome | {"evaluated": [*outcome["evaluated"], *missing]})
+    return None
+
+
+def carry_out_all(
+    runs: Sequence[Run],
+    protocols: Sequence[str],
+    command: Callable[[Run], list[str]],
+    console: Console,
+    after: Callable[[], object],
+) -> tuple[list[str], str | None]:
+    """Each run that is not over, one after the other, by ``command`` in a process of its own, then ``after``.
+
+    What a run prints goes to ``logs/NAME.txt``. A run that fails is told and passed over. Returns the names of those
+    that did, and the name of the signal that stopped it all, if any: the run that was at it is saved.
+    """
+    failed = []
+    with stop_signals() as stopped:
+        for i, run in enumerate(runs):
+            about = f"[{i + 1}/{len(runs)}] {run.name}"
+            state = run.state(protocols)
+            if state in ("done", "diverged"):
+                console.print(f"{escape(about)}: {state} before", style="dim", highlight=False)
+                continue
+            log = run.config.out / "logs" / f"{run.name}.txt"
+            log.parent.mkdir(exist_ok=True)
+            code = _in_a_process(command(run), log, stopped, console, about)
+            if stopped:
+                console.print(
+                    f"{escape(about)}: stopped by {stopped[0]}, saved; the same command goes on", highlight=False
+                )
+                return failed, stopped[0]
+            state = run.state(protocols)
+            if state not in ("done", "diverged"):
+                failed.append(run.name)
+                state = f"[red]failed[/] with code {code}, see {escape(str(log))}: {escape(_last_line(log))}"
+            console.print(f"{escape(about)}: {state}", highlight=False, soft_wrap=True)
+            after()
+    return failed, None
+
+
+def _in_a_process(command: list[str], log: Path, stopped: list[str], console: Console, about: str) -> int:
+    """The exit code; a request to stop is passed on once, so that the process can save."""
+    with log.open("ab") as file, console.status("") as status:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        told = False
+        try:
+            while True:
+                try:
+                    return child.wait(0.5)
+                except subprocess.TimeoutExpired:
+                    status.update(escape(f"{about}  {_last_line(log)}"))
+                if stopped and not told:
+                    child.send_signal(signal.SIGINT)
+                    told = True
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,200 @@
+"""A comparison: what is planned, what is refused, and that stopping anywhere loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import frossl.train.loop as loop
+from frossl.cli import main
+from frossl.report.study import read_study
+from frossl.train.compare import arm_options
+
+TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--batch", "8", "--workers", "0"]
+TINY += ["--held-out", "0.25"]
+
+
+@pytest.fixture
+def frossl(tmp_path, monkeypatch, capsys):
+    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*argv: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in argv])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for i in range(48):
+        pixels = torch.randint(60 * (i % 2), 120 + 60 * (i % 2), (16, 16, 3), generator=generator, dtype=torch.uint8)
+        path = tmp_path / "images" / ("dark", "bright")[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(path)
+    return tmp_path / "images"
+
+
+def states(out: Path) -> dict[str, str]:
+    return {t.name: t.state for t in read_study(out).trials}
+
+
+@pytest.mark.parametrize(
+    ("arm", "options"),
+    [
+        ("frossl", ["--method", "frossl"]),
+        ("frossl:4", ["--method", "frossl", "--views", "4"]),
+        ("my_module:Mine", ["--method", "my_module:Mine"]),
+        ("my_module:Mine:4", ["--method", "my_module:Mine", "--views", "4"]),
+        ("vicreg --lr 1e-3", ["--method", "vicreg", "--lr", "1e-3"]),
+        ("frossl:2 --name 'a b'", ["--method", "frossl", "--views", "2", "--name", "a b"]),
+    ],
+)
+def test_an_arm_is_a_method_with_views_and_options(arm, options):
+    assert arm_options(arm) == options
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--budget", "1ep"], "at least one arm"),
+        (["--methods", "frossl", "--budget", "1ep", "--seeds", "0"], "--seeds"),
+        (["--methods", "frosll", "--budget", "1ep"], "Did you mean 'frossl' or"),
+        (["--arms", "frossl:1", "--budget", "1ep"], "frossl:1, 1ep: --views must be at least 2"),
+        (["--arms", "frossl 'lr", "--budget", "1ep"], "is no arm"),
+        (["--arms", "frossl", "frossl", "--budget", "1ep"], "planned twice"),
+        (["--arms", "frossl", "--budget", "5%"], "a share of what"),
+        (["--arms", "frossl", "--budget", "one"], "is not a length"),
+        (["--arms", "frossl", "--budget", "1ep", "--seed", "3"], "--seed: frossl compare sets this"),
+        (["--arms", "frossl", "--budget", "1ep", "--warmup", "1min"], "cannot be taken of"),
+        (["--arms", "frossl", "frossl --held-out 0.5", "--budget", "1ep"], "differ in held_out"),
+        (["--arms", "frossl", "--budget", "1ep", "--protocol", "knm"], "Did you mean 'knn'?"),
+        (["--arms", "frossl", "--budget", "1ep", "--only", "frossl-2ep-seed0"], "Did you mean 'frossl-1ep-seed0'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(frossl, images, tmp_path, argv, says):
+    code, said = frossl("compare", images, *TINY, *argv)
+    assert code == 2
+    assert says in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_has_every_arm_under_every_budget_with_every_seed(frossl, images, tmp_path):
+    arms = ["--methods", "frossl", "vicreg", "--views", "2", "3", "--arms", "frossl --lr 1e-3", "--seeds", "2"]
+    code, said = frossl("compare", images, *TINY, *arms, "--budget", "1ep", "96view", "--dry-run")
+    assert code == 0
+    assert said.count("to do") == 5 * 2 * 2
+    assert "vicreg-3-96view-seed1" in said
+    assert "frossl-lr-1e-3-1ep-seed0" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, images, tmp_path):
+    argv = ["compare", images, *TINY, "--arms", "frossl", "frossl:4", "--seeds", "2", "--budget", "96view"]
+    argv += ["--out", "study", "--protocol", "knn", "rank"]
+    code, said = frossl(*argv)
+    assert code == 0
+    assert set(states(tmp_path / "study").values()) == {"done"}
+    for name in ("comparison.json", "comparison.md", "comparison.html"):
+        assert (tmp_path / "study" / name).stat().st_size > 500
+    rows = {r["arm"]: r for r in json.loads((tmp_path / "study/comparison.json").read_text())["results"][0]["arms"]}
+    assert rows["frossl"]["spent"]["images"] == 48
+    assert rows["frossl:4"]["spent"]["images"] == 24  # the same forward passes
+    assert rows["frossl"]["spent"]["views"] == rows["frossl:4"]["spent"]["views"] == 96
+    assert rows["frossl"]["peak_memory"] > 2**20
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")}
+    code, said = frossl(*argv)
+    assert code == 0
+    assert said.count("done before") == 4
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")} == before
+    code, said = frossl(*argv, "--lr", "1e-3")
+    assert code == 2
+    assert "planned with other settings: lr was 0.002, would be 0.001" in said
+    code, said = frossl(*argv, "--monitor-every", "50%")
+    assert code == 0  # that changes nothing that is learned
+
+
+def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_path, capsys):
+    argv = ["compare", images, *TINY, "--arms", "frossl", "random", "--seeds", "1", "--budget", "1ep"]
+    argv += ["--protocol", "knn"]
+    with pytest.raises(SystemExit):
+        main([str(a) for a in [*argv, "--commands"]])
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 2
+    assert commands[0].endswith("--only frossl-1ep-seed0")
+    assert frossl(*argv, "--only", "frossl-1ep-seed0")[0] == 0
+    out = tmp_path / "runs" / "comparison"
+    assert states(out) == {"frossl-1ep-seed0": "done", "random-1ep-seed0": "unfinished"}
+    code, said = frossl("report", out)
+    assert code == 0
+    assert "random is not finished with 1 of 1 seeds" in said
+
+
+def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):
+    argv = ["compare", images, *TINY, "--arms", "frossl", "--seeds", "1", "--budget", "2ep", "--protocol", "knn"]
+    frossl(*argv, "--commands")
+    checked = loop.check_finite
+
+    def bad(step, total, terms, norm):
+        checked(step, total * torch.nan if step == 3 else total, terms, norm)
+
+    monkeypatch.setattr(loop, "check_finite", bad)
+    code, said = frossl(*argv, "--only", "frossl-2ep-seed0")
+    assert code == 0
+    assert "Diverged step 3" in said
+    out = tmp_path / "runs" / "comparison"
+    assert states(out) == {"frossl-2ep-seed0": "diverged"}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, said = frossl(*argv)
+    assert "diverged before" in said
+    assert "frossl diverged with 1 of 1 seeds and is not ranked" in said
+
+
+def test_a_run_that_was_killed_goes_on_and_one_without_a_checkpoint_starts_anew(frossl, images, tmp_path):
+    argv = ["compare", images, *TINY, "--arms", "frossl", "--seeds", "1", "--budget", "4ep", "--protocol", "knn"]
+    frossl(*argv, "--commands")
+    run = tmp_path / "runs" / "comparison" / "frossl-4ep-seed0"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 1')
+    assert frossl(*argv, "--only", run.name)[0] == 0
+    whole = (run / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(whole[-1])["step"] == 16
+    (run / "outcome.json").unlink()  # killed between the end of training and the evaluation
+    assert frossl(*argv, "--only", run.name)[0] == 0
+    assert (run / "metrics.jsonl").read_text().splitlines() == whole
+    assert states(run.parent) == {run.name: "done"}
+
+
+def test_ctrl_c_saves_the_run_that_is_at_it_and_the_same_command_goes_on(images, tmp_path):
+    argv = [sys.executable, "-m", "frossl.cli", "compare", str(images), *TINY, "--arms", "frossl", "random"]
+    argv += ["--seeds", "1", "--budget", "0.1min", "--protocol", "knn", "--log-every", "1"]
+    out = tmp_path / "runs" / "comparison"
+    metrics = out / "frossl-0.1min-seed0" / "metrics.jsonl"
+    process = subprocess.Popen(argv, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopped by SIGINT, saved" in said
+    assert list((metrics.parent / "checkpoints").glob("step-*"))
+    steps = metrics.read_text().count("\n")
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stdout
+    assert set(states(out).values()) == {"done"}
+    assert metrics.read_text().count("\n") > steps
