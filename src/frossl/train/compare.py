@@ -26,8 +26,7 @@ from frossl.core.machine import machine, peak_memory
 from frossl.core.registry import unknown_name
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
-from frossl.evals import METRICS
-from frossl.evals.suite import AUGMENTED
+from frossl.evals import find_metric
 from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
 from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
 from frossl.train.run import evaluate_run, open, pretrain
@@ -126,8 +125,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
         UserError: names the protocol or the arm that cannot be had, and why.
     """
     for name in protocols:
-        if name not in METRICS and name != AUGMENTED:
-            raise unknown_name("protocol", name, [*METRICS, AUGMENTED])
+        find_metric(name)
     data = open(runs[0].config, console)
     for run in runs:
         if run.seed == 0:
