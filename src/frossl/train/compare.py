@@ -23,7 +23,6 @@ from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine, peak_memory
-from frossl.core.registry import unknown_name
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import find_metric
