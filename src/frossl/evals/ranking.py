@@ -67,8 +67,8 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement | None:
     """
     if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
         return None
-    spearman, (kendall, p) = stats.spearmanr(one, other)[0], stats.kendalltau(one, other)
-    return Agreement(float(spearman), float(kendall), float(p), len(one))
+    spearman, tau = stats.spearmanr(one, other), stats.kendalltau(one, other)
+    return Agreement(float(spearman.statistic), float(tau.statistic), float(tau.pvalue), len(one))  # type: ignore[attr-defined]
 
 
 def first_reached(at: Sequence[float], values: Sequence[float], target: float) -> float | None:

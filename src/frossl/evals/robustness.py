@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch.nn.functional import cosine_similarity
 
@@ -20,7 +21,7 @@ _WHOLE = View(count=1, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0,
 _STRONG = {"jitter": 1.0, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
 _WEAK = {"jitter": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
-OPERATIONS: dict[str, tuple[str, dict[str, object]]] = {
+OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "nothing": ("nothing", {}),
     "crop_50": ("crop of 50 % of the area", {"scale": (0.5, 0.5)}),
     "crop_20": ("crop of 20 % of the area", {"scale": (0.2, 0.2)}),

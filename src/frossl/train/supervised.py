@@ -48,7 +48,9 @@ def supervised_encoder(
         place.mkdir(exist_ok=True)
         state = load_checkpoint(newest_checkpoint(place)) if begun else None
         try:
-            _, stopped = _train(_with_labels(config, batch, steps, run), place, state, copy.deepcopy(backbone), console)
+            _, stopped = _train(
+                _with_labels(config, batch, steps, run), place, state, copy.deepcopy(backbone), None, console
+            )
         except BaseException:
             if not worth_keeping(place):
                 shutil.rmtree(place, ignore_errors=True)
