@@ -71,4 +71,6 @@ def test_without_two_views_there_is_no_figure():
     assert lidar_of_views(Features(x, x)) == {}
     assert lidar_of_views(Features(x, x, views_VNF=x[None])) == {}
     h = normal(2, 10, 4)
-    assert lidar_of_views(Features(x, x, views_VNF=h)) == {"lidar": lidar(h)}
+    got = lidar_of_views(Features(x, x, views_VNF=h))
+    assert got["lidar"] == lidar(h)
+    assert got["lidar_low"] < got["lidar"] < got["lidar_high"]
