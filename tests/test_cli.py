@@ -238,7 +238,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
     code, said = frossl("pretrain", images, *TINY, *base)
     assert code == 0
     assert "Report runs/r/report.html" in said
-    assert "Not evaluated" in (tmp_path / "runs/r/report.html").read_text()
+    assert "Accuracy beside the controls" not in (tmp_path / "runs/r/report.html").read_text()
     argv = ("--protocol", "knn", "finetune", "robustness", "--arms", "supervised")
     code, said = frossl("evaluate", "runs/r", *argv)
     assert code == 0
@@ -257,7 +257,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
     assert "cosine_under_crop_20" in kept["arms"]["raw pixels"]
     code, said = frossl("report", "runs/r")
     page = (tmp_path / "runs/r/report.html").read_text()
-    for words in ("Under single augmentations", "fine-tuned", "supervised: same architecture"):
+    for words in ("Accuracy beside the controls", "Under single augmentations", "fine-tuned", "supervised: same"):
         assert words in page
     code, said = frossl("evaluate", "runs/r", "--protocol", "finetun", "--arms", "supervised")
     assert code == 2
