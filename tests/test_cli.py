@@ -233,6 +233,39 @@ def test_evaluations_of_a_run_are_kept_together(frossl, tmp_path):
     assert everything["other"]["held_out"] == 2
 
 
+def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_command_line(frossl, tmp_path, monkeypatch):
+    monkeypatch.setattr("frossl.evals.finetune.LEAST", 8)
+    images = folder(tmp_path / "images", count=40)
+    base = ["--length", "2it", "--batch", "8", "--size", "16", "--name", "r", "--no-evaluate"]
+    code, said = frossl("pretrain", images, *TINY, *base)
+    assert code == 0
+    assert "Report runs/r/report.html" in said
+    assert "Accuracy beside the controls" not in (tmp_path / "runs/r/report.html").read_text()
+    argv = ("--protocol", "knn", "finetune", "robustness", "--arms", "supervised")
+    code, said = frossl("evaluate", "runs/r", *argv)
+    assert code == 0
+    for words in (
+        "the same encoder with labels, 2 steps",
+        "supervised",
+        "fine-tuned",
+        "kNN, cosine under",
+        "no colour",
+    ):
+        assert words in said
+    assert "supervised: finetune, learning rate 0.0001 on nine tenths of the labels: about 1 min" in said
+    kept = json.loads((tmp_path / "runs/r/evaluation.json").read_text())["images"]
+    assert {"finetune_low", "finetune_rate", "knn_under_gray_low"} <= kept["arms"]["supervised"].keys()
+    assert "finetune" not in kept["arms"]["raw pixels"]
+    assert "cosine_under_crop_20" in kept["arms"]["raw pixels"]
+    code, said = frossl("report", "runs/r")
+    page = (tmp_path / "runs/r/report.html").read_text()
+    for words in ("Accuracy beside the controls", "Under single augmentations", "fine-tuned", "supervised: same"):
+        assert words in page
+    code, said = frossl("evaluate", "runs/r", "--protocol", "finetun", "--arms", "supervised")
+    assert code == 2
+    assert "Did you mean 'finetune'" in said
+
+
 def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, monkeypatch):
     images = folder(tmp_path / "images")
     frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "8", "--name", "r", "--no-evaluate")

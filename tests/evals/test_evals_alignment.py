@@ -69,7 +69,19 @@ def test_uniformity_of_spread_features_is_near_that_of_the_sphere():
 
 def test_without_views_there_is_uniformity_only():
     x = normal(10, 4)
-    assert alignment_and_uniformity(Features(x + 9, x)) == {"uniformity": uniformity(x)}
+    assert alignment_and_uniformity(Features(x + 9, x)).keys() == {"uniformity", "uniformity_low", "uniformity_high"}
     views = normal(2, 10, 4, seed=1)
     both = alignment_and_uniformity(Features(x + 9, x, views_VNF=views))
-    assert both == {"alignment": alignment(views), "uniformity": uniformity(x)}
+    assert both["alignment"] == pytest.approx(alignment(views))
+    assert both["uniformity"] == uniformity(x)
+
+
+def test_intervals_shrink_with_the_root_of_the_number_of_images():
+    def widths(n: int) -> tuple[float, float]:
+        views = normal(2, n, 6)
+        got = alignment_and_uniformity(Features(views[0], views[0], views_VNF=views))
+        return tuple(got[f"{name}_high"] - got[f"{name}_low"] for name in ("alignment", "uniformity"))
+
+    few, many = widths(100), widths(1600)
+    assert few[0] / many[0] == pytest.approx(4, rel=0.25)
+    assert few[1] / many[1] > 2  # from ten groups, so rough

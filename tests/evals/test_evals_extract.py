@@ -141,7 +141,9 @@ def test_first_takes_no_image_twice_and_reaches_the_end(n, count):
 @pytest.mark.parametrize(("size", "side"), [(16, 16), (32, 32), (96, 32)])
 def test_pixels_are_at_most_32_on_a_side(size, side):
     data = dataset(dark_and_bright(6), dark_and_bright(4, seed=1))
-    got = pixels(data, spec(size))
+    network, fed = pixels(spec(size))
+    got = Extractor().data(network, data, fed)
+    assert fed.features == side * side
     assert got.train_NF.shape == (6, side * side)
     assert got.test_NF.shape == (4, side * side)
     assert torch.equal(got.train_labels, data.train.labels)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from frossl.evals.interval import bootstrap_interval, with_interval
+from frossl.evals.interval import bootstrap_interval, jackknife, random_groups, with_interval, with_jackknife
 
 
 def answers(n: int, share: float, seed: int = 0) -> torch.Tensor:
@@ -49,3 +49,38 @@ def test_a_wider_level_is_a_wider_interval_and_names_are_those_of_the_value():
     got = with_interval("knn", x)
     assert got == {"knn": x.double().mean().item(), "knn_low": got["knn_low"], "knn_high": got["knn_high"]}
     assert (got["knn_low"], got["knn_high"]) == bootstrap_interval(x)
+
+
+def test_groups_are_disjoint_of_about_one_size_and_hold_all():
+    groups = random_groups(37)
+    assert sorted(torch.cat(groups).tolist()) == list(range(37))
+    assert {len(g) for g in groups} == {3, 4}
+    assert all(torch.equal(a, b) for a, b in zip(groups, random_groups(37), strict=True))
+    assert [len(g) for g in random_groups(4)] == [1, 1, 1, 1]
+
+
+def test_leaving_out_one_by_one_gives_the_standard_error_of_a_mean():
+    x = torch.tensor([1.0, 2.0, 4.0, 7.0, 9.0]).double()
+    got = jackknife(lambda kept: {"mean": x[kept].mean().item()}, 5)
+    margin = 2.776445 * x.std().item() / math.sqrt(5)  # Student's t with 4 degrees of freedom
+    assert got["mean"] == pytest.approx(4.6)
+    assert (got["mean_low"], got["mean_high"]) == (pytest.approx(4.6 - margin), pytest.approx(4.6 + margin))
+
+
+def test_the_jackknife_of_a_variance_holds_the_truth_about_so_often():
+    held = 0
+    for seed in range(100):
+        x = torch.randn(300, generator=torch.Generator().manual_seed(seed)).double()
+        got = jackknife(lambda kept, x=x: {"v": x[kept].var().item()}, 300)
+        held += got["v_low"] <= 1 <= got["v_high"]
+    assert 0.88 <= held / 100 <= 1
+
+
+def test_a_figure_that_a_group_leaves_undefined_has_no_interval():
+    assert with_jackknife({"a": 1.0, "b": 2.0}, [{"a": 1.0}, {"a": 1.0, "b": 2.0}]).keys() == {
+        "a",
+        "a_low",
+        "a_high",
+        "b",
+    }
+    assert jackknife(lambda kept: {"a": 1.0}, 1) == {"a": 1.0}

@@ -71,7 +71,9 @@ def test_without_two_views_there_is_no_figure():
     assert lidar_of_views(Features(x, x)) == {}
     assert lidar_of_views(Features(x, x, views_VNF=x[None])) == {}
     h = normal(2, 10, 4)
-    assert lidar_of_views(Features(x, x, views_VNF=h)) == {"lidar": lidar(h)}
+    got = lidar_of_views(Features(x, x, views_VNF=h))
+    assert got["lidar"] == lidar(h)
+    assert got["lidar_low"] < got["lidar"] < got["lidar_high"]
 
 
 def test_features_of_more_axes_than_samples_have_what_a_rotation_into_fewer_has():

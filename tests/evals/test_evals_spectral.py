@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,7 +89,7 @@ def test_rank_does_not_change_under_rotation_shift_and_scale(n, width):
 @pytest.mark.parametrize(("n", "width"), [(3, 8), (7, 8), (100, 8), (1000, 8)])
 def test_constant_features_have_rank_zero(n, width, constant):
     x = torch.full((n, width), constant) * torch.linspace(0.3, 1, width)
-    assert rank(Features(x, x)) == {"effective_rank": 0.0}
+    assert rank(Features(x, x)) == {"effective_rank": 0.0, "effective_rank_low": 0.0, "effective_rank_high": 0.0}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -114,7 +115,26 @@ def test_the_metric_reads_the_held_out_features_in_double_precision():
 
 
 def figures(x: torch.Tensor) -> dict[str, float]:
-    return spectrum(Features(x[:1], x))
+    """Without their intervals."""
+    got = spectrum(Features(x[:1], x))
+    return {name: value for name, value in got.items() if not name.endswith(("_low", "_high"))}
+
+
+def test_every_figure_that_groups_of_images_have_too_has_an_interval():
+    got = spectrum(Features(normal(1, 20), normal(200, 20) + 1))
+    names = {name for name in got if not name.endswith(("_low", "_high"))}
+    assert got.keys() == {f"{name}{end}" for name in names for end in ("", "_low", "_high")}
+    assert all(got[f"{name}_low"] < got[name] < got[f"{name}_high"] for name in names)
+
+
+def test_the_interval_of_the_rank_is_as_wide_as_ranks_of_other_samples_spread():
+    ranks, widths = [], []
+    for seed in range(80):
+        x = normal(400, 10, seed=seed) * torch.linspace(0.3, 2, 10)
+        got = rank(Features(x[:1], x))
+        ranks.append(got["effective_rank"])
+        widths.append((got["effective_rank_high"] - got["effective_rank_low"]) / 2)
+    assert np.mean(widths) == pytest.approx(2.26 * np.std(ranks, ddof=1), rel=0.35)
 
 
 @pytest.mark.parametrize(("n", "width"), [(50, 20), (20, 50)])

@@ -7,11 +7,12 @@ import torch
 from small_data import Lazy, dark_and_bright, dataset, gaussian_classes, images, spec
 from torch import nn
 
+from frossl.core.registry import Registry
 from frossl.core.types import Features, UserError
 from frossl.data.types import Split
-from frossl.evals import METRICS, measure
+from frossl.evals import ENCODER_METRICS, METRICS, Metric, Subject, measure
 from frossl.evals.extract import Extractor
-from frossl.evals.suite import AUGMENTED, PROTOCOLS, Evaluation, evaluate, untrained_encoder, verdict
+from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate, untrained_encoder, verdict
 from frossl.views.recipes import View
 
 RECIPE = (View(count=2, size=16),)
@@ -143,12 +144,16 @@ def whole():
     return got, extractor, same and torch.equal(generator, torch.get_rng_state()), log
 
 
+def with_ends(*names: str) -> set[str]:
+    """Names of figures and of the ends of their intervals."""
+    return {f"{name}{end}" for name in names for end in ("", "_low", "_high")}
+
+
 def test_every_arm_is_measured(whole):
     got, _, _, log = whole
     assert list(got.arms) == ["pretrained", "untrained", "raw pixels"]
-    ends = {f"{name}_{end}" for name in ("knn", "linear") for end in ("low", "high")}
-    accuracies = {"knn", "linear", "linear_10", "linear_10_std"} | ends
-    assert got.arms["pretrained"].keys() == accuracies | {"effective_rank", "alignment", "uniformity"}
+    accuracies = with_ends("knn", "linear") | {"linear_10", "linear_10_std"}
+    assert got.arms["pretrained"].keys() == accuracies | with_ends("effective_rank", "alignment", "uniformity")
     assert got.arms["untrained"].keys() == got.arms["pretrained"].keys()
     assert got.arms["raw pixels"].keys() == accuracies
     assert all(math.isfinite(v) for values in got.arms.values() for v in values.values())
@@ -171,7 +176,8 @@ def test_evaluation_of_images_on_the_disk_leaves_the_global_generator_alone():
 
 
 def test_the_untrained_arm_is_the_start_of_a_run_with_the_batch_norms_of_the_data(whole):
-    first, untrained = whole[1].seen
+    first, untrained, pixels = whole[1].seen
+    assert not pixels
     torch.manual_seed(3)
     start = spec().build().state_dict()
     weights = [k for k in start if "running" not in k and "tracked" not in k]
@@ -195,10 +201,10 @@ def test_the_untrained_encoder_follows_its_seed_and_leaves_the_generator():
 
 def test_data_without_labels_have_no_accuracy_and_no_raw_pixels():
     data = dataset(Split(images(24)), Split(images(16, seed=1)))
-    protocols = (*PROTOCOLS, AUGMENTED)
+    protocols = (*PROTOCOLS, "linear-augmented", "finetune")
     got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=protocols)
     assert list(got.arms) == ["pretrained", "untrained"]
-    assert all(v.keys() == {"effective_rank", "alignment", "uniformity"} for v in got.arms.values())
+    assert all(v.keys() == with_ends("effective_rank", "alignment", "uniformity") for v in got.arms.values())
     assert got.protocols.keys() == {"rank", "alignment"}
     assert verdict(got).startswith("No labels, so no accuracy.")
 
@@ -216,31 +222,74 @@ def test_views_are_extracted_for_lidar_and_raw_pixels_have_figures_of_labels_onl
     protocols = ("lidar", "spectrum", "clustering")
     got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=protocols)
     assert {"lidar", "effective_rank", "rankme", "cluster_accuracy"} <= got.arms["pretrained"].keys()
-    assert got.arms["raw pixels"].keys() == {"cluster_accuracy", "cluster_nmi", "cluster_ari"}
+    assert got.arms["raw pixels"].keys() == with_ends("cluster_accuracy", "cluster_nmi", "cluster_ari")
     assert list(got.headings()) == ["cluster_accuracy", "cluster_nmi", "effective_rank", "rankme", "lidar"]
 
 
-def test_the_augmented_probe_is_for_encoders_only(monkeypatch):
-    import frossl.evals.suite as suite
+@pytest.fixture
+def two_of_encoders(monkeypatch):
+    """Two metrics of encoders in the place of those there are, and what they were given."""
+    subjects = []
 
-    seeds = []
+    def seen(subject):
+        subjects.append(subject)
+        subject.log("at it")
+        return {"finetune": 0.25}
 
-    def probe(network, spec, data, extractor, *, seed):
-        """linear, augmented: as it is."""
-        seeds.append(seed)
-        return 0.25
+    made = Registry("metric of encoders")
+    made.add("for-encoders", Metric(seen, needs_labels=True, protocol="as it is", of_pixels=False))
+    made.add("for-all", Metric(lambda subject: {"ridge": 0.5}, needs_labels=False, protocol="too", of_pixels=True))
+    monkeypatch.setattr("frossl.evals.ENCODER_METRICS", made)
+    monkeypatch.setattr("frossl.evals.suite.ENCODER_METRICS", made)
+    return subjects
 
-    monkeypatch.setattr(suite, "augmented_linear", probe)
-    data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
-    got = evaluate(pretrained(), spec(), data, Extractor(), seed=4, recipe=RECIPE, protocols=(AUGMENTED,))
-    assert got.arms == {
-        "pretrained": {"linear_augmented": 0.25},
-        "untrained": {"linear_augmented": 0.25},
-        "raw pixels": {},
-    }
-    assert got.protocols == {AUGMENTED: "linear, augmented: as it is."}
-    assert got.headings() == {"linear_augmented": "linear (aug.)"}
-    assert seeds == [4, 4]
+
+def test_metrics_of_encoders_see_every_encoder_and_raw_pixels_if_they_say_anything_of_them(two_of_encoders):
+    data, extractor, log = dataset(dark_and_bright(24), dark_and_bright(16, seed=1)), Watching(), []
+    encoder, other = pretrained(), pretrained()
+    protocols = ("for-encoders", "for-all")
+    got = evaluate(
+        encoder,
+        spec(),
+        data,
+        extractor,
+        seed=4,
+        recipe=RECIPE,
+        others={"supervised": other},
+        protocols=protocols,
+        source="there",
+        log=log.append,
+    )
+    both = {"finetune": 0.25, "ridge": 0.5}
+    assert got.arms == {"pretrained": both, "untrained": both, "supervised": both, "raw pixels": {"ridge": 0.5}}
+    assert list(got.arms) == ["pretrained", "untrained", "supervised", "raw pixels"]
+    assert got.protocols == {"for-encoders": "as it is", "for-all": "too"}
+    assert got.source == "there"
+    assert [s.encoder for s in two_of_encoders][::2] == [encoder, other]
+    assert all((s.seed, s.recipe, s.data) == (4, RECIPE, data) for s in two_of_encoders)
+    assert log[:2] == ["evaluating pretrained", "pretrained: at it"]
+    assert extractor.seen == []  # no metric asked for features
+
+
+def test_the_supervised_arm_is_no_control():
+    got = evaluation(pretrained={"knn": 0.8}, untrained={"knn": 0.5}, supervised={"knn": 0.95}, raw_pixels={"knn": 0.6})
+    assert verdict(got) == "Pretraining helped: against the better control, kNN +20.0 points."
+
+
+def test_what_raw_pixels_have_not_is_compared_with_the_untrained_encoder():
+    arms = {"pretrained": {"finetune": 0.9}, "untrained": {"finetune": 0.7}, "raw_pixels": {}}
+    assert verdict(evaluation(**arms)) == "Pretraining helped: against the better control, fine-tuned +20.0 points."
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_every_figure_has_an_interval_that_holds_it_or_a_spread(name):
+    x, y = gaussian_classes(60, width=40, apart=2.0)
+    views = torch.stack([x, x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))])
+    got = METRICS[name].measure(Features(x, x.flip(0), y, y.flip(0), ("a", "b", "c"), views))
+    figures = [key for key in got if not key.endswith(("_low", "_high", "_std"))]
+    assert figures
+    for key in figures:
+        assert f"{key}_std" in got or got[f"{key}_low"] <= got[key] <= got[f"{key}_high"], key
 
 
 def test_an_unknown_protocol_is_named_before_anything_is_measured():
@@ -294,3 +343,24 @@ def test_metrics_that_need_labels_are_left_out_without_and_the_others_not(name):
 def test_measure_joins_the_values_of_all_names():
     features = kinds()["isotropic"]
     assert measure(features, ["knn", "rank"]) == METRICS["knn"].measure(features) | METRICS["rank"].measure(features)
+
+
+@pytest.mark.parametrize("name", list(ENCODER_METRICS))
+def test_every_metric_of_encoders_is_finite_for_a_collapsed_one_the_same_twice_and_leaves_it_alone(name, monkeypatch):
+    monkeypatch.setattr("frossl.evals.finetune.LEAST", 5)
+    encoder = pretrained()
+    for parameter in encoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
+    one, two = (
+        ENCODER_METRICS[name].measure(Subject(encoder, spec(), data, Extractor(), RECIPE, seed=0)) for _ in range(2)
+    )
+    assert one == two
+    assert all(type(v) is float and math.isfinite(v) for v in one.values()), one
+    figures = [key for key in one if not key.endswith(("_low", "_high", "_rate"))]
+    assert figures
+    assert all(one[f"{key}_low"] <= one[key] <= one[f"{key}_high"] for key in figures)
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    assert not encoder.training
+    assert ENCODER_METRICS[name].protocol

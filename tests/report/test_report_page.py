@@ -134,6 +134,32 @@ def test_names_from_the_user_are_text(pages):
     assert "&lt;img src=x onerror=aler…" in names  # in its texts plotly reads some tags and entities
 
 
+def test_transfer_and_further_arms_have_their_tables(tmp_path, labelled):
+    run = tmp_path / "run"
+    shutil.copytree(labelled, run)
+    path = run / "evaluation.json"
+    saved = json.loads(path.read_text())
+    own = saved["labelled-images"]
+    low_high = {"knn_under_flip_low": 0.4, "knn_under_flip_high": 0.6, "cosine_under_flip": 0.9}
+    low_high |= {"cosine_under_flip_low": 0.88, "cosine_under_flip_high": 0.92}
+    own["arms"]["pretrained"] |= {"knn": 0.5, "finetune": 0.75, "knn_under_flip": 0.512} | low_high
+    own["arms"]["supervised"] = {"knn": 1.0}
+    saved["far/images"] = {"arms": {"pretrained": {"knn": 0.3}, "untrained": {"knn": 0.2}}, "protocols": {}}
+    saved["far/images"] |= {"held_out": 77, "source": "/far/images"}
+    path.write_text(json.dumps(saved))
+    page = written(tmp_path / "r.html", run)
+    assert "<h3>Transfer to far/images</h3>" in page
+    assert "On 77 held-out images of far/images" in page
+    assert "Transfer to labelled-images" not in page
+    assert "<td>0.512<small>±0.100</small></td><td>0.900<small>±0.020</small></td>" in page
+    assert "supervised: same architecture, seed, views, steps" in page
+    controls = (own["arms"][arm]["knn"] for arm in ("untrained", "raw pixels"))
+    assert f"best control {max(controls):.3f}" in page  # not the supervised arm
+    accuracy = next(c for c in charts(page).values() if c["label"] == "Accuracy of every arm")
+    assert [t["name"] for t in accuracy["data"]] == ["pretrained", "untrained", "raw pixels", "supervised"]
+    assert "fine-tuned" in accuracy["layout"]["yaxis"]["ticktext"]
+
+
 def test_a_run_without_evaluation_or_images_still_has_a_report_that_says_so(tmp_path, labelled):
     run = tmp_path / "moved"
     shutil.copytree(labelled, run)

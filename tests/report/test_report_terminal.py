@@ -7,7 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from frossl.report.terminal import INDENT, describe, say, training
+from frossl.evals.suite import Evaluation
+from frossl.report.terminal import INDENT, describe, say, show_evaluation, training
 
 VALUES = {
     "loss": 40.43,
@@ -72,3 +73,47 @@ def test_a_long_line_goes_on_below_its_text():
         "Plan   words of a line that is",
         "       too long for it",
     ]
+
+
+ARMS = {
+    "pretrained": {"knn": 0.865, "knn_low": 0.858, "knn_high": 0.872, "linear": 0.89, "linear_low": 0.88}
+    | {
+        "linear_high": 0.9,
+        "linear_10": 0.767,
+        "linear_10_std": 0.01,
+        "effective_rank": 32.1,
+        "effective_rank_low": 31.0,
+    }
+    | {
+        "effective_rank_high": 33.2,
+        "alignment": 0.2,
+        "uniformity": -2.5,
+        "uniformity_low": -2.6,
+        "uniformity_high": -2.4,
+    },
+    "untrained": {"knn": 0.775, "linear": 0.7, "effective_rank": 9.0},
+    "raw pixels": {"knn": 0.857, "linear": 0.8},
+}
+
+
+def test_the_table_has_intervals_of_accuracies_and_fits_a_narrow_terminal():
+    console = Console(file=StringIO(), width=80)
+    show_evaluation(console, Evaluation(ARMS, {"knn": "kNN: as it is"}, 10_000))
+    lines = printed(console)
+    row = next(line for line in lines if "pretrained" in line)
+    for cell in ("0.865±0.007", "0.890±0.010", "0.767±0.010", "32.1", "0.200", "-2.500"):
+        assert cell in row
+    text = " ".join(lines)
+    assert "95 % interval" in text
+    assert "untrained: same architecture" in text
+    assert "supervised" not in text
+    assert "cosine" not in text
+
+
+def test_augmentations_have_a_table_of_their_own():
+    arms = {"pretrained": {"knn_under_flip": 0.8, "cosine_under_flip": 0.95}, "raw pixels": {"cosine_under_flip": 0.1}}
+    console = Console(file=StringIO(), width=80)
+    show_evaluation(console, Evaluation(arms | {"untrained": {}}, {}, 10))
+    row = next(line for line in printed(console) if "flip left to right" in line)
+    assert "0.800  0.950" in row
+    assert "-  0.100" in row

@@ -98,7 +98,7 @@ class Extractor:
 def pixels(spec: EncoderSpec) -> tuple[nn.Module, EncoderSpec]:
     """What makes features of raw pixels, resized to at most :data:`PIXELS` on a side, in the place of an encoder."""
     size = min(spec.size, PIXELS)
-    return nn.Flatten(), replace(spec, size=size, features=spec.channels * size * size)
+    return nn.Flatten().eval(), replace(spec, size=size, features=spec.channels * size * size)
 
 
 def first(split: Split, count: int) -> Split:

@@ -18,8 +18,8 @@ from frossl.views.recipes import View
 
 LIMIT = 2000
 _WHOLE = View(count=1, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0)
-_STRONG = {"jitter": 1.0, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
-_WEAK = {"jitter": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+_STRONG: dict[str, object] = {"jitter": 1.0, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
+_WEAK: dict[str, object] = {"jitter": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "nothing": ("nothing", {}),

@@ -176,7 +176,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """The table of arms, that of augmentations if they were measured, the protocols in a line each, the verdict."""
     headings = evaluation.headings()
     if headings:
-        table = Table(title=None, header_style="bold")
+        table = Table(title=None, header_style="bold", show_edge=False)
         table.add_column("features", no_wrap=True)
         for heading in headings.values():
             table.add_column(heading, justify="right", no_wrap=True)
@@ -196,7 +196,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 def _show_augmentations(console: Console, evaluation: Evaluation) -> None:
     rows = under_augmentation(evaluation.arms)
     if rows:
-        table = Table(title=None, header_style="bold")
+        table = Table(title=None, header_style="bold", show_edge=False)
         table.add_column("kNN, cosine under", no_wrap=True)
         for arm in evaluation.arms:
             table.add_column(arm, justify="right", no_wrap=True)

@@ -1,0 +1,202 @@
+"""What is kept of evaluations, and the supervised arm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import frossl.train.loop as loop
+from frossl.core.types import UserError
+from frossl.data import DATASETS
+from frossl.evals.suite import Evaluation
+from frossl.nn.encoder import load_encoder
+from frossl.report.record import read_record
+from frossl.train.checkpoint import newest_checkpoint
+from frossl.train.evaluation import keep_evaluation, same_source
+from frossl.train.log import read_rows
+from frossl.train.run import evaluate_run, pretrain
+from frossl.train.supervised import supervised_encoder
+from report.tiny_runs import config, folder
+
+
+def evaluation(source: str, held_out: int = 9, **arms: dict[str, float]) -> Evaluation:
+    return Evaluation(arms, {name: name for values in arms.values() for name in values}, held_out, source)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Keeps an evaluation in a file and gives what is in it."""
+
+    def keep(name: str, new: Evaluation, own: str = "/a/test") -> dict:
+        keep_evaluation(tmp_path / "evaluation.json", name, new, own)
+        return json.loads((tmp_path / "evaluation.json").read_text())
+
+    return keep
+
+
+def test_values_of_one_source_are_merged_and_arms_that_were_not_measured_again_stay(kept):
+    kept("test", evaluation("/a/test", pretrained={"knn": 0.5}, supervised={"knn": 0.9}))
+    got = kept("test", evaluation("/a/test", pretrained={"knn": 0.6, "ridge": 0.4}))["test"]
+    assert got["arms"] == {"pretrained": {"knn": 0.6, "ridge": 0.4}, "supervised": {"knn": 0.9}}
+    assert got["protocols"] == {"knn": "knn", "ridge": "ridge"}
+    assert got["source"] == "/a/test"
+
+
+def test_folders_of_one_name_are_kept_apart_whatever_comes_first(kept):
+    others = [evaluation(source, pretrained={"knn": knn}) for source, knn in (("/b/test", 0.2), ("/c/b/test", 0.3))]
+    for other in others:
+        kept("test", other)
+    kept("test", evaluation("/a/test", pretrained={"knn": 0.1}))
+    got = kept("test", evaluation("/b/test", pretrained={"ridge": 0.7}))
+    assert {key: v["arms"]["pretrained"] for key, v in got.items()} == {
+        "b/test": {"knn": 0.2, "ridge": 0.7},
+        "c/b/test": {"knn": 0.3},
+        "test": {"knn": 0.1},
+    }
+
+
+def test_a_data_set_and_a_folder_of_its_name_are_kept_apart(kept):
+    kept("cifar10", evaluation("/x/cifar10", pretrained={"knn": 0.1}), own="/x/cifar10")
+    got = kept("cifar10", evaluation("cifar10", pretrained={"knn": 0.2}), own="/x/cifar10")
+    assert list(got) == ["cifar10", "data set cifar10"]
+    assert same_source("cifar10") == "cifar10"
+    assert "cifar10" in DATASETS
+    assert same_source("./cifar10") == str(Path.cwd() / "cifar10")
+
+
+def test_a_file_from_before_there_were_sources_is_merged_and_read(kept, tmp_path):
+    old = {"arms": {"pretrained": {"knn": 0.5}}, "protocols": {"knn": "k"}, "held_out": 9}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"test": old}))
+    got = kept("test", evaluation("/a/test", pretrained={"ridge": 0.4}))
+    assert got["test"]["arms"]["pretrained"] == {"knn": 0.5, "ridge": 0.4}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"test": old}))
+    (tmp_path / "config.json").write_text(json.dumps({"frossl": "0", "config": {"data": "a/test"}}))
+    assert read_record(tmp_path).evaluation == Evaluation(**old)
+
+
+def test_values_of_other_images_are_not_kept_beside_new_ones(kept):
+    kept("test", evaluation("/a/test", held_out=9, pretrained={"knn": 0.5}))
+    got = kept("test", evaluation("/a/test", held_out=8, pretrained={"ridge": 0.4}))["test"]
+    assert got["arms"] == {"pretrained": {"ridge": 0.4}}
+    assert got["protocols"] == {"ridge": "ridge"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("arms")
+
+
+@pytest.fixture(scope="module")
+def run(place) -> Path:
+    """Six steps of eight images; warm-up by the epoch."""
+    asked = config(folder(place / "images"), place, name="run", evaluate=False, length="6it", warmup="1ep")
+    return pretrain(asked).run
+
+
+def test_the_supervised_arm_is_trained_once_for_as_many_steps_and_evaluated_beside_the_others(run):
+    encoder = supervised_encoder(run)
+    about = json.loads((run / "supervised/config.json").read_text())
+    rows = [row for row in read_rows(run / "supervised/metrics.jsonl") if row["kind"] == "train"]
+    mine = json.loads((run / "config.json").read_text())
+    assert about["config"]["method"] == "supervised"
+    assert (rows[-1]["step"], rows[-1]["images"]) == (6, 48)
+    for same in ("views", "batch", "encoder", "images"):
+        assert about[same] == mine[same]
+    for same in ("optimizer", "lr", "warmup", "seed", "weight_decay"):
+        assert about["config"][same] == mine["config"][same]
+    before = newest_checkpoint(run / "supervised").stat().st_mtime_ns
+    again = supervised_encoder(run)
+    assert newest_checkpoint(run / "supervised").stat().st_mtime_ns == before
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in encoder.state_dict().items())
+    own, _ = load_encoder(run / "encoder.safetensors")
+    assert any(not torch.equal(v, own.state_dict()[k]) for k, v in encoder.state_dict().items())
+    got = evaluate_run(run, others={"supervised": encoder}, protocols=("knn", "rank"))
+    assert list(got.arms) == ["pretrained", "untrained", "supervised", "raw pixels"]
+    saved = json.loads((run / "evaluation.json").read_text())["images"]["arms"]
+    assert saved["supervised"].keys() == saved["pretrained"].keys()
+
+
+def test_an_interrupted_supervised_arm_goes_on(place, run, monkeypatch):
+    check = loop.check_finite
+
+    def interrupt_at_two(step, *rest, **more):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        check(step, *rest, **more)
+
+    whole = supervised_encoder(run).state_dict()
+    other = pretrain(config(place / "images", place, name="second", evaluate=False, length="6it", warmup="1ep")).run
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "check_finite", interrupt_at_two)
+        with pytest.raises(KeyboardInterrupt):
+            supervised_encoder(other)
+    assert newest_checkpoint(other / "supervised").stem == "step-000000003"
+    resumed = supervised_encoder(other).state_dict()
+    assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
+
+
+def test_a_run_by_the_clock_gives_its_steps(place):
+    asked = config(place / "images", place, name="clock", evaluate=False, length="0.02min", warmup="0.002min")
+    run = pretrain(asked).run
+    steps = int(newest_checkpoint(run).stem.partition("-")[2])
+    supervised_encoder(run)
+    about = json.loads((run / "supervised/config.json").read_text())["config"]
+    assert about["length"] == f"{steps}it"
+    assert about["warmup"] == "10.000000%"
+
+
+def test_without_labels_there_is_no_supervised_arm_and_nothing_is_left(place):
+    asked = config(folder(place / "flat", classes=()), place, name="flat-run", evaluate=False, length="2it")
+    run = pretrain(asked).run
+    with pytest.raises(UserError, match="learns from labels"):
+        supervised_encoder(run)
+    assert not (run / "supervised").exists()
+
+
+def test_a_module_of_ones_own_has_a_supervised_arm(place):
+    def mine() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    asked = config(place / "images", place, name="own", evaluate=False, length="2it")
+    run = pretrain(asked, backbone=mine()).run
+    encoder = supervised_encoder(run, backbone=mine())
+    assert isinstance(encoder, nn.Sequential)
+
+
+@pytest.mark.parametrize("evaluate", [True, False])
+def test_every_run_ends_with_a_report(place, evaluate):
+    name = f"report-{evaluate}"
+    run = pretrain(config(place / "images", place, name=name, evaluate=evaluate, length="2it")).run
+    assert ("Not evaluated" in (run / "report.html").read_text()) is not evaluate
+
+
+def test_grey_and_colour_of_other_sizes_and_classes_are_transferred_to(place, run):
+    """A colour run on one-channel data of three classes, whose pictures are larger, and the other way."""
+    from PIL import Image
+
+    other = folder(place / "other", classes=("a", "b", "c"), count=24)
+    for path in other.rglob("*.png"):
+        Image.open(path).convert("L").resize((24, 20)).save(path)
+    got = evaluate_run(run, source=str(other), protocols=("knn", "linear", "rank", "robustness"))
+    assert got.arms["raw pixels"]["knn"] <= 1
+    saved = json.loads((run / "evaluation.json").read_text())
+    assert saved["other"]["source"] == str(other.resolve())
+
+    grey = pretrain(config(other, place, name="grey", evaluate=False, length="2it", channels=1)).run
+    got = evaluate_run(grey, source=str(place / "images"), protocols=("knn", "robustness"))
+    assert "knn" in got.arms["pretrained"]
+    assert "knn_under_gray" not in got.arms["pretrained"]
+
+
+def test_labels_of_other_data_are_used_although_those_of_the_run_were_not(place):
+    run = pretrain(config(place / "images", place, name="no-labels", labels=False, evaluate=False, length="2it")).run
+    other = folder(place / "labelled", count=20)
+    assert "knn" not in evaluate_run(run, protocols=("knn", "rank")).arms["pretrained"]
+    assert "knn" in evaluate_run(run, source=str(other), protocols=("knn", "rank")).arms["pretrained"]
