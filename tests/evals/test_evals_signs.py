@@ -42,7 +42,7 @@ def test_a_view_that_is_constant_or_of_other_images_is_seen():
     constant, shuffled = x.clone(), x.clone()
     constant[2] = 1.0
     shuffled[1] = x[1].roll(1, 0)
-    assert signs_of(constant)["least_view"] == 0
+    assert signs_of(constant)["least_view"] < 1e-20
     assert signs_of(shuffled)["least_view"] == pytest.approx(1)
     assert abs(signs_of(shuffled)["least_agreement"]) < 0.1
 

@@ -43,14 +43,14 @@ class RunLog:
             self.files[name] = (self.run / name).open("a", buffering=1)
         self.files[name].write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
         group = "/".join([kind, *(values[key] for key in ("where", "on") if key in values)])
-        numbers = {f"{group}/{key}": v for key, v in values.items() if isinstance(v, float | int)}
+        numbers = {
+            f"{group}/{key}": v for key, v in values.items() if isinstance(v, float | int) and not isinstance(v, bool)
+        }
         self.board.log_metrics(numbers, step)
+        if kind == "health":
+            self.board.experiment.add_text(kind, " ".join(f"{key}: {v}." for key, v in values.items()), step)
         if self.wandb is not None and numbers:
             self.wandb.log(numbers, step=step)
-
-    def text(self, name: str, text: str, step: int) -> None:
-        """Words for TensorBoard."""
-        self.board.experiment.add_text(name, text, step)
 
     def picture(self, name: str, image_CHW: Tensor, step: int) -> None:
         """A uint8 image for TensorBoard and Weights & Biases."""

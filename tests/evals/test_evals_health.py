@@ -1,0 +1,152 @@
+"""Each rule on windows made for it, on both sides of its threshold, and on the rows of a healthy run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import pytest
+
+from frossl.evals import health
+from frossl.evals.health import Context, diagnose
+from frossl.methods import METHODS
+
+CONTEXT = Context("frossl", 128)
+FIRST = {
+    "step": 1,
+    "loss": 0.9,
+    "entropy": -6.1,
+    "invariance": 7.0,
+    "grad_norm": 20.0,
+    "backbone_variance": 90.0,
+    "backbone_effective_rank": 24.0,
+    "backbone_mean_to_spread": 0.6,
+    "backbone_view_noise": 0.88,
+    "backbone_least_view": 0.9,
+    "backbone_least_agreement": 0.12,
+    "projector_variance": 30.0,
+    "projector_effective_rank": 26.0,
+    "projector_mean_to_spread": 0.7,
+    "projector_view_noise": 0.88,
+    "projector_least_view": 0.9,
+    "projector_least_agreement": 0.12,
+}
+LATER = FIRST | {"step": 200, "loss": -0.6, "entropy": -6.0, "invariance": 5.4, "backbone_effective_rank": 13.0}
+
+
+def window(count: int = health.STILL + 1, **last) -> list[dict[str, float]]:
+    """A healthy run but for ``last``, which all rows but the first have."""
+    return [FIRST] + [LATER | {"step": 20 * i} | last for i in range(1, count)]
+
+
+def states(rows, context=CONTEXT) -> list[str]:
+    return [finding.state for finding in diagnose(rows, context)]
+
+
+def test_a_healthy_run_has_nothing():
+    assert states(window()) == []
+    assert states([FIRST]) == []
+    assert states([]) == []
+
+
+CLUSTERS = 512
+LEVEL = math.log(CLUSTERS)
+
+RULES = [
+    ("Collapsed to a constant", {"projector_mean_to_spread": 5.2}, {"projector_mean_to_spread": 4.8}),
+    ("Collapsed to a constant", {"backbone_variance": 0.0}, {"backbone_variance": 1e-9}),
+    ("Collapsed to the mean direction", {"entropy": -0.1, "invariance": 0.1}, {"entropy": -0.1, "invariance": 0.2}),
+    ("Collapsed to the mean direction", {"entropy": -0.1, "invariance": 0.1}, {"entropy": -0.2, "invariance": 0.1}),
+    ("Dimensional collapse", {"backbone_effective_rank": 3.5}, {"backbone_effective_rank": 3.7}),
+    ("Dimensional collapse", {"projector_effective_rank": 1.4}, {"projector_effective_rank": 1.6}),
+    (
+        "Invariance is solved while entropy falls",
+        {"projector_view_noise": 0.09, "projector_effective_rank": 12.0},
+        {"projector_view_noise": 0.11, "projector_effective_rank": 12.0},
+    ),
+    (
+        "Invariance is solved while entropy falls",
+        {"projector_view_noise": 0.09, "projector_effective_rank": 12.0},
+        {"projector_view_noise": 0.09, "projector_effective_rank": 14.0},
+    ),
+    ("Plateau at ln K", {"loss": 0.991 * LEVEL}, {"loss": 0.989 * LEVEL}),
+    ("One view says nothing", {"backbone_least_view": 0.04}, {"backbone_least_view": 0.06}),
+    ("One view says nothing", {"projector_least_view": 0.04}, {"projector_least_view": 0.06}),
+    ("Learning rate too high", {"projector_variance": 15100.0}, {"projector_variance": 14900.0}),
+    ("Loss scale is wrong", {"grad_norm": 9e-7}, {"grad_norm": 2e-6}),
+    ("Loss scale is wrong", {"invariance": 640.0}, {"invariance": 560.0}),
+]
+
+
+@pytest.mark.parametrize(("state", "beyond", "within"), RULES)
+def test_a_state_is_found_beyond_its_threshold_only(state, beyond, within):
+    context = dataclasses.replace(CONTEXT, clusters=CLUSTERS if "Plateau" in state else 0)
+    assert states(window(**beyond), context) == [state]
+    assert states(window(**within), context) == []
+
+
+def test_embeddings_of_prototypes_may_be_narrow():
+    narrow = window(projector_effective_rank=1.2)
+    assert states(narrow, dataclasses.replace(CONTEXT, clusters=CLUSTERS)) == []
+    assert states(narrow) == ["Dimensional collapse"]
+
+
+def test_weak_augmentation_is_judged_by_the_untrained_encoder():
+    for noise, found in ((0.19, ["Augmentation is too weak"]), (0.21, [])):
+        assert states([FIRST | {"backbone_view_noise": noise}, *window()[1:]]) == found
+    assert states(window(backbone_view_noise=0.01)) == []
+
+
+def test_a_plateau_takes_time_and_prototypes():
+    context = dataclasses.replace(CONTEXT, clusters=CLUSTERS)
+    stays = window(health.STILL + 1, loss=LEVEL)
+    assert states(stays, context) == ["Plateau at ln K"]
+    assert states(stays[: health.STILL - 1], context) == []
+    assert states([*stays, LATER | {"loss": LEVEL - 1, "step": 300}], context) == []
+    assert states(stays) == []
+
+
+def test_an_encoder_whose_features_are_close_together_untrained_is_not_collapsed_for_that():
+    first = FIRST | {"backbone_mean_to_spread": 8.0}
+    assert states([first, LATER | {"backbone_mean_to_spread": 12.0}]) == []
+    assert states([first, LATER | {"backbone_mean_to_spread": 17.0}]) == ["Collapsed to a constant"]
+
+
+def test_embeddings_that_grow_over_a_whole_run_are_no_matter_of_the_learning_rate():
+    grown = LATER | {"projector_variance": 20000.0}
+    assert states([FIRST, LATER, grown | {"step": 5000}]) == []
+    assert states([FIRST, grown, LATER | {"step": 5000}]) == ["Learning rate too high"]
+
+
+def test_of_several_collapses_the_most_complete_is_told():
+    whole = {"entropy": -0.001, "invariance": 0.001, "projector_mean_to_spread": 40.0, "projector_effective_rank": 1.1}
+    assert states(window(**whole)) == ["Collapsed to the mean direction"]
+    assert states(window(**(whole | {"entropy": -1.0, "invariance": 1.0}))) == ["Collapsed to a constant"]
+    assert states(window(projector_effective_rank=1.1, projector_view_noise=0.01)) == ["Dimensional collapse"]
+
+
+def test_a_method_without_embeddings_and_constant_features_are_judged_too():
+    bare = [{k: v for k, v in row.items() if not k.startswith("projector")} for row in window()]
+    assert states(bare) == []
+    assert states([*bare, bare[-1] | {"backbone_variance": 1e5, "step": 300}]) == ["Learning rate too high"]
+    assert states([*bare, bare[-1] | {"backbone_view_noise": 0.05, "backbone_effective_rank": 9.0}]) == [
+        "Invariance is solved while entropy falls"
+    ]
+    gone = {"step": 300, "loss": 0.0, "grad_norm": 1.0, "backbone_variance": 0.0, "backbone_effective_rank": 0.0}
+    assert states([*bare, gone]) == ["Collapsed to a constant"]
+    assert states([{"step": 1, "loss": 1.0, "grad_norm": 1.0}]) == []
+
+
+def test_findings_say_what_is_seen_and_name_flags_that_there_are():
+    (found,) = diagnose(window(projector_effective_rank=1.1), Context("vicreg", 128))
+    assert "13.0 directions where those of the untrained encoder did along 24.0" in found.words
+    assert "--variance-weight" in found.knob
+
+
+@pytest.mark.parametrize("method", health._SPREAD)
+def test_what_keeps_features_apart_is_an_option_of_the_method(method):
+    options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(METHODS[method].Config)}
+    named = set(re.findall(r"--[a-z-]+[a-z]", Context(method, 128).spread))
+    assert named
+    assert named <= options
