@@ -4,43 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from comparison_runs import write_plan, write_run
 
 from frossl.evals.ranking import rank
 from frossl.report.comparison import agreement_note, arm_name, conclude, left_out, markdown, tables
 from frossl.report.comparison_page import render_comparison, write_comparison
 from frossl.report.study import BudgetResult, read_study
-
-VIEWS = {"scale": [0.2, 1.0], "size": 32}
-
-
-def write_run(
-    out: Path, arm: str, seed: int, accuracy: float, budget: str = "2ep", views: int = 2, looks: int = 4
-) -> dict:
-    """A finished run whose kNN climbs straight to ``accuracy`` in 2 epochs of 1,000 images, 10 seconds each look."""
-    name = f"{arm.replace(':', '-')}-{budget}-seed{seed}"
-    run = out / name
-    run.mkdir(parents=True)
-    config = {"data": "things", "method": arm.partition(":")[0], "seed": seed, "length": budget}
-    about = {"frossl": "0", "config": config, "views": [VIEWS | {"count": views}], "batch": 100, "images": [1000, 500]}
-    (run / "config.json").write_text(json.dumps(about | {"encoder": {"backbone": "resnet18", "features": 64}}))
-    rows = []
-    for i in range(1, looks + 1):
-        where = {"step": 5 * i, "epoch": i / 2, "images": 500 * i, "seconds": 10.0 * i}
-        rows += [{"kind": "train", **where, "loss": 1.0}]
-        rows += [{"kind": "monitor", **where, "knn": accuracy * i / looks, "probe": accuracy * i / looks}]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = {"knn": accuracy - 0.02, "linear": accuracy, "effective_rank": 100 * accuracy, "alignment": -accuracy}
-    controls = {"untrained": {"knn": 0.2, "linear": 0.25}, "raw pixels": {"knn": 0.3, "linear": 0.3}}
-    evaluation = {"arms": {"pretrained": own, **controls}, "protocols": {"knn": "kNN, k = 20"}, "held_out": 500}
-    (run / "evaluation.json").write_text(json.dumps({"things": evaluation}))
-    (run / "outcome.json").write_text(json.dumps({"state": "trained", "evaluated": ["knn"], "peak_memory": 2**30}))
-    return {"name": name, "arm": arm, "budget": budget, "seed": seed, "config": config}
-
-
-def write_plan(out: Path, runs: list[dict]) -> Path:
-    about = {"frossl": "0", "machine": {"processor": "a <processor>"}, "command": "frossl compare things", "runs": runs}
-    (out / "comparison.json").write_text(json.dumps(about))
-    return out
 
 
 @pytest.fixture
@@ -66,11 +35,11 @@ def result_of(values: dict[str, list[float]]) -> BudgetResult:
     [
         (
             {"a": [0.50, 0.60], "b": [0.30, 0.40001]},
-            "a is ahead of b by 20.0 ± 0.0 points by kNN (2 seeds).",
+            "By kNN, a is ahead of b by 20.0 ± 0.0 points (2 seeds).",
         ),
         (
             {"a": [0.5, 0.6], "b": [0.4, 0.50001], "c": [0.1, 0.2]},
-            "a is ahead of b by 10.0 ± 0.0 points by kNN, and of the others by more (2 seeds).",
+            "By kNN, a is ahead of b by 10.0 ± 0.0 points, and of c by more (2 seeds).",
         ),
         (
             {"a": [0.5, 0.6], "b": [0.6, 0.51]},
@@ -78,8 +47,8 @@ def result_of(values: dict[str, list[float]]) -> BudgetResult:
         ),
         (
             {"a": [0.50, 0.60], "b:2": [0.50, 0.601], "c": [0.1, 0.2], "d": [0.0, 0.1]},
-            "b V=2 and a cannot be told apart by kNN; b V=2 is ahead of c (40.0 points) and d (50.0 points), each "
-            "± 0.2 over 2 seeds.",
+            "b V=2 and a cannot be told apart by kNN; b V=2 is ahead of c by 40.0 ± 0.2 points, and of d by more "
+            "(2 seeds).",
         ),
         (
             {"a": [0.5], "b": [0.9]},
@@ -131,6 +100,7 @@ def test_tables_have_costs_and_controls(study):
     (result,) = read_study(study).results
     found = {heading: rows for heading, _, rows in tables(result)}
     accuracy = {row[0]: row[1:] for row in found["Accuracy"]}
+    assert accuracy["simclr V=2"][1].startswith("20.0 ± ")
     assert accuracy["frossl V=4"][0] == "0.810 (0.800 to 0.820)"
     assert accuracy["untrained"][0] == "0.250"
     assert accuracy["raw pixels"][0] == "0.300"

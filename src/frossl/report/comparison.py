@@ -15,8 +15,10 @@ from frossl.evals.ranking import Ranking
 from frossl.evals.suite import HEADINGS
 from frossl.report.study import LABEL_FREE, MEASURES, ArmResult, BudgetResult, Study
 from frossl.report.terminal import duration
+from frossl.report.words import minus
 
 NAMES = {"knn": "kNN", "linear": "the linear probe"}
+_RANKS = ("effective_rank", "rankme", "lidar")
 SPENT = {"epoch": "epochs", "images": "images", "views": "views", "seconds": "minutes"}
 
 
@@ -40,15 +42,12 @@ def conclude(result: BudgetResult, measure: str) -> str:
         gap = _points(ranking, names[0], names[-1])
         several = "The two" if len(names) == 2 else f"The {len(names)}"
         return f"{several} arms cannot be told apart {by}: they lie within {gap} points, {margin} over {seeds}."
+    gap = f"{arm_name(behind[0])} by {_points(ranking, names[0], behind[0])} {margin} points"
+    others = f", and of {_listed([arm_name(name) for name in behind[1:]])} by more" if behind[1:] else ""
+    ahead = f"{arm_name(names[0])} is ahead of {gap}{others} ({seeds})."
     if len(level) == 1:
-        others = "" if len(behind) == 1 else ", and of the others by more"
-        gap = _points(ranking, names[0], behind[0])
-        return (
-            f"{arm_name(names[0])} is ahead of {arm_name(behind[0])} by {gap} {margin} points {by}{others} ({seeds})."
-        )
-    gaps = _listed([f"{arm_name(name)} ({_points(ranking, names[0], name)} points)" for name in behind])
-    together = _listed([arm_name(name) for name in level])
-    return f"{together} cannot be told apart {by}; {arm_name(names[0])} is ahead of {gaps}, each {margin} over {seeds}."
+        return f"B{by[1:]}, {ahead}"
+    return f"{_listed([arm_name(name) for name in level])} cannot be told apart {by}; {ahead}"
 
 
 def left_out(result: BudgetResult) -> list[str]:
@@ -92,7 +91,7 @@ def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[st
     """What there is to tell in numbers, as ``(heading, columns, rows)``; ``spread`` over seeds with accuracies."""
     arms = in_order(result)
     measures = [m for m in MEASURES if any(m in a.values for a in arms)]
-    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "to the first")), "seeds"]
+    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "behind")), "seeds"]
     made = [
         (
             "Accuracy",
@@ -108,11 +107,14 @@ def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[st
         made.append((heading, ["arm", *SPENT.values(), "seeds that did"], rows))
     figures = [name for name in LABEL_FREE if any(name in a.values for a in arms)]
     if figures:
-        rows = [[arm_name(a.arm), *(_mean(a.values.get(name)) for name in figures)] for a in arms]
+        rows = [
+            [arm_name(a.arm), *(_mean(a.values.get(name), digits=1 if name in _RANKS else 3) for name in figures)]
+            for a in arms
+        ]
         found = [result.agreements.get(name) for name in figures]
         if any(found):
             rows.append([f"Spearman, Kendall with {HEADINGS[result.measure or 'knn']}"]
-                        + [f"{f.spearman:+.2f}, {f.kendall:+.2f}" if f else "–" for f in found])  # fmt: skip
+                        + [minus(f"{f.spearman:+.2f}, {f.kendall:+.2f}") if f else "–" for f in found])  # fmt: skip
         made.append(("Without labels", ["arm", *(HEADINGS[name] for name in figures)], rows))
     return made
 
@@ -141,7 +143,7 @@ def _accuracy(result: BudgetResult, arm: ArmResult, measures: Sequence[str], spr
             cells.append("" if values else "–")
         else:
             margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
-            cells.append(f"−{_points(ranking, next(iter(ranking.means)), arm.arm)}{margin}")
+            cells.append(f"{_points(ranking, next(iter(ranking.means)), arm.arm)}{margin}")
     state = [f"{len(arm.seeds)}"]
     state += [f"{len(arm.diverged)} diverged"] * bool(arm.diverged) + [f"{len(arm.missing)} to come"] * bool(
         arm.missing
@@ -159,11 +161,10 @@ def _controls(arms: Sequence[ArmResult], measures: Sequence[str], spread: bool) 
     return rows
 
 
-def _mean(values: Sequence[float] | None, spread: bool = False) -> str:
+def _mean(values: Sequence[float] | None, spread: bool = False, digits: int = 3) -> str:
     """The mean, and the lowest and highest if they differ as shown."""
     if not values:
         return "–"
-    digits = 1 if max(map(abs, values)) >= 10 else 3
     mean, low, high = (
         f"{x:.{digits}f}".replace("-", "−") for x in (statistics.fmean(values), min(values), max(values))
     )
@@ -241,7 +242,7 @@ def show_comparison(console: Console, study: Study) -> None:
             title = f"{escape(heading)}, budget {result.budget}"
             table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE, pad_edge=False)
             for i, column in enumerate(columns):
-                table.add_column(column, justify="right" if i else "left", no_wrap=True)
+                table.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
             for row in rows:
                 table.add_row(*map(escape, row))
             console.print(table)
