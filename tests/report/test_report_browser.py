@@ -5,7 +5,9 @@ import shutil
 import subprocess
 
 import pytest
+from comparison_runs import write_plan, write_run
 
+from frossl.report.comparison_page import write_comparison
 from frossl.report.page import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -42,7 +44,23 @@ def browse(page, width: int) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled", "hostile", "collapsed"])
 def test_every_chart_is_drawn_without_a_word_on_the_console(request, tmp_path, kind, width):
-    page = write_report([request.getfixturevalue(kind)], tmp_path / "report.html")
+    all_is_drawn(write_report([request.getfixturevalue(kind)], tmp_path / "report.html"), width)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_comparison_is_drawn_without_a_word_on_the_console(tmp_path, width):
+    arms = {"frossl:4": 0.8, "vicreg:2 --lr 1": 0.7, "my_module:<b>Mine": 0.6}
+    runs = [
+        write_run(tmp_path, arm, seed, accuracy + seed / 100, budget)
+        for arm, accuracy in arms.items()
+        for seed in range(2)
+        for budget in ("2ep", "1min")
+    ]
+    write_comparison(write_plan(tmp_path, runs))
+    all_is_drawn(tmp_path / "comparison.html", width)
+
+
+def all_is_drawn(page, width):
     page.write_text(page.read_text().replace("</body>", MEASURE))
     seen, said = browse(page, width)
     places = len(re.findall(r'<div class="plot[^>]* id="figure-', seen))

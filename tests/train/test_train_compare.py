@@ -1,5 +1,6 @@
 """A comparison: what is planned, what is refused, and that stopping anywhere loses nothing."""
 
+import fcntl
 import json
 import os
 import signal
@@ -140,7 +141,7 @@ def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_p
     assert states(out) == {"frossl-1ep-seed0": "done", "random-1ep-seed0": "unfinished"}
     code, said = frossl("report", out)
     assert code == 0
-    assert "random is not finished with 1 of 1 seeds" in said
+    assert "1 of 2 runs are still to come." in said
 
 
 def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):
@@ -177,6 +178,19 @@ def test_a_run_that_was_killed_goes_on_and_one_without_a_checkpoint_starts_anew(
     assert frossl(*argv, "--only", run.name)[0] == 0
     assert (run / "metrics.jsonl").read_text().splitlines() == whole
     assert states(run.parent) == {run.name: "done"}
+
+
+def test_two_processes_do_not_carry_out_the_same_run(frossl, images, tmp_path):
+    argv = ["compare", images, *TINY, "--arms", "random", "--seeds", "1", "--budget", "1ep", "--protocol", "knn"]
+    frossl(*argv, "--commands")
+    logs = tmp_path / "runs" / "comparison" / "logs"
+    logs.mkdir()
+    with (logs / "random-1ep-seed0.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, said = frossl(*argv, "--only", "random-1ep-seed0")
+        assert code == 2
+        assert "another process is at random-1ep-seed0" in said
+    assert frossl(*argv, "--only", "random-1ep-seed0")[0] == 0
 
 
 def test_ctrl_c_saves_the_run_that_is_at_it_and_the_same_command_goes_on(images, tmp_path):

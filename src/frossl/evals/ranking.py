@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -67,8 +68,9 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement | None:
     """
     if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
         return None
-    spearman, tau = stats.spearmanr(one, other), stats.kendalltau(one, other)
-    return Agreement(float(spearman.statistic), float(tau.statistic), float(tau.pvalue), len(one))  # type: ignore[attr-defined]
+    spearman: Any = stats.spearmanr(one, other)
+    kendall: Any = stats.kendalltau(one, other)
+    return Agreement(float(spearman.statistic), float(kendall.statistic), float(kendall.pvalue), len(one))
 
 
 def first_reached(at: Sequence[float], values: Sequence[float], target: float) -> float | None:

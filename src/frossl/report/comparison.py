@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,8 +15,10 @@ from frossl.evals.ranking import Ranking
 from frossl.evals.suite import HEADINGS
 from frossl.report.study import LABEL_FREE, MEASURES, ArmResult, BudgetResult, Study
 from frossl.report.terminal import duration
+from frossl.report.words import minus
 
 NAMES = {"knn": "kNN", "linear": "the linear probe"}
+_RANKS = ("effective_rank", "rankme", "lidar")
 SPENT = {"epoch": "epochs", "images": "images", "views": "views", "seconds": "minutes"}
 
 
@@ -39,27 +42,24 @@ def conclude(result: BudgetResult, measure: str) -> str:
         gap = _points(ranking, names[0], names[-1])
         several = "The two" if len(names) == 2 else f"The {len(names)}"
         return f"{several} arms cannot be told apart {by}: they lie within {gap} points, {margin} over {seeds}."
+    gap = f"{arm_name(behind[0])} by {_points(ranking, names[0], behind[0])} {margin} points"
+    others = f", and of {_listed([arm_name(name) for name in behind[1:]])} by more" if behind[1:] else ""
+    ahead = f"{arm_name(names[0])} is ahead of {gap}{others} ({seeds})."
     if len(level) == 1:
-        others = "" if len(behind) == 1 else ", and of the others by more"
-        gap = _points(ranking, names[0], behind[0])
-        return (
-            f"{arm_name(names[0])} is ahead of {arm_name(behind[0])} by {gap} {margin} points {by}{others} ({seeds})."
-        )
-    gaps = _listed([f"{arm_name(name)} ({_points(ranking, names[0], name)} points)" for name in behind])
-    together = _listed([arm_name(name) for name in level])
-    return f"{together} cannot be told apart {by}; {arm_name(names[0])} is ahead of {gaps}, each {margin} over {seeds}."
+        return f"B{by[1:]}, {ahead}"
+    return f"{_listed([arm_name(name) for name in level])} cannot be told apart {by}; {ahead}"
 
 
 def left_out(result: BudgetResult) -> list[str]:
     """Sentences on arms that the ranking does not tell of, or not whole."""
     said = []
     for arm in result.arms:
-        planned = len(arm.seeds) + len(arm.diverged) + len(arm.missing)
         if arm.diverged:
-            said.append(f"{arm_name(arm.arm)} diverged with {len(arm.diverged)} of {planned} seeds and is not ranked.")
-        if arm.missing:
-            said.append(f"{arm_name(arm.arm)} is not finished with {len(arm.missing)} of {planned} seeds.")
-    return said
+            over = len(arm.seeds) + len(arm.diverged)
+            said.append(f"{arm_name(arm.arm)} diverged with {len(arm.diverged)} of {over} seeds and is not ranked.")
+    missing = sum(len(arm.missing) for arm in result.arms)
+    planned = sum(len(arm.seeds) + len(arm.diverged) + len(arm.missing) for arm in result.arms)
+    return [*said, f"{missing} of {planned} runs are still to come."] if missing else said
 
 
 def arm_name(arm: str) -> str:
@@ -87,25 +87,34 @@ def in_order(result: BudgetResult) -> list[ArmResult]:
     return sorted(result.arms, key=lambda arm: order.index(arm.arm) if arm.arm in order else len(order))
 
 
-def tables(result: BudgetResult) -> list[tuple[str, list[str], list[list[str]]]]:
-    """What there is to tell in numbers, as ``(heading, columns, rows)``."""
+def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[str], list[list[str]]]]:
+    """What there is to tell in numbers, as ``(heading, columns, rows)``; ``spread`` over seeds with accuracies."""
     arms = in_order(result)
     measures = [m for m in MEASURES if any(m in a.values for a in arms)]
-    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "to the first")), "seeds"]
-    made = [("Accuracy", accuracy, [_accuracy(result, arm, measures) for arm in arms] + _controls(arms, measures))]
+    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "behind")), "seeds"]
+    made = [
+        (
+            "Accuracy",
+            accuracy,
+            [_accuracy(result, arm, measures, spread) for arm in arms] + _controls(arms, measures, spread),
+        )
+    ]
     spent = [[arm_name(a.arm), *(_amount(k, a.spent.get(k)) for k in SPENT), _step(a), _memory(a)] for a in arms]
     made.append(("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], spent))
     if result.target is not None:
-        rows = [[arm_name(a.arm), *(_amount(k, (a.reached or {}).get(k)) for k in SPENT), _there(a)] for a in arms]
+        rows = [[arm_name(a.arm), *(_place(a, k) for k in SPENT), _there(a)] for a in arms]
         heading = f"To reach a kNN of {result.target:.3f} while training"
         made.append((heading, ["arm", *SPENT.values(), "seeds that did"], rows))
     figures = [name for name in LABEL_FREE if any(name in a.values for a in arms)]
     if figures:
-        rows = [[arm_name(a.arm), *(_mean(a.values.get(name)) for name in figures)] for a in arms]
+        rows = [
+            [arm_name(a.arm), *(_mean(a.values.get(name), digits=1 if name in _RANKS else 3) for name in figures)]
+            for a in arms
+        ]
         found = [result.agreements.get(name) for name in figures]
         if any(found):
             rows.append([f"Spearman, Kendall with {HEADINGS[result.measure or 'knn']}"]
-                        + [f"{f.spearman:+.2f}, {f.kendall:+.2f}" if f else "–" for f in found])  # fmt: skip
+                        + [minus(f"{f.spearman:+.2f}, {f.kendall:+.2f}") if f else "–" for f in found])  # fmt: skip
         made.append(("Without labels", ["arm", *(HEADINGS[name] for name in figures)], rows))
     return made
 
@@ -125,16 +134,16 @@ def agreement_note(result: BudgetResult) -> str | None:
     )
 
 
-def _accuracy(result: BudgetResult, arm: ArmResult, measures: Sequence[str]) -> list[str]:
+def _accuracy(result: BudgetResult, arm: ArmResult, measures: Sequence[str], spread: bool) -> list[str]:
     cells = [arm_name(arm.arm)]
     for measure in measures:
         values, ranking = arm.values.get(measure), result.rankings.get(measure)
-        cells.append(_mean(values, spread=True))
+        cells.append(_mean(values, spread))
         if ranking is None or arm.arm not in ranking.means or arm.arm == next(iter(ranking.means)):
             cells.append("" if values else "–")
         else:
             margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
-            cells.append(f"−{_points(ranking, next(iter(ranking.means)), arm.arm)}{margin}")
+            cells.append(f"{_points(ranking, next(iter(ranking.means)), arm.arm)}{margin}")
     state = [f"{len(arm.seeds)}"]
     state += [f"{len(arm.diverged)} diverged"] * bool(arm.diverged) + [f"{len(arm.missing)} to come"] * bool(
         arm.missing
@@ -142,21 +151,20 @@ def _accuracy(result: BudgetResult, arm: ArmResult, measures: Sequence[str]) -> 
     return [*cells, ", ".join(state)]
 
 
-def _controls(arms: Sequence[ArmResult], measures: Sequence[str]) -> list[list[str]]:
+def _controls(arms: Sequence[ArmResult], measures: Sequence[str], spread: bool) -> list[list[str]]:
     """Untrained encoders and raw pixels, over all runs."""
     rows = []
     for name, columns in (("untrained", [a.untrained for a in arms]), ("raw pixels", [a.pixels for a in arms])):
         values = [[x for column in columns for x in column.get(measure, ())] for measure in measures]
         if any(values):
-            rows.append([name, *(text for v in values for text in (_mean(v, spread=True), "")), ""])
+            rows.append([name, *(text for v in values for text in (_mean(v, spread), "")), ""])
     return rows
 
 
-def _mean(values: Sequence[float] | None, spread: bool = False) -> str:
+def _mean(values: Sequence[float] | None, spread: bool = False, digits: int = 3) -> str:
     """The mean, and the lowest and highest if they differ as shown."""
     if not values:
         return "–"
-    digits = 1 if max(map(abs, values)) >= 10 else 3
     mean, low, high = (
         f"{x:.{digits}f}".replace("-", "−") for x in (statistics.fmean(values), min(values), max(values))
     )
@@ -165,8 +173,13 @@ def _mean(values: Sequence[float] | None, spread: bool = False) -> str:
 
 def _amount(axis: str, value: float | None) -> str:
     if value is None:
-        return "not reached"
+        return "–"
     return {"epoch": f"{value:.2f}", "seconds": f"{value / 60:.2f}"}.get(axis, f"{value:,.0f}")
+
+
+def _place(arm: ArmResult, axis: str) -> str:
+    reached = arm.reached or {}
+    return "not reached" if arm.seeds and not reached.get("seeds") else _amount(axis, reached.get(axis))
 
 
 def _there(arm: ArmResult) -> str:
@@ -225,19 +238,21 @@ def data_name(study: Study) -> str:
 def show_comparison(console: Console, study: Study) -> None:
     """The tables and sentences of every budget."""
     for result in study.results:
-        for heading, columns, rows in tables(result)[:3]:
-            table = Table(title=f"{escape(heading)}, budget {result.budget}", title_justify="left", header_style="bold")
+        for heading, columns, rows in tables(result, spread=False)[:3] if any(a.seeds for a in result.arms) else []:
+            title = f"{escape(heading)}, budget {result.budget}"
+            table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE, pad_edge=False)
             for i, column in enumerate(columns):
-                table.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+                table.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
             for row in rows:
                 table.add_row(*map(escape, row))
             console.print(table)
         for measure in result.rankings:
-            console.print(f"[bold]{escape(conclude(result, measure))}[/]", highlight=False)
+            style = "bold" if measure == result.measure else ""
+            console.print(escape(conclude(result, measure)), style=style, highlight=False)
         for sentence in left_out(result):
             console.print(escape(sentence), highlight=False)
     if not any(result.rankings for result in study.results):
-        console.print("No accuracy was measured by which arms could be ranked.")
+        console.print("No accuracy is known by which arms could be ranked.")
 
 
 def run_time(study: Study) -> str:

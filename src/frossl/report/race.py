@@ -143,7 +143,7 @@ def label_free_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[F
     """Accuracy of arms against each figure that needs no labels."""
     means = result.rankings[result.measure].means if result.measure else {}
     figures = []
-    for name in LABEL_FREE:
+    for name, sign in LABEL_FREE.items():
         arms = [a for a in result.arms if a.arm in means and name in a.values]
         if len(arms) < 2:
             continue
@@ -157,6 +157,8 @@ def label_free_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[F
         found = result.agreements.get(name)
         text = heading(name) if name in ("effective_rank", "alignment", "uniformity") else HEADINGS[name]
         told = f": Spearman {found.spearman:+.2f}".replace("-", "−") if found else ""
-        yaxis = {"title": {"text": ACCURACIES[result.measure or "knn"]}}
-        figures.append(figure(f"{text} and accuracy", traces, height=280, title={"text": text + told}, yaxis=yaxis))
+        backwards = {"autorange": "reversed", "title": {"text": "less is meant to be better: the axis runs backwards"}}
+        axes: Figure = {"xaxis": {} if sign > 0 else backwards}
+        axes["yaxis"] = {"title": {"text": ACCURACIES[result.measure or "knn"]}}
+        figures.append(figure(f"{text} and accuracy", traces, height=280, title={"text": text + told}, **axes))
     return figures

@@ -8,7 +8,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +28,7 @@ from frossl.core.machine import machine, peak_memory
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import find_metric
+from frossl.report import terminal
 from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
 from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
 from frossl.train.run import evaluate_run, open, pretrain
@@ -126,6 +129,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
     for name in protocols:
         find_metric(name)
     data = open(runs[0].config, console)
+    terminal.show_data(console, data)
     for run in runs:
         if run.seed == 0:
             try:
@@ -186,6 +190,27 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
 
     A loss that is not a number is an outcome, not an error.
     """
+    with _alone(run):
+        return _carry_out(run, protocols, console)
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Keeps other processes away from the run, where the system has a means; the lock ends with the process."""
+    path = run.config.out / "logs" / f"{run.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            if sys.platform != "win32":
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is at {run.name}; wait for it, or stop it") from None
+        yield
+
+
+def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:
     if run.outcome().get("state") == "diverged":
         return None
     data = open(run.config, console)
@@ -225,6 +250,7 @@ def carry_out_all(
     that did, and the name of the signal that stopped it all, if any: the run that was at it is saved.
     """
     failed = []
+    console.print(f"{len(runs)} runs, one after the other; Ctrl-C saves and stops", highlight=False)
     with stop_signals() as stopped:
         for i, run in enumerate(runs):
             about = f"[{i + 1}/{len(runs)}] {run.name}"
@@ -236,9 +262,8 @@ def carry_out_all(
             log.parent.mkdir(exist_ok=True)
             code = _in_a_process(command(run), log, stopped, console, about)
             if stopped:
-                console.print(
-                    f"{escape(about)}: stopped by {stopped[0]}, saved; the same command goes on", highlight=False
-                )
+                about += f": stopped by {stopped[0]}, saved; the same command goes on"
+                console.print(escape(about), highlight=False, soft_wrap=True)
                 return failed, stopped[0]
             state = run.state(protocols)
             if state not in ("done", "diverged"):

@@ -1,0 +1,138 @@
+"""The page, the tables and the sentences of a comparison, from runs written down by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from comparison_runs import write_plan, write_run
+
+from frossl.evals.ranking import rank
+from frossl.report.comparison import agreement_note, arm_name, conclude, left_out, markdown, tables
+from frossl.report.comparison_page import render_comparison, write_comparison
+from frossl.report.study import BudgetResult, read_study
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """Two arms that are apart, one like the better, one that diverged, one with a seed to come."""
+    accuracies = {"frossl:4": [0.80, 0.82], "vicreg:2": [0.79, 0.815], "simclr:2": [0.60, 0.62]}
+    runs = [write_run(tmp_path, a, s, x, views=int(a[-1])) for a, xs in accuracies.items() for s, x in enumerate(xs)]
+    runs.append(write_run(tmp_path, "byol:2", 0, 0.9))
+    runs.append({"name": "byol-2-2ep-seed1", "arm": "byol:2", "budget": "2ep", "seed": 1, "config": {}})
+    (tmp_path / "byol-2-2ep-seed1").mkdir()
+    diverged = {"state": "diverged", "message": "step 3: the loss is not finite <b>"}
+    (tmp_path / "byol-2-2ep-seed1" / "outcome.json").write_text(json.dumps(diverged))
+    runs.append({"name": "mmcr-2-2ep-seed0", "arm": "mmcr:2", "budget": "2ep", "seed": 0, "config": {}})
+    return write_plan(tmp_path, runs)
+
+
+def result_of(values: dict[str, list[float]]) -> BudgetResult:
+    return BudgetResult("1ep", [], None, 100, {"knn": rank(values)}, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"a": [0.50, 0.60], "b": [0.30, 0.40001]},
+            "By kNN, a is ahead of b by 20.0 ± 0.0 points (2 seeds).",
+        ),
+        (
+            {"a": [0.5, 0.6], "b": [0.4, 0.50001], "c": [0.1, 0.2]},
+            "By kNN, a is ahead of b by 10.0 ± 0.0 points, and of c by more (2 seeds).",
+        ),
+        (
+            {"a": [0.5, 0.6], "b": [0.6, 0.51]},
+            "The two arms cannot be told apart by kNN: they lie within 0.5 points, ± 120.7 over 2 seeds.",
+        ),
+        (
+            {"a": [0.50, 0.60], "b:2": [0.50, 0.601], "c": [0.1, 0.2], "d": [0.0, 0.1]},
+            "b V=2 and a cannot be told apart by kNN; b V=2 is ahead of c by 40.0 ± 0.2 points, and of d by more "
+            "(2 seeds).",
+        ),
+        (
+            {"a": [0.5], "b": [0.9]},
+            "With one seed no arm can be said to be ahead by kNN; the highest value is that of b, 40.0 points above "
+            "the next.",
+        ),
+        ({"a": [0.5, 0.6]}, "Only a can be judged by kNN: there is nothing to compare it with."),
+    ],
+)
+def test_the_sentence_says_what_the_seeds_support(values, says):
+    assert conclude(result_of(values), "knn") == says
+
+
+def test_an_arm_is_named_with_its_views():
+    assert arm_name("my_module:Mine") == "my_module:Mine"
+    assert arm_name("my_module:Mine:4 --lr 1") == "my_module:Mine V=4 --lr 1"
+
+
+def test_arms_are_ranked_over_the_seeds_that_they_share(study):
+    (result,) = read_study(study).results
+    assert list(result.rankings["linear"].means) == [
+        "frossl:4",
+        "vicreg:2",
+        "simclr:2",
+    ]  # not byol, of which a seed diverged
+    assert result.rankings["linear"].seeds == 2
+    assert left_out(result) == [
+        "byol V=2 diverged with 1 of 2 seeds and is not ranked.",
+        "1 of 9 runs are still to come.",
+    ]
+    assert conclude(result, "linear").startswith("frossl V=4 and vicreg V=2 cannot be told apart by the linear probe;")
+
+
+def test_a_target_is_the_best_of_the_worst_run_unless_it_is_given(study):
+    (result,) = read_study(study).results
+    by_arm = {a.arm: a.reached for a in result.arms}
+    assert result.target == pytest.approx(0.60)
+    assert by_arm["simclr:2"]["epoch"] == pytest.approx((2 + 2 * 0.60 / 0.62) / 2)  # seed 0 at its end, seed 1 before
+    assert by_arm["frossl:4"]["views"] == pytest.approx(4 * by_arm["frossl:4"]["images"])
+    assert by_arm["frossl:4"]["seconds"] == pytest.approx(40 * 0.6 * (1 / 0.80 + 1 / 0.82) / 2)
+    (result,) = read_study(study, target=0.81).results
+    by_arm = {a.arm: a.reached for a in result.arms}
+    assert [by_arm[a]["seeds"] for a in ("frossl:4", "vicreg:2", "simclr:2")] == [1, 1, 0]
+    rows = {row[0]: row for row in tables(result)[2][2]}
+    assert rows["simclr V=2"][1:] == ["not reached"] * 4 + ["0 of 2"]
+
+
+def test_tables_have_costs_and_controls(study):
+    (result,) = read_study(study).results
+    found = {heading: rows for heading, _, rows in tables(result)}
+    accuracy = {row[0]: row[1:] for row in found["Accuracy"]}
+    assert accuracy["simclr V=2"][1].startswith("20.0 ± ")
+    assert accuracy["frossl V=4"][0] == "0.810 (0.800 to 0.820)"
+    assert accuracy["untrained"][0] == "0.250"
+    assert accuracy["raw pixels"][0] == "0.300"
+    assert accuracy["byol V=2"][-1] == "1, 1 diverged"
+    assert accuracy["mmcr V=2"][-1] == "0, 1 to come"
+    spent = {row[0]: row[1:] for row in found["What was spent"]}
+    assert spent["frossl V=4"] == ["2.00", "2,000", "8,000", "0.67", "2000", "1,024"]
+    assert spent["mmcr V=2"] == ["–"] * 6
+
+
+def test_label_free_figures_are_correlated_over_ranked_arms(study):
+    (result,) = read_study(study).results
+    assert result.agreements["effective_rank"].kendall == pytest.approx(1.0)
+    assert result.agreements["alignment"].kendall == pytest.approx(1.0)  # lower counts as better
+    assert result.agreements["effective_rank"].arms == 3
+    assert "over 3 arms" in agreement_note(result)
+    assert "none is beyond chance" in agreement_note(result)
+
+
+def test_what_is_written_is_there_and_harmless(study):
+    write_comparison(study)
+    page = (study / "comparison.html").read_text()
+    assert "step 3: the loss is not finite &lt;b&gt;" in page
+    assert "a &lt;processor&gt;" in page
+    saved = json.loads((study / "comparison.json").read_text())
+    assert saved["results"][0]["rankings"]["linear"]["seeds"] == 2
+    assert read_study(study).about["results"] == saved["results"]  # and is read again
+    assert "| simclr V=2 | " in (study / "comparison.md").read_text()
+
+
+def test_nothing_done_yet_is_a_page_too(tmp_path):
+    write_plan(tmp_path, [{"name": "a-1ep-seed0", "arm": "a", "budget": "1ep", "seed": 0, "config": {"data": "x"}}])
+    study = read_study(tmp_path)
+    assert "Nothing to rank yet" in render_comparison(study)
+    assert "1 of 1 runs are still to come." in markdown(study)
