@@ -129,6 +129,7 @@ def test_a_run_leaves_its_directory_and_two_runs_of_one_seed_are_equal(images, t
         "metrics.jsonl",
         "checkpoints",
         "encoder.safetensors",
+        "report.html",
         "tensorboard",
     }
     monitor = [row for row in read_rows(first / "metrics.jsonl") if row["kind"] == "monitor"]

@@ -81,6 +81,7 @@ def evaluate(
     recipe: Recipe,
     untrained: nn.Module | None = None,
     others: Mapping[str, nn.Module] = MappingProxyType({}),
+    known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     protocols: tuple[str, ...] = PROTOCOLS,
     source: str = "",
     log: Callable[[str], None] = lambda message: None,
@@ -89,11 +90,13 @@ def evaluate(
 
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
+    Arms that are ``known`` are taken as they are given.
     """
     chosen = {name: find_metric(name) for name in protocols}
     chosen = {name: m for name, m in chosen.items() if data.classes or not m.needs_labels}
     untrained = (untrained or untrained_encoder(spec, seed)).to(extractor.device)
-    extractor.settle_batch_norm(untrained, data.train, spec)
+    if "untrained" not in known:
+        extractor.settle_batch_norm(untrained, data.train, spec)
     networks = {"pretrained": encoder, "untrained": untrained, **others}
     subjects = {arm: (network, spec) for arm, network in networks.items()}
     if data.classes:
@@ -101,6 +104,9 @@ def evaluate(
     views = (pair(recipe), seed) if {"alignment", "lidar"} & set(chosen) else None
     arms: dict[str, dict[str, float]] = {}
     for arm, (network, fed) in subjects.items():
+        if arm in known:
+            arms[arm] = dict(known[arm])
+            continue
         log(f"evaluating {arm}")
         has_views = arm in networks
         names = [name for name, m in chosen.items() if has_views or m.of_pixels]

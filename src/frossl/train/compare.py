@@ -28,10 +28,12 @@ from frossl.core.machine import machine, peak_memory
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import find_metric
+from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
 from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
-from frossl.train.run import evaluate_run, open, pretrain
+from frossl.train.run import evaluate_run, open, pretrain, read_run
+from frossl.views.recipes import pair
 
 PROTOCOLS = ("knn", "linear", "rank", "alignment", "lidar")
 """What is measured of every encoder: accuracies, and figures that need no labels."""
@@ -232,9 +234,25 @@ def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | No
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:
         device = run.config.device
-        evaluate_run(run.path, data=data, protocols=missing, device=device, console=console)
+        known = known_controls(run, data.name, missing)
+        evaluate_run(run.path, data=data, protocols=missing, known=known, device=device, console=console)
         run.keep(outcome | {"evaluated": [*outcome["evaluated"], *missing]})
     return None
+
+
+def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The arms of control as another run of the comparison has measured them, with the same encoder, seed and views."""
+
+    def subject(path: Path) -> tuple[Any, ...]:
+        (config, recipe), encoder = read_run(path), json.loads((path / "config.json").read_text())["encoder"]
+        return encoder, config.seed, config.data, pair(recipe)
+
+    own = subject(run.path)
+    for path in sorted(run.config.out.glob("*/evaluation.json")):
+        measured = json.loads(path.read_text()).get(data, {"protocols": {}})
+        if set(protocols) <= set(measured["protocols"]) and subject(path.parent) == own:
+            return {arm: values for arm, values in measured["arms"].items() if arm in CONTROLS}
+    return {}
 
 
 def carry_out_all(

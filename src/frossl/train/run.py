@@ -143,6 +143,7 @@ def evaluate_run(
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = PROTOCOLS,
     others: Mapping[str, nn.Module] = MappingProxyType({}),
+    known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     data_dir: Path | None = None,
     device: str = "auto",
     console: Console | None = None,
@@ -151,7 +152,8 @@ def evaluate_run(
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
-    default that of the run. ``others`` are further encoders of the same kind, by the name of their arm.
+    default that of the run. ``others`` are further encoders of the same kind, by the name of their arm; arms that are
+    ``known`` already are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
@@ -192,6 +194,7 @@ def evaluate_run(
             recipe=recipe,
             untrained=backbone,
             others=networks,
+            known=known,
             protocols=protocols,
             source=same_source(config.data),
             log=log,
