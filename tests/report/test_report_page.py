@@ -183,14 +183,35 @@ def test_data_that_changed_are_not_taken_for_those_of_the_run(tmp_path, labelled
     assert "changed since the run" in written(tmp_path / "report.html", run)
 
 
-def test_a_spectrum_in_the_log_is_shown_over_time(tmp_path, labelled):
+def test_spectra_in_the_log_are_shown_over_time_and_state_by_place(tmp_path, labelled):
     run = tmp_path / "run"
     shutil.copytree(labelled, run)
-    row = {"kind": "monitor", "step": 12, "epoch": 3.0, "images": 96, "seconds": 9.0, "spectrum": [3.0, 1.0]}
+    kept = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"spectrum"' not in line]
+    at = {"kind": "spectrum", "step": 12, "epoch": 3.0, "images": 96, "seconds": 9.0, "where": "backbone"}
+    said = {"variance": 8.0, "eigenvalues": [6.0, 0.5], "places": [1, 4], "effective_rank": 2.5}
+    rows = [at | said | {"on": "views"}, at | said | {"on": "held_out", "variance": 10.0}]
+    lines = [*kept, *map(json.dumps, rows), '{"kind": "tra']  # and a line that a crash cut off
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    found = charts(written(tmp_path / "r.html", run)).values()
+    (over_time,) = (c for c in found if "from faint to full" in c["label"])
+    assert [(trace["x"], trace["y"]) for trace in over_time["data"]] == [([1, 4], [0.6, 0.05])]
+    (state,) = (c for c in found if c["label"] == "Effective rank, backbone and projector")
+    assert [(t["name"], t["y"]) for t in state["data"]] == [("backbone, held-out", [2.5]), ("backbone, views", [2.5])]
+
+
+def test_what_the_health_monitor_still_says_at_the_end_comes_first(tmp_path, labelled):
+    run = tmp_path / "run"
+    shutil.copytree(labelled, run)
+    (run / "evaluation.json").unlink()
+    at = {"kind": "health", "epoch": 3.0, "images": 96, "seconds": 9.0}
+    bad, worse = ({"state": s, "words": f"{s} words.", "knob": f"Turn <{s}>."} for s in ("Bad", "Worse"))
+    rows = [at | bad | {"step": 2}, at | worse | {"step": 4}, at | {"step": 6, "state": "Bad", "over": True}]
     with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n" + '{"kind": "tra')  # and a line that a crash cut off
-    chart = next(c for c in charts(written(tmp_path / "r.html", run)).values() if "from faint to full" in c["label"])
-    assert chart["data"][0]["y"] == [0.75, 0.25]
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    page = written(tmp_path / "r.html", run)
+    assert '<h1 class="headline">Worse</h1>' in page
+    assert page.index("Worse words. Turn &lt;Worse&gt;.") < page.index("<section")
+    assert "Bad words" not in page
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -11,11 +11,15 @@ from frossl.report.record import Record
 from frossl.report.words import Arm, arms_of, judge
 
 
-def record(**arms: dict[str, float]) -> Record:
+def finding(state: str, **more) -> dict:
+    return {"kind": "health", "step": 5, "state": state, "words": f"{state} is seen.", "knob": "Turn it."} | more
+
+
+def record(health=(), **arms: dict[str, float]) -> Record:
     named = {name.replace("_", " "): values for name, values in arms.items()}
     evaluations = {"data": Evaluation(named, {}, 10_000)} if arms else {}
     about = {"config": {"data": "data"}, "encoder": {"features": 64}, "views": []}
-    return Record("run", Path("runs/run"), about, [], [], evaluations)
+    return Record("run", Path("runs/run"), about, [], [], evaluations, health=list(health))
 
 
 def scored(knn: float, rank: float = 9.0) -> dict[str, float]:
@@ -73,3 +77,31 @@ def test_a_control_that_runs_share_stands_once():
     arms = [(arm.run, arm.name) for arm in arms_of([("a", one), ("b", two)])]
     own = [(run, arm) for run in "ab" for arm in ("pretrained", "untrained")]
     assert arms == [*own, ("every run", "raw pixels")]
+
+
+def test_what_the_health_monitor_found_stands_before_accuracy_unless_pretraining_helped():
+    arms = {"untrained": scored(0.5), "raw_pixels": {"knn": 0.4}}
+    found = [finding("One view says nothing")]
+    said = judge(record(found, pretrained=scored(0.5), **arms), None)
+    assert (said.mood, said.headline) == ("bad", "One view says nothing")
+    assert said.more[0] == "One view says nothing is seen. Turn it."
+    assert any("kNN" in sentence for sentence in said.more)
+    helped = judge(record(found, pretrained=scored(0.8), **arms), None)
+    assert helped.headline == "Pretraining helped"
+    assert (
+        helped.more[-1]
+        == "The health monitor still says: One view says nothing: One view says nothing is seen. Turn it."
+    )
+
+
+def test_a_collapse_is_explained_by_what_the_health_monitor_found():
+    said = judge(record([finding("Learning rate too high")]), 1.0)
+    assert said.headline == "Collapsed"
+    assert said.more[-1] == "Learning rate too high: Learning rate too high is seen. Turn it."
+    assert "lower learning rate" in judge(record(), 1.0).more[-1]
+
+
+def test_only_what_was_still_so_at_the_end_stands():
+    rows = [finding("A"), finding("B"), finding("A", over=True), finding("C"), finding("C", over=True), finding("C")]
+    assert [row["state"] for row in record(rows).standing] == ["B", "C"]
+    assert record([finding("A"), finding("A", over=True)]).standing == []

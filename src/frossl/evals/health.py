@@ -119,7 +119,7 @@ def dimensional_collapse(rows: Sequence[Row], context: Context) -> Finding | Non
         row.get(f"{place}_effective_rank", math.nan)
         for row, place in ((rows[-1], "backbone"), (rows[0], "backbone"), (rows[-1], "projector"))
     )
-    # Scores of prototypes do not need embeddings of many directions; in a healthy run DINO's have hardly more than 1.
+    # Scores of prototypes need no embeddings of many directions: in a healthy run DINO's have hardly more than one.
     if not (rank < FLAT * before or (narrow < ONE and not context.clusters)):
         return None
     where = "" if math.isnan(narrow) else f", embeddings along {narrow:.1f}"
