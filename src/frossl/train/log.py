@@ -7,10 +7,16 @@ Rows of ``metrics.jsonl`` are the stable interface: each has ``kind`` (train, mo
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+from frossl.core.files import write_text
+from frossl.core.types import UserError
 
 
 class RunLog:
@@ -20,18 +26,45 @@ class RunLog:
         self.path = run / "metrics.jsonl"
         if self.path.exists():
             kept = [row for row in read_rows(self.path) if row["step"] <= resume_step]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.file = self.path.open("a", buffering=1)
         purge = resume_step + 1 if resume_step else None
         self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
 
     def row(self, kind: str, step: int, where: dict[str, float], values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
-        self.board.log_metrics({f"{kind}/{name}": value for name, value in values.items()}, step)
+        with self._saying():
+            self.file.write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
+            self.board.log_metrics({f"{kind}/{name}": value for name, value in values.items()}, step)
+
+    def flush(self) -> None:
+        """Makes the rows durable."""
+        with self._saying():
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        self.file.close()
-        self.board.finalize("success")
+        with suppress(OSError):  # what cannot be written now was told when it could not
+            self.file.close()
+        with suppress(OSError):
+            self.board.finalize("success")
+
+    @contextmanager
+    def _saying(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"could not write {self.path}: {error.strerror or error}. The last checkpoint stands; make room and go "
+                "on with --resume"
+            ) from None
+
+
+class NoLog:
+    """What ranks other than the first write: nothing."""
+
+    def row(self, *_: object) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
