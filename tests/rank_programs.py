@@ -50,7 +50,7 @@ def start_ranks(program: str, *arguments: object, ranks: int = 2, **more: str) -
     ]
 
 
-def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
+def finish(processes: list[subprocess.Popen], seconds: float = 1200) -> list[str]:
     """Waits for all and gives what they said; fails with it if one of them failed."""
     try:
         said = [p.communicate(timeout=seconds)[0] for p in processes]

