@@ -18,6 +18,7 @@ from rich.table import Table
 
 from frossl import __version__
 from frossl.core.dist import RankError
+from frossl.core.files import CONTROLS
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import DATASETS
@@ -41,6 +42,7 @@ FREE_TO_CHANGE = (
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",
+    "activation_checkpointing",
     "rank_timeout",
     "evaluate",
     "data_dir",
@@ -143,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except (UserError, NonFiniteError, RankError) as error:
-        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error))}", highlight=False)
+        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
         code = 2 if isinstance(error, UserError) else 3
     sys.exit(code)
 

@@ -251,7 +251,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
 @pytest.mark.parametrize("where", ["measuring", "the first step"])
 def test_an_error_before_there_are_metrics_leaves_nothing_behind(images, tmp_path, monkeypatch, where):
     if where == "measuring":
-        monkeypatch.setattr(run_room, "measure_step", lambda *_: 1 / 0)
+        monkeypatch.setattr(run_room, "fit", lambda *_: 1 / 0)
     else:
         kill_at(monkeypatch, 0)
     with pytest.raises((ZeroDivisionError, Killed)):
@@ -262,7 +262,7 @@ def test_an_error_before_there_are_metrics_leaves_nothing_behind(images, tmp_pat
 def test_an_error_after_there_are_metrics_keeps_them(images, tmp_path, monkeypatch):
     run = killed_at(monkeypatch, 3, config(images, tmp_path, name="r", checkpoint_every="2it"))
     assert [step for step, _ in losses(run)] == [1, 2, 3]
-    monkeypatch.setattr(run_room, "measure_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(run_room, "fit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pretrain(read_run(run)[0], resume=run)
     assert newest_checkpoint(run).name == "step-000000002.safetensors"

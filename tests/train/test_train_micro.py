@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from io import StringIO
+
 import pytest
 import torch
 from rich.console import Console
 from test_train_guard import TRAINED, narrow
 from test_train_loop import config, folder_of_images
 
+import frossl.train.memory as memory
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.train.config import make_plan
@@ -152,3 +156,71 @@ def test_a_run_in_parts_is_killed_and_resumed_like_any_other(images, tmp_path, m
     pretrain(read_run(killed)[0], resume=killed)
     assert losses(killed) == losses(whole)
     assert same_weights(killed, whole)
+
+
+def planned(images, tmp_path, monkeypatch, free: float, **changes) -> tuple[str, dict]:
+    """What a run says, and its saved configuration, on a machine with ``free`` bytes."""
+    said = StringIO()
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    run = pretrain(config(images, tmp_path, length="2it", **changes), console=Console(file=said, width=200)).run
+    return said.getvalue(), json.loads((run / "config.json").read_text())["config"]
+
+
+def test_the_plan_says_what_fits_and_takes_parts_where_the_batch_does_not(images, tmp_path, monkeypatch):
+    said, saved = planned(images, tmp_path, monkeypatch, 8 * 2**30, name="large")
+    assert "of 8 GiB free; up to" in said
+    assert saved["micro_batch"] is None
+    said, saved = planned(images, tmp_path, monkeypatch, 2e6, name="small")
+    assert "the batch of 8 does not fit: encoding" in said
+    assert 1 <= saved["micro_batch"] < 8
+    said, saved = planned(images, tmp_path, monkeypatch, 2e6, name="asked", micro_batch=4)
+    assert "does not fit" not in said
+    assert saved["micro_batch"] == 4
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_out_of_memory_falls_back_once(images, tmp_path, monkeypatch, times):
+    learn, left = Stepper._learn, [times]
+
+    def short(self, *rest):
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
+            )
+        return learn(self, *rest)
+
+    monkeypatch.setattr(Stepper, "_learn", short)
+    if times == 2:
+        with pytest.raises(UserError, match="a step does not fit in memory"):
+            planned(images, tmp_path, monkeypatch, 8 * 2**30)
+        return
+    said, saved = planned(images, tmp_path, monkeypatch, 8 * 2**30)
+    assert "out of memory: encoding 4 images at once" in said
+    assert saved["micro_batch"] == 4
+
+
+def test_out_of_memory_in_mid_run_saves_what_was_learned(images, tmp_path, monkeypatch):
+    from test_train_loop import losses, same_weights
+
+    from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
+    from frossl.train.run import read_run
+
+    def short():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 byte")
+
+    whole = pretrain(config(images, tmp_path, name="whole")).run
+    with monkeypatch.context() as patch:
+        take = Stepper._take
+        patch.setattr(Stepper, "_take", lambda self, b, at, *rest: short() if at == 5 else take(self, b, at, *rest))
+        with pytest.raises(UserError, match="a step does not fit in memory: CUDA out of memory"):
+            pretrain(config(images, tmp_path, name="r"))
+    assert load_checkpoint(newest_checkpoint(tmp_path / "r"))["step"] == 5
+    pretrain(read_run(tmp_path / "r")[0], resume=tmp_path / "r")
+    assert losses(tmp_path / "r") == losses(whole)
+    assert same_weights(tmp_path / "r", whole)
+
+
+def test_memory_in_control_groups_and_of_the_machine(tmp_path):
+    assert 0 < memory.free_bytes(torch.device("cpu")) < 2**50
+    assert memory.free_bytes(torch.device("mps")) == float("inf")

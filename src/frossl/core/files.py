@@ -59,6 +59,10 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
     write_atomically(path, lambda temporary: temporary.write_bytes(whole))
 
 
+CONTROLS = dict.fromkeys((*range(9), *range(11, 32), 127, *range(128, 160)), "�")
+"""For ``str.translate``: names of files may hold control characters, which a terminal would obey."""
+
+
 class DamagedError(UserError):
     """A file that is not what was once written."""
 

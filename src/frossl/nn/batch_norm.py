@@ -83,7 +83,7 @@ class _OverRanks(torch.autograd.Function):
         dx = ((g - total - normalised * along) * slope).to(x.dtype)
         return (
             dx,
-            mine[1].to(weight.dtype) if ctx.needs_input_grad[1] else None,
-            mine[0].to(scale.dtype) if ctx.needs_input_grad[2] else None,
+            mine[1] if ctx.needs_input_grad[1] else None,
+            mine[0] if ctx.needs_input_grad[2] else None,
             None,
         )

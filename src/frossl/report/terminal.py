@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from frossl.core.files import CONTROLS
 from frossl.data.types import Dataset
 from frossl.evals.suite import Evaluation, verdict
 
@@ -42,7 +43,7 @@ def say(console: Console, text: str, heading: str = "") -> None:
     grid.highlight = True
     grid.add_column(width=INDENT, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(f"[bold]{heading}[/]", text)
+    grid.add_row(f"[bold]{heading}[/]", text.translate(CONTROLS))
     console.print(grid)
 
 

@@ -100,7 +100,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: it has a format this version does not know.
     """
     tensors, metadata = read_sealed(path)
-    form = metadata.get("format")
+    form = str(metadata.get("format"))
     if form == FORMAT and SEAL not in metadata:
         raise DamagedError(f"{path} has no checksum, which checkpoints of format {FORMAT} have")
     if form not in (FORMAT, *_MIGRATIONS):
@@ -123,7 +123,7 @@ def _from_1(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"best": None}
 
 
-_MIGRATIONS: dict[str | None, Callable[[dict[str, Any]], dict[str, Any]]] = {"1": _from_1}
+_MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1": _from_1}
 """From each earlier format to the next."""
 
 

@@ -33,7 +33,8 @@ from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.train.checkpoint import load_checkpoint, load_newest
 from frossl.train.config import Config, Plan, make_plan
-from frossl.train.loop import FAILED, build, environment, measure_step, resolve_length, train
+from frossl.train.loop import FAILED, build, environment, resolve_length, train
+from frossl.train.memory import fit
 from frossl.train.ranks import start
 from frossl.views.recipes import Recipe, View
 
@@ -117,7 +118,9 @@ def _train(
     )  # what is fetched is fetched once
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     terminal.show_data(console, data)
-    seconds = measure_step(learner, config, plan, data, fabric) if learner.method.trains else 0.0
+    seconds = 0.0
+    if learner.method.trains:
+        seconds, plan = fit(learner, config, plan, data, fabric, lambda text: terminal.say(console, text))
     if state is None:
         length = resolve_length(config, plan, len(data.train), seconds)
     else:
@@ -252,7 +255,7 @@ def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[
         "frossl": __version__,
         "environment": environment(),
         "machine": machine(),
-        "config": to_plain(dataclasses.replace(config, length=str(length))),
+        "config": to_plain(dataclasses.replace(config, length=str(length), micro_batch=plan.micro_batch)),
         "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
         "encoder": to_plain(plan.spec),

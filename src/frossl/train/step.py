@@ -45,6 +45,10 @@ class NonFiniteError(RuntimeError):
         self.step, self.values, self.images = step, values, images or []
 
 
+class NoMemoryError(UserError):
+    """A step does not fit in the memory of the device."""
+
+
 _SUMS = ("loss", "gradient norm")
 
 
@@ -145,8 +149,14 @@ class Stepper:
         _copy(self.before, self.buffers)
         try:
             return self._take(batch, step, share, epoch)
-        except BaseException:
+        except BaseException as error:
             _copy(self.buffers, self.before)
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                self.optimizer.zero_grad()
+                raise NoMemoryError(
+                    f"a step does not fit in memory: {str(error).splitlines()[0]}. Give a smaller --micro-batch, or "
+                    "--activation-checkpointing, with which a run can also go on (--resume)"
+                ) from None
             raise
 
     def _take(self, batch: Batch, step: int, share: float, epoch: float) -> Taken:
@@ -298,4 +308,4 @@ def _kept(buffers: list[Tensor]) -> Iterator[None]:
 
 def _copy(to: list[Tensor], values: list[Tensor]) -> None:
     if to:
-        torch._foreach_copy_(to, values)
+        torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateImportUsage]
