@@ -34,7 +34,9 @@ from frossl.evals.extract import Extractor
 from frossl.train.config import Config, make_plan
 from frossl.train.log import read_rows
 from frossl.train.loop import build, train
+from frossl.train.ranks import start
 from frossl.train.run import open as open_data
+from frossl.train.step import Stepper
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,8 +124,7 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
     torch.set_num_threads(threads)
     before = resident_mib("VmRSS")
     learner, plan = build(config, make_plan(config, data), len(data.classes))
-    learner.to(plan.device)
-    optimizer = learner.optimizer(config, plan)
+    take = Stepper(learner, config, plan, start(config))
     bf16 = plan.precision == "bf16-mixed"
     on_cuda = plan.device.type == "cuda"
 
@@ -134,28 +135,25 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
 
     batches = training_batches(data, plan.recipe, batch=plan.batch, seed=config.seed, device=plan.device)
     whole, alone = [], []
-    for _ in range(WARM_UP + steps):
-        start = now()
+    for step in range(WARM_UP + steps):
+        began = now()
         batch = next(batches)
-        with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
-            total, _, h_VNF = learner(batch.views, share=0.5, epoch=1e6, labels_N=batch.labels_N)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        learner.remember(0.5)
-        whole.append((now() - start) * 1e3)
+        take(batch, step, 0.5, 1e6)
+        whole.append((now() - began) * 1e3)
     peak = torch.cuda.max_memory_reserved() / 2**20 if on_cuda else resident_mib("VmHWM") - before
+    with torch.no_grad(), torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
+        h_VNF = torch.cat([learner.encode(learner.backbone, x) for x in batch.views])
     target_VNF = None if learner.target is None else h_VNF[: learner.method.setting.large_views].detach()
     labels_N = None if batch.labels_N is None else batch.labels_N.to(plan.device)
     moment = Moment(share=0.5, epoch=1e6, target_VNF=target_VNF, labels_N=labels_N)
     for _ in range(WARM_UP + steps):
         h_VNF = h_VNF.detach().requires_grad_()
         learner.method.zero_grad()
-        start = now()
+        began = now()
         with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
             loss = learner.method(h_VNF, moment)
         loss.total.backward()
-        alone.append((now() - start) * 1e3)
+        alone.append((now() - began) * 1e3)
     return {
         "step_ms": statistics.median(whole[WARM_UP:]),
         "alone_ms": statistics.median(alone[WARM_UP:]),

@@ -13,11 +13,11 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
-import frossl.train.loop as loop
 import frossl.train.run as run_room
 from frossl.cli import main
 from frossl.train.config import Config
 from frossl.train.log import read_rows
+from frossl.train.step import Stepper
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 
@@ -178,7 +178,7 @@ def test_a_resumed_finished_run_changes_nothing(frossl, tmp_path):
     before = (tmp_path / "runs/r/encoder.safetensors").read_bytes()
     code, said = frossl("pretrain", "--resume", "runs/r", "--no-evaluate")
     assert code == 0
-    assert "going on from step 3" in said
+    assert "going on from step 5" in said
     assert (tmp_path / "runs/r/encoder.safetensors").read_bytes() == before
 
 
@@ -326,15 +326,15 @@ def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(
     assert code == 0
     assert "Plan plug_in_apart:Apart, views 2" in said
 
-    check = loop.check_finite
+    take = Stepper.__call__
 
-    def interrupt_at_two(step, *rest, **more):
-        if step == 2:
+    def interrupt_at_four(self, batch, step, *rest):
+        if step == 4:  # the first three are also taken to measure how long they last
             os.kill(os.getpid(), signal.SIGINT)
-        check(step, *rest, **more)
+        return take(self, batch, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "check_finite", interrupt_at_two)
+        patch.setattr(Stepper, "__call__", interrupt_at_four)
         code, said = frossl("pretrain", images, *base)
     assert code == 130
     run = "runs/images-plug_in_apart.Apart"
@@ -342,7 +342,7 @@ def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(
     assert json.loads((tmp_path / run / "config.json").read_text())["config"]["objective"] == {"columns": 4}
     code, said = frossl("pretrain", "--resume", run)
     assert code == 0
-    assert "going on from step 3" in said
+    assert "going on from step 5" in said
     rows = [read_rows(tmp_path / place / "metrics.jsonl") for place in ("runs/whole", run)]
     whole, resumed = ([(r["step"], r["together"], r["apart"]) for r in part if r["kind"] == "train"] for part in rows)
     assert resumed == whole

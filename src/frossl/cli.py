@@ -1,4 +1,4 @@
-"""The command line: ``frossl pretrain | evaluate | compare | report | export | list``."""
+"""The command line: ``frossl pretrain | evaluate | compare | report | export | replay | list``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from frossl import __version__
+from frossl.core.dist import RankError
+from frossl.core.files import CONTROLS
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import DATASETS
@@ -31,8 +33,9 @@ from frossl.report.page import show, write_report
 from frossl.train import compare
 from frossl.train.config import FREE_TO_CHANGE, Config
 from frossl.train.export import export_encoder
-from frossl.train.loop import NonFiniteError
+from frossl.train.replay import replay
 from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.step import NonFiniteError
 from frossl.train.supervised import supervised_encoder
 from frossl.views.recipes import VIEWS
 
@@ -126,6 +129,16 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Take the step of a run again whose loss or gradient was not finite, and look for the cause."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List:
     """What there is to choose from."""
 
@@ -143,6 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         "compare": _compare,
         "report": _report,
         "export": _export,
+        "replay": _replay,
         "list": _list,
     }
     try:
@@ -158,8 +172,8 @@ def main(argv: list[str] | None = None) -> None:
             code = commands[argv[0]](argv[1:], console)
     except KeyboardInterrupt:
         code = 130
-    except (UserError, NonFiniteError) as error:
-        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error))}", highlight=False)
+    except (UserError, NonFiniteError, RankError) as error:
+        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
         code = 2 if isinstance(error, UserError) else 3
     sys.exit(code)
 
@@ -172,6 +186,7 @@ def _overview(console: Console) -> None:
         "  frossl compare DATA [...]       several methods, seeds and budgets, and what may be said of them\n"
         "  frossl report RUN... [-o FILE]  curves, spectra and pictures of runs as one HTML file\n"
         "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
+        "  frossl replay RUN               take the step again that was not finite\n"
         "  frossl list methods | data | recipes | metrics\n\n"
         "Each takes --help. A first try: frossl pretrain path/to/images",
         highlight=False,
@@ -333,6 +348,12 @@ def _open(report: Path, console: Console) -> None:
 def _export(args: list[str], console: Console) -> int:
     given = tyro.cli(Export, prog="frossl export", args=args)
     console.print(export_encoder(given.run, given.output, given.format), highlight=False, markup=False)
+    return 0
+
+
+def _replay(args: list[str], console: Console) -> int:
+    given = tyro.cli(Replay, prog="frossl replay", args=args)
+    replay(given.run, device=given.device, console=console)
     return 0
 
 

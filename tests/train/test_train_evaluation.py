@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-import frossl.train.loop as loop
 from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals.suite import Evaluation
@@ -21,6 +20,7 @@ from frossl.train.checkpoint import newest_checkpoint
 from frossl.train.evaluation import keep_evaluation, same_source
 from frossl.train.log import read_rows
 from frossl.train.run import evaluate_run, pretrain
+from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
 from report.tiny_runs import config, folder
 
@@ -123,20 +123,20 @@ def test_the_supervised_arm_is_trained_once_for_as_many_steps_and_evaluated_besi
 
 
 def test_an_interrupted_supervised_arm_goes_on(place, run, monkeypatch):
-    check = loop.check_finite
+    take = Stepper.__call__
 
-    def interrupt_at_two(step, *rest, **more):
-        if step == 2:
+    def interrupt_at_four(self, batch, step, *rest):
+        if step == 4:  # the first three are also taken to measure how long they last
             os.kill(os.getpid(), signal.SIGINT)
-        check(step, *rest, **more)
+        return take(self, batch, step, *rest)
 
     whole = supervised_encoder(run).state_dict()
     other = pretrain(config(place / "images", place, name="second", evaluate=False, length="6it", warmup="1ep")).run
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "check_finite", interrupt_at_two)
+        patch.setattr(Stepper, "__call__", interrupt_at_four)
         with pytest.raises(KeyboardInterrupt):
             supervised_encoder(other)
-    assert newest_checkpoint(other / "supervised").stem == "step-000000003"
+    assert newest_checkpoint(other / "supervised").stem == "step-000000005"
     resumed = supervised_encoder(other).state_dict()
     assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
 

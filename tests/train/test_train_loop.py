@@ -34,8 +34,8 @@ from frossl.nn.encoder import read_encoder
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config
 from frossl.train.log import RunLog, read_rows
-from frossl.train.loop import NonFiniteError, check_finite
 from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import VIEWS, View
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
@@ -68,6 +68,7 @@ def config(data: Path, out: Path, **changes) -> Config:
             workers=0,
             held_out=0.2,
             data_dir=out / "data",
+            rank_timeout=300.0,  # a busy machine is not a stopped rank
         ),
         **changes,
     )
@@ -86,15 +87,24 @@ class Killed(BaseException):
     """Ends a run at once, as a kill does, without ending the tests."""
 
 
-def kill_at(monkeypatch, step: int) -> None:
-    check = loop.check_finite
+def before_step(monkeypatch, step: int, do) -> None:
+    """Lets ``do`` happen before ``step`` of the next runs."""
+    take = Stepper.__call__
 
-    def die(at, *rest, **more):
+    def watched(self, batch, at, *rest):
         if at == step:
-            raise Killed
-        check(at, *rest, **more)
+            do()
+        return take(self, batch, at, *rest)
 
-    monkeypatch.setattr(loop, "check_finite", die)
+    monkeypatch.setattr(Stepper, "__call__", watched)
+
+
+def die() -> None:
+    raise Killed
+
+
+def kill_at(monkeypatch, step: int) -> None:
+    before_step(monkeypatch, step, die)
 
 
 def killed_at(monkeypatch, step: int, asked: Config) -> Path:
@@ -154,20 +164,20 @@ def test_a_run_killed_after_a_checkpoint_and_resumed_is_the_run_never_killed(ima
         "sys.path[:0] = [sys.argv[3]]\n"
         "from pathlib import Path\n"
         "import torch; torch.set_num_threads(1)\n"
-        "import frossl.train.loop as loop\n"
         "from test_train_loop import config\n"
         "from frossl.train.run import pretrain\n"
-        "check = loop.check_finite\n"
-        "def kill_at_nine(step, *rest, **more):\n"
+        "from frossl.train.step import Stepper\n"
+        "take = Stepper.__call__\n"
+        "def kill_at_nine(self, batch, step, *rest):\n"
         "    if step == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    check(step, *rest, **more)\n"
-        "loop.check_finite = kill_at_nine\n"
+        "    return take(self, batch, step, *rest)\n"
+        "Stepper.__call__ = kill_at_nine\n"
         f"pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r}))\n"
     )
     ended = subprocess.run([sys.executable, "-c", program, str(images), str(tmp_path), str(Path(__file__).parent)])
     assert ended.returncode == -signal.SIGKILL
     killed = tmp_path / "killed"
-    assert [p.name for p in (killed / "checkpoints").iterdir()] == ["step-000000007.safetensors"]
+    assert newest_checkpoint(killed).name == "step-000000007.safetensors"
     saved, _ = read_run(killed)
     pretrain(saved, resume=killed)
     assert losses(killed) == losses(whole)
@@ -242,7 +252,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
 @pytest.mark.parametrize("where", ["measuring", "the first step"])
 def test_an_error_before_there_are_metrics_leaves_nothing_behind(images, tmp_path, monkeypatch, where):
     if where == "measuring":
-        monkeypatch.setattr(run_room, "measure_step", lambda *_: 1 / 0)
+        monkeypatch.setattr(run_room, "fit", lambda *_: 1 / 0)
     else:
         kill_at(monkeypatch, 0)
     with pytest.raises((ZeroDivisionError, Killed)):
@@ -253,7 +263,7 @@ def test_an_error_before_there_are_metrics_leaves_nothing_behind(images, tmp_pat
 def test_an_error_after_there_are_metrics_keeps_them(images, tmp_path, monkeypatch):
     run = killed_at(monkeypatch, 3, config(images, tmp_path, name="r", checkpoint_every="2it"))
     assert [step for step, _ in losses(run)] == [1, 2, 3]
-    monkeypatch.setattr(run_room, "measure_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(run_room, "fit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pretrain(read_run(run)[0], resume=run)
     assert newest_checkpoint(run).name == "step-000000002.safetensors"
@@ -269,41 +279,24 @@ def test_a_length_in_minutes_ends_by_the_clock_and_resumes_with_its_time(images,
 
 def test_an_interrupt_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(images, tmp_path, monkeypatch):
     whole = pretrain(config(images, tmp_path, name="whole")).run
-    check = loop.check_finite
-
-    def interrupt_at_four(step, *rest, **more):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        check(step, *rest, **more)
-
-    monkeypatch.setattr(loop, "check_finite", interrupt_at_four)
     before = signal.getsignal(signal.SIGINT)
-    outcome = pretrain(config(images, tmp_path, name="stopped"))
+    with monkeypatch.context() as patch:
+        before_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+        outcome = pretrain(config(images, tmp_path, name="stopped"))
     assert outcome.stopped == "SIGINT"
     assert signal.getsignal(signal.SIGINT) is before
     assert losses(outcome.run)[-1][0] == 5
-    monkeypatch.setattr(loop, "check_finite", check)
     saved, _ = read_run(outcome.run)
     pretrain(saved, resume=outcome.run)
     assert losses(outcome.run) == losses(whole)
     assert same_weights(outcome.run, whole)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_and_term():
-    terms = {"entropy": torch.tensor(-1.0), "invariance": torch.tensor(float("nan"))}
-    with pytest.raises(NonFiniteError, match=r"step 812: the invariance term"):
-        check_finite(812, torch.tensor(float("nan")), terms, torch.tensor(1.0))
-    good = {"entropy": torch.tensor(-1.0)}
-    with pytest.raises(NonFiniteError, match=r"step 3: the gradient"):
-        check_finite(3, torch.tensor(-1.0), good, torch.tensor(float("inf")))
-    check_finite(3, torch.tensor(-1.0), good, torch.tensor(2.0))
-
-
 def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(images, tmp_path):
     wild = config(images, tmp_path, name="wild", optimizer="sgd", lr=1e30, warmup="0%", checkpoint_every="1it")
     with pytest.raises(NonFiniteError, match="Nothing was updated"):
         pretrain(wild)
-    assert list((tmp_path / "wild" / "checkpoints").iterdir())
+    assert newest_checkpoint(tmp_path / "wild")
 
 
 @pytest.mark.parametrize("batch_norm", ["joint", "per_view"])
@@ -347,8 +340,9 @@ def test_a_place_that_cannot_be_written_to_is_named(images, tmp_path):
 
 def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one process"):
+    with pytest.raises(UserError, match="torchrun's other variables are missing"):
         pretrain(config(images, tmp_path))
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
@@ -477,3 +471,39 @@ def test_any_module_can_be_the_encoder(images, tmp_path):
 def test_an_encoder_that_gives_maps_is_refused(images, tmp_path):
     with pytest.raises(UserError, match="one vector per image"):
         pretrain(config(images, tmp_path), backbone=torch.nn.Conv2d(3, 8, 3))
+
+
+FORMAT_1 = Path(__file__).parent / "format-1"
+LATER = [6.567874431610107, 5.93820858001709, 5.258218765258789]
+"""Losses of steps 6 to 8 of that run when version 0.1.0 went on with it."""
+
+
+class Sixfold(Small):
+    """The encoder of the stored run."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.conv = torch.nn.Conv2d(3, 6, 5, 2)
+        self.norm = torch.nn.BatchNorm2d(6)
+
+
+def test_a_run_saved_in_the_first_format_goes_on(images, tmp_path):
+    """``format-1`` is a run of version 0.1.0 that was stopped at step 5 of 8."""
+    run = tmp_path / "r"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("config.json", "metrics.jsonl"):
+        (run / name).write_text((FORMAT_1 / name).read_text().replace("own:Small", "own:Sixfold"))
+    stored = next(FORMAT_1.glob("*.safetensors"))
+    (run / "checkpoints" / stored.name).write_bytes(stored.read_bytes())
+    first = losses(run)[:5]
+    saved = dataclasses.replace(read_run(run)[0], data=str(images), data_dir=tmp_path)
+    pretrain(saved, backbone=Sixfold(), resume=run)
+    assert [step for step, _ in losses(run)] == list(range(1, 9))
+    assert losses(run)[:5] == first
+    now = load_checkpoint(newest_checkpoint(run))
+    assert now["step"] == 8
+    assert now["optimizer"]["param_groups"][0]["fused"]
+    before = load_checkpoint(stored)["learner"]
+    assert not torch.equal(now["learner"]["backbone.conv.weight"], before["backbone.conv.weight"])
+    # Its optimiser was not fused and rounded otherwise in the last bit.
+    assert [loss for _, loss in losses(run)[5:]] == pytest.approx(LATER, rel=1e-5)

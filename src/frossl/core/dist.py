@@ -1,21 +1,38 @@
 """Collectives over ranks: the only file that imports ``torch.distributed``.
 
-Every function is the identity in a single process. Their results must be used: nothing here works in place.
+Every function is the identity in a single process. Their results must be used: nothing here works in place, but
+:func:`average_gradients`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+T = TypeVar("T")
+BEAT = 2.0
+"""Seconds between two signs of life of the first rank while the others wait for it."""
+
+
+class RankError(RuntimeError):
+    """Another rank failed; its own message says why."""
 
 
 def world_size() -> int:
     """Number of ranks that share one global batch; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of the ranks this is, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
@@ -30,6 +47,11 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return total
 
 
+def global_count(n: int, like: Tensor) -> int:
+    """Sum of ``n`` over all ranks, whose shards may differ in length; ``like`` is any tensor on the device."""
+    return n if world_size() == 1 else int(sum_over_ranks(torch.tensor(n, device=like.device)))
+
+
 def broadcast(x: Tensor) -> Tensor:
     """The first rank's ``x``, for what is drawn at random but must be the same everywhere."""
     if world_size() == 1:
@@ -37,6 +59,15 @@ def broadcast(x: Tensor) -> Tensor:
     copy = x.detach().clone(memory_format=torch.contiguous_format)
     dist.broadcast(copy, src=0)
     return copy
+
+
+def stack_ranks(x: Tensor) -> Tensor:
+    """``x`` of every rank, all of one shape, as ``(ranks, ...)``, without a gradient."""
+    if world_size() == 1:
+        return x.detach()[None]
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.stack(parts)
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
@@ -51,14 +82,11 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
-        lengths = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world_size())]
-        dist.all_gather(lengths, torch.tensor([x.shape[dim]], device=x.device))
-        ctx.dim, ctx.lengths = dim, [int(n) for n in lengths]
+        ctx.dim, ctx.lengths = dim, stack_ranks(torch.tensor(x.shape[dim], device=x.device)).tolist()
         moved = x.movedim(dim, 0)
         padded = moved.new_zeros(max(ctx.lengths), *moved.shape[1:])
         padded[: len(moved)] = moved
-        parts = [torch.empty_like(padded) for _ in ctx.lengths]
-        dist.all_gather(parts, padded)
+        parts = stack_ranks(padded)
         return torch.cat([part[:n] for part, n in zip(parts, ctx.lengths, strict=True)]).movedim(0, dim)
 
     @staticmethod
@@ -66,3 +94,82 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         start = sum(ctx.lengths[: dist.get_rank()])
         return sum_over_ranks(grad.contiguous()).narrow(ctx.dim, start, ctx.lengths[dist.get_rank()]), None
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Puts the mean over ranks in place of each gradient: what DDP does while it goes backward, in one message.
+
+    A parameter must have a gradient on all ranks or on none.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world_size() == 1 or not gradients:
+        return
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        g.copy_(mean.view(g.shape))
+
+
+@functools.cache
+def _hosts() -> Any:
+    """A group of the processors of all ranks, for what must not wait for an accelerator."""
+    return dist.new_group(backend="gloo")
+
+
+def largest(*values: float) -> tuple[float, ...]:
+    """The largest of each value over all ranks; numbers of the host, without a wait for the device."""
+    if world_size() == 1:
+        return values
+    x = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(x, dist.ReduceOp.MAX, group=_hosts())
+    return tuple(x.tolist())
+
+
+def share_text(text: str) -> str:
+    """The first rank's ``text``."""
+    if world_size() == 1:
+        return text
+    written = torch.frombuffer(bytearray(text.encode() + b" "), dtype=torch.uint8)
+    (length,) = largest(len(written) if rank() == 0 else 0)
+    written = written if rank() == 0 else torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(written, src=0, group=_hosts())
+    return bytes(written.tolist())[:-1].decode()
+
+
+def on_first_rank(work: Callable[[], T]) -> T | None:
+    """What ``work`` returns, on the first rank; the others wait and get None.
+
+    They wait however long it takes: a thread of the first rank gives a sign of life every :data:`BEAT` seconds, and
+    only if none comes for the collectives' timeout, as when that process was stopped, do they fail.
+
+    Raises:
+        RankError: on the others, if ``work`` failed.
+    """
+    if world_size() == 1:
+        return work()
+    running, done, failed = 0, 1, 2
+    if rank() > 0:
+        state = torch.zeros(1)
+        while int(state) == running:
+            dist.broadcast(state, src=0, group=_hosts())
+        if int(state) == failed:
+            raise RankError("the first rank failed; its own message says why")
+        return None
+    ended, outcome = threading.Event(), [failed]
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            dist.broadcast(torch.tensor([float(running)]), src=0, group=group)
+        dist.broadcast(torch.tensor([float(outcome[0])]), src=0, group=group)
+
+    group = _hosts()
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        result = work()
+        outcome[0] = done
+    finally:
+        ended.set()
+        thread.join()
+    return result

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from frossl.core.types import UserError
@@ -23,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         try:
             write(temporary)
-            with open(temporary, "rb") as file:
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
@@ -32,8 +35,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise
     except OSError as error:
         raise UserError(f"could not write {path}: {error.strerror or error}. Nothing there was changed.") from None
-    with suppress(OSError):  # the file is in place; some file systems cannot flush a directory
-        directory = os.open(path.parent, os.O_RDONLY)
+    flush_directory(path.parent)
+
+
+def flush_directory(path: Path) -> None:
+    """Makes the names in ``path`` durable, where the file system can."""
+    with suppress(OSError):
+        directory = os.open(path, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
@@ -47,10 +55,68 @@ def write_text(path: Path, text: str) -> None:
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Tensors and a header of strings, atomically."""
+    whole = save(_apart(tensors), metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(whole))
+
+
+CONTROLS = dict.fromkeys((*range(9), *range(11, 32), 127, *range(128, 160)), "�")
+"""For ``str.translate``: names of files may hold control characters, which a terminal would obey."""
+
+
+class DamagedError(UserError):
+    """A file that is not what was once written."""
+
+
+SEAL = "sha256"
+"""Name in the header of the checksum of all other bytes of the file."""
+_OPEN = f'"{SEAL}":"'.encode()
+_UNSEALED = 64 * b"0"
+_LARGEST_HEADER = 100_000_000
+
+
+def write_sealed(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """As :func:`write_safetensors`, with a SHA-256 in the header of every byte of the file but itself."""
+    whole = bytearray(save(_apart(tensors), metadata | {SEAL: _UNSEALED.decode()}))
+    start = whole.index(_OPEN + _UNSEALED) + len(_OPEN)
+    whole[start : start + 64] = hashlib.sha256(whole).hexdigest().encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(whole))
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, on the CPU, and header of a safetensors file, from one reading of its bytes; runs no code.
+
+    A file of :func:`write_sealed` that differs in any bit is found out. One without a seal is read as far as its
+    format goes, and its header has no ``sha256``.
+
+    Raises:
+        DamagedError: it cannot be read, is no safetensors file, or its checksum is not that of its bytes.
+    """
+    try:
+        whole = bytearray(path.read_bytes())
+        length = int.from_bytes(whole[:8], "little")
+        if not 2 <= length <= min(len(whole) - 8, _LARGEST_HEADER):
+            raise DamagedError(f"{path} cannot be read: it is no safetensors file, or cut off")
+        header = json.loads(whole[8 : 8 + length])
+        metadata = header.get("__metadata__", {})
+        if SEAL in metadata:
+            seal = metadata[SEAL].encode()
+            start = whole.index(_OPEN + seal) + len(_OPEN)
+            whole[start : start + 64] = _UNSEALED
+            if hashlib.sha256(whole).hexdigest().encode() != seal:
+                raise DamagedError(f"{path} cannot be read: its bytes are not those that were written (checksum)")
+        return load(bytes(whole)), metadata
+    except UserError:
+        raise
+    except (OSError, MemoryError, SafetensorError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{path} cannot be read: {error or type(error).__name__}") from None
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, each in memory of its own: the format has no word for two names of one piece of memory."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seen: set[int] = set()
-    for name, tensor in whole.items():  # the format has no word for two names of one piece of memory
+    for name, tensor in whole.items():
         if tensor.untyped_storage().data_ptr() in seen:
             whole[name] = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
-    write_atomically(path, lambda temporary: temporary.write_bytes(save(whole, metadata)))
+    return whole

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as tv
 
 from frossl.core.random import uniforms
+from frossl.core.types import UserError
+from frossl.data.decode import UnreadableError
 from frossl.data.types import Dataset, Split
 from frossl.views import ops
 from frossl.views.draw import draw
@@ -45,9 +47,14 @@ def training_batches(
     first_step: int = 0,
     workers: int = 0,
     device: torch.device | str = "cpu",
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
-    """Batches without end from ``first_step`` on; the same whatever the number of workers and the start."""
-    plan = _Plan(len(data.train), batch, seed, first_step)
+    """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
+
+    Of each batch, a rank gets one of ``ranks`` consecutive parts, the first of which may be longer by an image.
+    """
+    plan = _Plan(len(data.train), batch, seed, first_step, rank, ranks)
     return _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device)
 
 
@@ -111,11 +118,17 @@ def _batches(
         yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std))
 
 
-class _Plan:
-    """(epoch, indices) of every step from ``first`` on; the order of an epoch is worked out once."""
+def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
+    """Epoch of ``step``, and which images its global batch holds."""
+    return next(iter(_Plan(images, batch, seed, step)))
 
-    def __init__(self, images: int, batch: int, seed: int, first: int) -> None:
+
+class _Plan:
+    """(epoch, indices) of a rank at every step from ``first`` on; the order of an epoch is worked out once."""
+
+    def __init__(self, images: int, batch: int, seed: int, first: int, rank: int = 0, ranks: int = 1) -> None:
         self.images, self.batch, self.seed, self.first = images, batch, seed, first
+        self.rank, self.ranks = rank, ranks
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         per_epoch = self.images // self.batch
@@ -123,7 +136,8 @@ class _Plan:
         while True:
             order = epoch_order(self.images, self.seed, epoch)
             for position in range(start, per_epoch):
-                yield epoch, order[position * self.batch : (position + 1) * self.batch]
+                whole = order[position * self.batch : (position + 1) * self.batch]
+                yield epoch, whole.tensor_split(self.ranks)[self.rank]
             epoch, start = epoch + 1, 0
 
 
@@ -151,7 +165,13 @@ class _Crops:
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, int, int, list[Tensor]]:
         epoch, i = key
-        image = self.split.images[i]
+        try:
+            image = self.split.images[i]
+        except UnreadableError as error:
+            raise UserError(
+                f"training image {i} could be read when the run began and cannot be read now: {error}. Put it back, "
+                "and go on with --resume"
+            ) from None
         height, width = image.shape[1:]
         drawn = draw(self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width)
         crops = [crop_one(image, group, d) for group, d in zip(self.recipe, drawn, strict=True)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from frossl.core.dist import gather, rank, world_size
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split
@@ -21,14 +22,28 @@ PIXELS = 32
 class Extractor:
     """Turns splits into features under one precision, device and batch size."""
 
-    def __init__(self, *, device: torch.device | str = "cpu", bf16: bool = False, workers: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        device: torch.device | str = "cpu",
+        bf16: bool = False,
+        workers: int = 0,
+        over_ranks: bool = False,
+    ) -> None:
         self.device, self.bf16, self.workers = torch.device(device), bf16, workers
+        self.shared = over_ranks and world_size() > 1
 
     @torch.no_grad()
     def split(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> Tensor:
-        """``(N, F)`` float32 on the CPU."""
-        batches = plain_batches(split, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
-        return torch.cat([self.encode(encoder, x) for x in batches])
+        """``(N, F)`` float32 on the CPU; with ``over_ranks`` each rank encodes a part and gets the whole, in order."""
+        if self.shared:
+            mine = torch.arange(len(split)).tensor_split(world_size())[rank()]
+            part = pick(split, mine)
+        else:
+            part = split
+        batches = plain_batches(part, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
+        h_NF = torch.cat([torch.empty(0, spec.features), *(self.encode(encoder, x) for x in batches)])
+        return gather(h_NF.to(self.device)).cpu() if self.shared else h_NF
 
     @torch.no_grad()
     def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:

@@ -159,7 +159,7 @@ class _FroSSL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool) -> Any:
-        n = z_VND.shape[1] if dist.world_size() == 1 else _global_count(z_VND)
+        n = dist.global_count(z_VND.shape[1], z_VND)
         views = len(z_VND)
         zh_VND, sum_ND = torch.empty_like(z_VND), torch.empty_like(z_VND[0])
         scales, sums = [], []
@@ -211,11 +211,6 @@ class _FroSSL(torch.autograd.Function):
                 if ctx.centre:
                     g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
         return g_VND, None, None, None, None
-
-
-def _global_count(z_VND: Tensor) -> int:
-    """Samples over all ranks; uneven shards are fine."""
-    return int(dist.sum_over_ranks(torch.tensor(z_VND.shape[1], device=z_VND.device)))
 
 
 def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Normalise, log: bool) -> Loss:

@@ -71,11 +71,11 @@ class Method(nn.Module):
         return over_views(lambda x: functional_call(head, kept, (x,)), h_VNF.to(dtype), self.setting.joint)
 
     @torch.no_grad()
-    def commit(self, loss: Loss) -> None:
-        """Lets ``loss.state`` take effect."""
+    def commit(self, loss: Loss, good: Tensor | None = None) -> None:
+        """Lets ``loss.state`` take effect, unless ``good``, a scalar on the device, is 0."""
         buffers = dict(self.named_buffers())
         for name, value in loss.state.items():
-            buffers[name].copy_(value)
+            buffers[name].copy_(value if good is None else torch.where(good.bool(), value, buffers[name]))
 
 
 def needed(value: Tensor | None, name: str) -> Tensor:

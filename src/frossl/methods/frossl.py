@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frossl.core.dist import world_size
+from frossl.core.dist import global_count
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.frossl import Kernel, Normalise, ViewScaling, frossl
 from frossl.methods.base import METHODS, Method
@@ -45,7 +45,7 @@ class FroSSL(Method):
         c = self.config
         z_VND = self.project(self.projector, h_VNF)
         # The term grows as D / N, so a fixed weight would mean something else for every batch and head.
-        images = h_VNF.shape[1] * world_size()
+        images = global_count(h_VNF.shape[1], h_VNF)
         weight = 4 * images / z_VND.shape[2] if c.invariance_weight is None else c.invariance_weight
         return frossl(
             z_VND,

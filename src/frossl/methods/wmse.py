@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frossl.core.dist import broadcast, world_size
+from frossl.core.dist import broadcast, global_count
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.wmse import wmse
 from frossl.methods.base import METHODS, Method
@@ -41,7 +41,7 @@ class WMSE(Method):
     def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
         c = self.config
         z_VND = self.project(self.projector, h_VNF)
-        images = h_VNF.shape[1] * world_size()
+        images = global_count(h_VNF.shape[1], h_VNF)
         orders = torch.stack([torch.randperm(images) for _ in range(c.iterations)])
         return wmse(
             z_VND,

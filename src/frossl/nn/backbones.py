@@ -79,7 +79,15 @@ def sized_options(name: str, size: int, options: dict[str, Any] | None = None) -
     return ({"img_size": size} if takes_one_size(name) else {}) | (options or {})
 
 
+READ_FILES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Options with which timm reads other files, pickles too; a run directory from elsewhere must not ask for that."""
+
+
 def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
+    if refused := sorted(set(options) & set(READ_FILES)):
+        raise UserError(
+            f"backbone options may describe an architecture, not read files: leave out {', '.join(refused)}"
+        )
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
     except (TypeError, AssertionError, RuntimeError, AttributeError) as error:

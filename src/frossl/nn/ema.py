@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
@@ -15,13 +15,14 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, keep: float) -> None:
-    """``target <- keep target + (1 - keep) online`` for all parameters.
+def follow(target: nn.Module, online: nn.Module, keep: float, good: Tensor | None = None) -> None:
+    """``target <- keep target + (1 - keep) online`` for all parameters, unless ``good``, on their device, is 0.
 
     Batch-norm statistics are left alone: the target sees the same images and has its own.
     """
     for average, value in zip(target.parameters(), online.parameters(), strict=True):
-        average.lerp_(value.to(average.dtype), 1 - keep)
+        share = 1 - keep if good is None else good.to(average.dtype) * (1 - keep)
+        average.lerp_(value.to(average.dtype), share)
 
 
 def cosine(share: float, start: float, end: float) -> float:

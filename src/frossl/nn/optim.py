@@ -22,8 +22,11 @@ class LARS(Optimizer):
     One-dimensional tensors (biases and norms) are neither decayed nor scaled if ``exclude_1d``, else treated as
     the others. Then ``buffer <- momentum buffer + g`` and ``p <- p - lr buffer``.
 
-    The defaults are those of the paper's public configurations; elsewhere eta 1e-3 without the clip is usual.
+    The defaults are those of the paper's public configurations; elsewhere eta 1e-3 without the clip is usual. As in
+    torch's fused optimisers, a step changes nothing while the attribute ``found_inf``, a scalar tensor, is 1.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -74,8 +77,15 @@ class LARS(Optimizer):
         state = self.state[p]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(p)
-        state["momentum_buffer"].mul_(group["momentum"]).add_(g)
-        p.add_(state["momentum_buffer"], alpha=-group["lr"])
+        buffer = state["momentum_buffer"]
+        if self.found_inf is None:
+            buffer.mul_(group["momentum"]).add_(g)
+            p.add_(buffer, alpha=-group["lr"])
+            return
+        bad = self.found_inf.bool()
+        momentum = torch.full((), group["momentum"], dtype=p.dtype, device=p.device)
+        buffer.mul_(momentum.masked_fill(bad, 1)).add_(g.masked_fill(bad, 0))
+        p.addcmul_(buffer, (~bad).to(p.dtype), value=-group["lr"])
 
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "lars", "lars-original")
@@ -95,6 +105,8 @@ def build_optimizer(
     ``"adam"`` adds the decay to the gradient, ``"adamw"`` to the step; ``"sgd"`` has momentum 0.9; ``"lars-original"``
     is :class:`LARS` as its authors have it, with eta 1e-3, without the clip, and with biases and norms scaled too.
     Parameters of the ``steady`` among their sub-modules are in groups that say so, for whoever schedules the rate.
+
+    All of them sit a step out while their ``found_inf`` is 1, decided on the device.
 
     Raises:
         UserError: unknown name, or numbers out of range.
@@ -116,10 +128,24 @@ def build_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if name in ("adamw", "adam"):
-        return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr, betas=betas)
+        return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
+        start_momentum(sgd)
+        return sgd
     return LARS(groups, lr=lr) if name == "lars" else LARS(groups, lr=lr, eta=1e-3, clip=False, exclude_1d=False)
+
+
+def start_momentum(optimizer: Optimizer) -> None:
+    """Gives every parameter of an SGD the momentum 0 it would start with at its first gradient.
+
+    torch's fused SGD fails where only some parameters have had a gradient, as with prototypes that are frozen at first,
+    and leaves momentum unset after a first step that it sat out.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            if optimizer.state[p].get("momentum_buffer") is None:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
 def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:

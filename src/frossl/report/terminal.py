@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from frossl.core.files import CONTROLS
 from frossl.data.types import Dataset
 from frossl.evals.robustness import under_augmentation
 from frossl.evals.suite import ARMS, Evaluation, verdict
@@ -45,7 +46,7 @@ def say(console: Console, text: str, heading: str = "") -> None:
     grid.highlight = True
     grid.add_column(width=INDENT, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(f"[bold]{heading}[/]", text)
+    grid.add_row(f"[bold]{heading}[/]", text.translate(CONTROLS))
     console.print(grid)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with tensors as tensors and everything else as JSON in its header.
+"""Checkpoints: one safetensors file with tensors as tensors, everything else as JSON, and a checksum, in its header.
 
 One file cannot be half of a pair, holds no code, and is put in place by a rename.
 """
@@ -6,31 +6,61 @@ One file cannot be half of a pair, holds no code, and is put in place by a renam
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from frossl.core.files import write_safetensors
+from frossl.core.files import (
+    SEAL,
+    DamagedError,
+    flush_directory,
+    read_sealed,
+    write_atomically,
+    write_sealed,
+)
 from frossl.core.types import UserError
 
-FORMAT = "1"
+FORMAT = "2"
+BEST = "best.safetensors"
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes ``state`` (nested dictionaries and lists of tensors and JSON values); the newest ``keep`` stay."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Writes ``state`` (nested dictionaries and lists of tensors and JSON values); the newest ``keep`` stay.
+
+    Raises:
+        UserError: the disk says no; the checkpoints that were there still are.
+    """
+    _make(directory)
     tensors: dict[str, Tensor] = {}
     skeleton = _take_apart(state, tensors)
     path = directory / f"step-{step:09d}.safetensors"
-    write_safetensors(path, tensors, {"format": FORMAT, "state": json.dumps(skeleton)})
-    for old in _by_age(directory)[:-keep]:
+    write_sealed(path, tensors, {"format": FORMAT, "state": json.dumps(skeleton)})
+    for old in [*_by_age(directory)[:-keep], *directory.glob(".*.partial")]:
         old.unlink(missing_ok=True)
     return path
+
+
+def keep_as_best(path: Path) -> None:
+    """Puts ``best.safetensors`` beside the checkpoint at ``path``: the same file where the file system has links."""
+
+    def link(temporary: Path) -> None:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+    write_atomically(path.with_name(BEST), link)
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -39,42 +69,110 @@ def newest_checkpoint(run: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = _by_age(run / "checkpoints")
-    if not found:
-        raise UserError(f"{run} has no checkpoint in {run / 'checkpoints'}; is it a run directory of frossl?")
-    return found[-1]
+    return _candidates(run)[0]
+
+
+def load_newest(run: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of a run directory that is whole, and what it holds.
+
+    A damaged one is told by name, renamed to ``*.damaged`` and passed over.
+
+    Raises:
+        UserError: there is none, none is whole, or the newest was written by a later version of frossl.
+    """
+    reasons = []
+    for path in _candidates(run):
+        try:
+            return path, load_checkpoint(path)
+        except DamagedError as error:
+            reasons.append(str(error))
+            tell(f"{error}. Passed over; an older one is tried.")
+            with suppress(OSError):
+                path.rename(path.with_name(f"{path.name}.damaged"))
+    raise UserError(f"no checkpoint of {run} is whole: {'; '.join(reasons)}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` was given, tensors on the CPU.
+    """What :func:`save_checkpoint` was given, tensors on the CPU; earlier formats are brought up to date.
 
     Raises:
-        UserError: the file is damaged, is no checkpoint, or has a format this version does not know.
+        DamagedError: the file is not as it was written, or no checkpoint.
+        UserError: it has a format this version does not know.
     """
+    tensors, metadata = read_sealed(path)
+    form = str(metadata.get("format"))
+    if form == FORMAT and SEAL not in metadata:
+        raise DamagedError(f"{path} has no checksum, which checkpoints of format {FORMAT} have")
+    if form not in (FORMAT, *_MIGRATIONS):
+        raise UserError(f"{path} has checkpoint format {form}; this version of frossl reads 1 to {FORMAT}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {metadata.get('format')}; this version of frossl reads {FORMAT}")
-    return _put_together(json.loads(metadata["state"]), tensors)
+        state = _put_together(json.loads(metadata["state"]), tensors)
+        while form != FORMAT:
+            state, form = _MIGRATIONS[form](state), str(int(form) + 1)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} does not hold what a checkpoint holds: {error!r}") from None
+    return state
 
 
-def random_state() -> dict[str, Tensor]:
-    """Torch's generators, which only encoders with dropout and the like draw from; views have their own numbers."""
-    state = {"cpu": torch.get_rng_state()}
+def _from_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had no checksum, no best score, one generator, and optimisers that could not be told to sit out."""
+    for optimizer in (state["optimizer"], *(state["probe"] or [])[1:]):
+        for group in optimizer["param_groups"]:
+            if "fused" in group:
+                group |= {"fused": True, "foreach": None}
+    return state | {"best": None}
+
+
+_MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1": _from_1}
+"""From each earlier format to the next."""
+
+
+def random_state() -> dict[str, Any]:
+    """Generators of torch, NumPy and Python, for encoders and methods that draw from them; views hash their numbers."""
+    name, keys, position, *gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "cpu": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), *gauss],
+        "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def set_random_state(state: dict[str, Tensor]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
     """Puts :func:`random_state` back."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+    if "numpy" in state:
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if "python" in state:
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
+
+
+def _make(directory: Path) -> None:
+    if not directory.exists():
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {directory}: {error.strerror or error}") from None
+        flush_directory(directory.parent)
+
+
+def _candidates(run: Path) -> list[Path]:
+    """Checkpoints of a run, the newest first, the best last.
+
+    Raises:
+        UserError: there is none.
+    """
+    directory = run / "checkpoints"
+    found = [*reversed(_by_age(directory)), *directory.glob(BEST)]
+    if not found:
+        raise UserError(f"{run} has no checkpoint in {directory}; is it a run directory of frossl?")
+    return found
 
 
 def _by_age(directory: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import torch
 import tyro
 from torch import nn
 
+from frossl.core.dist import world_size
 from frossl.core.length import Length
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -26,8 +27,8 @@ from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_view
 
 M = TypeVar("M")
 FREE_TO_CHANGE = (
-    *("device", "workers", "data_dir", "evaluate", "wandb"),
-    *("monitor_every", "checkpoint_every", "log_every", "telemetry_every", "track_eigenvalues"),
+    *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing", "rank_timeout"),
+    *("monitor_every", "checkpoint_every", "keep_checkpoints", "log_every", "telemetry_every", "track_eigenvalues"),
 )
 """What may differ when a run is resumed: it does not change what is learned."""
 
@@ -76,6 +77,12 @@ class Config(Generic[M]):
     """clip the norm of the gradient to this"""
     batch_norm: Literal["joint", "per_view"] = "joint"
     """batch statistics over all views at once, or view by view (the public reference)"""
+    sync_batch_norm: bool = True
+    """on several ranks, batch statistics over all of them; without, of each rank alone, which is another model"""
+    micro_batch: int | None = None
+    """images whose activations a rank holds at once; gradients stay those of the whole batch (the batch)"""
+    activation_checkpointing: bool = False
+    """hold inputs of the encoder's stages only, and compute the rest again in the backward pass"""
     precision: Literal["auto", "64", "32", "bf16"] = "auto"
     """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -89,8 +96,10 @@ class Config(Generic[M]):
     """how often kNN, probe and effective rank are taken on part of the data"""
     checkpoint_every: str = "10min"
     """how often the run is saved; also at its end and when it is interrupted"""
+    keep_checkpoints: int = 2
+    """how many of the newest are kept, and beside them the one with the best kNN"""
     log_every: int = 10
-    """steps between rows of metrics.jsonl"""
+    """steps between rows of metrics.jsonl, and between checks that all was finite"""
     telemetry_every: int = 500
     """steps between spectra of features and embeddings, more often at first; signs of collapse are looked for 5 to 25
     times as often; 0 is never"""
@@ -98,6 +107,8 @@ class Config(Generic[M]):
     """follow the leading eigenvalues step by step for so long, such as 2ep (eigenvalues.jsonl)"""
     wandb: bool = False
     """send the numbers to Weights & Biases too"""
+    rank_timeout: float = 25.0
+    """seconds that ranks wait for one that does not answer, until the run ends; its checkpoints stand"""
     evaluate: bool = True
     """evaluate against an untrained encoder and raw pixels at the end"""
 
@@ -126,9 +137,10 @@ class Config(Generic[M]):
             raise UserError(f"--batch must be at least 2, got {self.batch}: the objective compares images in a batch")
         if self.length != "auto" and Length.parse(self.length).unit == "%":
             raise UserError(f"--length {self.length}: a share of what? Write it in ep, it, img or min")
-        for name, value, least in (("seed", self.seed, 0), ("workers", self.workers, 0), ("size", self.size, 1)):
+        for name, least in (("seed", 0), ("workers", 0), ("size", 1), ("micro_batch", 1), ("keep_checkpoints", 1)):
+            value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"--{name} must be at least {least}, got {value}")
+                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         if not 0 < self.lr < math.inf:
             raise UserError(f"--lr must be more than 0, got {self.lr:g}")
         if not 0 <= self.weight_decay < math.inf:
@@ -137,6 +149,8 @@ class Config(Generic[M]):
             raise unknown_name("view recipe", self.view_recipe, list(VIEWS))
         if self.views is not None and self.views < 2:
             raise UserError(f"--views must be at least 2, got {self.views}: the objectives compare views of one image")
+        if not self.rank_timeout > 0:
+            raise UserError(f"--rank-timeout must be more than 0, got {self.rank_timeout}")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:
@@ -160,10 +174,17 @@ class Plan:
     device: torch.device
     precision: str
     workers: int
+    micro_batch: int | None = None
 
     @property
     def views(self) -> int:
         return sum(group.count for group in self.recipe)
+
+    @property
+    def chunks(self) -> int:
+        """In how many parts a rank encodes its share of a batch; the same on all ranks."""
+        shard = math.ceil(self.batch / world_size())
+        return math.ceil(shard / min(self.micro_batch or shard, shard))
 
 
 def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Plan:
@@ -172,9 +193,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     Raises:
         UserError: what was asked for cannot be had.
     """
-    device = _device(config.device)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("this version trains in one process; start it without torchrun (WORLD_SIZE is above 1)")
+    device = find_device(config.device)
     side = min(data.typical)
     size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
     name = config.view_recipe
@@ -196,6 +215,10 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
             f"a batch of {batch} does not fit {images} training images; give --batch {max(2, images // 4)} or less, "
             "or more images (at least 8)"
         )
+    if batch < world_size():
+        raise UserError(
+            f"a batch of {batch} images leaves some of {world_size()} ranks without any; give a larger --batch"
+        )
     options = _options(config.backbone_options)
     fixed = own is None and takes_one_size(config.backbone)
     whole = max(side, size) if side <= 96 and not fixed else size
@@ -215,9 +238,15 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         batch=batch,
         lr=config.lr * batch / 256,
         device=device,
-        precision=_precision(config.precision, device),
-        workers=0 if data.train.in_memory else (os.cpu_count() or 1) if config.workers is None else config.workers,
+        precision=find_precision(config.precision, device),
+        workers=0 if data.train.in_memory else _workers() if config.workers is None else config.workers,
+        micro_batch=config.micro_batch,
     )
+
+
+def _workers() -> int:
+    """One process per core, shared out among the ranks of this machine."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -230,17 +259,22 @@ def _options(text: str) -> dict[str, Any]:
     return options
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of this rank; ``auto`` is the fastest kind there is.
+
+    Raises:
+        UserError: this machine has none of that kind.
+    """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
     if not there[name]:
         have = ", ".join(kind for kind, yes in there.items() if yes)
         raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {have})")
-    return torch.device(name)
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
 
 
-def _precision(name: str, device: torch.device) -> str:
+def find_precision(name: str, device: torch.device) -> str:
     """Fabric's name of the precision."""
     if name == "auto":
         if device.type == "cuda":

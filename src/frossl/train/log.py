@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor
 
+from frossl.core.files import write_text
 from frossl.core.types import UserError
 
 METRICS = "metrics.jsonl"
@@ -39,32 +43,64 @@ class RunLog:
 
     def row(self, kind: str, step: int, where: dict[str, float], values: dict[str, Any]) -> None:
         name = FILES.get(kind, METRICS)
-        if name not in self.files:
-            self.files[name] = (self.run / name).open("a", buffering=1)
-        self.files[name].write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
         group = "/".join([kind, *(values[key] for key in ("where", "on") if key in values)])
         numbers = {
             f"{group}/{key}": v for key, v in values.items() if isinstance(v, float | int) and not isinstance(v, bool)
         }
-        self.board.log_metrics(numbers, step)
-        if kind == "health":
-            self.board.experiment.add_text(kind, " ".join(f"{key}: {v}." for key, v in values.items()), step)
+        with self._saying():
+            if name not in self.files:
+                self.files[name] = (self.run / name).open("a", buffering=1)
+            self.files[name].write(json.dumps({"kind": kind, "step": step, **where, **values}) + "\n")
+            self.board.log_metrics(numbers, step)
+            if kind == "health":
+                self.board.experiment.add_text(kind, " ".join(f"{key}: {v}." for key, v in values.items()), step)
         if self.wandb is not None and numbers:
             self.wandb.log(numbers, step=step)
 
     def picture(self, name: str, image_CHW: Tensor, step: int) -> None:
         """A uint8 image for TensorBoard and Weights & Biases."""
-        self.board.experiment.add_image(name, image_CHW, step)
+        with self._saying():
+            self.board.experiment.add_image(name, image_CHW, step)
         if self.wandb is not None:
             picture = require_wandb().Image(image_CHW.permute(1, 2, 0).numpy())
             self.wandb.log({name: picture}, step=step)
 
+    def flush(self) -> None:
+        """Makes the rows durable."""
+        with self._saying():
+            for file in self.files.values():
+                file.flush()
+                os.fsync(file.fileno())
+
     def close(self) -> None:
         for file in self.files.values():
-            file.close()
-        self.board.finalize("success")
+            with suppress(OSError):  # what cannot be written now was told when it could not
+                file.close()
+        with suppress(OSError):
+            self.board.finalize("success")
         if self.wandb is not None:
             self.wandb.finish()
+
+    @contextmanager
+    def _saying(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"could not write {self.run / METRICS}: {error.strerror or error}. The last checkpoint stands; make "
+                "room and go on with --resume"
+            ) from None
+
+
+class NoLog:
+    """What ranks other than the first write: nothing."""
+
+    history: ClassVar[list[dict[str, Any]]] = []
+
+    def row(self, *_: object) -> None: ...
+    def picture(self, *_: object) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -83,7 +119,7 @@ def _cut(path: Path, step: int) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     kept = [row for row in read_rows(path) if row["step"] <= step]
-    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return kept
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
+import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,84 +17,37 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from frossl.core.axes import over_views
+from frossl.core.dist import largest, on_first_rank, rank, world_size
+from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.types import Loss, Moment, Setting, UserError
-from frossl.data.loader import training_batches
+from frossl.core.types import Setting, UserError
+from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor
-from frossl.methods import Method, find_method
+from frossl.methods import find_method
 from frossl.nn.backbones import feature_width
-from frossl.nn.ema import follow, frozen_copy
 from frossl.nn.encoder import save_encoder
-from frossl.nn.optim import build_optimizer, warmup_cosine
-from frossl.train.checkpoint import random_state, save_checkpoint, set_random_state
+from frossl.nn.optim import start_momentum, warmup_cosine
+from frossl.train.checkpoint import keep_as_best, random_state, save_checkpoint, set_random_state
 from frossl.train.config import Config, Plan
-from frossl.train.log import RunLog
+from frossl.train.log import NoLog, RunLog
 from frossl.train.probe import OnlineProbe, look
+from frossl.train.ranks import start
+from frossl.train.step import Learner, NonFiniteError, Stepper
 from frossl.train.telemetry import Telemetry, context_of, picture_of_views
 
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 
 
-class NonFiniteError(RuntimeError):
-    """The loss or its gradient is not a number; nothing was updated and the last checkpoint stands."""
-
-
-class Learner(nn.Module):
-    """Backbone and method as the one module that is trained, and the averaged backbone of methods that have one."""
-
-    def __init__(self, backbone: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.backbone, self.method = backbone, method
-        self.target = None if method.momentum(0.0) is None else frozen_copy(backbone)
-        self.loss: Loss | None = None
-
-    def forward(
-        self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss, its terms and features ``(V, N, F)``."""
-        h_VNF = torch.cat([self.encode(self.backbone, x) for x in views])
-        target_VNF = None
-        if self.target is not None:
-            with torch.no_grad():
-                target_VNF = self.encode(self.target, views[0])
-        labels_N = labels_N.to(h_VNF.device) if labels_N is not None and self.method.uses_labels else None
-        loss: Loss = self.method(h_VNF, Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N))
-        self.loss = loss
-        return loss.total, loss.terms, h_VNF
-
-    def encode(self, network: nn.Module, x_VNCHW: Tensor) -> Tensor:
-        """Features ``(V, N, F)``."""
-        return over_views(
-            lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.setting.joint
-        )
-
-    def remember(self, share: float) -> None:
-        """After a good step: the method's new state takes effect, and averaged networks follow the trained ones."""
-        assert self.loss is not None
-        self.method.commit(self.loss)
-        self.loss = None
-        keep = self.method.momentum(share)
-        if keep is not None and self.target is not None:
-            follow(self.target, self.backbone, keep)
-            for target, online in self.method.averaged.items():
-                follow(getattr(self.method, target), getattr(self.method, online), keep)
-
-    def optimizer(self, config: Config, plan: Plan) -> torch.optim.Optimizer:
-        """The optimiser of everything that is trained."""
-        steady = [getattr(self.method, name) for name in self.method.steady]
-        return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
-
-
 @dataclasses.dataclass
 class Progress:
-    """Where a run is. ``seconds`` counts time spent in the loop, over all resumptions."""
+    """Where a run is. ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN."""
 
     length: Length
     total: int | None
     step: int = 0
     seconds: float = 0.0
+    best: float | None = None
 
     @property
     def share(self) -> float:
@@ -146,25 +99,16 @@ def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = 
     return learner.to(memory_format=torch.channels_last), plan  # type: ignore[call-overload]
 
 
-def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset) -> float:
+def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset, fabric: Fabric) -> float:
     """Seconds of one training step, from three on a copy that is thrown away; the first two warm up."""
     with torch.random.fork_rng():
-        copied = copy.deepcopy(learner).to(plan.device)
-        optimizer = copied.optimizer(config, plan)
-        bf16 = plan.precision == "bf16-mixed"
+        take = Stepper(copy.deepcopy(learner), config, plan, fabric)
         started = 0.0
-        batches = training_batches(
-            data, plan.recipe, batch=plan.batch, seed=config.seed, workers=plan.workers, device=plan.device
-        )
-        for step, batch in zip(range(3), batches, strict=False):
-            with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
-                total, _, _ = copied(batch.views, labels_N=batch.labels_N)
-            total.backward()
-            optimizer.step()
-            total.item()  # waits for the device
+        for step, batch in zip(range(3), _batches(data, config, plan), strict=False):
+            take(batch, step, 0.0, 0.0).total.item()  # waits for the device
             if step == 1:
                 started = time.perf_counter()
-        return time.perf_counter() - started
+        return largest(time.perf_counter() - started)[0]
 
 
 def resolve_length(config: Config, plan: Plan, images: int, step_seconds: float) -> Length:
@@ -185,96 +129,144 @@ def train(
     resume: dict[str, Any] | None = None,
     show: Callable[[Progress, dict[str, float]], None] = lambda progress, values: None,
     tell: Callable[[int, dict[str, Any]], None] = lambda step, health: None,
+    fabric: Fabric | None = None,
 ) -> str | None:
     """Trains ``learner`` in place and fills the run directory. Returns the name of the signal that stopped it, if any.
 
+    With several ranks all of them call this, and the first alone writes.
+
     Raises:
-        NonFiniteError: names the step and the term.
+        NonFiniteError: names the step and the term; the state before that step is left in the run directory.
+        UserError: the disk is full or cannot be written to; the last checkpoint stands.
     """
     images = len(data.train)
-    learner.to(plan.device, torch.float64 if plan.precision == "64-true" else None)
     progress = Progress(length, length.steps(batch=plan.batch, images=images))
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
-    fabric = Fabric(accelerator=plan.device.type, devices=1, precision=plan.precision)  # type: ignore[arg-type]
-    plain_optimizer = learner.optimizer(config, plan)
+    fabric = fabric or start(config)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
+    take = Stepper(learner, config, plan, fabric, probe)
     track = Length.parse(config.track_eigenvalues or "0it").steps(batch=plan.batch, images=images)
     telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every, track or 0)
     if resume is not None:
-        progress.step, progress.seconds = resume["step"], resume["seconds"]
-        restore(resume, learner, plain_optimizer, probe)
-    model, optimizer = fabric.setup(learner, plain_optimizer)
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
+        progress.step, progress.seconds, progress.best = resume["step"], resume["seconds"], resume["best"]
+        restore(resume, learner, take.optimizer, probe)
+    extractor = Extractor(
+        device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers, over_ranks=True
+    )
     monitor = Every(config.monitor_every, progress, plan.batch, images)
     checkpoint = Every(config.checkpoint_every, progress, plan.batch, images)
     warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images)
 
-    def save() -> None:
-        state = snapshot(progress, learner, plain_optimizer, probe) | {"telemetry": telemetry.kept}
-        save_checkpoint(run / "checkpoints", progress.step, state)
+    def save(best: bool = False) -> None:
+        take.check()
+
+        def write() -> None:
+            log.flush()
+            state = snapshot(progress, learner, take.optimizer, probe) | {"telemetry": telemetry.kept}
+            path = save_checkpoint(run / "checkpoints", progress.step, state, config.keep_checkpoints)
+            if best:
+                keep_as_best(path)
+
+        on_first_rank(write)
 
     def where() -> dict[str, float]:
         seen = progress.step * plan.batch
         epoch = progress.step / (images // plan.batch)
         return {"epoch": round(epoch, 4), "images": seen, "seconds": round(progress.seconds, 3)}
 
+    def tick() -> None:
+        nonlocal clock
+        (progress.seconds,) = largest(progress.seconds + time.perf_counter() - clock)
+        clock = time.perf_counter()
+
     learner.train()
-    batches = training_batches(
-        data,
-        plan.recipe,
-        batch=plan.batch,
-        seed=config.seed,
-        first_step=progress.step,
-        workers=plan.workers,
-        device=plan.device,
-    )
+    batches = _batches(data, config, plan, progress.step)
     shown: dict[str, float] = {}
     clock = time.perf_counter()
-    with closing(RunLog(run, progress.step, config.wandb)) as log, stop_signals() as stopped:
+    rows = RunLog(run, progress.step, config.wandb) if rank() == 0 else NoLog()
+    with closing(rows) as log, stop_signals() as stopped:
         if resume is not None:
             telemetry.restore(resume.get("telemetry", {}), log.history)
         if progress.step == 0:
             log.picture("views", picture_of_views(data, plan.recipe, config.seed), 0)
-        while learner.method.trains and progress.share < 1 and not stopped:
-            batch = next(batches)
-            set_lr(plain_optimizer, plan.lr, progress.share, warmup)
-            total, terms, h_VNF = model(batch.views, progress.share, where()["epoch"], batch.labels_N)
-            optimizer.zero_grad()
-            fabric.backward(total)
-            norm = gradient_norm(learner, config.clip)
-            check_finite(progress.step, total, terms, norm)
-            telemetry.see(progress.step + 1, h_VNF, {"loss": total, **terms, "grad_norm": norm})
-            optimizer.step()
-            learner.remember(progress.share)
-            on_views = None if probe is None or batch.labels_N is None else probe.learn(h_VNF, batch.labels_N)
-            progress.step += 1
-            progress.seconds, clock = progress.seconds + time.perf_counter() - clock, time.perf_counter()
+        try:
+            while learner.method.trains and progress.share < 1 and not any(largest(len(stopped))):
+                batch = next(batches)
+                set_lr(take.optimizer, plan.lr, progress.share, warmup)
+                taken = take(batch, progress.step, progress.share, where()["epoch"], telemetry.see)
+                progress.step += 1
+                tick()
 
-            if progress.step % config.log_every == 0 or progress.step == 1:
-                values = {"loss": total.item(), **{k: v.item() for k, v in terms.items()}, "grad_norm": norm.item()}
-                values["lr"] = plain_optimizer.param_groups[0]["lr"]
-                if on_views is not None and not on_views.isnan():
-                    values["probe_on_views"] = on_views.item()
-                log.row("train", progress.step, where(), values)
-                shown |= values
-            if monitor.due():
-                values, held_out_NF = look(learner.backbone, data, plan.spec, extractor, probe)
-                telemetry.held_out(held_out_NF)
-                progress.seconds, clock = progress.seconds + time.perf_counter() - clock, time.perf_counter()
-                log.row("monitor", progress.step, where(), values)
-                shown |= values
-            for kind, values in telemetry.take():
-                log.row(kind, progress.step, where(), values)
-                if kind == "health":
-                    tell(progress.step, values)
-            if checkpoint.due():
-                save()
-            show(progress, shown)
-    if not learner.method.trains:
-        extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
-    save()
-    save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec)
-    return stopped[0] if stopped else None
+                if progress.step % config.log_every == 0 or progress.step == 1:
+                    take.check()
+                    values = {"loss": taken.total.item(), **{k: v.item() for k, v in taken.terms.items()}}
+                    values |= {"grad_norm": taken.norm.item(), "lr": take.optimizer.param_groups[0]["lr"]}
+                    if taken.on_views is not None and not taken.on_views.isnan():
+                        values["probe_on_views"] = taken.on_views.item()
+                    log.row("train", progress.step, where(), values)
+                    shown |= values
+                better = False
+                if monitor.due():
+                    take.check()
+                    values, held_out_NF = look(learner.backbone, data, plan.spec, extractor, probe)
+                    telemetry.held_out(held_out_NF)
+                    tick()
+                    log.row("monitor", progress.step, where(), values)
+                    shown |= values
+                    score = values.get("knn")
+                    better = score is not None and (progress.best is None or score > progress.best)
+                    progress.best = score if better else progress.best
+                for kind, values in telemetry.take():
+                    log.row(kind, progress.step, where(), values)
+                    if kind == "health":
+                        tell(progress.step, values)
+                if checkpoint.due() or better:
+                    save(best=better)
+                show(progress, shown)
+            if not learner.method.trains:
+                extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
+            save()
+        except NonFiniteError as error:
+            progress.step = error.step
+            epoch, index_N = batch_index(images, plan.batch, config.seed, error.step)
+            found = NonFiniteError(error.step, error.values, index_N.tolist())
+            on_first_rank(lambda: leave(run, found, epoch, snapshot(progress, learner, take.optimizer, probe)))
+            raise found from None
+        except UserError:
+            if world_size() == 1:  # the state is that after the last whole step
+                with suppress(UserError, NonFiniteError):
+                    save()
+            raise
+    on_first_rank(lambda: save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec))
+    return (stopped or ["a signal to another rank"])[0] if any(largest(len(stopped))) else None
+
+
+def _batches(data: Dataset, config: Config, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
+    """This rank's part of every batch.
+
+    Raises:
+        UserError: an image that could be read at the start cannot be read now, or a worker was killed.
+    """
+    try:
+        yield from training_batches(
+            data,
+            plan.recipe,
+            batch=plan.batch,
+            seed=config.seed,
+            first_step=first_step,
+            workers=plan.workers,
+            device=plan.device,
+            rank=rank(),
+            ranks=world_size(),
+        )
+    except UserError as error:  # a worker's comes with its traceback
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images ended ({str(error).splitlines()[0]}). If memory ran out, give fewer "
+            "--workers. Go on with --resume"
+        ) from None
 
 
 def set_lr(optimizer: torch.optim.Optimizer, peak: float, share: float, warmup: float) -> None:
@@ -282,28 +274,6 @@ def set_lr(optimizer: torch.optim.Optimizer, peak: float, share: float, warmup: 
     lr = peak * warmup_cosine(share, warmup)
     for group in optimizer.param_groups:
         group["lr"] = peak if group["steady"] else lr
-
-
-def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:
-    """L2 norm of all gradients, which are scaled down to ``clip`` if that is given and exceeded."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if clip is not None:
-        torch.nn.utils.clip_grads_with_norm_(module.parameters(), clip, norm)
-    return norm
-
-
-def check_finite(step: int, total: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
-    """Raises if the loss or its gradient is not finite."""
-    if bool(torch.isfinite(total)) and bool(torch.isfinite(norm)):
-        return
-    bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
-    what = f"the {' and '.join(bad)} term of the loss is" if bad else "the gradient of the loss is"
-    raise NonFiniteError(
-        f"step {step}: {what} not finite ({', '.join(f'{k} {v.item():.4g}' for k, v in terms.items())}, gradient norm "
-        f"{norm.item():.4g}). Nothing was updated; the last checkpoint, if any, stands. Try a lower --lr, a longer "
-        "--warmup, --clip 1, or --precision 32."
-    )
 
 
 def snapshot(
@@ -319,7 +289,20 @@ def snapshot(
         "learner": learner.state_dict(),
         "optimizer": optimizer.state_dict(),
         "probe": None if probe is None else [probe.state_dict(), probe.optimizer.state_dict()],
+        "best": progress.best,
     }
+
+
+FAILED = "nonfinite"
+"""Stem of the files that hold the last good state and the images of a step that was not finite."""
+
+
+def leave(run: Path, error: NonFiniteError, epoch: int, state: dict[str, Any]) -> None:
+    """Writes what ``frossl replay`` needs to take the bad step again."""
+    path = save_checkpoint(run / FAILED, error.step, state, keep=1)
+    values = {name: value if math.isfinite(value) else str(value) for name, value in error.values.items()}
+    found = {"step": error.step, "epoch": epoch, "values": values, "images": error.images, "state": path.name}
+    write_text(run / FAILED / "step.json", json.dumps(found, indent=2) + "\n")
 
 
 def restore(
@@ -333,6 +316,7 @@ def restore(
             for name, value in optimizer.state[p].items():
                 if isinstance(value, Tensor) and value.shape == p.shape:  # in the memory format of the parameter
                     optimizer.state[p][name] = torch.empty_like(p).copy_(value)
+    start_momentum(optimizer)
     if probe is not None:
         probe.load_state_dict(state["probe"][0])
         probe.optimizer.load_state_dict(state["probe"][1])
@@ -341,7 +325,12 @@ def restore(
 
 def environment() -> dict[str, str]:
     """What bit-identity depends on besides the configuration."""
-    return {"torch": torch.__version__, "threads": str(torch.get_num_threads()), "views": "eager"}
+    return {
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "views": "eager",
+        "ranks": str(world_size()),
+    }
 
 
 @contextmanager

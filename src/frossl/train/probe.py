@@ -24,19 +24,25 @@ class OnlineProbe(nn.Module):
     def __init__(self, features: int, classes: int, lr: float = 1e-3) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.BatchNorm1d(features, affine=False), nn.Linear(features, classes))
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=0.0, fused=True)
 
-    def learn(self, h_VNF: Tensor, labels_N: Tensor) -> Tensor:
-        """One step on all views; returns the accuracy on them, of images that have a label (label -1 is none)."""
-        y = fold_labels(labels_N.to(h_VNF.device), len(h_VNF))
-        known = y >= 0
-        if int(known.sum()) < 2:
+    def learn(self, h_VNF: Tensor, labels_N: Tensor, good: Tensor) -> Tensor:
+        """One step on all views, unless ``good``, a scalar on their device, is 0; labels are on the host.
+
+        Returns the accuracy on the views of images that have a label (label -1 is none). Batch-norm statistics change
+        in any case, as in every forward pass.
+        """
+        y = fold_labels(labels_N, len(h_VNF))
+        known = (y >= 0).nonzero()[:, 0]
+        if len(known) < 2:
             return torch.full((), torch.nan)
+        y, known = y[known].to(h_VNF.device), known.to(h_VNF.device)
         scores = self.layers(fold(h_VNF.detach()).float()[known])
         self.optimizer.zero_grad()
-        cross_entropy(scores, y[known]).backward()
+        cross_entropy(scores, y).backward()
+        self.optimizer.found_inf = 1 - good  # type: ignore[attr-defined]
         self.optimizer.step()
-        return (scores.argmax(1) == y[known]).float().mean()
+        return (scores.argmax(1) == y).float().mean()
 
     @torch.no_grad()
     def accuracy(self, h_NF: Tensor, labels_N: Tensor) -> float:

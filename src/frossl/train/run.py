@@ -12,12 +12,14 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
 from frossl import __version__
 from frossl.core.config import from_plain, to_plain
+from frossl.core.dist import on_first_rank, rank, share_text, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine
@@ -30,11 +32,13 @@ from frossl.methods import find_method
 from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
-from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.train.checkpoint import load_checkpoint, load_newest
 from frossl.train.config import Config, Plan, make_plan
 from frossl.train.evaluation import keep_evaluation, same_source
 from frossl.train.log import require_wandb
-from frossl.train.loop import build, environment, measure_step, resolve_length, train
+from frossl.train.loop import FAILED, build, environment, resolve_length, train
+from frossl.train.memory import fit
+from frossl.train.ranks import start
 from frossl.views.recipes import Recipe, View
 
 
@@ -67,14 +71,23 @@ def pretrain(
     console = console or Console(quiet=True)
     if config.wandb:
         require_wandb()
-    run = resume or new_run_directory(config)
-    state = None if resume is None else load_checkpoint(newest_checkpoint(resume))
+    fabric = start(config)
+    if rank() > 0:
+        console = Console(quiet=True)
+    run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config)))))
     untrained = copy.deepcopy(backbone)
+    state = None
     try:
-        data, stopped = _train(config, run, state, backbone, data, console)
-    except BaseException:
-        if state is None and not worth_keeping(run):
+        if resume is not None:
+            found = on_first_rank(lambda: load_newest(resume, lambda text: console.print(f"[yellow]{escape(text)}[/]")))
+            path = Path(share_text(str(found[0] if found else "")))
+            state = found[1] if found else load_checkpoint(path)
+        data, stopped = _train(config, run, state, backbone, data, console, fabric)
+    except BaseException as error:
+        if rank() == 0 and resume is None and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
+        if world_size() > 1:
+            error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
     if stopped:
         console.print(
@@ -86,9 +99,10 @@ def pretrain(
     evaluation = None
     if config.evaluate:
         evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
-    with console.status("writing the report") as status:
-        path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update)
-    console.print(f"[bold]Report[/] {escape(str(path))}", soft_wrap=True)
+    if rank() == 0:
+        with console.status("writing the report") as status:
+            path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update)
+        console.print(f"[bold]Report[/] {escape(str(path))}", soft_wrap=True)
     return Outcome(run, None, evaluation)
 
 
@@ -99,18 +113,20 @@ def _train(
     backbone: nn.Module | None,
     data: Dataset | None,
     console: Console,
+    fabric: Fabric,
 ) -> tuple[Dataset, str | None]:
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
     if state is not None and backbone is None:
         own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
         if own.startswith(OWN):
             raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
-    data = open(config, console) if data is None else data
-    if find_method(config.method).uses_labels and data.classes and data.train.labels is not None:
-        data = dataclasses.replace(data, train=pick(data.train, (data.train.labels >= 0).nonzero().flatten()))
+    # What is fetched is fetched once.
+    data = on_first_rank(lambda: prepare(config, console, data)) or prepare(config, console, data)
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     terminal.show_data(console, data)
-    seconds = measure_step(learner, config, plan, data) if learner.method.trains else 0.0
+    seconds = 0.0
+    if learner.method.trains:
+        seconds, plan = fit(learner, config, plan, data, fabric, lambda text: terminal.say(console, text))
     if state is None:
         length = resolve_length(config, plan, len(data.train), seconds)
     else:
@@ -118,7 +134,7 @@ def _train(
         tell_differences(console, state["environment"])
         refuse_differences(run, describe(config, plan, length, data))
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
-    if state is None:
+    if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(config, plan, length, data), indent=2) + "\n")
     with terminal.training(console, plan.batch * plan.views) as display:
         stopped = train(
@@ -131,6 +147,7 @@ def _train(
             state,
             lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values),
             lambda step, health: terminal.show_health(console, step, health),
+            fabric,
         )
     return data, stopped
 
@@ -173,7 +190,9 @@ def evaluate_run(
         data = open(config, console)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
+    extractor = Extractor(
+        device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers, over_ranks=True
+    )
     networks = {
         arm: network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for arm, network in {"pretrained": encoder, **others}.items()
@@ -199,7 +218,8 @@ def evaluate_run(
             source=same_source(config.data),
             log=log,
         )
-    keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
+    if rank() == 0:
+        keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
     terminal.show_evaluation(console, evaluation)
     return evaluation
 
@@ -207,7 +227,7 @@ def evaluate_run(
 def worth_keeping(run: Path) -> bool:
     """Whether a run that ended in an error got as far as a row of metrics or a checkpoint."""
     metrics = run / "metrics.jsonl"
-    return (metrics.exists() and metrics.stat().st_size > 0) or (run / "checkpoints").exists()
+    return (metrics.exists() and metrics.stat().st_size > 0) or any((run / x).exists() for x in ("checkpoints", FAILED))
 
 
 def read_run(run: Path) -> tuple[Config, Recipe]:
@@ -252,7 +272,7 @@ def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[
         "frossl": __version__,
         "environment": environment(),
         "machine": machine(),
-        "config": to_plain(dataclasses.replace(config, length=str(length))),
+        "config": to_plain(dataclasses.replace(config, length=str(length), micro_batch=plan.micro_batch)),
         "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
         "encoder": to_plain(plan.spec),
@@ -302,6 +322,14 @@ def open(config: Config, console: Console) -> Dataset:
     if data.classes and not all(known):
         note = "labels are not used: one of the splits has none"
         data = dataclasses.replace(data, classes=(), notes=(*data.notes, note))
+    return data
+
+
+def prepare(config: Config, console: Console, data: Dataset | None = None) -> Dataset:
+    """The data of ``config``, if not there already, to train on: for a supervised method, images that have a label."""
+    data = open(config, console) if data is None else data
+    if find_method(config.method).uses_labels and data.classes and data.train.labels is not None:
+        data = dataclasses.replace(data, train=pick(data.train, (data.train.labels >= 0).nonzero().flatten()))
     return data
 
 

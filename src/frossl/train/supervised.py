@@ -15,8 +15,9 @@ from frossl.core.length import Length
 from frossl.methods import find_method
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
-from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.train.checkpoint import load_newest, newest_checkpoint
 from frossl.train.config import Config
+from frossl.train.ranks import start
 from frossl.train.run import _train, read_run, worth_keeping
 
 
@@ -46,11 +47,10 @@ def supervised_encoder(
         terminal.say(console, f"the same encoder with labels, {steps:,} steps, once", "Arm")
         batch = json.loads((run / "config.json").read_text())["batch"]
         place.mkdir(exist_ok=True)
-        state = load_checkpoint(newest_checkpoint(place)) if begun else None
+        state = load_newest(place, console.print)[1] if begun else None
         try:
-            _, stopped = _train(
-                _with_labels(config, batch, steps, run), place, state, copy.deepcopy(backbone), None, console
-            )
+            config = _with_labels(config, batch, steps, run)
+            _, stopped = _train(config, place, state, copy.deepcopy(backbone), None, console, start(config))
         except BaseException:
             if not worth_keeping(place):
                 shutil.rmtree(place, ignore_errors=True)

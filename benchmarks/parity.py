@@ -1,0 +1,235 @@
+"""Every loss on several ranks against one process with the whole batch, and three of lightly's beside them.
+
+    python benchmarks/parity.py [--table] > docs/results/parity.md
+
+Gloo ranks with different shards, of uneven length, each behind a linear layer under DistributedDataParallel. Compared
+are the loss and the averaged gradient of that layer. In float64 both should agree to rounding. In float32 the figure is
+the error against float64, beside that of one process in float32 on the same input: what the arithmetic costs anyway.
+Cases come from ``tests/oracles``. Rows go to ``docs/results/data/parity.jsonl``; what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common import DATA, Row, environment, heading, latest, run_jobs, table
+from frossl.train.log import read_rows
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "losses"))
+from loss_cases import CASES, ORACLES, call, case_name, tensors
+
+VIEWS, RANKS, IMAGES, WIDTHS = (2, 4), (1, 2, 4), 26, {"N>D": 6, "N<D": 40}
+SHARDS = {
+    1: {"uneven": (26,)},
+    2: {"uneven": (11, 15), "even": (13, 13)},
+    4: {"uneven": (5, 8, 6, 7), "even": (6, 7, 6, 7)},
+}
+PEERS = ("frossl", "barlow_twins", "vicreg")
+SAME = ("who", "ranks", "shards")
+
+
+def problem(name: str, views: int, width: int, options: dict[str, Any], shards: tuple[int, ...]) -> dict[str, Any]:
+    """Arguments of the global batch in float64; embeddings have another mean and scale on every rank."""
+    oracle = ORACLES[name]
+    arguments = oracle.arguments(0, views, sum(shards), width, **options)
+    rank_of = np.repeat(np.arange(len(shards)), shards)
+    for key in oracle.embeddings:
+        arguments[key] = arguments[key] * (1 + rank_of)[:, None] + (0.5 * rank_of)[:, None]
+    return arguments
+
+
+def outcome(objective: Callable[[Tensor], Tensor], z_VND: Tensor, parallel: bool) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of the weights of a linear layer before it, in float64."""
+    width = z_VND.shape[-1]
+    torch.manual_seed(1)
+    layer = nn.Linear(width, width, dtype=torch.float64).to(z_VND.dtype)
+    model = DistributedDataParallel(layer) if parallel else layer
+    total = objective(model(z_VND.flatten(0, 1)).unflatten(0, z_VND.shape[:2]))
+    total.backward()
+    assert layer.weight.grad is not None
+    return total.detach().double(), layer.weight.grad.double()
+
+
+def ours(name: str, views: int, width: int, options: dict[str, Any], shards: tuple[int, ...], rank: int | None, dtype):
+    oracle = ORACLES[name]
+    arguments = tensors(oracle, problem(name, views, width, options, shards), dtype)
+    if rank is not None:
+        at = sum(shards[:rank])
+        cut = {key: arguments[key].narrow(axis, at, shards[rank]) for key, axis in oracle.sharded.items()}
+        arguments |= cut
+    first = oracle.embeddings[0]
+    return outcome(lambda z: call(oracle, arguments | {first: z}).total, arguments[first], rank is not None)
+
+
+def theirs(
+    name: str, views: int, width: int, options: dict[str, Any], shards: tuple[int, ...], rank: int | None, dtype
+):
+    from lightly.loss import BarlowTwinsLoss, FroSSLLoss, VICRegLoss
+
+    z_VND = torch.from_numpy(problem(name, views, width, {}, shards)[ORACLES[name].embeddings[0]]).to(dtype)
+    if rank is not None:
+        z_VND = z_VND.narrow(1, sum(shards[:rank]), shards[rank])
+    gathers = rank is not None
+    loss = {
+        "frossl": lambda z: FroSSLLoss()(list(z)),
+        "barlow_twins": lambda z: BarlowTwinsLoss(gather_distributed=gathers)(z[0], z[1]),
+        "vicreg": lambda z: VICRegLoss(gather_distributed=gathers)(z[0], z[1]),
+    }[name]
+    return outcome(loss, z_VND, rank is not None)
+
+
+def cases(who: str) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
+    for name, options in CASES if who == "frossl" else [(name, {}) for name in PEERS]:
+        for views in VIEWS if who == "frossl" or name == "frossl" else (2,):
+            for shape in WIDTHS:
+                if options.get("kernel") != "gaussian":  # which refuses several ranks
+                    yield name, views, shape, options
+
+
+def worker(rank: int, init: str, folder: str, who: str, shards: tuple[int, ...]) -> None:
+    torch.set_num_threads(1)
+    timeout = datetime.timedelta(seconds=30)
+    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=len(shards), timeout=timeout)
+    run = ours if who == "frossl" else theirs
+    results = {}
+    for name, views, shape, options in cases(who):
+        key = (case_name((name, options)), views, shape)
+        for dtype in (torch.float64, torch.float32):
+            try:
+                results[*key, str(dtype)] = run(name, views, WIDTHS[shape], options, shards, rank, dtype)
+            except (RuntimeError, ValueError) as error:
+                results[*key, str(dtype)] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def error_of(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Relative errors of the loss, and of the gradient by its largest entry."""
+    value = float((got[0] - wanted[0]).abs() / wanted[0].abs().clamp_min(1e-3))
+    return value, float((got[1] - wanted[1]).abs().max() / wanted[1].abs().max())
+
+
+def compare(who: str, ranks: int, shards: tuple[int, ...], threads: int) -> Row:
+    """All cases on ``ranks`` ranks."""
+    torch.set_num_threads(threads)
+    run = ours if who == "frossl" else theirs
+    with tempfile.TemporaryDirectory() as folder:
+        if ranks > 1:
+            torch.multiprocessing.spawn(worker, (f"file://{folder}/init", folder, who, shards), nprocs=ranks)
+        got = [torch.load(Path(folder) / f"{r}.pt") for r in range(ranks)] if ranks > 1 else []
+    found = []
+    for name, views, shape, options in cases(who):
+        key = (case_name((name, options)), views, shape)
+        wanted, single = (
+            run(name, views, WIDTHS[shape], options, shards, None, d) for d in (torch.float64, torch.float32)
+        )
+        row: Row = {"loss": key[0], "views": views, "shape": shape, "single32": max(error_of(single, wanted))}
+        for dtype in (torch.float64, torch.float32):
+            results = [rank[*key, str(dtype)] for rank in got]
+            bits = str(dtype)[-2:]
+            failed = [r for r in results if isinstance(r, str)]
+            if failed:
+                row[f"fails{bits}"] = failed[0]
+            elif results:
+                errors = [error_of(r, wanted) for r in results]
+                row[f"value{bits}"], row[f"gradient{bits}"] = (max(e[i] for e in errors) for i in range(2))
+        found.append(row)
+    return {"found": found}
+
+
+def jobs(threads: int) -> Iterator[tuple[Row, Callable[..., Row], tuple[Any, ...]]]:
+    about = environment(threads, "lightly")
+    for who in ("frossl", "lightly"):
+        for ranks in RANKS[1:]:
+            for kind, shards in SHARDS[ranks].items():
+                row = {"who": who, "ranks": ranks, "shards": kind, "lengths": shards, "environment": about}
+                yield row, compare, (who, ranks, shards, threads)
+
+
+def show(rows: list[Row]) -> str:
+    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    about = rows[-1]["environment"]
+
+    def flat(who: str) -> list[tuple[Row, Row]]:
+        return [(row, found) for row in rows if row["who"] == who for found in row["found"]]
+
+    mine = flat("frossl")
+    worst = max(max(f["value64"], f["gradient64"]) for _, f in mine)
+    within = sum(max(f["value32"], f["gradient32"]) <= max(1e-5, 3 * f["single32"]) for _, f in mine)
+    names = list(dict.fromkeys(f["loss"] for _, f in mine))
+    lines = []
+    for name in names:
+        of = [f for _, f in mine if f["loss"] == name]
+        lines.append(
+            [
+                f"`{name}`",
+                *(
+                    f"{max(f[c] for f in of):.1e}"
+                    for c in ("value64", "gradient64", "value32", "gradient32", "single32")
+                ),
+            ]
+        )
+    others = []
+    for row, f in flat("lightly"):
+        others.append(
+            [
+                f"`{f['loss']}`",
+                f["views"],
+                f["shape"],
+                row["ranks"],
+                row["shards"],
+                cell(f, "value64"),
+                cell(f, "gradient64"),
+            ]
+        )
+    lengths = ", ".join(str(tuple(row["lengths"])) for row in rows if row["who"] == "frossl")
+    widths = ", ".join(f"{width} ({name})" for name, width in WIDTHS.items())
+    note = (
+        f"{IMAGES} images in shards of {lengths}; V = {', '.join(map(str, VIEWS))}; D = {widths}. Largest relative "
+        "error over views, shapes, ranks and shards: of the loss, and of the gradient of a linear layer before it, "
+        f"after DDP's averaging. float64: at most {worst:.1e} in {len(mine)} cases. float32: against float64; {within} "
+        f"of {len(mine)} cases are within the larger of 1e-5 and 3 times the error that one process makes in float32 "
+        "on the same input (last column)."
+    )
+    columns = ["loss", *(f"{what}, {bits}" for bits in ("float64", "float32") for what in ("loss", "gradient"))]
+    parts = [
+        heading("Losses on several ranks against one process", "python benchmarks/parity.py; --table", about, note),
+        table([*columns, "one process, float32"], lines),
+        "## lightly's losses of the same name\n\nThe same shards and the same yardstick: lightly's own loss of the "
+        "whole batch in one process. With `gather_distributed` where there is such an option; its FroSSL has none.",
+        table(["loss", "V", "shape", "ranks", "shards", "loss, float64", "gradient, float64"], others),
+    ]
+    return "\n\n".join(parts)
+
+
+def cell(found: Row, column: str) -> str:
+    """A figure, or why there is none."""
+    return found.get(f"fails{column[-2:]}") or f"{found[column]:.1e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=DATA / "parity.jsonl")
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
+    args = parser.parse_args()
+    rows = read_rows(args.out) if args.table else run_jobs(jobs(args.threads), args.out, SAME)
+    print(show(rows))
+
+
+if __name__ == "__main__":
+    main()

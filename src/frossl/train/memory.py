@@ -1,0 +1,126 @@
+"""Whether a step fits in memory, and the largest part of a batch that does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from frossl.core.dist import largest, world_size
+from frossl.data.loader import training_batches
+from frossl.data.types import Dataset
+from frossl.train.config import Config, Plan
+from frossl.train.loop import measure_step
+from frossl.train.step import Learner, NoMemoryError, recompute_activations
+
+SPARE = 0.85
+"""Share of the free memory that is planned with."""
+WORKSPACE = 1.5
+"""What a backward pass needs over what is kept for it; measured 1.1 to 1.4 (benchmarks/micro_batch.py)."""
+
+
+def free_bytes(device: torch.device) -> float:
+    """Memory that a process could have on ``device``: of the machine and of its control group; infinite if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    if device.type != "cpu":
+        return math.inf
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(free, float(limit) - float(used)) if limit != "max" else free
+    except (OSError, ValueError):
+        return free
+
+
+def kept_bytes(learner: Learner, views: list[Tensor]) -> int:
+    """What autograd keeps of one pass of the encoder over ``views``, parameters aside."""
+    storages: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        alive = [learner.encode(learner.backbone, x) for x in views]
+    del alive
+    own = {p.untyped_storage().data_ptr() for p in learner.parameters()}
+    return sum(size for address, size in storages.items() if address not in own)
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Bytes of a step: per image in the encoder, and whatever the part; and what is free."""
+
+    image: float
+    fixed: float
+    free: float
+
+    def step(self, images: int) -> float:
+        """With ``images`` at once."""
+        return self.fixed + images * self.image
+
+    @property
+    def most(self) -> float:
+        """Images at once that fit; 0 if not one does."""
+        return max(0.0, (SPARE * self.free - self.fixed) / self.image)
+
+
+def need(learner: Learner, config: Config, plan: Plan, data: Dataset) -> Need:
+    """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
+    learner.to(plan.device)
+    was = learner.training
+    if config.activation_checkpointing:
+        recompute_activations(learner.backbone)
+    batch = next(training_batches(data, plan.recipe, batch=2, seed=config.seed, device=plan.device))
+    before = [b.clone() for b in learner.buffers()]
+    with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16-mixed"):
+        image = WORKSPACE * kept_bytes(learner.train(), batch.views) / 2
+    for buffer, value in zip(learner.buffers(), before, strict=True):
+        buffer.copy_(value)
+    learner.train(was)
+    parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
+    views = sum(x.numel() * x.element_size() for x in batch.views) / 2 * plan.batch / world_size()
+    return Need(image, 4 * parameters + 2 * views, free_bytes(plan.device))
+
+
+def fit(
+    learner: Learner, config: Config, plan: Plan, data: Dataset, fabric: Fabric, tell: Callable[[str], None]
+) -> tuple[float, Plan]:
+    """Seconds of a step, and the plan, with a micro-batch if the batch does not fit; says what fits.
+
+    Falls back once, where the estimate or the first steps say that memory does not do. Batch norms of the encoder then
+    see a part at a time.
+
+    Raises:
+        NoMemoryError: a step does not fit even so.
+    """
+    found = need(learner, config, plan, data)
+    shard = math.ceil(plan.batch / world_size())
+    most = max(1, int(-largest(-min(found.most, 1e9))[0]))
+    at_once = min(plan.micro_batch or shard, shard)
+    size = f"about {found.step(at_once) / 2**30:.2g} GiB"
+    if math.isfinite(found.free):
+        size += f" of {found.free / 2**30:.3g} GiB free; up to {most:,} images at once would fit"
+    tell(f"memory of a step: {size}")
+    if plan.micro_batch is None and most < shard:
+        plan = dataclasses.replace(plan, micro_batch=most)
+        tell(f"[yellow]the batch of {shard} does not fit: encoding {most} images at once (--micro-batch {most})[/]")
+    try:
+        return measure_step(learner, config, plan, data, fabric), plan
+    except NoMemoryError:
+        if plan.micro_batch is not None or world_size() > 1:
+            raise
+        plan = dataclasses.replace(plan, micro_batch=max(1, min(most, shard) // 2))
+        tell(f"[yellow]out of memory: encoding {plan.micro_batch} images at once (--micro-batch)[/]")
+    return measure_step(learner, config, plan, data, fabric), plan

@@ -1,0 +1,69 @@
+"""One process or many: how a run is launched, and how its ranks agree."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from frossl.core.dist import world_size
+from frossl.core.types import UserError
+from frossl.train.config import Config, find_device, find_precision
+
+
+def launched() -> tuple[int, int]:
+    """Number of processes that a launcher has started, in all and on this machine; 1 and 1 without a launcher.
+
+    Raises:
+        UserError: the environment speaks of several ranks without saying which of them this process is.
+    """
+    if TorchElasticEnvironment.detect():
+        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if SLURMEnvironment.detect() and "SLURM_PROCID" in os.environ:
+        ranks = int(os.environ["SLURM_NTASKS"])
+        return ranks, int(os.environ.get("SLURM_NTASKS_PER_NODE", ranks))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torchrun's other variables are missing; start several "
+            "ranks with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
+        )
+    return 1, 1
+
+
+def start(config: Config) -> Fabric:
+    """A launched Fabric. With several ranks the strategy is DDP, also on processors, where Fabric's default is none.
+
+    Parameters that a step leaves out are looked for, since prototypes are frozen at first; so buckets of gradients
+    stay as they are laid out at the start, and a resumed run adds in the same order. Buffers are not copied from the
+    first rank, as batch norms are shared already, or meant to differ.
+
+    Raises:
+        UserError: launcher and Fabric do not agree on the number of ranks, so that some would train alone.
+    """
+    ranks, local = launched()
+    device = find_device(config.device)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=local if ranks > 1 or device.index is None else [device.index],
+        num_nodes=ranks // local,
+        precision=find_precision(config.precision, device),  # type: ignore[arg-type]
+        strategy="auto"
+        if ranks == 1
+        else DDPStrategy(
+            timeout=timedelta(seconds=config.rank_timeout), find_unused_parameters=True, broadcast_buffers=False
+        ),
+    )
+    fabric.launch()
+    if not fabric.world_size == world_size() == ranks:
+        raise UserError(
+            f"{ranks} ranks were launched, but {fabric.world_size} train together: each would train alone. Start them "
+            "with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
+        )
+    return fabric

@@ -1,0 +1,321 @@
+"""One training step, the only place where a run learns: forward, backward, update, and what guards it.
+
+A step whose loss or gradient is not finite changes nothing, and no step after it does: parameters, optimiser, batch
+norms, averaged networks, queues, running statistics and probe stay as they were before it. That is decided on the
+device; the host reads it when it asks (:meth:`Stepper.check`), before rows are logged and checkpoints written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from frossl.core.axes import over_views
+from frossl.core.dist import average_gradients, gather, rank, sum_over_ranks, world_size
+from frossl.core.random import seed_of
+from frossl.core.types import Loss, Moment, UserError
+from frossl.data.loader import Batch
+from frossl.methods import Method
+from frossl.nn.batch_norm import BatchNormOverRanks
+from frossl.nn.ema import follow, frozen_copy
+from frossl.nn.optim import build_optimizer
+from frossl.train.config import Config, Plan
+from frossl.train.probe import OnlineProbe
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or its gradient is not a number; nothing was updated at that step or after it."""
+
+    def __init__(self, step: int, values: dict[str, float], images: list[int] | None = None) -> None:
+        bad = [name for name, value in values.items() if name not in _SUMS and not math.isfinite(value)]
+        what = f"the {' and '.join(bad)} term of the loss is" if bad else "the gradient of the loss is"
+        some = ", ".join(map(str, images[:8])) + (" and others" if len(images) > 8 else "") if images else ""
+        shown = f" Its images are {some}; frossl replay RUN looks for the cause." if some else ""
+        super().__init__(
+            f"step {step}: {what} not finite ({', '.join(f'{k} {v:.4g}' for k, v in values.items())}). Nothing was "
+            f"updated then or later; the last checkpoint, if any, stands.{shown} Try a lower --lr, a longer --warmup, "
+            "--clip 1, or --precision 32."
+        )
+        self.step, self.values, self.images = step, values, images or []
+
+
+class NoMemoryError(UserError):
+    """A step does not fit in the memory of the device."""
+
+
+_SUMS = ("loss", "gradient norm")
+
+
+class Learner(nn.Module):
+    """Backbone and method as the one module that is trained, and the averaged backbone of methods that have one."""
+
+    def __init__(self, backbone: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.backbone, self.method = backbone, method
+        self.target = None if method.momentum(0.0) is None else frozen_copy(backbone)
+        self.loss: Loss | None = None
+
+    def forward(
+        self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss, its terms and features ``(V, N, F)``."""
+        h_VNF = torch.cat([self.encode(self.backbone, x) for x in views])
+        target_VNF = None
+        if self.target is not None:
+            with torch.no_grad():
+                target_VNF = self.encode(self.target, views[0])
+        loss = self.objective(h_VNF, target_VNF, share, epoch, labels_N)
+        return loss.total, loss.terms, h_VNF
+
+    def objective(
+        self, h_VNF: Tensor, target_VNF: Tensor | None, share: float, epoch: float, labels_N: Tensor | None
+    ) -> Loss:
+        """The method's loss of features, kept for :meth:`remember`."""
+        labels_N = labels_N.to(h_VNF.device) if labels_N is not None and self.method.uses_labels else None
+        loss: Loss = self.method(h_VNF, Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N))
+        self.loss = loss
+        return loss
+
+    def encode(self, network: nn.Module, x_VNCHW: Tensor) -> Tensor:
+        """Features ``(V, N, F)``."""
+        return over_views(
+            lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.setting.joint
+        )
+
+    def remember(self, share: float, good: Tensor) -> None:
+        """If the step was ``good``, the method's new state takes effect and averaged networks follow the trained."""
+        assert self.loss is not None
+        self.method.commit(self.loss, good)
+        self.loss = None
+        keep = self.method.momentum(share)
+        if keep is not None and self.target is not None:
+            follow(self.target, self.backbone, keep, good)
+            for target, online in self.method.averaged.items():
+                follow(getattr(self.method, target), getattr(self.method, online), keep, good)
+
+    def changing_buffers(self) -> list[Tensor]:
+        """Those that a forward pass may change, batch norms' above all; not the method's own, which it commits."""
+        own = {id(b) for b in self.method.buffers(recurse=False)}
+        return [b for b in self.buffers() if id(b) not in own]
+
+    def optimizer(self, config: Config, plan: Plan) -> torch.optim.Optimizer:
+        """The optimiser of everything that is trained."""
+        steady = [getattr(self.method, name) for name in self.method.steady]
+        return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step came to, on the device."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    norm: Tensor
+    on_views: Tensor | None
+    """accuracy of the probe on the views; None without a probe, NaN where a batch has no labels"""
+
+
+Watch = Callable[[int, Tensor, dict[str, Tensor]], None]
+
+
+def _nothing(step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None: ...
+
+
+class Stepper:
+    """Takes training steps with ``learner``, which is moved to the device of ``fabric``."""
+
+    def __init__(
+        self, learner: Learner, config: Config, plan: Plan, fabric: Fabric, probe: OnlineProbe | None = None
+    ) -> None:
+        self.learner, self.probe, self.fabric = learner, probe, fabric
+        self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
+        self.chunks = plan.chunks
+        self.recomputes = config.activation_checkpointing
+        if self.recomputes:
+            recompute_activations(learner.backbone)
+        learner.to(fabric.device, torch.float64 if plan.precision == "64-true" else None)
+        self.optimizer = learner.optimizer(config, plan)
+        self.model, self.wrapped = fabric.setup(learner, self.optimizer)
+        self.buffers = [*learner.changing_buffers(), *(probe.buffers() if probe else ())]
+        self.before = [b.clone() for b in self.buffers]
+        self.good = torch.ones((), device=fabric.device)
+        self.taken = torch.zeros((), dtype=torch.int64, device=fabric.device)
+        self.first = 0
+        self.names: list[str] = []
+        self.values = torch.zeros(0, device=fabric.device)
+
+    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> Taken:
+        """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
+
+        ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
+        """
+        _copy(self.before, self.buffers)
+        try:
+            return self._take(batch, step, share, epoch, watch)
+        except BaseException as error:
+            _copy(self.buffers, self.before)
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                self.optimizer.zero_grad()
+                raise NoMemoryError(
+                    f"a step does not fit in memory: {str(error).splitlines()[0]}. Give a smaller --micro-batch, or "
+                    "--activation-checkpointing, with which a run can also go on (--resume)"
+                ) from None
+            raise
+
+    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> Taken:
+        self.optimizer.zero_grad()
+        total, terms, h_VNF = self._learn(batch, step, share, epoch)
+        norm = gradient_norm(self.learner, self.clip)
+        self._judge(step, total, terms, norm)
+        watch(step + 1, h_VNF, {"loss": total, **terms, "grad_norm": norm})
+        self.optimizer.found_inf = 1 - self.good  # type: ignore[attr-defined]
+        self.wrapped.step()
+        self.learner.remember(share, self.good)
+        on_views = None
+        if self.probe is not None and batch.labels_N is not None:
+            labels_N = batch.labels_N
+            if world_size() > 1:  # the probe is the same on all ranks
+                labels_N, h_VNF = gather(labels_N.to(h_VNF.device)).cpu(), gather(h_VNF.detach(), dim=1)
+            on_views = self.probe.learn(h_VNF, labels_N, self.good)
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            torch.where(self.good.bool(), buffer, before, out=buffer)
+        return Taken(total.detach(), terms, norm, on_views)
+
+    def check(self) -> None:
+        """Waits for the device.
+
+        Raises:
+            NonFiniteError: a step since the start was not finite; names the first, of which the state is that before.
+        """
+        if not bool(self.good):
+            raise NonFiniteError(self.first + int(self.taken), dict(zip(self.names, self.values.tolist(), strict=True)))
+
+    def _learn(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Gradients of the global loss in all parameters; the loss, its terms and the features."""
+        with self._statistics():
+            self._seed(step, 0)
+            if self.chunks > 1:
+                return self._in_chunks(batch, step, share, epoch)
+            total, _, h_VNF = self.model(batch.views, share, epoch, batch.labels_N)
+            with _kept(self.buffers if self.recomputes else []):
+                self.fabric.backward(total)
+            assert self.learner.loss is not None  # Fabric rounds what it returns to float32
+            return self.learner.loss.total, self.learner.loss.terms, h_VNF
+
+    def _in_chunks(
+        self, batch: Batch, step: int, share: float, epoch: float
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The same, with activations of the encoder for a part of the images at a time (Gao et al., arXiv 2101.06983).
+
+        The encoder runs twice: for features without gradient, of which the loss of the whole batch gives its gradient,
+        and again, part by part, to go on backward from there. Both times a part has the same batch and the same
+        random numbers. Batch norms of the encoder take the statistics of a part; those of heads, of the whole.
+        """
+        learner, fabric = self.learner, self.fabric
+        parts = [self._parts(x) for x in batch.views]
+        with torch.no_grad(), fabric.autocast():
+            groups = []
+            for x, where in zip(batch.views, parts, strict=True):
+                done = [self._part(learner.backbone, x[at], step, i) for i, at in enumerate(where)]
+                groups.append(_joined(x, where, done))
+            h_VNF = torch.cat(groups)
+            target_VNF = None
+            if learner.target is not None:
+                done = [self._part(learner.target, batch.views[0][at], step, i) for i, at in enumerate(parts[0])]
+                target_VNF = _joined(batch.views[0], parts[0], done)
+        h_VNF.requires_grad_()
+        self._seed(step, 0)
+        with fabric.autocast():
+            loss = learner.objective(h_VNF, target_VNF, share, epoch, batch.labels_N)
+        fabric.backward(loss.total)
+        with _kept(self.buffers):
+            assert h_VNF.grad is not None
+            for x, where, g in zip(batch.views, parts, h_VNF.grad.split([len(x) for x in batch.views]), strict=True):
+                for i, at in enumerate(where):
+                    with fabric.autocast():
+                        h = self._part(learner.backbone, x[at], step, i)
+                    torch.autograd.backward(h, g[at].to(h.dtype))
+        average_gradients(learner.parameters())
+        return loss.total, loss.terms, h_VNF
+
+    def _parts(self, x_VNCHW: Tensor) -> list[tuple[slice, slice]]:
+        """Views and images of each part: all views at once where batch norms are joint, else view by view."""
+        views = [slice(None)] if self.learner.method.setting.joint else [slice(v, v + 1) for v in range(len(x_VNCHW))]
+        images = torch.arange(x_VNCHW.shape[1]).tensor_split(self.chunks)
+        return [(v, slice(int(i[0]), int(i[-1]) + 1)) for i in images if len(i) for v in views]
+
+    def _part(self, network: nn.Module, x_VNCHW: Tensor, step: int, number: int) -> Tensor:
+        self._seed(step, 1 + number)
+        return self.learner.encode(network, x_VNCHW.to(next(network.parameters()).dtype))
+
+    def _seed(self, step: int, part: int) -> None:
+        """Dropout and what methods draw is a function of seed, step, rank and part, so that it can be had again."""
+        torch.manual_seed(seed_of(self.seed, step, rank(), part))
+
+    def _statistics(self) -> AbstractContextManager:
+        return BatchNormOverRanks() if self.synced and world_size() > 1 else nullcontext()
+
+    def _judge(self, step: int, total: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
+        """Notes on the device whether all was finite so far, and the values of the first step that was not."""
+        if not self.names:
+            self.first, self.names = step, ["loss", *terms, "gradient norm"]
+            self.values = self.values.new_zeros(len(self.names))
+        bad = (~(torch.isfinite(total) & torch.isfinite(norm))).to(self.good)
+        good = self.good * (sum_over_ranks(bad) == 0)
+        values = torch.stack([total.detach(), *terms.values(), norm]).to(self.values)
+        self.values = torch.where(self.good.bool(), values, self.values)
+        self.taken += good.to(self.taken.dtype)
+        self.good = good
+
+
+def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:
+    """L2 norm of all gradients, which are scaled down to ``clip`` if that is given and exceeded."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(module.parameters(), clip, norm)
+    return norm
+
+
+def recompute_activations(backbone: nn.Module) -> None:
+    """Lets ``backbone`` keep the inputs of its stages only and compute the rest again in the backward pass.
+
+    Raises:
+        UserError: it cannot; timm's encoders can.
+    """
+    switch = getattr(backbone, "set_grad_checkpointing", None)
+    if switch is None:
+        raise UserError("--activation-checkpointing: this encoder has no set_grad_checkpointing, as those of timm have")
+    if world_size() > 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules()):
+        raise UserError(
+            "--activation-checkpointing cannot repeat batch norms over several ranks; use --micro-batch, which can, or "
+            "an encoder without batch norm"
+        )
+    switch(True)
+
+
+def _joined(x_VNCHW: Tensor, where: list[tuple[slice, slice]], parts: list[Tensor]) -> Tensor:
+    """Features ``(V, N, F)`` from those of the parts."""
+    h_VNF = parts[0].new_empty(*x_VNCHW.shape[:2], parts[0].shape[2])
+    for at, part in zip(where, parts, strict=True):
+        h_VNF[at] = part
+    return h_VNF
+
+
+@contextmanager
+def _kept(buffers: list[Tensor]) -> Iterator[None]:
+    """What is done inside leaves ``buffers`` as they are: a second pass must not count twice."""
+    kept = [b.clone() for b in buffers]
+    yield
+    _copy(buffers, kept)
+
+
+def _copy(to: list[Tensor], values: list[Tensor]) -> None:
+    if to:
+        torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateImportUsage]

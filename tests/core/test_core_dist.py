@@ -1,0 +1,157 @@
+"""Collectives and batch norms on two gloo ranks, in one launch: what each rank got is compared here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from frossl.core import dist
+from frossl.nn.batch_norm import BatchNormOverRanks
+from rank_programs import finish, start_ranks
+
+PROGRAM = """
+import sys, time, torch
+import torch.distributed as td
+torch.set_num_threads(1)
+td.init_process_group("gloo", timeout=__import__("datetime").timedelta(seconds=20))
+from torch.nn.parallel import DistributedDataParallel
+from frossl.core import dist
+from frossl.nn.batch_norm import BatchNormOverRanks
+sys.path[:0] = [sys.argv[2]]
+from test_core_dist import CASES, SHARDS, batch_of, network_of, outcome
+r = dist.rank()
+got = {"rank": r, "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
+got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
+got["largest"] = dist.largest(10.0 - r, float(r))
+got["text"] = dist.share_text("Größe\\n" if r == 0 else "other")
+got["empty"] = dist.share_text("")
+dist.BEAT = 0.2
+got["first"] = dist.on_first_rank(lambda: (time.sleep(1), "done")[1])
+try:
+    dist.on_first_rank(lambda: 1 / 0)
+except Exception as error:
+    got["error"] = type(error).__name__
+p = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(1))]
+p[0].grad = torch.full((3, 2), float(r)).T
+p[2].grad = torch.full((1,), 10.0 + r)
+dist.average_gradients(p)
+got["gradients"] = [x.grad for x in p]
+start = sum(SHARDS[:r])
+for case in CASES:
+    x = batch_of(case)[start : start + SHARDS[r]]
+    network = DistributedDataParallel(network_of(case), find_unused_parameters=True)
+    got[case] = outcome(network, x, len(SHARDS))
+torch.save(got, f"{sys.argv[1]}/{r}.pt")
+td.barrier()
+"""
+
+SHARDS = (5, 3)
+CASES = {
+    "flat": (4,),
+    "images": (4, 3, 3),
+    "half": (4, 3, 3),
+    "plain": (4, 2, 2),
+}
+
+
+def batch_of(case: str) -> torch.Tensor:
+    """Another mean and scale on every rank."""
+    x = torch.randn(sum(SHARDS), *CASES[case], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[SHARDS[0] :] = 3 * x[SHARDS[0] :] + 2
+    return x.bfloat16() if case == "half" else x
+
+
+def network_of(case: str) -> nn.Module:
+    torch.manual_seed(0)
+    kind = nn.BatchNorm1d if case == "flat" else nn.BatchNorm2d
+    norm = kind(4, affine=case != "plain", momentum=0.3)
+    if norm.affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    first = nn.Linear(4, 4) if case == "flat" else nn.Conv2d(4, 4, 1)
+    return nn.Sequential(first, norm).to(torch.bfloat16 if case == "half" else torch.float64)
+
+
+def outcome(network: nn.Module, x: torch.Tensor, ranks: int) -> dict[str, object]:
+    """Output, gradients of a loss of the global batch, running statistics."""
+    x = x.clone().requires_grad_()
+    with BatchNormOverRanks():
+        y = network(x)
+        weights = torch.linspace(-1, 1, y[0].numel(), dtype=y.dtype).view(y[0].shape)
+        loss = (dist.gather(y).double() * weights).square().sum()
+    loss.backward()
+    inner = network.module if hasattr(network, "module") else network
+    network.eval()
+    with BatchNormOverRanks():
+        evaluated = network(x.detach())
+    return {
+        "y": y.detach(),
+        "x": x.grad / ranks,
+        "parameters": [p.grad for p in inner.parameters()],
+        "buffers": list(inner.buffers()),
+        "evaluated": evaluated.detach(),
+    }
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    from pathlib import Path
+
+    folder = tmp_path_factory.mktemp("ranks")
+    finish(start_ranks(PROGRAM, folder, Path(__file__).parent))
+    return [torch.load(folder / f"{r}.pt") for r in range(2)]
+
+
+def test_ranks_exchange_what_they_have(ranks):
+    for r, got in enumerate(ranks):
+        assert (got["rank"], got["ranks"], got["count"]) == (r, 2, 7)
+        assert torch.equal(got["stack"], torch.tensor([0.0, 1.0])[:, None, None].expand(2, 3, 2))
+        assert got["largest"] == (10.0, 1.0)
+        assert got["text"] == "Größe\n"
+        assert got["empty"] == ""
+
+
+def test_the_first_rank_works_while_the_others_wait_and_its_errors_end_them(ranks):
+    assert [got["first"] for got in ranks] == ["done", None]
+    assert [got["error"] for got in ranks] == ["ZeroDivisionError", "RankError"]
+
+
+def test_gradients_are_averaged_and_absent_ones_stay_absent(ranks):
+    for got in ranks:
+        a, b, c = got["gradients"]
+        assert torch.equal(a, torch.full((2, 3), 0.5))
+        assert b is None
+        assert torch.equal(c, torch.tensor([10.5]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batch_norm_over_ranks_is_that_of_the_whole_batch(ranks, case):
+    wanted = outcome(network_of(case), batch_of(case), 1)
+    tolerance = {"rtol": 3e-2, "atol": 3e-2} if case == "half" else {"rtol": 1e-10, "atol": 1e-11}
+    for name in ("y", "x", "evaluated"):
+        torch.testing.assert_close(torch.cat([got[case][name] for got in ranks]), wanted[name], **tolerance)
+    for got in ranks:
+        for name in ("parameters", "buffers"):
+            for a, b in zip(got[case][name], wanted[name], strict=True):
+                if case == "half" and name == "parameters":  # a bias before a batch norm has rounding for a gradient
+                    tolerance["atol"] = 3e-2 * max(float(g.abs().max()) for g in wanted[name])
+                torch.testing.assert_close(a, b, **tolerance)
+
+
+def test_in_one_process_the_layer_is_torchs_own():
+    x = torch.randn(6, 4)
+    network = nn.BatchNorm1d(4)
+    with BatchNormOverRanks():
+        assert torch.equal(network(x), functional.batch_norm(x, None, None, network.weight, network.bias, True))
+
+
+def test_alone_everything_is_the_identity():
+    x = torch.randn(3)
+    assert dist.gather(x) is x
+    assert dist.sum_over_ranks(x) is x
+    assert dist.largest(1.0, 2.0) == (1.0, 2.0)
+    assert dist.share_text("a") == "a"
+    assert dist.on_first_rank(lambda: 3) == 3
+    assert torch.equal(dist.stack_ranks(x), x[None])

@@ -1,0 +1,252 @@
+"""Several ranks train the model that one process trains, and none of them outlives another."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_train_guard import narrow
+from test_train_loop import config, folder_of_images, losses, same_weights
+
+from frossl.core.types import UserError
+from frossl.methods import METHODS
+from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.train.log import read_rows
+from frossl.train.run import pretrain, read_run
+from rank_programs import finish, free_port, rank_environment, start_ranks
+
+METHODS_HERE = ["frossl", "dino", "mocov2plus", "corinfomax", "supervised"]
+STEADY = {"optimizer": "sgd", "lr": 0.02, "batch": 9, "precision": "64", "length": "2ep"}
+RUNS: dict[str, dict] = {
+    **{method: {"method": method, "objective": narrow(method), **STEADY} for method in METHODS_HERE},
+    "parts": {
+        **STEADY,
+        "micro_batch": 2,
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_options": '{"embed_dim": 24, "depth": 1, "num_heads": 2}',
+        "size": 16,
+    },
+    "frozen": {
+        "method": "swav",
+        "objective": METHODS["swav"].Config(projector="16-bn-relu-8", prototypes=12),
+        **STEADY,
+    },
+    "evaluated": {**STEADY, "evaluate": True},
+    "float32": {**STEADY, "precision": "32", "length": "24it", "batch": 19, "lr": 5e-4},
+    "again": {"objective": narrow("frossl"), **STEADY},
+}
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+import torch; torch.set_num_threads(1)
+from rich.console import Console
+from test_train_ranks import RUNS
+from test_train_loop import config
+from frossl.train.run import pretrain, read_run
+images, out = Path(sys.argv[1]), Path(sys.argv[2])
+for name, changes in RUNS.items():
+    pretrain(config(images, out, name=name, **changes), console=Console(width=100))
+pretrain(read_run(out / "resumed")[0], resume=out / "resumed")
+print("WORLD", torch.distributed.get_world_size())
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return folder_of_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def runs(images, tmp_path_factory) -> tuple[Path, Path, list[str]]:
+    """Directories of runs by one process and by two ranks, and what the ranks said."""
+    alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
+    for name, changes in RUNS.items():
+        pretrain(config(images, alone, name=name, **changes))
+    interrupted(images, together, "resumed", 5)
+    said = finish(start_ranks(PROGRAM, images, together))
+    return alone, together, said
+
+
+def interrupted(images: Path, out: Path, name: str, step: int) -> None:
+    """A run of one process that was killed after it saved at ``step``."""
+    from test_train_loop import killed_at
+
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, step, config(images, out, name=name, **RUNS["frossl"] | {"checkpoint_every": f"{step}it"}))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_ranks_take_the_steps_of_one(runs, name):
+    alone, together, _ = runs
+    tolerance = 1e-6 if name == "float32" else 1e-9
+    wanted, got = losses(alone / name), losses(together / name)
+    assert [step for step, _ in got] == [step for step, _ in wanted]
+    assert [loss for _, loss in got] == pytest.approx([loss for _, loss in wanted], rel=tolerance)
+    if name == "float32":
+        assert len(got) == 24
+        return
+    a, b = (load_checkpoint(newest_checkpoint(out / name)) for out in (alone, together))
+    for key, value in a["learner"].items():
+        torch.testing.assert_close(b["learner"][key], value, rtol=1e-7, atol=1e-9, msg=key)
+    for key, value in a["probe"][0].items():
+        torch.testing.assert_close(b["probe"][0][key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_what_the_monitor_and_the_evaluation_find_is_the_same(runs):
+    alone, together, _ = runs
+    a, b = (
+        [row for row in read_rows(out / "evaluated" / "metrics.jsonl") if row["kind"] == "monitor"] for out in runs[:2]
+    )
+    assert [row["step"] for row in a] == [row["step"] for row in b]
+    for one, other in zip(a, b, strict=True):
+        assert one["knn"] == other["knn"]
+        assert one["effective_rank"] == pytest.approx(other["effective_rank"], rel=1e-5)
+    arms = [json.loads((out / "evaluated" / "evaluation.json").read_text()) for out in (alone, together)]
+    (one,), (other,) = (list(found.values()) for found in arms)
+    assert one["arms"].keys() == other["arms"].keys()
+    for arm, values in one["arms"].items():
+        assert other["arms"][arm] == pytest.approx(values, rel=1e-4, abs=1e-6)
+    assert (together / "evaluated" / "report.html").exists()
+
+
+def test_there_is_one_writer_and_one_directory_per_run(runs):
+    _, together, said = runs
+    assert {p.name for p in together.iterdir()} == {*RUNS, "resumed"}
+    assert all("WORLD 2" in text for text in said)
+    assert said[0].count("Saved") == len(RUNS)
+    assert "Saved" not in said[1]
+    boards = list((together / "frossl" / "tensorboard").iterdir())
+    assert len(boards) == 1
+    assert json.loads((together / "frossl" / "config.json").read_text())["environment"]["ranks"] == "2"
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_back(images, runs, tmp_path):
+    """One process to step 5, two ranks from there; and two ranks' last checkpoint is read by one."""
+    alone, together, _ = runs
+    got, wanted = losses(together / "resumed"), losses(alone / "frossl")
+    assert [step for step, _ in got] == [step for step, _ in wanted]
+    assert [loss for _, loss in got] == pytest.approx([loss for _, loss in wanted], rel=1e-9)
+    pretrain(read_run(together / "resumed")[0], resume=together / "resumed")
+    assert losses(together / "resumed") == got
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import torch; torch.set_num_threads(1)
+from test_train_loop import config
+from frossl.train.run import pretrain
+from frossl.train.step import Stepper
+take = Stepper.__call__
+def slowly(self, batch, step, *rest):
+    if step == 4 and (Path(sys.argv[2]) / "r" / "metrics.jsonl").exists():
+        (Path(sys.argv[2]) / f"ready{torch.distributed.get_rank()}").touch()
+        time.sleep(3600 if torch.distributed.get_rank() == 1 else 0)
+    return take(self, batch, step, *rest)
+Stepper.__call__ = slowly
+pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), name="r", checkpoint_every="2it", rank_timeout=15.0))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_when_a_rank_is_killed_or_stopped_the_other_ends_and_the_run_can_go_on(images, tmp_path, how):
+    ranks = start_ranks(SLOW, images, tmp_path)
+    try:
+        for _ in range(600):
+            if (tmp_path / "ready1").exists():
+                break
+            time.sleep(0.1)
+        started = time.monotonic()
+        os.kill(ranks[1].pid, how)
+        said = ranks[0].communicate(timeout=120)[0]
+        assert time.monotonic() - started < 60
+        assert ranks[0].returncode not in (0, None)
+        assert "This was rank 0 of 2" in said
+    finally:
+        for p in ranks:
+            p.kill()
+            p.wait()
+    assert load_checkpoint(newest_checkpoint(tmp_path / "r"))["step"] == 4
+    pretrain(read_run(tmp_path / "r")[0], resume=tmp_path / "r")
+    assert [step for step, _ in losses(tmp_path / "r")] == list(range(1, 13))
+
+
+def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
+    """As in the documentation, agent and all; the first Ctrl-C or termination request saves."""
+    options = "--batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32 --no-evaluate"
+    ended = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc-per-node",
+                "2",
+                "--master-port",
+                str(free_port()),
+            ),
+            *("-m", "frossl.cli", "pretrain", str(images), "--out", str(tmp_path), "--name", "r", *options.split()),
+            *("--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'),
+        ],
+        env=rank_environment(0, 2, 0) | {"TORCHELASTIC_RUN_ID": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"r"}
+    assert ended.stdout.count("Saved") == 1
+    assert json.loads((tmp_path / "r" / "config.json").read_text())["environment"]["ranks"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, "torchrun's other variables are missing"),
+        ({"WORLD_SIZE": "4", "RANK": "1"}, "WORLD_SIZE is 4"),
+    ],
+)
+def test_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monkeypatch, environment, says):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=says):
+        pretrain(config(images, tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_fabric_of_another_size_than_the_launcher_is_refused(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("frossl.train.ranks.launched", lambda: (1, 1))
+    monkeypatch.setattr("frossl.train.ranks.world_size", lambda: 2)
+    with pytest.raises(UserError, match="each would train alone"):
+        pretrain(config(images, tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("frossl.train.config.world_size", lambda: 9)
+    with pytest.raises(UserError, match="leaves some of 9 ranks without any"):
+        pretrain(config(images, tmp_path))
+
+
+def test_parts_are_as_many_on_every_rank(monkeypatch):
+    from types import SimpleNamespace
+
+    from frossl.train.config import Plan
+
+    for ranks, batch, micro, wanted in ((1, 8, None, 1), (1, 8, 3, 3), (2, 9, 5, 1), (2, 11, 5, 2), (3, 7, 100, 1)):
+        monkeypatch.setattr("frossl.train.config.world_size", lambda ranks=ranks: ranks)
+        assert Plan.chunks.fget(SimpleNamespace(batch=batch, micro_batch=micro)) == wanted  # type: ignore[attr-defined]
+
+
+def test_two_ranks_twice_are_bit_for_bit_the_same(runs):
+    _, together, _ = runs
+    assert losses(together / "again") == losses(together / "frossl")
+    assert same_weights(together / "again", together / "frossl")
