@@ -91,7 +91,7 @@ def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[st
     """What there is to tell in numbers, as ``(heading, columns, rows)``; ``spread`` over seeds with accuracies."""
     arms = in_order(result)
     measures = [m for m in MEASURES if any(m in a.values for a in arms)]
-    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "behind")), "seeds"]
+    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "points behind")), "seeds"]
     made = [
         (
             "Accuracy",
