@@ -59,7 +59,7 @@ def left_out(result: BudgetResult) -> list[str]:
             said.append(f"{arm_name(arm.arm)} diverged with {len(arm.diverged)} of {over} seeds and is not ranked.")
     missing = sum(len(arm.missing) for arm in result.arms)
     planned = sum(len(arm.seeds) + len(arm.diverged) + len(arm.missing) for arm in result.arms)
-    return [*said, f"{missing} of {planned} runs are still to come."] if missing else said
+    return [*said, f"{missing} of {planned} runs with {result.budget} are still to come."] if missing else said
 
 
 def arm_name(arm: str) -> str:
