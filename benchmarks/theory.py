@@ -314,8 +314,8 @@ def show(runs: dict[str, dict[str, np.ndarray]]) -> str:
             [[name, *steps_needed(name)] for name in SIMULATED],
         ),
         "## Views that differ",
-        f"Effective rank, of {NOISY_MODES}, of the flow at the start, at its lowest and at the end, where direction j of "
-        "the data has variance 1 / j. Default weights.",
+        f"Effective rank, of {NOISY_MODES}, of the flow at the start, at its lowest and at the end, where direction j "
+        "of the data has variance 1 / j. Default weights.",
         table(
             ["correlation of the views", *NOISY],
             [[f"{a:g} / j^{b:g}", *(journey(rank) for _, rank in noisy_flow(a, b).values())] for a, b in AGREEMENTS],
