@@ -145,7 +145,7 @@ def test_a_run_without_evaluation_or_images_still_has_a_report_that_says_so(tmp_
     assert "Not evaluated" in page
     assert "No pictures of this run." in page
     assert "gone" in page
-    assert sections(page) == ["training", "rank", "time", "settings", "glossary"]
+    assert sections(page) == ["training", "spectrum", "rank", "time", "settings", "glossary"]
 
 
 def test_data_that_changed_are_not_taken_for_those_of_the_run(tmp_path, labelled):
