@@ -96,7 +96,10 @@ class Telemetry:
         self.vitals.append(vitals)
         found = {f.state: f for f in diagnose(self.vitals, self.context)}
         self.rows += [("health", dataclasses.asdict(f)) for state, f in found.items() if state not in self.standing]
-        self.rows += [("health", {"state": state, "over": True}) for state in sorted(self.standing - found.keys())]
+        now = {"now": next(iter(found))} if found else {}
+        self.rows += [
+            ("health", {"state": state, "over": True, **now}) for state in sorted(self.standing - found.keys())
+        ]
         self.standing = set(found)
 
     def take(self) -> list[Row]:
