@@ -42,6 +42,8 @@ PLACES = ("backbone", "projector")
 TOP, IMAGES, VIEWS_SEED = 14, 1024, 7
 EARLY, EVERY = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64), 20
 """Steps at which spectra are taken: these, and then every so many."""
+LEAST = 1e-4
+"""Smallest share that is drawn."""
 SAME = ("method", "seed", "images")
 
 
@@ -132,7 +134,7 @@ def show(rows: list[Row], out: Path, plots: Path) -> str:
         "of all eigenvalues. S_2 is the collision entropy, which FroSSL raises in its projector, S_1 that of von "
         "Neumann, both in nats; rank is exp S_2. Widths of the projectors differ: "
         + ", ".join(
-            f"`{m}` `{next(r for r in rows if r['method'] == m)['config']['objective']['projector']}`" for m in METHODS
+            f"`{row['method']}` `{row['config']['objective']['projector']}`" for row in rows if row["seed"] == seeds[0]
         )
         + "."
     )
@@ -143,7 +145,7 @@ def show(rows: list[Row], out: Path, plots: Path) -> str:
     parts.append("![entropies and condition of each method over the steps](eigenvalues-summary.svg)")
     for place in PLACES:
         parts += [f"## {place.capitalize()}", summary_of(rows, place)]
-    parts.append(f"Rows: `{out.name}`.")
+    parts.append(f"Read beside the [theory](../theory.md). Rows: `{out.name}`.")
     return "\n\n".join(parts)
 
 
@@ -157,8 +159,9 @@ def summary_of(rows: list[Row], place: str) -> str:
     def entropy(row: Row) -> list[float]:
         return row[place]["collision_entropy"]
 
-    finals = {m: statistics.fmean([math.exp(entropy(r)[-1]) for r in rows if r["method"] == m]) for m in METHODS}
-    level = max(finals.values()) / 2
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    finals = [statistics.fmean(math.exp(entropy(row)[-1]) for row in rows if row["method"] == m) for m in methods]
+    level = max(finals) / 2
 
     def half_of_final(number: int) -> Callable[[Row], int | None]:
         return lambda row: settled(row["steps"], (s := share_of(row, place, number)), s[-1] / 2)
@@ -177,7 +180,7 @@ def summary_of(rows: list[Row], place: str) -> str:
         ("1st / 14th at last", lambda row: row[place]["top"][-1][0] / row[place]["top"][-1][-1], ".1f"),
         ("condition number at last", lambda row: row[place]["condition_number"][-1], ".1e"),
     ]
-    lines = [[f"`{m}`", *(cells(m, of, form) for _, of, form in columns)] for m in METHODS]
+    lines = [[f"`{m}`", *(cells(m, of, form) for _, of, form in columns)] for m in methods]
     return table(["method", *(name for name, _, _ in columns)], lines)
 
 
@@ -189,14 +192,15 @@ def draw_tracks(rows: list[Row], path: Path) -> None:
             if row["seed"] == rows[0]["seed"]:
                 lines = []
                 for number in range(1, TOP + 1):
-                    points = list(zip(row["steps"], share_of(row, place, number), strict=True))[1:]
+                    track = zip(row["steps"], share_of(row, place, number), strict=True)
+                    points = [(step, share) for step, share in track if step > 0 and share > LEAST]
                     lines.append(
                         Line(str(number) if number in (1, TOP) else "", points, ramp((number - 1) / (TOP - 1)))
                     )
                 title = f"{row['method']}: {place}"
-                panels.append(Panel(title, "step", "share of the variance", lines, limits=(1e-3, 1.0)))
+                panels.append(Panel(title, "step", "share of the variance", lines, limits=(LEAST, 1.0)))
     key = [(ramp(0), "largest eigenvalue"), (ramp(1), f"{TOP}th")]
-    save_plot(path, panels, key, columns=len(METHODS), size=(200, 240), right=24)
+    save_plot(path, panels, key, columns=len(panels) // len(PLACES), size=(200, 240), right=40)
 
 
 def draw_summaries(rows: list[Row], path: Path) -> None:

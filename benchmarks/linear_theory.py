@@ -60,15 +60,16 @@ def barlow(off_diagonal_weight: float = 1.0) -> Objective:
     return Objective(loss, slope)
 
 
-def whole_frossl(pull: float = PULL) -> Objective:
-    """FroSSL with w D / N = ``pull``, for one of two views that are alike."""
+def whole_frossl(pull: float = PULL, log: bool = True) -> Objective:
+    """FroSSL with w D / N = ``pull``, for one of two views that are alike; without its logarithm if not ``log``."""
 
     def loss(z_VND: Tensor) -> Tensor:
-        return frossl(z_VND, invariance_weight=pull * z_VND.shape[1] / z_VND.shape[2]).total / 2
+        return frossl(z_VND, invariance_weight=pull * z_VND.shape[1] / z_VND.shape[2], log=log).total / 2
 
     def slope(values: np.ndarray, agreement: np.ndarray) -> np.ndarray:
         total, p, q = _shares(values, agreement)
-        return (2 * p / (p * p).sum(-1, keepdims=True) - 2 - pull * (agreement - q)) / total
+        square = (p * p).sum(-1, keepdims=True)
+        return (2 * (p - square) / (square if log else 1) - pull * (agreement - q)) / total
 
     return Objective(loss, slope)
 

@@ -47,10 +47,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = dataclasses.replace(
-        RECIPES[args.recipe](), data=args.data, length=args.length, monitor_every="25%", checkpoint_every=NEVER
+        RECIPES[args.recipe](), data=args.data, length=args.length, monitor_every="50%", checkpoint_every=NEVER
     )
     data = open_data(config, Console(quiet=True))
-    wall(dataclasses.replace(config, length="5it"), data)  # warms up
+    wall(dataclasses.replace(config, length="5it", monitor_every=NEVER), data)  # warms up
     rows, extra = [], []
     for pair in range(args.pairs):
         order = (0, args.every) if pair % 2 == 0 else (args.every, 0)
@@ -59,7 +59,7 @@ def main() -> None:
         rows.append([pair + 1, f"{took[0]:.2f}", f"{took[args.every]:.2f}", f"{extra[-1]:+.2f}"])
     command = f"python benchmarks/telemetry.py --length {args.length} --pairs {args.pairs} --threads {args.threads}"
     note = (
-        f"Recipe {args.recipe}, runs of {args.length} with 4 looks of the monitor, telemetry every {args.every} steps "
+        f"Recipe {args.recipe}, runs of {args.length} with 2 looks of the monitor, telemetry every {args.every} steps "
         f"against never; pairs in turn, first without and first with. Median {statistics.median(extra):+.2f} %, "
         f"from {min(extra):+.2f} to {max(extra):+.2f} %."
     )

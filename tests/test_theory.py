@@ -19,6 +19,7 @@ OBJECTIVES = {
     "barlow, 0.005": theory.barlow(5e-3),
     "regulariser": theory.whole_frossl(0.0),
     "frossl": theory.whole_frossl(),
+    "frossl, no log": theory.whole_frossl(log=False),
 }
 
 

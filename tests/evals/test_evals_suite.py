@@ -352,7 +352,7 @@ def test_every_metric_of_encoders_is_finite_for_a_collapsed_one_the_same_twice_a
     for parameter in encoder.parameters():
         torch.nn.init.zeros_(parameter)
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
-    data = dataset(dark_and_bright(300), dark_and_bright(16, seed=1))  # of which 1 % is 3
+    data = dataset(dark_and_bright(400 if "pct" in name else 24), dark_and_bright(16, seed=1))
     one, two = (
         ENCODER_METRICS[name].measure(Subject(encoder, spec(), data, Extractor(), RECIPE, seed=0)) for _ in range(2)
     )

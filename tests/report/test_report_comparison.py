@@ -77,7 +77,7 @@ def test_arms_are_ranked_over_the_seeds_that_they_share(study):
     assert result.rankings["linear"].seeds == 2
     assert left_out(result) == [
         "byol V=2 diverged with 1 of 2 seeds and is not ranked.",
-        "1 of 9 runs are still to come.",
+        "1 of 9 runs with 2ep are still to come.",
     ]
     assert conclude(result, "linear").startswith("frossl V=4 and vicreg V=2 cannot be told apart by the linear probe;")
 
@@ -135,4 +135,4 @@ def test_nothing_done_yet_is_a_page_too(tmp_path):
     write_plan(tmp_path, [{"name": "a-1ep-seed0", "arm": "a", "budget": "1ep", "seed": 0, "config": {"data": "x"}}])
     study = read_study(tmp_path)
     assert "Nothing to rank yet" in render_comparison(study)
-    assert "1 of 1 runs are still to come." in markdown(study)
+    assert "1 of 1 runs with 1ep are still to come." in markdown(study)

@@ -133,6 +133,22 @@ def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, i
     assert code == 0  # that changes nothing that is learned
 
 
+def test_a_plan_of_an_older_version_goes_on_where_new_options_have_their_defaults(frossl, images, tmp_path):
+    argv = ["compare", images, *TINY, "--arms", "frossl", "--seeds", "1", "--budget", "1ep", "--commands"]
+    frossl(*argv)
+    path = tmp_path / "runs" / "comparison" / "comparison.json"
+    plan = json.loads(path.read_text())
+    del plan["runs"][0]["config"]["clip"], plan["runs"][0]["config"]["objective"]["kernel"]
+    path.write_text(json.dumps(plan))
+    assert frossl(*argv)[0] == 0
+    code, said = frossl(*argv, "--clip", "1")
+    assert code == 2
+    assert "clip was None, would be 1.0" in said
+    code, said = frossl(*argv, "--kernel", "gaussian")
+    assert code == 2
+    assert "objective was" in said
+
+
 def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_path, capsys):
     argv = ["compare", images, *TINY, "--arms", "frossl", "random", "--seeds", "1", "--budget", "1ep"]
     argv += ["--protocol", "knn"]
@@ -146,7 +162,7 @@ def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_p
     assert states(out) == {"frossl-1ep-seed0": "done", "random-1ep-seed0": "unfinished"}
     code, said = frossl("report", out)
     assert code == 0
-    assert "1 of 2 runs are still to come." in said
+    assert "1 of 2 runs with 1ep are still to come." in said
 
 
 def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):
@@ -183,6 +199,10 @@ def test_a_run_that_was_killed_goes_on_and_one_without_a_checkpoint_starts_anew(
     assert frossl(*argv, "--only", run.name)[0] == 0
     assert (run / "metrics.jsonl").read_text().splitlines() == whole
     assert states(run.parent) == {run.name: "done"}
+    assert frossl(*argv, "rank", "--only", run.name)[0] == 0  # one more figure: measured, not trained again
+    (values,) = json.loads((run / "evaluation.json").read_text()).values()
+    assert {"knn", "effective_rank"} <= set(values["arms"]["pretrained"])
+    assert (run / "metrics.jsonl").read_text().splitlines() == whole
 
 
 def test_two_processes_do_not_carry_out_the_same_run(frossl, images, tmp_path):

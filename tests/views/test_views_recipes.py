@@ -8,7 +8,7 @@ import torch
 from frossl.core.types import UserError
 from frossl.views.draw import draw
 from frossl.views.make import make_views
-from frossl.views.recipes import VIEWS, View, with_size, with_views
+from frossl.views.recipes import VIEWS, View, pair, with_size, with_views
 
 # Section 3.3 of the fact sheet: per group of views (count, pixels), scale, jitter probability, (brightness,
 # contrast, saturation, hue), grayscale, blur, solarize, flip.
@@ -172,3 +172,10 @@ def test_with_size_keeps_proportions_and_all_else(name, size, sizes):
 def test_with_size_refuses_nothing_to_see():
     with pytest.raises(UserError, match="at least 1 pixel, got 0"):
         with_size(VIEWS["natural"], 0)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_pair_is_two_views_of_the_largest_size(name):
+    recipe = pair(VIEWS[name])
+    assert sum(group.count for group in recipe) == 2
+    assert {group.size for group in recipe} == {max(group.size for group in VIEWS[name])}

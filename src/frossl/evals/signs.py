@@ -11,7 +11,7 @@ from frossl.core.axes import fold
 from frossl.core.linalg import centred, covariance_spectrum, second_moment_spectrum
 from frossl.evals.alignment import alignment, uniformity
 from frossl.evals.lidar import lidar
-from frossl.evals.spectral import collision_entropy, condition_number, summary, von_neumann_entropy
+from frossl.evals.spectral import Moments, collision_entropy, condition_number, summary, von_neumann_entropy
 
 SHOWN = 64
 """Most eigenvalues that are told of a spectrum; of more, at places that are spread evenly over the logarithm."""
@@ -29,11 +29,15 @@ def spectrum_of(h_VNF: Tensor) -> dict[str, Any]:
     if not bool(torch.isfinite(h_VNF).all()):
         return {}
     x_BF = fold(h_VNF)
-    covariance_K = covariance_spectrum(x_BF)
+    if len(x_BF) > x_BF.shape[1]:  # one product for both
+        moments = Moments.of(x_BF)
+        covariance_K, second_K = moments.covariance_spectrum(), moments.second_moment_spectrum()
+    else:
+        covariance_K, second_K = covariance_spectrum(x_BF), second_moment_spectrum(x_BF)
     places = shown_places(len(covariance_K))
     values: dict[str, Any] = {
         "variance": covariance_K.sum().item(),
-        **summary(covariance_K, second_moment_spectrum(x_BF), x_BF.double().mean(0)),
+        **summary(covariance_K, second_K, x_BF.double().mean(0)),
         "uniformity": uniformity(x_BF, PAIRED),
     }
     if len(h_VNF) > 1:

@@ -167,10 +167,13 @@ class Moments:
         varies = (self.scatter_FF.diagonal() > noise).double()
         return eigenvalues(self.scatter_FF * torch.outer(varies, varies) / max(self.count, 1))
 
+    def second_moment_spectrum(self) -> Tensor:
+        """Eigenvalues of the second moment about 0, ``(F,)``, descending."""
+        return eigenvalues(self.scatter_FF / max(self.count, 1) + torch.outer(self.mean_F, self.mean_F))
+
     def summary(self) -> dict[str, float]:
         """The figures of :func:`spectrum`."""
-        second = self.scatter_FF / max(self.count, 1) + torch.outer(self.mean_F, self.mean_F)
-        return summary(self.covariance_spectrum(), eigenvalues(second), self.mean_F)
+        return summary(self.covariance_spectrum(), self.second_moment_spectrum(), self.mean_F)
 
 
 @metric(

@@ -59,7 +59,7 @@ def left_out(result: BudgetResult) -> list[str]:
             said.append(f"{arm_name(arm.arm)} diverged with {len(arm.diverged)} of {over} seeds and is not ranked.")
     missing = sum(len(arm.missing) for arm in result.arms)
     planned = sum(len(arm.seeds) + len(arm.diverged) + len(arm.missing) for arm in result.arms)
-    return [*said, f"{missing} of {planned} runs are still to come."] if missing else said
+    return [*said, f"{missing} of {planned} runs with {result.budget} are still to come."] if missing else said
 
 
 def arm_name(arm: str) -> str:
@@ -91,7 +91,7 @@ def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[st
     """What there is to tell in numbers, as ``(heading, columns, rows)``; ``spread`` over seeds with accuracies."""
     arms = in_order(result)
     measures = [m for m in MEASURES if any(m in a.values for a in arms)]
-    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "behind")), "seeds"]
+    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "points behind")), "seeds"]
     made = [
         (
             "Accuracy",

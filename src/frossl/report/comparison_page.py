@@ -22,6 +22,7 @@ from frossl.report.comparison import (
 )
 from frossl.report.figures import Figure
 from frossl.report.page import render_page
+from frossl.report.record import Record
 from frossl.report.study import BudgetResult, Study, read_study
 from frossl.report.tables import settings
 
@@ -47,8 +48,11 @@ def write_comparison(path: Path, target: float | None = None) -> Study:
 def render_comparison(study: Study) -> str:
     """The page of a study."""
     lines = race.looks(study)
-    records = {t.arm: t.record for t in reversed(study.trials) if t.state == "done" and t.record is not None}
     done = [t for t in study.trials if t.state == "done"]
+    records: dict[str, Record] = {}
+    for trial in done:
+        if trial.record is not None:
+            records.setdefault(trial.arm, trial.record)
     protocols = (p for r in records.values() if r.evaluation for p in r.evaluation.protocols.values())
     return render_page(
         "comparison.html.j2",
@@ -60,7 +64,7 @@ def render_comparison(study: Study) -> str:
         spent=race.spent_figures(study, lines),
         trials=study.trials,
         compared=[arm_name(arm) for arm in records],
-        settings=settings(list(records.values())),
+        settings=[row for row in settings(list(records.values())) if row["key"] != "config.name"],
         notes=NOTES,
         command=study.about["command"],
         protocols=list(dict.fromkeys(protocols)),

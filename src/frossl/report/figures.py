@@ -148,6 +148,10 @@ def spectrum_figure(spectra: Sequence[tuple[str, str, list[float]]]) -> list[Fig
     return [figure("Eigenvalue spectrum", traces, height=380, **axes)] if traces else []
 
 
+NOTHING = 1e-9
+"""Shares of the variance below this are rounding, as of images fewer than features, and not drawn."""
+
+
 def spectrum_over_time(record: Record) -> list[Figure]:
     """The spectrum of held-out features at each look of the monitor, or of views where there are no such rows."""
     rows = [row for row in record.spectra if row["where"] == "backbone"]
@@ -155,10 +159,11 @@ def spectrum_over_time(record: Record) -> list[Figure]:
     traces = []
     for i, row in enumerate(rows):
         line = {"color": "$c0", "width": 2}
-        shares = [value / (row["variance"] or 1.0) for value in row["eigenvalues"]]
+        shares = {n: v / (row["variance"] or 1.0) for n, v in zip(row["places"], row["eigenvalues"], strict=True)}
+        shares = {n: share for n, share in shares.items() if share > NOTHING}
         traces.append(
             {"type": "scatter", "mode": "lines", "name": f"epoch {row['epoch']:.3g}", "line": line}
-            | {"x": row["places"], "y": shares}
+            | {"x": list(shares), "y": list(shares.values())}
             | {"opacity": 0.15 + 0.85 * (i + 1) / len(rows), "showlegend": i in (0, len(rows) - 1)}
         )
     axes: Figure = {"xaxis": _log_axis("eigenvalue, largest first"), "yaxis": _log_axis("share of the variance")}

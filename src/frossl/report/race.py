@@ -10,7 +10,7 @@ import numpy as np
 from frossl.evals.suite import HEADINGS
 from frossl.report.comparison import arm_name, in_order
 from frossl.report.figures import COLOURS, Figure, figure, heading, plain
-from frossl.report.study import AXES, LABEL_FREE, BudgetResult, Study, Trial
+from frossl.report.study import AXES, LABEL_FREE, MEASURES, BudgetResult, Study, Trial
 from frossl.report.words import ACCURACIES
 
 _DASHES = ("solid", "dash", "dot")
@@ -24,16 +24,16 @@ def looks(study: Study) -> dict[str, Figure]:
 
 def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figure]:
     """Final accuracy of every arm: its seeds, their mean, and a bar that overlaps another's unless they are apart."""
-    arms = in_order(result)[::-1]
     figures = []
-    for measure in (m for m in ("linear", "knn") if any(m in a.values for a in arms)):
+    for measure in MEASURES:
+        arms = [arm for arm in in_order(result)[::-1] if arm.values.get(measure)]
+        if not arms:
+            continue
         ranking = result.rankings.get(measure)
         half = ranking.margin / 2 if ranking and ranking.margin is not None else None
         traces = []
         for row, arm in enumerate(arms):
-            values, colour = arm.values.get(measure, []), lines[arm.arm]["color"]
-            if not values:
-                continue
+            values, colour = arm.values[measure], lines[arm.arm]["color"]
             shared = {"type": "scatter", "mode": "markers", "showlegend": False, "name": plain(arm_name(arm.arm))}
             ranked = ranking is not None and arm.arm in ranking.means
             bar = {"type": "data", "array": [half], "color": colour, "thickness": 2, "width": 5}
@@ -115,7 +115,7 @@ def spent_figures(study: Study, lines: dict[str, Figure]) -> list[Figure]:
     if len(study.results) < 2:
         return []
     figures = []
-    for measure in ("linear", "knn"):
+    for measure in MEASURES:
         traces = []
         for arm, line in lines.items():
             found = [a for r in study.results for a in r.arms if a.arm == arm and measure in a.values and a.spent]
@@ -157,7 +157,7 @@ def label_free_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[F
         found = result.agreements.get(name)
         text = heading(name) if name in ("effective_rank", "alignment", "uniformity") else HEADINGS[name]
         told = f": Spearman {found.spearman:+.2f}".replace("-", "−") if found else ""
-        backwards = {"autorange": "reversed", "title": {"text": "less is meant to be better: the axis runs backwards"}}
+        backwards = {"autorange": "reversed", "title": {"text": "less is better: axis reversed"}}
         axes: Figure = {"xaxis": {} if sign > 0 else backwards}
         axes["yaxis"] = {"title": {"text": ACCURACIES[result.measure or "knn"]}}
         figures.append(figure(f"{text} and accuracy", traces, height=280, title={"text": text + told}, **axes))

@@ -133,7 +133,8 @@ def show_health(console: Console, step: int, health: dict[str, Any]) -> None:
     """A row ``health`` of the log: what state the run is in and which knob to turn, or that it is over."""
     state = escape(health["state"])
     if health.get("over"):
-        say(console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
+        if "now" not in health:  # else that has just been told in its place
+            say(console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
         return
     say(
         console, f"[bold yellow]step {step:,}: {state}.[/] {escape(health['words'])} {escape(health['knob'])}", "Health"

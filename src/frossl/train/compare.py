@@ -35,7 +35,7 @@ from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signa
 from frossl.train.run import evaluate_run, open, pretrain, read_run
 from frossl.views.recipes import pair
 
-PROTOCOLS = ("knn", "linear", "rank", "alignment", "lidar")
+PROTOCOLS = ("knn", "linear", "spectrum", "alignment", "lidar")
 """What is measured of every encoder: accuracies, and figures that need no labels."""
 FREE = (*FREE_TO_CHANGE, "out")
 """What may differ when a comparison goes on."""
@@ -171,7 +171,7 @@ def keep_plan(runs: Sequence[Run], command: str) -> None:
     planned = {run["name"]: run for run in before["runs"]}
     for run in runs:
         new = {"name": run.name, "arm": run.arm, "budget": run.budget, "seed": run.seed, "config": to_plain(run.config)}
-        old = planned.setdefault(run.name, new)["config"]
+        old = _filled(planned.setdefault(run.name, new)["config"], run.config)
         changed = [k for k, v in new["config"].items() if k not in FREE and old.get(k) != v]
         if changed:
             told = "; ".join(f"{k} was {old.get(k)}, would be {new['config'][k]}" for k in changed)
@@ -185,6 +185,13 @@ def keep_plan(runs: Sequence[Run], command: str) -> None:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
     plan = {"frossl": __version__, "machine": machine(), "command": command, "runs": list(planned.values())}
     write_text(path, json.dumps(before | plan, indent=2) + "\n")
+
+
+def _filled(plain: dict[str, Any], config: Config) -> dict[str, Any]:
+    """A configuration as it was saved, with the defaults of options that came later."""
+    objective = type(config.objective)()
+    fresh = to_plain(Config(data=config.data, method=config.method, objective=objective))
+    return fresh | plain | {"objective": fresh["objective"] | plain["objective"]}
 
 
 def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:

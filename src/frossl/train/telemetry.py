@@ -95,8 +95,10 @@ class Telemetry:
         """Adds a row for each finding that is new and for each that is no more."""
         self.vitals.append(vitals)
         found = {f.state: f for f in diagnose(self.vitals, self.context)}
-        self.rows += [("health", dataclasses.asdict(f)) for state, f in found.items() if state not in self.standing]
-        self.rows += [("health", {"state": state, "over": True}) for state in sorted(self.standing - found.keys())]
+        new = [f for state, f in found.items() if state not in self.standing]
+        over: dict[str, Any] = {"over": True, "now": new[0].state} if new else {"over": True}
+        self.rows += [("health", dataclasses.asdict(f)) for f in new]
+        self.rows += [("health", {"state": state, **over}) for state in sorted(self.standing - found.keys())]
         self.standing = set(found)
 
     def take(self) -> list[Row]:
