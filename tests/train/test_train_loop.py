@@ -292,6 +292,27 @@ def test_an_interrupt_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(i
     assert same_weights(outcome.run, whole)
 
 
+def test_a_second_request_to_stop_is_obeyed_at_once(images, tmp_path, monkeypatch):
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before_step(monkeypatch, 4, twice)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config(images, tmp_path, name="r"))
+
+
+def test_what_an_agent_passes_on_is_not_a_second_request(monkeypatch):
+    monkeypatch.setattr(loop, "world_size", lambda: 2)
+    with loop.stop_signals() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == ["SIGTERM"]
+        monkeypatch.setattr(loop, "REPEATS", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(images, tmp_path):
     wild = config(images, tmp_path, name="wild", optimizer="sgd", lr=1e30, warmup="0%", checkpoint_every="1it")
     with pytest.raises(NonFiniteError, match="Nothing was updated"):

@@ -271,7 +271,12 @@ def find_device(name: str) -> torch.device:
     if not there[name]:
         have = ", ".join(kind for kind, yes in there.items() if yes)
         raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {have})")
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+    return torch.device(name, _local_rank()) if name == "cuda" else torch.device(name)
+
+
+def _local_rank() -> int:
+    """As torchrun and SLURM give it."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
 
 def find_precision(name: str, device: torch.device) -> str:

@@ -37,6 +37,7 @@ from frossl.train.step import Learner, NonFiniteError, Stepper
 from frossl.train.telemetry import Telemetry, context_of, picture_of_views
 
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
+REPEATS = 10.0
 
 
 @dataclasses.dataclass
@@ -335,13 +336,22 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Collects the first Ctrl-C or termination request in the list that it gives; a second one is obeyed at once."""
+    """Collects the first Ctrl-C or termination request in the list that it gives; a second one is obeyed at once.
+
+    With several ranks a second one counts after :data:`REPEATS` seconds, as torchrun passes on what ranks got already.
+    """
     received: list[str] = []
+    first = 0.0
 
     def receive(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number).name)
-        for n, handler in before.items():
-            signal.signal(n, handler)
+        nonlocal first
+        if not received:
+            received.append(signal.Signals(number).name)
+            first = time.monotonic()
+        elif world_size() == 1 or time.monotonic() - first > REPEATS:
+            for n, handler in before.items():
+                signal.signal(n, handler)
+            signal.raise_signal(number)
 
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

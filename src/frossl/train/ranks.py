@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from datetime import timedelta
 
 from lightning_fabric import Fabric
@@ -47,6 +48,7 @@ def start(config: Config) -> Fabric:
     """
     ranks, local = launched()
     device = find_device(config.device)
+    warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")  # of DDP: the buffers it shares are wanted so
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
