@@ -21,8 +21,8 @@ SOLVED, FALLEN = 0.1, 0.5
 GROWN, EARLY = 500.0, 500
 """How many times their first variance embeddings have where steps are too long, and up to which step that tells."""
 NOTHING = 0.02
-"""What is left of a term, as a share of the first, that counts as nothing."""
-LEVEL, STILL = 0.01, 8
+"""What is left of a term, as a share of the first, or of a loss, as a share of ln K, that counts as nothing."""
+LEVEL, STILL = 0.02, 8
 """Distance of the loss to ln K, as a share, and for how many rows, that make a plateau."""
 LOUD, SILENT = 100.0, 1e-6
 """One term over all others together, and norm of the gradient, that say that a scale is wrong."""
@@ -99,7 +99,14 @@ def collapse_to_mean_direction(rows: Sequence[Row], context: Context) -> Finding
 
 
 def collapse_to_constant(rows: Sequence[Row], context: Context) -> Finding | None:
-    """Features or embeddings that are one point."""
+    """Features or embeddings that are one point, or one prototype for all."""
+    if context.clusters and rows[-1]["loss"] < NOTHING * math.log(context.clusters):
+        return Finding(
+            "Collapsed to a constant",
+            f"The loss is next to 0 ({rows[-1]['loss']:.2g}): every image is given to the same one of "
+            f"{context.clusters:,} prototypes.",
+            f"Give {context.spread}, and lower --lr.",
+        )
     for place, name in (("backbone", "features"), ("projector", "embeddings")):
         first, ratio = (row.get(f"{place}_mean_to_spread", 0.0) for row in (rows[0], rows[-1]))
         ratio = math.inf if rows[-1].get(f"{place}_variance") == 0 else ratio
