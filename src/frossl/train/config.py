@@ -129,8 +129,8 @@ class Config(Generic[M]):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-        if not self.rank_timeout > 0:
-            raise UserError(f"--rank-timeout must be more than 0, got {self.rank_timeout}")
+        if not self.rank_timeout >= 5:  # signs of life come every 2 s
+            raise UserError(f"--rank-timeout must be at least 5 seconds, got {self.rank_timeout}")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:
