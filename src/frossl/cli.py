@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
         code = 130
     except (UserError, NonFiniteError, RankError) as error:
         Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
-        code = 2 if isinstance(error, UserError) else 3
+        code = 2 if isinstance(error, UserError) else 3 if isinstance(error, NonFiniteError) else 4
     sys.exit(code)
 
 

@@ -140,6 +140,39 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(ranks, case):
                 torch.testing.assert_close(a, b, **tolerance)
 
 
+WAITING = """
+import sys, time, torch.distributed as td
+td.init_process_group("gloo")
+from frossl.core import dist
+dist.BEAT = 0.5
+dist.set_timeout(4.0)
+dist.largest(0.0)
+if dist.rank() == int(sys.argv[1]):
+    print("gone", flush=True)
+    time.sleep(300)
+start = time.monotonic()
+try:
+    dist.largest(0.0) if sys.argv[1] == "1" else dist.on_first_rank(lambda: None)
+except RuntimeError:
+    print("waited", time.monotonic() - start, flush=True)
+    raise SystemExit(7)
+"""
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_nobody_waits_for_a_rank_that_does_not_answer(absent):
+    """torch's own limit for such a group is half an hour, whatever that of the others is."""
+    ranks = start_ranks(WAITING, absent)
+    try:
+        said = ranks[1 - absent].communicate(timeout=120)[0]
+    finally:
+        for p in ranks:
+            p.kill()
+            p.wait()
+    assert ranks[1 - absent].returncode == 7, said
+    assert 3 < float(said.split("waited")[1]) < 30
+
+
 def test_in_one_process_the_layer_is_torchs_own():
     x = torch.randn(6, 4)
     network = nn.BatchNorm1d(4)

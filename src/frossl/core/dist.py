@@ -6,9 +6,9 @@ Every function is the identity in a single process. Their results must be used: 
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -111,10 +111,23 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         g.copy_(mean.view(g.shape))
 
 
-@functools.cache
-def _hosts() -> Any:
-    """A group of the processors of all ranks, for what must not wait for an accelerator."""
-    return dist.new_group(backend="gloo")
+def set_timeout(seconds: float) -> None:
+    """How long the processors of ranks wait for each other here; the collectives of devices have the launcher's.
+
+    Counts from the first call on, which makes the group that :func:`largest` and those below it speak in.
+    """
+    if world_size() > 1:
+        _hosts(seconds)
+
+
+_made: list[Any] = []
+
+
+def _hosts(seconds: float = 25.0) -> Any:
+    """The processors of all ranks, for what must not wait for an accelerator; torch's own timeout is half an hour."""
+    if not _made:
+        _made.append(dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
+    return _made[0]
 
 
 def largest(*values: float) -> tuple[float, ...]:

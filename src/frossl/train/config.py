@@ -149,8 +149,8 @@ class Config(Generic[M]):
             raise unknown_name("view recipe", self.view_recipe, list(VIEWS))
         if self.views is not None and self.views < 2:
             raise UserError(f"--views must be at least 2, got {self.views}: the objectives compare views of one image")
-        if not self.rank_timeout > 0:
-            raise UserError(f"--rank-timeout must be more than 0, got {self.rank_timeout}")
+        if not self.rank_timeout >= 5:  # signs of life come every 2 s
+            raise UserError(f"--rank-timeout must be at least 5 seconds, got {self.rank_timeout}")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:

@@ -12,7 +12,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from frossl.core.dist import world_size
+from frossl.core.dist import set_timeout, world_size
 from frossl.core.types import UserError
 from frossl.train.config import Config, find_device, find_precision
 
@@ -68,4 +68,5 @@ def start(config: Config) -> Fabric:
             f"{ranks} ranks were launched, but {fabric.world_size} train together: each would train alone. Start them "
             "with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
         )
+    set_timeout(config.rank_timeout)
     return fabric
