@@ -39,7 +39,7 @@ RUNS: dict[str, dict] = {
         **STEADY,
     },
     "evaluated": {**STEADY, "evaluate": True},
-    "float32": {**STEADY, "precision": "32", "length": "24it", "batch": 19, "lr": 5e-4},
+    "float32": {**STEADY, "precision": "32", "length": "24it", "batch": 19, "lr": 3e-5},
     "again": {"objective": narrow("frossl"), **STEADY},
 }
 
