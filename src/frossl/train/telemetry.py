@@ -28,6 +28,8 @@ STEPS = 4
 """Most steps whose features go into one spectrum."""
 TOP = 14
 """Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
+HOLD = 3
+"""Vitals in a row without a finding after which it is over."""
 Row = tuple[str, dict[str, Any]]
 
 
@@ -92,12 +94,13 @@ class Telemetry:
         self.rows.append(("spectrum", about | spectrum_of(x_VNF)))
 
     def judge(self, vitals: dict[str, Any]) -> None:
-        """Adds a row for each finding that is new and for each that is no more."""
+        """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` vitals."""
         self.vitals.append(vitals)
-        found = {f.state: f for f in diagnose(self.vitals, self.context)}
-        self.rows += [("health", dataclasses.asdict(f)) for state, f in found.items() if state not in self.standing]
-        self.rows += [("health", {"state": state, "over": True}) for state in sorted(self.standing - found.keys())]
-        self.standing = set(found)
+        recent = [diagnose(self.vitals[: len(self.vitals) - i], self.context) for i in range(HOLD)]
+        self.rows += [("health", dataclasses.asdict(f)) for f in recent[0] if f.state not in self.standing]
+        over = self.standing - {f.state for found in recent for f in found}
+        self.rows += [("health", {"state": state, "over": True}) for state in sorted(over)]
+        self.standing = self.standing - over | {f.state for f in recent[0]}
 
     def take(self) -> list[Row]:
         """The rows since the last call."""
