@@ -26,7 +26,7 @@ LEVEL, STILL = 0.02, 8
 """Distance of the loss to ln K, as a share, and for how many rows, that make a plateau."""
 LOUD, SILENT = 100.0, 1e-6
 """One term over all others together, and norm of the gradient, that say that a scale is wrong."""
-IGNORED = 0.05
+IGNORED = 0.25
 """Variance of a view over that of the average view, below which it says nothing."""
 ALIKE = 0.2
 """Noise of the views of the untrained encoder below which augmentation changes too little."""
@@ -48,6 +48,17 @@ _SPREAD = {
     "swav": "an --epsilon of 0.03 to 0.05",
 }
 """By method, what keeps its features apart."""
+
+
+COLLAPSES = frozenset(
+    {
+        "Collapsed to the mean direction",
+        "Collapsed to a constant",
+        "Dimensional collapse",
+        "Invariance is solved while entropy falls",
+    }
+)
+"""States of which only the most complete is told."""
 
 
 @dataclass(frozen=True)

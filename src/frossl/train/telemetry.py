@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
-from frossl.evals.health import Context, diagnose
+from frossl.evals.health import COLLAPSES, Context, diagnose
 from frossl.evals.signs import leading, signs_of, spectrum_of
 from frossl.methods import Method
 from frossl.train.config import Config, Plan
@@ -28,6 +28,8 @@ STEPS = 4
 """Most steps whose features go into one spectrum."""
 TOP = 14
 """Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
+HOLD = 3
+"""Vitals in a row without a finding after which it is over."""
 Row = tuple[str, dict[str, Any]]
 
 
@@ -92,14 +94,16 @@ class Telemetry:
         self.rows.append(("spectrum", about | spectrum_of(x_VNF)))
 
     def judge(self, vitals: dict[str, Any]) -> None:
-        """Adds a row for each finding that is new and for each that is no more."""
+        """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` vitals."""
         self.vitals.append(vitals)
-        found = {f.state: f for f in diagnose(self.vitals, self.context)}
-        new = [f for state, f in found.items() if state not in self.standing]
-        over: dict[str, Any] = {"over": True, "now": new[0].state} if new else {"over": True}
-        self.rows += [("health", dataclasses.asdict(f)) for f in new]
-        self.rows += [("health", {"state": state, **over}) for state in sorted(self.standing - found.keys())]
-        self.standing = set(found)
+        recent = [diagnose(self.vitals[: len(self.vitals) - i], self.context) for i in range(HOLD)]
+        self.rows += [("health", dataclasses.asdict(f)) for f in recent[0] if f.state not in self.standing]
+        over = self.standing - {f.state for found in recent for f in found}
+        for state in sorted(over):
+            instead = [f.state for f in recent[0] if {f.state, state} <= COLLAPSES]
+            now = {"now": instead[0]} if instead else {}
+            self.rows.append(("health", {"state": state, "over": True, **now}))
+        self.standing = self.standing - over | {f.state for f in recent[0]}
 
     def take(self) -> list[Row]:
         """The rows since the last call."""
