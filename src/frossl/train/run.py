@@ -243,10 +243,13 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
         raise UserError(f"{run} is not a run directory: it has no config.json.{runs}")
     try:
         saved = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(saved, dict) or "frossl" not in saved:
         raise UserError(f"{path} was not written by frossl")
+    missing = [name for name in ("config", "views", "encoder") if name not in saved]
+    if missing or not {"method", "objective"} <= set(saved["config"]):
+        raise UserError(f"{path} is damaged: {', '.join(missing) or 'the method'} is missing in it")
     plain = saved["config"]
     objective = find_method(plain["method"]).Config
     config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
