@@ -39,7 +39,7 @@ RUNS: dict[str, dict] = {
         **STEADY,
     },
     "evaluated": {**STEADY, "evaluate": True},
-    "float32": {**STEADY, "precision": "32", "length": "24it", "batch": 19, "lr": 3e-5},
+    "float32": {**STEADY, "precision": "32", "length": "24it", "batch": 19, "lr": 1e-4},
     "again": {"objective": narrow("frossl"), **STEADY},
 }
 
@@ -83,16 +83,23 @@ def interrupted(images: Path, out: Path, name: str, step: int) -> None:
         killed_at(patch, step, config(images, out, name=name, **RUNS["frossl"] | {"checkpoint_every": f"{step}it"}))
 
 
+def terms(run: Path) -> list[tuple[float, float]]:
+    """Entropy and invariance of every step."""
+    rows = read_rows(run / "metrics.jsonl")
+    return [(row["entropy"], row["invariance"]) for row in rows if row["kind"] == "train"]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_two_ranks_take_the_steps_of_one(runs, name):
     alone, together, _ = runs
-    tolerance = 1e-6 if name == "float32" else 1e-9
     wanted, got = losses(alone / name), losses(together / name)
     assert [step for step, _ in got] == [step for step, _ in wanted]
-    assert [loss for _, loss in got] == pytest.approx([loss for _, loss in wanted], rel=tolerance)
-    if name == "float32":
+    if name == "float32":  # the loss is a small difference of large terms, whose rounding is that of their sizes
         assert len(got) == 24
+        for one, other in zip(terms(alone / name), terms(together / name), strict=True):
+            assert sum(other) == pytest.approx(sum(one), abs=1e-6 * sum(map(abs, one)))
         return
+    assert [loss for _, loss in got] == pytest.approx([loss for _, loss in wanted], rel=1e-9)
     a, b = (load_checkpoint(newest_checkpoint(out / name)) for out in (alone, together))
     for key, value in a["learner"].items():
         torch.testing.assert_close(b["learner"][key], value, rtol=1e-7, atol=1e-9, msg=key)
