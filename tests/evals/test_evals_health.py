@@ -87,7 +87,7 @@ def test_a_state_is_found_beyond_its_threshold_only(state, beyond, within):
 
 
 def test_embeddings_of_prototypes_may_be_narrow():
-    narrow = window(projector_effective_rank=1.2)
+    narrow = window(projector_effective_rank=1.2, loss=3.0)
     assert states(narrow, dataclasses.replace(CONTEXT, clusters=CLUSTERS)) == []
     assert states(narrow) == ["Dimensional collapse"]
 
