@@ -42,6 +42,8 @@ PLACES = ("backbone", "projector")
 TOP, IMAGES, VIEWS_SEED = 14, 1024, 7
 EARLY, EVERY = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64), 20
 """Steps at which spectra are taken: these, and then every so many."""
+NUMBERS = (10, TOP)
+"""Eigenvalues, counted from 1, that stand for the small ones."""
 LEAST = 1e-4
 """Smallest share that is drawn."""
 SAME = ("method", "seed", "images")
@@ -132,7 +134,8 @@ def show(rows: list[Row], out: Path, plots: Path) -> str:
         f"{rows[0]['precision']}; seeds {' / '.join(map(str, seeds))}, in this order in every cell. Covariance of "
         f"{IMAGES * rows[0]['views']:,} views of {IMAGES:,} held-out images, the mean taken off. Shares are of the sum "
         "of all eigenvalues. S_2 is the collision entropy, which FroSSL raises in its projector, S_1 that of von "
-        "Neumann, both in nats; rank is exp S_2. Widths of the projectors differ: "
+        "Neumann, both in nats; rank is exp S_2, and its level half of the highest final one. A level is reached when "
+        "the figure does not fall below it again. Widths of the projectors differ: "
         + ", ".join(
             f"`{row['method']}` `{row['config']['objective']['projector']}`" for row in rows if row["seed"] == seeds[0]
         )
@@ -160,12 +163,13 @@ def summary_of(rows: list[Row], place: str) -> str:
         return row[place]["collision_entropy"]
 
     methods = list(dict.fromkeys(row["method"] for row in rows))
+
     finals = [statistics.fmean(math.exp(entropy(row)[-1]) for row in rows if row["method"] == m) for m in methods]
     level = max(finals) / 2
-
-    def half_of_final(number: int) -> Callable[[Row], int | None]:
-        return lambda row: settled(row["steps"], (s := share_of(row, place, number)), s[-1] / 2)
-
+    shares: list[tuple[str, Callable[[Row], float | None], str]] = []
+    for n in NUMBERS:
+        shares.append((f"{n}th share at last, %", lambda row, n=n: 100 * share_of(row, place, n)[-1], ".2f"))
+        shares.append(("1 % from step", lambda row, n=n: settled(row["steps"], share_of(row, place, n), 0.01), "d"))
     columns: list[tuple[str, Callable[[Row], float | None], str]] = [
         ("S_2 at first", lambda row: entropy(row)[0], ".2f"),
         ("lowest", lambda row: min(entropy(row)), ".2f"),
@@ -173,10 +177,7 @@ def summary_of(rows: list[Row], place: str) -> str:
         ("at last", lambda row: entropy(row)[-1], ".2f"),
         ("S_1 at last", lambda row: row[place]["von_neumann_entropy"][-1], ".2f"),
         (f"rank {level:.1f} from step", lambda row: settled(row["steps"], entropy(row), math.log(level)), "d"),
-        ("10th share at last, %", lambda row: 100 * share_of(row, place, 10)[-1], ".2f"),
-        ("half of it from step", half_of_final(10), "d"),
-        ("14th, %", lambda row: 100 * share_of(row, place, TOP)[-1], ".2f"),
-        ("half of it from step", half_of_final(TOP), "d"),
+        *shares,
         ("1st / 14th at last", lambda row: row[place]["top"][-1][0] / row[place]["top"][-1][-1], ".1f"),
         ("condition number at last", lambda row: row[place]["condition_number"][-1], ".1e"),
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330, 460, 56, 128, 44, 48
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330, 460, 66, 128, 44, 48
 GAP = 13
 """Least distance of the baselines of two labels."""
 GREY, RED, BLUE = "#9a9a9a", "#cf4a3c", "#2f74d0"
