@@ -292,6 +292,15 @@ def test_an_interrupt_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(i
     assert same_weights(outcome.run, whole)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_request_to_stop_is_obeyed_at_once(images, tmp_path, monkeypatch):
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -302,6 +311,7 @@ def test_a_second_request_to_stop_is_obeyed_at_once(images, tmp_path, monkeypatc
         pretrain(config(images, tmp_path, name="r"))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_what_an_agent_passes_on_is_not_a_second_request(monkeypatch):
     monkeypatch.setattr(loop, "world_size", lambda: 2)
     with loop.stop_signals() as received:
