@@ -104,7 +104,7 @@ def test_the_plan_has_every_arm_under_every_budget_with_every_seed(frossl, image
 
 
 def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, images, tmp_path):
-    argv = ["compare", images, *TINY, "--arms", "frossl", "frossl:4", "--seeds", "2", "--budget", "96view"]
+    argv = ["compare", images, *TINY, "--arms", "frossl", "frossl:4", "--seeds", "1", "--budget", "96view"]
     argv += ["--out", "study", "--protocol", "knn", "rank"]
     code, said = frossl(*argv)
     assert code == 0
@@ -124,7 +124,7 @@ def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, i
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")}
     code, said = frossl(*argv)
     assert code == 0
-    assert said.count("done before") == 4
+    assert said.count("done before") == 2
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")} == before
     code, said = frossl(*argv, "--lr", "1e-3")
     assert code == 2
