@@ -42,7 +42,8 @@ class Extractor:
         else:
             part = split
         batches = plain_batches(part, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
-        h_NF = torch.cat([torch.empty(0, spec.features), *(self.encode(encoder, x) for x in batches)])
+        parts = [self.encode(encoder, x) for x in batches]
+        h_NF = torch.cat(parts) if parts else torch.empty(0, spec.features)  # more ranks than images
         return gather(h_NF.to(self.device)).cpu() if self.shared else h_NF
 
     @torch.no_grad()
