@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from frossl import __version__
-from frossl.core.dist import RankError
+from frossl.core.dist import RankError, leave
 from frossl.core.files import CONTROLS
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, NonFiniteError, RankError) as error:
         Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
         code = 2 if isinstance(error, UserError) else 3 if isinstance(error, NonFiniteError) else 4
-    sys.exit(code)
+    leave(code)
 
 
 def _overview(console: Console) -> None:

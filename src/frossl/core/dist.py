@@ -6,10 +6,12 @@ Every function is the identity in a single process. Their results must be used: 
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -186,3 +188,18 @@ def on_first_rank(work: Callable[[], T]) -> T | None:
         ended.set()
         thread.join()
     return result
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with an exit code.
+
+    A failed one among several ranks skips the interpreter's clean-up: threads that still wait for a rank that is gone
+    can abort it there, and the exit code with it.
+    """
+    if world_size() > 1:
+        if code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        dist.destroy_process_group()
+    sys.exit(code)
