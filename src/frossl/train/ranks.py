@@ -13,6 +13,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from frossl.core.dist import set_timeout, world_size
+from frossl.core.machine import keep_freed_pages
 from frossl.core.types import UserError
 from frossl.train.config import Config, find_device, find_precision
 
@@ -69,4 +70,6 @@ def start(config: Config) -> Fabric:
             "with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
         )
     set_timeout(config.rank_timeout)
+    if device.type == "cpu":
+        keep_freed_pages()
     return fabric
