@@ -12,7 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import View
 
-RICH = View(count=3, jitter=0.7, flip=0.4, grayscale=0.3, blur=0.6, solarize=0.2)
+RICH = View(count=3, jitter=0.7, flip=0.4, vertical=0.3, grayscale=0.3, blur=0.6, solarize=0.2)
 NAMES = [f.name for f in fields(Drawn)]
 
 
@@ -91,7 +91,7 @@ def check_mean(x: torch.Tensor, mean: float, variance: float) -> None:
     assert abs(float(x.double().mean()) - mean) < 5 * np.sqrt(variance / x.numel())
 
 
-@pytest.mark.parametrize("name", ["flip", "jitter", "grayscale", "blur", "solarize"])
+@pytest.mark.parametrize("name", ["flip", "vertical", "jitter", "grayscale", "blur", "solarize"])
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.8, 1.0])
 def test_probabilities(name, p):
     chosen = getattr(drawn(View(**{name: p})), name)

@@ -16,9 +16,9 @@ from frossl.views.recipes import Recipe, View
 N, ROWS, COLUMNS = 10, 26, 34
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)
 IDENTITY = View(size=16, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0)
-EVERYTHING = View(size=16, flip=1, jitter=1, hue=0.2, grayscale=0, blur=1, solarize=1)
+EVERYTHING = View(size=16, flip=1, vertical=1, jitter=1, hue=0.2, grayscale=0, blur=1, solarize=1)
 SOME = View(
-    size=24, count=3, flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
+    size=24, count=3, flip=0.5, vertical=0.3, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
     grayscale=0.3, blur=0.5, solarize=0.4,
 )  # fmt: skip
 
@@ -41,8 +41,7 @@ def one_by_one(image: Tensor, group: View, d: Drawn, v: int, n: int) -> tuple[Te
     """
     box = [int(t[v, n]) for t in (d.top, d.left, d.height, d.width)]
     size = [group.size, group.size]
-    x = tv.resized_crop(image.float() / 255, *box, size, InterpolationMode(group.interpolation), antialias=True)
-    x = x.clamp(0, 1)
+    x = tv.resized_crop(image, *box, size, InterpolationMode(group.interpolation), antialias=True).float() / 255
     if d.jitter[v, n]:
         for k in ORDERS[int(d.order[v, n])]:
             change = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)[k]
@@ -55,7 +54,8 @@ def one_by_one(image: Tensor, group: View, d: Drawn, v: int, n: int) -> tuple[Te
     if d.solarize[v, n]:
         certain = (x - group.solarize_threshold).abs() > 1e-4
         x = tv.solarize(x, group.solarize_threshold)
-    return (x.flip(-1), certain.flip(-1)) if d.flip[v, n] else (x, certain)
+    mirrored = [axis for axis, drew in ((-1, d.flip), (-2, d.vertical)) if drew[v, n]]
+    return x.flip(mirrored), certain.flip(mirrored)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -83,12 +83,12 @@ def test_views_are_torchvisions_functions_one_after_another(recipe, channels):
                 uncertain += int((~certain).sum())
                 error = (got[v, n] - (wanted - shift) / scale).abs() * scale
                 assert error[certain].max() < 5e-5
-        assert uncertain < 1e-3 * got.numel()
+        assert uncertain < 2e-3 * got.numel()
 
 
 def test_the_samples_of_that_test_exercise_every_operation_and_its_absence():
     (d, _) = parameters((SOME, replace(SOME, size=16, count=2)))
-    for chosen in (d.flip, d.jitter, d.grayscale, d.blur, d.solarize):
+    for chosen in (d.flip, d.vertical, d.jitter, d.grayscale, d.blur, d.solarize):
         assert 0 < chosen.sum() < chosen.numel()
     assert len(d.order.unique()) > 10
 
@@ -103,13 +103,13 @@ def test_another_order_of_jitter_gives_other_views():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_identity_recipe_is_exact_normalisation(channels):
+def test_the_identity_recipe_is_normalisation(channels):
     images = photographs(channels, 16, 16)
     mean, std = [0.4, 0.5, 0.6, 0.3][:channels], [0.2, 0.25, 0.3, 0.1][:channels]
     (views,) = make_views(images, (IDENTITY,), parameters((IDENTITY,), rows=16, columns=16), mean, std)
     wanted = (images.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     assert views.shape == (2, N, channels, 16, 16)
-    assert torch.equal(views, wanted.expand_as(views))
+    torch.testing.assert_close(views, wanted.expand_as(views), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -168,31 +168,34 @@ def test_crops_by_the_workers_equal_crops_by_the_batch(rows, columns, size, mode
     """One grey level for rounding in each of the two directions, and the rounding of their sum."""
     group = View(size=size, interpolation=mode, count=3, scale=(0.1, 1.0))
     images = photographs(3, rows, columns, n=6)
-    whole = crop(images.float() / 255, group, parameters((group,), 6, rows, columns)[0])
+    whole = crop(images.float(), group, parameters((group,), 6, rows, columns)[0])
     for n in range(6):
         (d,) = draw((group,), seed=0, epoch=0, index_N=torch.tensor([n]), height=rows, width=columns)
         one = crop_one(images[n], group, d)
         assert one.dtype == torch.uint8
         assert one.shape == (3, 3, size, size)
-        assert (one / 255 - whole[:, n]).abs().max() <= 1.5 / 255
+        assert (one - whole[:, n]).abs().max() <= 1.5
 
 
 def test_crops_finished_apart_are_the_views():
     images, recipe = photographs(), (SOME, replace(SOME, size=16))
     drawn = parameters(recipe)
-    crops = [crop(images.float() / 255, group, d) for group, d in zip(recipe, drawn, strict=True)]
+    crops = [
+        torch.stack([crop_one(images[n], group, d.map(lambda t, n=n: t[:, n : n + 1])) for n in range(N)], dim=1)
+        for group, d in zip(recipe, drawn, strict=True)
+    ]
     for a, b in zip(
         finish_views(crops, recipe, drawn, MEAN, STD), make_views(images, recipe, drawn, MEAN, STD), strict=True
     ):
-        torch.testing.assert_close(a, b)
+        assert torch.equal(a, b)
 
 
 def test_crops_stay_in_range():
-    noise = (torch.rand(N, 3, ROWS, COLUMNS, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    noise = (torch.rand(N, 3, ROWS, COLUMNS, generator=torch.Generator().manual_seed(1)) > 0.5) * 255.0
     group = View(size=50, interpolation="bicubic")  # overshoots at edges
     crops = crop(noise, group, parameters((group,))[0])
     assert crops.min() == 0
-    assert crops.max() == 1
+    assert crops.max() == 255
 
 
 @pytest.mark.parametrize(("images", "statistics"), [(1, 3), (3, 1), (4, 3)])

@@ -254,7 +254,8 @@ def _hold_out(whole: Encoded, options: Options) -> list[Encoded]:
 
 
 def _decode_all(sources: Sources, channels: int, size: np.ndarray, options: Options) -> Tensor:
-    images_NCHW = torch.empty((len(sources), channels, *_pair(size)), dtype=torch.uint8)
+    shape = (len(sources), channels, *_pair(size))
+    images_NCHW = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)  # as views are cut from it
     lazy = LazyImages(sources, channels)
 
     def fill(i: int) -> None:

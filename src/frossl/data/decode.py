@@ -96,7 +96,7 @@ def decode(encoded: str | bytes, channels: int) -> Tensor:
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
         upright = _eight_bit(image if turn is None else image.transpose(turn))
         pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
-    return torch.from_numpy(pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

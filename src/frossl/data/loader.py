@@ -17,6 +17,7 @@ from frossl.core.types import UserError
 from frossl.data.decode import UnreadableError
 from frossl.data.types import Dataset, Split
 from frossl.views import ops
+from frossl.views.colour import find_colour
 from frossl.views.draw import draw
 from frossl.views.make import crop_one, finish_views, make_views
 from frossl.views.recipes import Recipe
@@ -49,13 +50,15 @@ def training_batches(
     device: torch.device | str = "cpu",
     rank: int = 0,
     ranks: int = 1,
+    compiled: bool = False,
 ) -> Iterator[Batch]:
     """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
 
     Of each batch, a rank gets one of ``ranks`` consecutive parts, the first of which may be longer by an image.
+    ``compiled`` makes colours on the CPU in one compiled kernel, with other rounding.
     """
     plan = _Plan(len(data.train), batch, seed, first_step, rank, ranks)
-    return _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device)
+    return _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled)
 
 
 def view_batches(
@@ -89,10 +92,12 @@ def _batches(
     seed: int,
     workers: int,
     device: torch.device | str,
+    compiled: bool = False,
 ) -> Iterator[Batch]:
     """Images in memory become views on ``device``; others are decoded once by the workers, which take the crops,
     and only their colours are changed on ``device``.
     """
+    colour = find_colour(compiled, len(mean), device)
 
     def labels(index_N: Tensor) -> Tensor | None:
         return None if split.labels is None else split.labels[index_N]
@@ -101,7 +106,7 @@ def _batches(
         for epoch, index_N in plan:
             x = split.images[index_N].to(device)
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
-            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std))
+            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour))
         return
     loader = DataLoader(
         _Crops(split, recipe, seed),  # type: ignore[arg-type]
@@ -114,8 +119,8 @@ def _batches(
     )
     for epoch, index_N, height, width, crops in loader:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
-        crops = [c.to(device, non_blocking=True).float().div_(255) for c in crops]
-        yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std))
+        crops = [c.to(device, non_blocking=True) for c in crops]
+        yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour))
 
 
 def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:

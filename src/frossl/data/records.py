@@ -149,7 +149,7 @@ def _from_torchvision(data: Any) -> Pair:
     if images.ndim == 3:
         images = images[:, None]
     elif images.shape[-1] == 3:
-        images = images.permute(0, 3, 1, 2).contiguous()
+        images = images.permute(0, 3, 1, 2)
     labels = data.targets if hasattr(data, "targets") else data.labels
     return images, torch.as_tensor(labels, dtype=torch.int64)
 

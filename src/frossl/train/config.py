@@ -89,6 +89,8 @@ class Config(Generic[M]):
     """where to compute"""
     workers: int | None = None
     """processes that decode images that do not fit in memory (one per core if not given)"""
+    compile_views: bool = False
+    """make the colours of views with a compiled kernel: faster on the CPU after up to a minute; needs a C++ compiler"""
     seed: int = 0
     """of everything random"""
 

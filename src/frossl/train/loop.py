@@ -258,6 +258,7 @@ def _batches(data: Dataset, config: Config, plan: Plan, first_step: int = 0) -> 
             device=plan.device,
             rank=rank(),
             ranks=world_size(),
+            compiled=config.compile_views,
         )
     except UserError as error:  # a worker's comes with its traceback
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
@@ -329,7 +330,6 @@ def environment() -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
-        "views": "eager",
         "ranks": str(world_size()),
     }
 

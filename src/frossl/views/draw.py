@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +16,7 @@ from frossl.views.recipes import Recipe, View
 
 ORDERS = tuple(permutations(range(4)))  # of brightness, contrast, saturation, hue
 _TRIES = 10
-_DRAWS = 2 * _TRIES + 13
+_DRAWS = 2 * _TRIES + 14
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Drawn:
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
+    vertical: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+        """``change`` done to every field."""
+        return Drawn(*(change(getattr(self, field.name)) for field in fields(self)))
 
 
 def draw(
@@ -107,4 +113,5 @@ def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarra
         blur=torch.from_numpy(u[..., 10] < group.blur),
         sigma=real(between(*group.blur_sigma, u[..., 11])),
         solarize=torch.from_numpy(u[..., 12] < group.solarize),
+        vertical=torch.from_numpy(u[..., 13] < group.vertical),
     )

@@ -1,29 +1,49 @@
-"""From uint8 images and drawn parameters to normalised views."""
+"""From uint8 images and drawn parameters to normalised views.
+
+On the CPU every view is resampled by itself in uint8, and all else goes over blocks of views that stay in the caches;
+on other devices everything is batched. All views of a group see the same operations in the same order either way.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
+from torch.nn import functional as F
 
 from frossl.core.axes import fold, unfold
 from frossl.core.types import UserError
 from frossl.views import ops
-from frossl.views.draw import ORDERS, Drawn
+from frossl.views.colour import Colour, jitter
+from frossl.views.draw import Drawn
 from frossl.views.recipes import Recipe, View
+
+BLOCK_BYTES = {"cpu": 2**22}
+"""Float pixels that are worked on at once; on an accelerator more, as it has no such caches."""
+OTHER_BLOCK_BYTES = 2**28
+
+Take = Callable[[int, int], Tensor]
+"""Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
 
 
 def make_views(
-    images_NCHW: Tensor, recipe: Recipe, drawn: Sequence[Drawn], mean: Sequence[float], std: Sequence[float]
+    images_NCHW: Tensor,
+    recipe: Recipe,
+    drawn: Sequence[Drawn],
+    mean: Sequence[float],
+    std: Sequence[float],
+    colour: Colour = jitter,
 ) -> list[Tensor]:
     """Views of uint8 images of one size: one float tensor ``(V, N, C, S, S)`` for each resolution S, in order."""
-    images = images_NCHW.float().div_(255)
-    crops = [crop(images, group, d) for group, d in zip(recipe, drawn, strict=True)]
-    return finish_views(crops, recipe, drawn, mean, std)
+    if images_NCHW.device.type == "cpu":
+        source, cut = images_NCHW.contiguous(memory_format=torch.channels_last), _cut_each
+    else:
+        source, cut = images_NCHW.float(), _cut_batch
+    takes = [partial(cut, source, group, d.map(fold)) for group, d in zip(recipe, drawn, strict=True)]
+    return _finish(takes, source.shape[1], source.device, recipe, drawn, mean, std, colour)
 
 
 def finish_views(
@@ -32,74 +52,100 @@ def finish_views(
     drawn: Sequence[Drawn],
     mean: Sequence[float],
     std: Sequence[float],
+    colour: Colour = jitter,
 ) -> list[Tensor]:
-    """The photometric part and the normalisation of ``(V, N, C, S, S)`` crops in [0, 1], merged by resolution.
-
-    The crops are changed in place.
-    """
-    channels = crops[0].shape[2]
-    if not len(mean) == len(std) == channels:
-        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
-    by_size: dict[int, list[Tensor]] = {}
-    for x, group, d in zip(crops, recipe, drawn, strict=True):
-        by_size.setdefault(group.size, []).append(_colour(x, group, d))
-    shift = torch.tensor(mean, device=crops[0].device)[:, None, None]
-    scale = torch.tensor(std, device=crops[0].device)[:, None, None]
-    return [(torch.cat(xs) - shift).div_(scale) for xs in by_size.values()]
-
-
-def crop(images_NCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
-    """``(V, N, C, S, S)`` resized, mirrored crops of float images."""
-    height, width = images_NCHW.shape[2:]
-
-    def matrices(start_VN: Tensor, length_VN: Tensor, side: int, flip: Tensor | None = None) -> Tensor:
-        start, length = (fold(t).to(images_NCHW.device) for t in (start_VN, length_VN))
-        return unfold(ops.resampling_matrix(start, length, side, group.size, group.interpolation, flip), group.count)
-
-    rows = matrices(drawn.top, drawn.height, height)
-    columns = matrices(drawn.left, drawn.width, width, fold(drawn.flip).to(images_NCHW.device))
-    return torch.stack([ops.separable(images_NCHW, *m) for m in zip(rows, columns, strict=True)]).clamp_(0, 1)
+    """The photometric part and the normalisation of uint8 ``(V, N, C, S, S)`` crops, merged by resolution."""
+    takes = [partial(_rows, fold(x)) for x in crops]
+    return _finish(takes, crops[0].shape[2], crops[0].device, recipe, drawn, mean, std, colour)
 
 
 def crop_one(image_CHW: Tensor, group: View, drawn: Drawn) -> Tensor:
     """``(V, C, S, S)`` uint8 crops of one uint8 image of any size, for the workers that decode; N = 1 in ``drawn``."""
-    mode = InterpolationMode(group.interpolation)
-    crops = []
-    for v in range(group.count):
-        box = [int(t[v, 0]) for t in (drawn.top, drawn.left, drawn.height, drawn.width)]
-        x = tv.resized_crop(image_CHW, *box, size=[group.size, group.size], interpolation=mode, antialias=True)
-        crops.append(x.flip(-1) if drawn.flip[v, 0] else x)
-    return torch.stack(crops)
+    return _cut_each(image_CHW[None], group, drawn.map(fold), 0, group.count)
 
 
-def _colour(x_VNCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
-    x = fold(x_VNCHW)
-    if bool(drawn.jitter.any()):
-        _jitter(x, drawn)
-    if x.shape[1] == 3:
-        _apply(x, drawn.grayscale, lambda chosen, _: ops.grayscale(chosen))
+def crop(images_NCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
+    """``(V, N, C, S, S)`` resized, mirrored crops of float images in [0, 255], as accelerators make them."""
+    return unfold(_cut_batch(images_NCHW, group, drawn.map(fold), 0, drawn.top.numel()), group.count)
+
+
+def _rows(x_BCSS: Tensor, start: int, stop: int) -> Tensor:
+    return x_BCSS[start:stop]
+
+
+def _cut_each(images_NCHW: Tensor, group: View, drawn: Drawn, start: int, stop: int) -> Tensor:
+    """Crops by torchvision's resampling in uint8, one view after the other; ``drawn`` is folded."""
+    boxes = torch.stack([drawn.top, drawn.left, drawn.height, drawn.width], 1)[start:stop].long().tolist()
+    n = len(images_NCHW)
+    resize = partial(
+        F.interpolate, size=(group.size, group.size), mode=group.interpolation, antialias=True, align_corners=False
+    )
+    crops = torch.cat(
+        [
+            resize(images_NCHW[i % n : i % n + 1, :, top : top + height, left : left + width])
+            for i, (top, left, height, width) in enumerate(boxes, start)
+        ]
+    )
+    _apply(crops, drawn.flip[start:stop], lambda chosen, _: chosen.flip(-1))
+    _apply(crops, drawn.vertical[start:stop], lambda chosen, _: chosen.flip(-2))
+    return crops
+
+
+def _cut_batch(images_NCHW: Tensor, group: View, drawn: Drawn, start: int, stop: int) -> Tensor:
+    """The same crops in floats as products with resampling matrices, within one and a half grey levels."""
+    part = drawn.map(lambda t: t[start:stop].to(images_NCHW.device))
+    x = images_NCHW[torch.arange(start, stop, device=images_NCHW.device) % len(images_NCHW)]
+    box = (part.top, part.left, part.height, part.width)
+    return ops.resized_crop(x, *box, group.size, group.interpolation, part.flip, part.vertical).clamp_(0, 255)
+
+
+def _finish(
+    takes: Sequence[Take],
+    channels: int,
+    device: torch.device,
+    recipe: Recipe,
+    drawn: Sequence[Drawn],
+    mean: Sequence[float],
+    std: Sequence[float],
+    colour: Colour,
+) -> list[Tensor]:
+    if not len(mean) == len(std) == channels:
+        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
+    scale = 1 / torch.tensor(std, device=device)[:, None, None]
+    shift = -torch.tensor(mean, device=device)[:, None, None] * scale
+    images = drawn[0].top.shape[1]
+    sizes = list(dict.fromkeys(group.size for group in recipe))
+    views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
+    made = {s: torch.empty(views[s] * images, channels, s, s, device=device) for s in sizes}
+    done = dict.fromkeys(sizes, 0)
+    for take, group, d in zip(takes, recipe, drawn, strict=True):
+        flat, total = d.map(fold), group.count * images
+        out = made[group.size][done[group.size] :][:total]
+        done[group.size] += total
+        block = max(1, BLOCK_BYTES.get(device.type, OTHER_BLOCK_BYTES) // (4 * channels * group.size**2))
+        block = min(block, total)
+        pixels = torch.empty(block, channels, group.size, group.size, device=device)
+        for start in range(0, total, block):
+            stop = min(start + block, total)
+            x = pixels[: stop - start]
+            x.copy_(take(start, stop)).div_(255)
+            part = flat.map(lambda t, a=start, b=stop: t[a:b])
+            _photometric(x, group, part, colour)
+            torch.addcmul(shift, x, scale, out=out[start:stop])
+    return [unfold(made[s], views[s]) for s in sizes]
+
+
+def _photometric(x_BCSS: Tensor, group: View, drawn: Drawn, colour: Colour) -> None:
+    """Colour, blur and solarize, in place; ``drawn`` is that of these samples."""
+    colour(x_BCSS, drawn)
     radius = math.ceil(3 * group.blur_sigma[1])
-    sigma = fold(drawn.sigma).to(x.device)
-    _apply(x, drawn.blur, lambda chosen, i: ops.gaussian_blur(chosen, sigma[i], radius))
-    _apply(x, drawn.solarize, lambda chosen, _: ops.solarize(chosen, group.solarize_threshold))
-    return unfold(x, group.count)
+    sigma = drawn.sigma.to(x_BCSS.device)
+    _apply(x_BCSS, drawn.blur, lambda chosen, i: ops.gaussian_blur(chosen, sigma[i], radius))
+    _apply(x_BCSS, drawn.solarize, lambda chosen, _: ops.solarize(chosen, group.solarize_threshold))
 
 
-def _apply(x: Tensor, where_VN: Tensor, change) -> None:
+def _apply(x: Tensor, where_B: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
     """``change`` the samples that drew it, in place."""
-    chosen = fold(where_VN).nonzero()[:, 0].to(x.device)
+    chosen = where_B.nonzero()[:, 0].to(x.device)
     if len(chosen):
         x[chosen] = change(x[chosen], chosen)
-
-
-def _jitter(x: Tensor, drawn: Drawn) -> None:
-    """Colour jitter in each sample's own order of operations: samples with the same order go together."""
-    changes = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
-    factors = fold(drawn.factors).to(x.device)
-    for number, order in enumerate(ORDERS):
-        chosen = fold(drawn.jitter & (drawn.order == number)).nonzero()[:, 0].to(x.device)
-        if len(chosen):
-            y = x[chosen]
-            for k in order:
-                y = changes[k](y, factors[chosen, k])
-            x[chosen] = y

@@ -1,15 +1,20 @@
 """Batched image operations with per-sample parameters, each equal to torchvision's for the same parameters.
 
-Images are float ``(B, C, H, W)`` in [0, 1]; every parameter is a tensor ``(B,)``. Resampling and blur are
-separable and linear, so both are a pair of batched matrix products with per-sample matrices.
+Images are float ``(B, C, H, W)`` in [0, 1]; every parameter is a tensor ``(B,)``. Resampling is separable and linear, so
+it is a pair of batched matrix products with per-sample matrices.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
+COMPLEMENTS = (3.0, 5.0, 1.0)
+"""Hues of cyan, magenta and yellow in sixths of the circle."""
+TINY = 1e-20
+"""Below any difference of two pixels: without colour, a hue is zero and not a division by zero."""
 
 
 def _triangle(x: Tensor) -> Tensor:
@@ -53,10 +58,20 @@ def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def resized_crop(
-    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int, mode: str, flip: Tensor
+    x: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    size: int,
+    mode: str,
+    flip: Tensor | None = None,
+    vertical: Tensor | None = None,
 ) -> Tensor:
-    """Crop, resize with antialias, and flip left-right where ``flip``, as one resampling. Not clamped."""
-    rows = resampling_matrix(top, height, x.shape[2], size, mode)
+    """Crop, resize with antialias, and mirror left-right where ``flip``, top-bottom where ``vertical``, as one
+    resampling. Not clamped.
+    """
+    rows = resampling_matrix(top, height, x.shape[2], size, mode, vertical)
     columns = resampling_matrix(left, width, x.shape[3], size, mode, flip)
     return separable(x, rows, columns)
 
@@ -93,15 +108,18 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     if x.shape[1] != 3:
         return x
     r, g, b = x.unbind(1)
-    value, least = x.amax(1), x.amin(1)
-    chroma = value - least
-    safe = torch.where(chroma > 0, chroma, 1)
-    hue6 = torch.where(value == r, (g - b) / safe, torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
-    hue6 = hue6 + 6 * shift[:, None, None]
-    # A channel falls below `value` by as much of the chroma as its distance to the hue allows.
-    corner = torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype)[:, None, None]
-    k = (hue6.unsqueeze(1) + corner) % 6
-    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+    value = torch.maximum(torch.maximum(r, g), b)
+    chroma = value - torch.minimum(torch.minimum(r, g), b)
+    red, green = value == r, value == g
+    hue6 = torch.where(red, g - b, torch.where(green, b - r, r - g)).div_(chroma.clamp_min(TINY))
+    hue6.add_(torch.where(red, 0.0, torch.where(green, 2.0, 4.0))).add_(6 * shift[:, None, None])
+    # A channel loses chroma where the hue is within a third of the circle of its complement, all within a sixth.
+    y = torch.empty_like(x)
+    for channel, complement in enumerate(COMPLEMENTS):
+        away = hue6 - complement
+        away.sub_((away / 6).round_().mul_(6)).abs_().neg_().add_(2).clamp_(0, 1)
+        torch.addcmul(value, away, chroma, value=-1, out=y[:, channel])
+    return y
 
 
 def grayscale(x: Tensor) -> Tensor:
@@ -109,21 +127,18 @@ def grayscale(x: Tensor) -> Tensor:
     return grey(x).expand_as(x)
 
 
-def blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:
-    """``(B, size, size)`` matrices of a Gaussian blur with reflected borders and ``2 * radius + 1`` taps."""
-    radius = min(radius, size - 1)
-    taps = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.float32)
-    weight = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
-    weight = weight / weight.sum(1, keepdim=True)
-    position = torch.arange(size, device=sigma.device)[:, None] + taps.long()
-    position = position.abs()
-    position = torch.where(position >= size, 2 * (size - 1) - position, position)
-    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
-    return matrix.scatter_add_(2, position.expand(len(sigma), -1, -1), weight[:, None].expand(-1, size, -1))
-
-
 def gaussian_blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    return separable(x, blur_matrix(sigma, x.shape[2], radius), blur_matrix(sigma, x.shape[3], radius))
+    """Gaussian of ``2 * radius + 1`` taps with reflected borders, down and then across; fewer in a smaller image."""
+    for dim in (2, 3):
+        size, reach = x.shape[dim], min(radius, x.shape[dim] - 1)
+        taps = torch.arange(-reach, reach + 1, device=x.device, dtype=torch.float32)
+        weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
+        weights = (weights / weights.sum(1, keepdim=True)).T[:, :, None, None, None]
+        padded = F.pad(x, (0, 0, reach, reach) if dim == 2 else (reach, reach, 0, 0), mode="reflect")
+        x = padded.narrow(dim, 0, size) * weights[0]
+        for shift in range(1, len(weights)):
+            x.addcmul_(padded.narrow(dim, shift, size), weights[shift])
+    return x
 
 
 def solarize(x: Tensor, threshold: float) -> Tensor:

@@ -23,6 +23,7 @@ class View:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bicubic"
     flip: float = 0.5
+    vertical: float = 0.0
     jitter: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
@@ -35,7 +36,7 @@ class View:
     solarize_threshold: float = 128 / 255
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+        for name in ("flip", "vertical", "jitter", "grayscale", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"view: {name} is a probability between 0 and 1, got {getattr(self, name)}")
         for name in ("brightness", "contrast", "saturation"):

@@ -1,0 +1,143 @@
+"""Colour jitter, each sample in its own order of operations, and grayscale: eager, or compiled into one kernel.
+
+Both give torchvision's values; between them rounding differs, by at most 1e-5 of full scale.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from frossl.core.types import UserError
+from frossl.views import ops
+from frossl.views.draw import ORDERS, Drawn
+
+Colour = Callable[[Tensor, Drawn], None]
+"""Changes float ``(B, C, H, W)`` in [0, 1] in place as was drawn for these B samples."""
+
+CHANGES = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
+CONTRAST, SATURATION, HUE = 1, 2, 3
+PIECE_BYTES = 2**19
+"""The compiled kernel takes pieces of one size, which stay in the cache and need one compilation."""
+
+
+def jitter(x_BCHW: Tensor, drawn: Drawn) -> None:
+    """Eager: at each of the four steps, every operation runs on just the samples whose turn it is."""
+    kinds = torch.tensor(ORDERS)[drawn.order]
+    factors = drawn.factors.to(x_BCHW.device)
+    coloured = x_BCHW.shape[1] == 3
+    for step in range(4):
+        for kind, change in enumerate(CHANGES if coloured else CHANGES[:SATURATION]):
+            chosen = (drawn.jitter & (kinds[:, step] == kind)).nonzero()[:, 0].to(x_BCHW.device)
+            if len(chosen):
+                x_BCHW[chosen] = change(x_BCHW[chosen], factors[chosen, kind])
+    chosen = drawn.grayscale.nonzero()[:, 0].to(x_BCHW.device)
+    if coloured and len(chosen):
+        x_BCHW[chosen] = ops.grayscale(x_BCHW[chosen])
+
+
+def find_colour(compiled: bool, channels: int, device: torch.device | str) -> Colour:
+    """How colours are made: compiled if asked for, where that means anything (colour images, on the CPU).
+
+    Raises:
+        UserError: compiled without a C++ compiler.
+    """
+    if not compiled or channels != 3 or torch.device(device).type != "cpu":
+        return jitter
+    if not has_compiler():
+        raise UserError(
+            "--compile-views needs a C++ compiler, and none of c++, g++, clang++ is on the PATH. Install one "
+            "(for instance: apt-get install g++), or leave the flag out"
+        )
+    return compiled_jitter
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can work on the CPU here."""
+    return sys.platform != "win32" and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def compiled_jitter(x_B3HW: Tensor, drawn: Drawn) -> None:
+    """Every sample goes through three blends, the hue and three blends; those not drawn change nothing."""
+    kind_B6 = torch.where(drawn.jitter[:, None], SLOTS[drawn.order], -1)
+    factor_B6 = torch.where(kind_B6 < 0, 1, drawn.factors.gather(1, kind_B6.clamp_min(0)))
+    blends_B63 = torch.stack([factor_B6, (1 - factor_B6) * (kind_B6 == SATURATION)], 2)
+    blends_B63 = torch.cat([blends_B63, ((1 - factor_B6) * (kind_B6 == CONTRAST))[:, :, None]], 2)
+    parameters = (blends_B63, drawn.factors[:, HUE].contiguous(), drawn.jitter, drawn.grayscale)
+    piece = max(1, PIECE_BYTES // x_B3HW[0].nbytes)
+    with torch.no_grad():
+        for start in range(0, len(x_B3HW), piece):
+            part = x_B3HW[start : start + piece]
+            rows = torch.arange(start, start + piece).clamp_max(len(x_B3HW) - 1)
+            whole = part if len(part) == piece else x_B3HW[rows]
+            _kernel()(whole, *(p[rows] for p in parameters))
+            if whole is not part:
+                part.copy_(whole[: len(part)])
+
+
+def _slots() -> Tensor:
+    """For each order, the operations before the hue in the first three slots and those after it in the last three."""
+    slots = torch.full((len(ORDERS), 6), -1)
+    for row, order in enumerate(ORDERS):
+        at = order.index(HUE)
+        for first, kinds in ((0, order[:at]), (3, order[at + 1 :])):
+            slots[row, first : first + len(kinds)] = torch.tensor(kinds)
+    return slots
+
+
+SLOTS = _slots()
+
+
+@cache
+def _kernel() -> Callable[..., None]:
+    return torch.compile(_all_at_once, dynamic=False)
+
+
+Planes = Sequence[Tensor]
+
+
+def _all_at_once(x: Tensor, blends: Tensor, shift: Tensor, jittered: Tensor, grayscale: Tensor) -> None:
+    """Written plane by plane, so that the compiler makes few passes over each sample."""
+    rgb: Planes = x.flatten(2).unbind(1)
+    for slot in range(3):
+        rgb = _blend(rgb, blends[:, slot, :, None])
+    turned = _turn(rgb, shift[:, None])
+    rgb = [torch.where(jittered[:, None], new, old) for new, old in zip(turned, rgb, strict=True)]
+    for slot in range(3, 6):
+        rgb = _blend(rgb, blends[:, slot, :, None])
+    grey = _grey(rgb)
+    rgb = [torch.where(grayscale[:, None], grey, plane) for plane in rgb]
+    x.copy_(torch.stack(rgb, 1).view(x.shape))
+
+
+def _grey(rgb: Planes) -> Tensor:
+    red, green, blue = (weight * plane for weight, plane in zip(ops.GREY_WEIGHTS, rgb, strict=True))
+    return red + green + blue
+
+
+def _blend(rgb: Planes, weights: Tensor) -> Planes:
+    """Brightness, saturation and contrast in one: a share of the image, of its grey and of the mean of its grey."""
+    own, of_grey, of_mean = weights.unbind(1)
+    grey = _grey(rgb)
+    other = of_grey * grey + of_mean * grey.mean(1, keepdim=True)
+    return [(own * plane + other).clamp(0, 1) for plane in rgb]
+
+
+def _turn(rgb: Planes, shift: Tensor) -> Planes:
+    """As :func:`frossl.views.ops.adjust_hue`."""
+    red, green, blue = rgb
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    first, second = value == red, value == green
+    hue6 = torch.where(first, green - blue, torch.where(second, blue - red, red - green)) / chroma.clamp_min(ops.TINY)
+    hue6 = hue6 + torch.where(first, 0.0, torch.where(second, 2.0, 4.0)) + 6 * shift
+    planes = []
+    for complement in ops.COMPLEMENTS:
+        away = hue6 - complement
+        planes.append(value - chroma * (2 - (away - 6 * torch.round(away / 6)).abs()).clamp(0, 1))
+    return planes
