@@ -120,3 +120,14 @@ def test_missing_extra_says_what_to_install(parquet, opened, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'frossl\[hf\]'"):
         opened(folder)
+
+
+def test_rows_are_stored_once_and_other_rows_are_another_store(parquet, opened, tmp_path):
+    source = parquet("train-0.parquet", rows(12))
+    first, again = (opened(source, cache=6) for _ in range(2))
+    assert tuple(first.train.images.shape[1:]) == (3, 6, 8)
+    assert torch.equal(first.train.images, again.train.images)
+    stores = list((tmp_path / "data" / "cache").glob("*/pixels.bin"))
+    assert len(stores) == 2
+    assert not torch.equal(opened(parquet("train-0.parquet", rows(12, 50)), cache=6).train.images, first.train.images)
+    assert len(list((tmp_path / "data" / "cache").glob("*/pixels.bin"))) == 4

@@ -8,7 +8,7 @@ import torch
 from frossl.core.types import UserError
 from frossl.views.draw import draw
 from frossl.views.make import make_views
-from frossl.views.recipes import VIEWS, View, pair, with_size, with_views
+from frossl.views.recipes import VIEWS, View, domain, left_out, pair, with_size, with_views
 
 # Section 3.3 of the fact sheet: per group of views (count, pixels), scale, jitter probability, (brightness,
 # contrast, saturation, hue), grayscale, blur, solarize, flip.
@@ -77,7 +77,7 @@ def test_every_dataset_of_the_paper_has_its_recipes():
     assert set(PAPER) <= set(VIEWS)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3, 4, 13])
 @pytest.mark.parametrize("name", list(VIEWS))
 def test_every_recipe_makes_finite_views(name, channels):
     recipe = with_size(tuple(replace(group, count=min(group.count, 2)) for group in VIEWS[name]), 16)
@@ -179,3 +179,19 @@ def test_a_pair_is_two_views_of_the_largest_size(name):
     recipe = pair(VIEWS[name])
     assert sum(group.count for group in recipe) == 2
     assert {group.size for group in recipe} == {max(group.size for group in VIEWS[name])}
+
+
+@pytest.mark.parametrize(("channels", "name"), [(1, "grey"), (3, "natural"), (4, "satellite"), (13, "satellite")])
+def test_each_number_of_channels_has_its_recipe(channels, name):
+    assert domain(channels) == name
+    assert name in VIEWS
+
+
+def test_what_has_no_meaning_without_colour_is_named():
+    assert left_out(VIEWS["natural"], 3) == ""
+    assert left_out(VIEWS["grey"], 1) == ""
+    assert left_out(VIEWS["natural"], 1).endswith(
+        "images have 1 channel and not the three of colour: saturation, hue, grayscale"
+    )
+    assert left_out((View(grayscale=0.0, hue=0.0),), 13).endswith("13 channels and not the three of colour: saturation")
+    assert left_out((View(grayscale=0.0, jitter=0.0),), 4) == ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Protocol, Self, TypeVar
@@ -14,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frossl.core.files import write_text
 from frossl.core.types import UserError
+from frossl.data.cache import directory_for, shrunk, store
 from frossl.data.decode import Probe, UnreadableError, decode, probe
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
@@ -22,6 +27,8 @@ MAX_HELD_OUT = 10_000
 MAX_UNREADABLE = 0.05
 LISTED = 20
 CHUNK = 64
+CACHE = "cache"
+"""Where stores of decoded images lie below the directory of the data."""
 SECONDS_BETWEEN_LOGS = 10
 # Mean and standard deviation settle early: a sample of images, fewer when they are large.
 STATISTICS_IMAGES, STATISTICS_PIXELS = 2_000, 2**28
@@ -42,9 +49,12 @@ class Options:
     seed: int = 0
     memory_limit: int = 2 * 2**30
     workers: int = 0
+    cache: int | None = None
     log: Callable[[str], None] = lambda message: None
 
     def __post_init__(self) -> None:
+        if self.cache is not None and self.cache < 1:
+            raise UserError(f"a cache of images with a shorter side of {self.cache} pixels: give at least 1")
         if self.channels not in (None, 1, 3):
             raise UserError(f"channels = {self.channels}: give 1 (grey), 3 (colour), or none to choose by the images")
         if not 0 < self.held_out < 1:
@@ -52,11 +62,15 @@ class Options:
 
 
 class Sources(Protocol):
-    """Encoded images in order: paths or bytes, with names for messages. Indexing may raise UnreadableError."""
+    """Encoded images in order: paths or bytes, with names for messages. Indexing may raise UnreadableError.
+
+    A stamp is another one when the encoded image may be.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> str | bytes: ...
     def name(self, index: int) -> str: ...
+    def stamp(self, index: int) -> str: ...
     def take(self, index: np.ndarray) -> Self: ...
 
 
@@ -73,17 +87,21 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class LazyImages:
-    """Images decoded at each access, picklable; a file that broke since the scan is a UserError."""
+    """Images decoded at each access, picklable; a file that broke since the scan is a UserError.
+
+    Large JPEGs are decoded at a reduced size with a shorter side of at least ``least`` pixels, if that is not 0.
+    """
 
     sources: Sources
     channels: int
+    least: int = 0
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, index: int, /) -> Tensor:
         try:
-            return decode(self.sources[index], self.channels)
+            return decode(self.sources[index], self.channels, self.least)
         except UnreadableError as error:
             raise UserError(
                 f"cannot read {self.sources.name(index)}: {error}. It was readable when the data was opened; "
@@ -105,7 +123,7 @@ def build(
 
     Raises UserError when more than 5 % of the images (and more than one) or all but one are unreadable.
     """
-    scanned = [_scan(part, options) for part in (train, test) if part is not None]
+    scanned = [_remembered_scan(part, options) for part in (train, test) if part is not None]
     skipped = tuple(skip for _, _, skips in scanned for skip in skips)
     probes = [probe for _, probes, _ in scanned for probe in probes]
     _check_readable(source, len(probes), skipped)
@@ -121,17 +139,19 @@ def build(
         raise UserError(f"{source}: one of its two splits has no readable image.{_listing(skipped)}")
 
     channels = options.channels or (1 if all(probe.grey for probe in probes) else 3)
-    sizes = np.array([probe.size for probe in probes])
+    sizes = np.array([probe.size if options.cache is None else shrunk(*probe.size, options.cache) for probe in probes])
     smallest, largest, typical = sizes.min(0), sizes.max(0), np.median(sizes, axis=0).astype(int)
     small = len(sizes) * channels * int(largest.prod()) <= options.memory_limit
     in_memory = small and bool((smallest == largest).all())
-    splits = [
-        Split(
-            _decode_all(part.sources, channels, smallest, options) if in_memory else LazyImages(part.sources, channels),
-            None if part.labels is None else torch.from_numpy(part.labels),
-        )
-        for part in kept
-    ]
+
+    def images(part: Encoded) -> Tensor | LazySequence:
+        if options.cache is not None:
+            return _cached(name, part.sources, channels, options.cache, options)
+        if in_memory:
+            return _decode_all(part.sources, channels, smallest, options)
+        return LazyImages(part.sources, channels)
+
+    splits = [Split(images(part), None if part.labels is None else torch.from_numpy(part.labels)) for part in kept]
     mean, std = statistics if statistics and len(statistics[0]) == channels else measure(splits[0].images, options)
     return Dataset(
         name=name,
@@ -193,6 +213,32 @@ def _in_threads(function: Callable[[int], T], count: int, workers: int) -> Itera
             yield from results
 
 
+def _remembered_scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[Skipped]]:
+    """With a cache, images are looked through once, too."""
+    if options.cache is None:
+        return _scan(part, options)
+    digest = sha256("\n".join(_listed(part.sources)).encode()).hexdigest()
+    path = options.data_dir / CACHE / f"scan-{digest[:16]}.json"
+    if path.exists():
+        saved = json.loads(path.read_text())
+        probes = [Probe((height, width), grey) for height, width, grey in saved["probes"]]
+        return part.take(np.array(saved["kept"], np.int64)), probes, [Skipped(*row) for row in saved["skipped"]]
+    kept, probes, skipped = _scan(part, options)
+    gone = {skip.path for skip in skipped}
+    saved = {
+        "kept": [i for i in range(len(part.sources)) if part.sources.name(i) not in gone],
+        "probes": [(*probe.size, probe.grey) for probe in probes],
+        "skipped": [(skip.path, skip.reason) for skip in skipped],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(saved))
+    return kept, probes, skipped
+
+
+def _listed(sources: Sources) -> list[str]:
+    return [f"{sources.name(i)} {sources.stamp(i)}" for i in range(len(sources))]
+
+
 def _scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[Skipped]]:
     sources, total = part.sources, len(part.sources)
 
@@ -251,6 +297,13 @@ def _hold_out(whole: Encoded, options: Options) -> list[Encoded]:
     first = order[np.argsort(place, kind="stable")]
     held_out = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
     return [whole.take(np.sort(first[held_out:])), whole.take(np.sort(first[:held_out]))]
+
+
+def _cached(name: str, sources: Sources, channels: int, size: int, options: Options) -> Tensor | LazySequence:
+    manifest = {"name": name, "size": size, "channels": channels, "sources": _listed(sources)}
+    images = LazyImages(sources, channels, least=2 * size)
+    threads = partial(_in_threads, workers=options.workers)
+    return store(images, directory_for(options.data_dir / CACHE, manifest), manifest, threads, options.log)
 
 
 def _decode_all(sources: Sources, channels: int, size: np.ndarray, options: Options) -> Tensor:

@@ -34,6 +34,13 @@ class Files:
     def name(self, index: int) -> str:
         return os.fsencode(self.paths[index]).decode(errors="replace")
 
+    def stamp(self, index: int) -> str:
+        try:
+            status = os.stat(self[index])
+        except OSError:
+            return "cannot be read"
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
     def take(self, index: np.ndarray) -> Files:
         return Files(self.root, [self.paths[i] for i in index])
 

@@ -53,6 +53,11 @@ class Rows:
         cell = self._column[row].as_py() or {}
         return cell.get("path") or f"{self.file}:{row}"
 
+    def stamp(self, index: int) -> str:
+        """The row and the table's file, whose path datasets makes from what the Parquet files are."""
+        files = [file["filename"] for file in self.table.cache_files]
+        return f"{files[0] if files else self.file}:{int(self.index[index])}"
+
     def take(self, index: np.ndarray) -> Rows:
         return Rows(self.table, self.file, self.index[index])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,13 +16,16 @@ from torchvision.transforms.v2 import functional as tv
 
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
+from frossl.data.build import LazyImages
 from frossl.data.decode import UnreadableError
-from frossl.data.types import Dataset, Split
+from frossl.data.types import Dataset, LazySequence, Split
 from frossl.views import ops
 from frossl.views.colour import find_colour
 from frossl.views.draw import draw
 from frossl.views.make import crop_one, finish_views, make_views
-from frossl.views.recipes import Recipe
+from frossl.views.recipes import Recipe, least_side
+
+T = TypeVar("T")
 
 _ORDER = 1 << 32  # keeps the order of samples and the parameters of views apart in the space of random keys
 
@@ -51,14 +56,18 @@ def training_batches(
     rank: int = 0,
     ranks: int = 1,
     compiled: bool = False,
+    prefetch: bool | None = None,
 ) -> Iterator[Batch]:
     """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
 
     Of each batch, a rank gets one of ``ranks`` consecutive parts, the first of which may be longer by an image.
-    ``compiled`` makes colours on the CPU in one compiled kernel, with other rounding.
+    ``compiled`` makes colours on the CPU in one compiled kernel, with other rounding. ``prefetch`` makes each batch in
+    a thread while the one before is trained on: by default on CUDA alone, since on the CPU both want the same cores.
     """
     plan = _Plan(len(data.train), batch, seed, first_step, rank, ranks)
-    return _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled)
+    batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled)
+    in_thread = torch.device(device).type == "cuda" if prefetch is None else prefetch
+    return ahead(batches) if in_thread else batches
 
 
 def view_batches(
@@ -102,25 +111,36 @@ def _batches(
     def labels(index_N: Tensor) -> Tensor | None:
         return None if split.labels is None else split.labels[index_N]
 
+    on_cuda = torch.device(device).type == "cuda"
     if isinstance(split.images, Tensor):
         for epoch, index_N in plan:
-            x = split.images[index_N].to(device)
+            x = split.images[index_N]
+            x = (x.pin_memory() if on_cuda else x).to(device, non_blocking=True)
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
             yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour))
         return
     loader = DataLoader(
-        _Crops(split, recipe, seed),  # type: ignore[arg-type]
+        _Crops(split.images, recipe, seed),  # type: ignore[arg-type]
         batch_sampler=_Pairs(plan),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_stack,
         worker_init_fn=_leave_interrupts_to_parent,
-        pin_memory=torch.device(device).type == "cuda",
+        pin_memory=on_cuda,
         generator=torch.Generator(),  # else each pass would draw from torch's own
     )
     for epoch, index_N, height, width, crops in loader:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
         yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour))
+
+
+def ahead(batches: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread of its own while its user is busy with the one before."""
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
+        following = thread.submit(next, batches, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield item
 
 
 def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
@@ -165,13 +185,15 @@ class _Pairs:
 class _Crops:
     """(epoch, index) to the crops of that image, decoded once for all views."""
 
-    def __init__(self, split: Split, recipe: Recipe, seed: int) -> None:
-        self.split, self.recipe, self.seed = split, recipe, seed
+    def __init__(self, images: LazySequence, recipe: Recipe, seed: int) -> None:
+        reducible = isinstance(images, LazyImages)
+        self.images = replace(images, least=least_side(recipe)) if reducible else images
+        self.recipe, self.seed = recipe, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, int, int, list[Tensor]]:
         epoch, i = key
         try:
-            image = self.split.images[i]
+            image = self.images[i]
         except UnreadableError as error:
             raise UserError(
                 f"training image {i} could be read when the run began and cannot be read now: {error}. Put it back, "

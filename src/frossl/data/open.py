@@ -24,6 +24,7 @@ def open_data(
     seed: int = 0,
     memory_limit: int = 2 * 2**30,
     workers: int = 0,
+    cache: int | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Dataset:
     """Open a named data set, a folder of images, or Parquet files in the Hugging Face image layout.
@@ -32,7 +33,8 @@ def open_data(
     ``channels`` is 1 or 3; by default 1 if every image is grey, else 3. Where the data bring no held-out
     images, the fraction ``held_out`` (1 to 10,000 images) is chosen by ``seed``, evenly over the classes.
     Images of one size that fit ``memory_limit`` bytes are decoded at once, others at each access.
-    ``workers`` threads read (0: one per core). Raises UserError.
+    With ``cache``, images of files are decoded once, to a shorter side of at most that many pixels, and memory-mapped
+    from a store below ``data_dir``. ``workers`` threads read (0: one per core). Raises UserError.
     """
     options = Options(
         data_dir=Path(data_dir).expanduser(),
@@ -42,6 +44,7 @@ def open_data(
         seed=seed,
         memory_limit=memory_limit,
         workers=workers,
+        cache=cache,
         log=log,
     )
     path = Path(source).expanduser()

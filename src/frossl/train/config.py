@@ -23,7 +23,7 @@ from frossl.methods.frossl import FroSSL
 from frossl.nn.backbones import resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.optim import OPTIMIZERS
-from frossl.views.recipes import VIEWS, Recipe, with_scale, with_size, with_views
+from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
 
 M = TypeVar("M")
 FREE_TO_CHANGE = (
@@ -55,7 +55,7 @@ class Config(Generic[M]):
     views: int | None = None
     """views per image (the view recipe's number if not given)"""
     view_recipe: str = "auto"
-    """augmentation: auto is natural or grey by the channels of the data; others by name (frossl list recipes)"""
+    """augmentation: auto is natural, grey or satellite by channels; others by name (frossl list recipes)"""
     size: int | None = None
     """side of the views in pixels (the images' own up to 96, else 224, or 128 without an accelerator)"""
     crop_scale: tuple[float, float] | None = None
@@ -120,6 +120,8 @@ class Config(Generic[M]):
     """read images as grey (1) or colour (3); by default 1 if all are grey"""
     held_out: float = 0.1
     """share of the images kept for evaluation where the data bring no test split"""
+    cache: int | None = None
+    """decode images of files once, to this shorter side in pixels, into a memory-mapped store below --data-dir"""
     data_dir: Path = Path("data")
     """where named data sets are kept"""
     out: Path = Path("runs")
@@ -199,7 +201,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     side = min(data.typical)
     size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
     name = config.view_recipe
-    recipe = VIEWS[("natural" if data.channels == 3 else "grey") if name == "auto" else name]
+    recipe = VIEWS[domain(data.channels) if name == "auto" else name]
     recipe = with_size(recipe, size)
     recipe = recipe if config.views is None else with_views(recipe, config.views)
     recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)

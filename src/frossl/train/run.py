@@ -39,7 +39,7 @@ from frossl.train.log import require_wandb
 from frossl.train.loop import FAILED, build, environment, resolve_length, train
 from frossl.train.memory import fit
 from frossl.train.ranks import start
-from frossl.views.recipes import Recipe, View
+from frossl.views.recipes import Recipe, View, left_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,6 +319,7 @@ def open(config: Config, console: Console) -> Dataset:
         held_out=config.held_out,
         seed=config.seed,
         workers=config.workers or 0,
+        cache=config.cache,
         log=lambda message: console.print(f"       {escape(message)}", style="dim"),
     )
     known = [s.labels is not None and bool((s.labels >= 0).any()) for s in (data.train, data.test)]
@@ -365,6 +366,8 @@ def show_plan(
     net = f"{escape(plan.spec.backbone)} with {plan.spec.features} features, {plan.spec.stem} stem"
     terminal.say(console, f"{escape(config.method)}, views {shape}; {net}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
+    if note := left_out(plan.recipe, plan.spec.channels):
+        terminal.say(console, note)
     again = f", going on from step {state['step']:,}" if state else ""
     terminal.say(console, f"{escape(str(run))}{again}; Ctrl-C saves and stops", "Run")
 

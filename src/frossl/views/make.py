@@ -21,9 +21,8 @@ from frossl.views.colour import Colour, jitter
 from frossl.views.draw import Drawn
 from frossl.views.recipes import Recipe, View
 
-BLOCK_BYTES = {"cpu": 2**22}
-"""Float pixels that are worked on at once; on an accelerator more, as it has no such caches."""
-OTHER_BLOCK_BYTES = 2**28
+BLOCK_BYTES, ACCELERATOR_BLOCK_BYTES = 2**22, 2**28
+"""Float pixels that are worked on at once: on the CPU as many as stay in the caches."""
 
 Take = Callable[[int, int], Tensor]
 """Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
@@ -122,8 +121,8 @@ def _finish(
         flat, total = d.map(fold), group.count * images
         out = made[group.size][done[group.size] :][:total]
         done[group.size] += total
-        block = max(1, BLOCK_BYTES.get(device.type, OTHER_BLOCK_BYTES) // (4 * channels * group.size**2))
-        block = min(block, total)
+        at_once = BLOCK_BYTES if device.type == "cpu" else ACCELERATOR_BLOCK_BYTES
+        block = min(max(1, at_once // (4 * channels * group.size**2)), total)
         pixels = torch.empty(block, channels, group.size, group.size, device=device)
         for start in range(0, total, block):
             stop = min(start + block, total)

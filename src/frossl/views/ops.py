@@ -1,7 +1,7 @@
 """Batched image operations with per-sample parameters, each equal to torchvision's for the same parameters.
 
-Images are float ``(B, C, H, W)`` in [0, 1]; every parameter is a tensor ``(B,)``. Resampling is separable and linear, so
-it is a pair of batched matrix products with per-sample matrices.
+Images are float ``(B, C, H, W)`` in [0, 1]; every parameter is a tensor ``(B,)``. Resampling is separable and linear,
+so it is a pair of batched matrix products with per-sample matrices.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ crop, colour jitter (its four operations in random order), grayscale, blur, sola
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from frossl.core.registry import Registry
@@ -106,12 +107,49 @@ VIEWS.add("imagenet-wmse", (
 _EMP = View(count=20, scale=(0.25, 0.25), flip=0.0, jitter=0.4, saturation=0.4, hue=0.2, blur=0.1, solarize=0.1)
 VIEWS.add("cifar-emp", (replace(_EMP, count=200),))
 VIEWS.add("stl10-emp", (replace(_EMP, size=64),))
-# Product recipes: colour photographs, and one-channel images, for which colour has no meaning.
-# Without strong jitter the brightness of a grey image gives it away (docs/results/two-cores.md).
+# Product recipes by domain: colour photographs; grey images (medical, X-ray, documents), for which colour has no
+# meaning; images from above, in any number of bands, which have no upper edge. Without strong jitter the brightness
+# of a grey image gives it away (docs/results/two-cores.md).
 VIEWS.add("natural", (_natural(),))
 # SwAV's multi-crop (arXiv 2006.09882): two views of most of the image and six small ones of parts of it.
 VIEWS.add("multicrop", (_natural(scale=(0.25, 1.0)), _natural(scale=(0.05, 0.25), size=14, count=6)))
 VIEWS.add("grey", (_natural(scale=(0.3, 1.0), brightness=0.8, contrast=0.8, blur=0.5, solarize=0.2, **_NO_COLOUR),))
+VIEWS.add("satellite", (_natural(vertical=0.5, brightness=0.4, contrast=0.4),))
+
+
+def domain(channels: int) -> str:
+    """The recipe for images of so many channels of which nothing else is known."""
+    return {1: "grey", 3: "natural"}.get(channels, "satellite")
+
+
+def left_out(recipe: Recipe, channels: int) -> str:
+    """What of ``recipe`` has no meaning for images of so many channels and is left out, as a sentence, or nothing."""
+    if channels == 3:
+        return ""
+    asked = [
+        name
+        for name, drawn in (
+            ("saturation", lambda g: g.jitter and g.saturation),
+            ("hue", lambda g: g.jitter and g.hue),
+            ("grayscale", lambda g: g.grayscale),
+        )
+        if any(drawn(group) for group in recipe)
+    ]
+    images = f"images have {channels} channel{'s' * (channels != 1)}"
+    return f"left out of the views, as {images} and not the three of colour: {', '.join(asked)}" if asked else ""
+
+
+def least_side(recipe: Recipe) -> int:
+    """The shorter side of an image of which even the smallest crop is shrunk to half its size or less.
+
+    A larger image may be decoded at that size: what is lost are frequencies that no view can hold.
+    """
+
+    def side(group: View) -> float:
+        longest = max(group.ratio[1], 1 / group.ratio[0])
+        return 2 * group.size / math.sqrt(group.scale[0] / longest)
+
+    return math.ceil(max(side(group) for group in recipe))
 
 
 def with_views(recipe: Recipe, views: int) -> Recipe:

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from pictures import encoded
+from PIL import Image
+
+from frossl.data.decode import ORIENTATION_TAG, decode
+from frossl.data.loader import ahead, training_batches
+from frossl.data.open import open_data
+from frossl.views.draw import draw
+from frossl.views.recipes import VIEWS, View, least_side
+
+RECIPE = (View(size=16, blur=0.5, solarize=0.2), View(size=8, count=3))
+
+
+@pytest.fixture
+def mixed(write, tmp_path):
+    for i in range(30):
+        write(f"{i:02d}.jpg", seed=i, size=(200 + 7 * i, 160 + 3 * i))
+    return open_data(str(tmp_path / "set"))
+
+
+def some(data, **options):
+    batches = training_batches(data, RECIPE, batch=8, seed=1, **options)
+    return [(b.index_N.tolist(), b.views) for b in islice(batches, 5)]
+
+
+def same(a, b) -> bool:
+    pairs = zip(a, b, strict=True)
+    return all(i == j and all(torch.equal(x, y) for x, y in zip(v, w, strict=True)) for (i, v), (j, w) in pairs)
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"prefetch": True}], ids=str)
+def test_workers_and_threads_change_nothing(mixed, options):
+    assert same(some(mixed), some(mixed, **options))
+
+
+def test_a_later_start_gives_the_same_batches(mixed):
+    assert same(some(mixed)[2:], some(mixed, first_step=2)[:3])
+
+
+def test_images_in_memory_give_the_views_of_the_same_images_decoded_one_by_one(write, tmp_path):
+    """Bit for bit: both cut with torchvision's uint8 kernel."""
+    for i in range(20):
+        write(f"{i:02d}.png", seed=i, size=(24, 30))
+    whole = open_data(str(tmp_path / "set"))
+    lazy = open_data(str(tmp_path / "set"), memory_limit=0)
+    assert whole.train.in_memory
+    assert not lazy.train.in_memory
+    lazy = replace(lazy, mean=whole.mean, std=whole.std)
+    assert same(some(whole), some(lazy))
+
+
+def test_the_thread_ahead_ends_with_its_items_and_passes_on_errors():
+    before = torch.get_num_threads()
+    assert list(ahead(iter(range(1, 6)))) == [1, 2, 3, 4, 5]
+
+    def failing():
+        yield 1
+        raise ValueError("broken")
+
+    items = ahead(failing())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(items)
+    assert torch.get_num_threads() == before
+
+
+# Reduced decoding
+
+
+def photograph(height: int, width: int, detail: int = 40) -> Image.Image:
+    """Smooth between random colours ``detail`` pixels apart."""
+    small = np.random.default_rng(0).integers(0, 256, (height // detail, width // detail, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("least", "shape"), [(0, (600, 800)), (400, (600, 800)), (300, (300, 400)), (60, (75, 100))])
+def test_a_large_jpeg_is_decoded_at_the_smallest_size_that_is_enough(least, shape):
+    content = encoded(photograph(600, 800), "JPEG", quality=95)
+    reduced, full = decode(content, 3, least), decode(content, 3)
+    assert tuple(reduced.shape[1:]) == shape
+    shrunk = torch.nn.functional.interpolate(full[None], shape, mode="bicubic", antialias=True)[0]
+    assert (reduced.float() - shrunk.float()).abs().mean() < 1.5
+
+
+def test_reduced_images_are_upright_and_grey_ones_stay_grey():
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    content = encoded(photograph(600, 800), "JPEG", quality=95, exif=exif)
+    reduced, full = decode(content, 3, 150), decode(content, 3)
+    assert tuple(full.shape[1:]) == (800, 600)
+    assert tuple(reduced.shape[1:]) == (200, 150)
+    grey = encoded(photograph(600, 800).convert("L"), "JPEG")
+    assert tuple(decode(grey, 1, 150).shape) == (1, 150, 200)
+
+
+def test_only_jpegs_are_reduced():
+    assert tuple(decode(encoded(photograph(600, 800)), 3, 60).shape[1:]) == (600, 800)
+
+
+@pytest.mark.parametrize("name", ["natural", "multicrop", "imagenet-symmetric", "cifar-emp"])
+def test_no_crop_of_an_image_of_the_least_side_is_shrunk_by_less_than_two(name):
+    recipe = tuple(replace(group, count=min(group.count, 2)) for group in VIEWS[name])
+    side = least_side(recipe)
+    for height, width in ((side, side), (side, 2 * side)):
+        drawn = draw(recipe, seed=0, epoch=0, index_N=torch.arange(2000), height=height, width=width)
+        for group, d in zip(recipe, drawn, strict=True):
+            assert min(d.height.min(), d.width.min()) >= 2 * group.size - 1
+
+
+def test_training_views_of_large_jpegs_are_those_of_the_whole_images_almost(write, tmp_path):
+    """The corners of a crop are rounded to whole pixels of the reduced image, an eighth as many."""
+    for i in range(4):
+        write(f"{i}.jpg", content=encoded(photograph(900 + 40 * i, 1200, detail=200), "JPEG", quality=95))
+    data = open_data(str(tmp_path / "set"), memory_limit=0)
+    recipe = (View(size=16, jitter=0.0, grayscale=0.0, flip=0.0),)
+    data = replace(data, mean=(0.0,) * 3, std=(1.0,) * 3)
+    (views,) = next(training_batches(data, recipe, batch=2, seed=0)).views
+    whole = replace(data, train=replace(data.train, images=[data.train.images[i] for i in range(len(data.train))]))
+    (wanted,) = next(training_batches(whole, recipe, batch=2, seed=0)).views
+    assert views.std() > 0.1
+    assert (views - wanted).abs().mean() < 3 / 255
+
+
+# Broken files
+
+
+def test_five_percent_broken_jpegs_are_listed_once_each_and_nothing_else_changes(write, tmp_path):
+    for i in range(100):
+        write(f"{i:03d}.jpg", seed=i, size=(40, 60))
+    content = encoded(photograph(400, 600), "JPEG")
+    broken = {"010.jpg": content[: len(content) // 2], "031.jpg": b"", "052.jpg": b"text", "073.jpg": content[:-2000]}
+    broken["099.jpg"] = content[:30]
+    for name, part in broken.items():
+        write(name, content=part)
+    said = []
+    data = open_data(str(tmp_path / "set"), log=said.append)
+    assert [skip.path for skip in data.skipped] == sorted(broken)
+    assert all(skip.reason for skip in data.skipped)
+    good = [f"{i:03d}.jpg" for i in range(100) if f"{i:03d}.jpg" not in broken]
+    pixels = {decode((tmp_path / "set" / name).read_bytes(), 3).numpy().tobytes(): name for name in good}
+    kept = [[pixels[x.contiguous().numpy().tobytes()] for x in split.images] for split in (data.train, data.test)]
+    assert all(names == sorted(names) for names in kept)
+    assert sorted(kept[0] + kept[1]) == good

@@ -1,0 +1,45 @@
+"""Views of two resolutions reach every method: global and local crops, from the recipe to the exported encoder."""
+
+import pytest
+import torch
+from PIL import Image
+
+from frossl.methods import METHODS
+from frossl.train.config import Config
+from frossl.train.log import read_rows
+from frossl.train.run import pretrain, read_run
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for i in range(24):
+        pixels = torch.randint(0, 256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+        (root / f"class{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(root / f"class{i % 2}" / f"{i:02d}.png")
+    return root
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
+def test_every_method_trains_on_global_and_local_crops(name, images, tmp_path):
+    outcome = pretrain(
+        Config(
+            data=str(images),
+            out=tmp_path,
+            method=name,
+            objective=METHODS[name].Config(),
+            view_recipe="multicrop",
+            backbone_options='{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}',
+            batch=8,
+            length="2it",
+            log_every=1,
+            device="cpu",
+            precision="32",
+            evaluate=False,
+        )
+    )
+    rows = [row for row in read_rows(outcome.run / "metrics.jsonl") if "loss" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["grad_norm"] > 0 for row in rows)
+    assert [(group.count, group.size) for group in read_run(outcome.run)[1]] == [(2, 32), (6, 14)]
