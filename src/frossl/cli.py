@@ -1,4 +1,4 @@
-"""The command line: ``frossl pretrain | evaluate | compare | report | export | replay | list``."""
+"""The command line: ``frossl pretrain | evaluate | compare | report | views | cache | list | ...``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from frossl import __version__
 from frossl.core.dist import RankError, leave
-from frossl.core.files import CONTROLS
+from frossl.core.files import CONTROLS, write_atomically
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import DATASETS
@@ -29,12 +29,14 @@ from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
+from frossl.report.contact import contact_sheet
 from frossl.report.page import show, write_report
 from frossl.train import compare
-from frossl.train.config import FREE_TO_CHANGE, Config
+from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
 from frossl.train.export import export_encoder
 from frossl.train.replay import replay
 from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.run import open as open_run_data
 from frossl.train.step import NonFiniteError
 from frossl.train.supervised import supervised_encoder
 from frossl.views.recipes import VIEWS
@@ -138,6 +140,49 @@ class Replay:
     """where to compute"""
 
 
+class Views:
+    """Show what a view recipe makes of a few images, with what was drawn for each view, in one picture."""
+
+    data: tyro.conf.Positional[str]
+    """a folder of images, Parquet, or the name of a data set"""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("views.png")
+    """picture to write"""
+    images: int = 4
+    """how many images, one in each row"""
+    view_recipe: str = "auto"
+    """augmentation (frossl list recipes); auto by the channels of the data"""
+    views: int | None = None
+    """views per image (the recipe's number if not given)"""
+    size: int | None = None
+    """side of the views in pixels, as in frossl pretrain"""
+    channels: Literal[1, 3] | None = None
+    """read images as grey (1) or colour (3)"""
+    seed: int = 0
+    """of the views"""
+    data_dir: Path = Path("data")
+    """where named data sets are kept"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Decode images once into a memory-mapped store; frossl pretrain --cache SIZE then reads that one."""
+
+    data: tyro.conf.Positional[str]
+    """a folder of images or Parquet"""
+    size: int
+    """shorter side in pixels; smaller images stay as they are"""
+    channels: Literal[1, 3] | None = None
+    """store grey (1) or colour (3); by default 1 if all images are grey"""
+    held_out: float = 0.1
+    """share of the images kept for evaluation, as in frossl pretrain"""
+    labels: bool = True
+    """as in frossl pretrain"""
+    seed: int = 0
+    """of the choice of held-out images, as in frossl pretrain"""
+    data_dir: Path = Path("data")
+    """the store goes into the folder cache in it"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class List:
     """What there is to choose from."""
@@ -157,6 +202,8 @@ def main(argv: list[str] | None = None) -> None:
         "report": _report,
         "export": _export,
         "replay": _replay,
+        "views": _views,
+        "cache": _cache,
         "list": _list,
     }
     try:
@@ -187,6 +234,8 @@ def _overview(console: Console) -> None:
         "  frossl report RUN... [-o FILE]  curves, spectra and pictures of runs as one HTML file\n"
         "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
         "  frossl replay RUN               take the step again that was not finite\n"
+        "  frossl views DATA [-o FILE]     what a view recipe makes of some images\n"
+        "  frossl cache DATA --size N      decode images once into a memory-mapped store\n"
         "  frossl list methods | data | recipes | metrics\n\n"
         "Each takes --help. A first try: frossl pretrain path/to/images",
         highlight=False,
@@ -354,6 +403,34 @@ def _export(args: list[str], console: Console) -> int:
 def _replay(args: list[str], console: Console) -> int:
     given = tyro.cli(Replay, prog="frossl replay", args=args)
     replay(given.run, device=given.device, console=console)
+    return 0
+
+
+def _views(args: list[str], console: Console) -> int:
+    given = tyro.cli(Views, prog="frossl views", args=args)
+    if given.images < 1:
+        raise UserError(f"--images must be at least 1, got {given.images}")
+    names = ("data", "view_recipe", "views", "size", "channels", "seed", "data_dir")
+    config = Config(**{name: getattr(given, name) for name in names}, device="cpu")
+    data = open_run_data(config, console)
+    recipe = make_plan(dataclasses.replace(config, batch=2), data).recipe
+    sheet = contact_sheet(data, recipe, images=given.images, seed=given.seed)
+    write_atomically(given.output, lambda path: sheet.save(path, "PNG"))
+    console.print(f"[bold]Views[/] {escape(str(given.output))}", soft_wrap=True)
+    return 0
+
+
+def _cache(args: list[str], console: Console) -> int:
+    given = tyro.cli(Cache, prog="frossl cache", args=args)
+    names = ("data", "channels", "held_out", "labels", "seed", "data_dir")
+    config = Config(**{name: getattr(given, name) for name in names}, cache=given.size)
+    data = open_run_data(config, console)
+    console.print(
+        f"{len(data.train):,} + {len(data.test):,} images in {escape(str(given.data_dir / 'cache'))}. "
+        f"Use them: frossl pretrain {escape(given.data)} --cache {given.size}",
+        soft_wrap=True,
+        highlight=False,
+    )
     return 0
 
 

@@ -1,0 +1,82 @@
+"""The commands views, cache and bench, and pretraining from a store."""
+
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frossl.cli import main
+from frossl.report.contact import CELL, GAP
+from frossl.train.log import read_rows
+
+TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
+
+
+@pytest.fixture
+def frossl(tmp_path, monkeypatch, capsys):
+    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*argv: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in argv])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), re.sub(r"\s+", " ", printed.out + printed.err)
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for i in range(24):
+        noise = torch.randint(0, 256, (20 + i % 3, 26, 3), generator=generator, dtype=torch.uint8)
+        path = tmp_path / "images" / f"class{i % 2}" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.numpy()).save(path)
+    return path.parent.parent
+
+
+@pytest.mark.parametrize(("recipe", "columns"), [("natural", 3), ("multicrop", 9)])
+def test_views_writes_a_sheet_of_the_image_and_its_views(frossl, folder, tmp_path, recipe, columns):
+    code, said = frossl("views", folder, "--view-recipe", recipe, "-o", "sheet.png", "--images", 2)
+    assert code == 0
+    assert "sheet.png" in said
+    sheet = np.array(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape[1] == GAP + columns * (CELL + GAP)
+    first_row = [sheet[GAP : GAP + CELL, GAP + c * (CELL + GAP) :][:, :CELL] for c in range(columns)]
+    assert all(picture.std() > 10 for picture in first_row)
+    assert not any(np.array_equal(a, b) for a, b in pairwise(first_row))
+    below = sheet[GAP + CELL : 2 * GAP + CELL + 20]
+    assert (below < 100).any()  # letters
+
+
+def test_views_of_grey_images_say_what_is_left_out(frossl, folder, tmp_path):
+    assert frossl("views", folder, "--channels", 1, "--view-recipe", "natural", "-o", "natural.png")[0] == 0
+    assert frossl("views", folder, "--channels", 1, "-o", "grey.png")[0] == 0
+    tops = [np.array(Image.open(tmp_path / f"{name}.png"))[: GAP + 16] for name in ("natural", "grey")]
+    assert (tops[0] < 100).sum() > 500  # the sentence
+    for wrong in (("--images", 0), ("--view-recipe", "nature"), ("--views", 1)):
+        assert frossl("views", folder, *wrong)[0] == 2
+
+
+def test_a_run_from_the_store_that_cache_made(frossl, folder, tmp_path):
+    code, said = frossl("cache", folder, "--size", 16)
+    assert code == 0
+    assert "22 + 2 images" in said
+    assert f"--cache {16}" in said
+    stores = {p: p.stat().st_mtime_ns for p in (tmp_path / "data" / "cache").glob("*/pixels.bin")}
+    assert len(stores) == 2
+    code, _ = frossl(
+        "pretrain", folder, "--cache", 16, "--length", "2it", "--batch", 8, "--size", 16, "--no-evaluate",
+        "--name", "r", "--log-every", 1, "--workers", 2, *TINY,
+    )  # fmt: skip
+    assert code == 0
+    assert [row["step"] for row in read_rows(tmp_path / "runs/r/metrics.jsonl") if row["kind"] == "train"] == [1, 2]
+    assert json.loads((tmp_path / "runs/r/config.json").read_text())["config"]["cache"] == 16
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data" / "cache").glob("*/pixels.bin")} == stores
