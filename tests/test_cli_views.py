@@ -80,3 +80,26 @@ def test_a_run_from_the_store_that_cache_made(frossl, folder, tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "runs/r/metrics.jsonl") if row["kind"] == "train"] == [1, 2]
     assert json.loads((tmp_path / "runs/r/config.json").read_text())["config"]["cache"] == 16
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data" / "cache").glob("*/pixels.bin")} == stores
+
+
+def test_bench_says_where_the_time_goes(frossl, folder):
+    few = ("--steps", 2, "--batch", 8, "--device", "cpu")
+    code, said = frossl("bench", "train", "--size", 16, *few)
+    assert code == 0
+    for part in ("views", "forward", "backward", "optimiser", "step", "images/s", "telemetry"):
+        assert part in said
+    code, said = frossl("bench", "loss", "--steps", 1, "--device", "cpu")
+    assert code == 0
+    assert "8 x 1024 x 1024" in said
+    assert frossl("bench", "views", "--steps", 0)[0] == 2
+
+
+def test_bench_of_views_from_files_has_decoding_and_both_kinds_of_colours(frossl, folder, monkeypatch):
+    monkeypatch.setattr("frossl.train.bench.has_compiler", lambda: False)
+    code, said = frossl(
+        "bench", "views", "--data", folder, "--size", 16, "--steps", 2, "--batch", 8, "--workers", 0, "--device", "cpu"
+    )
+    assert code == 0
+    for part in ("eager", "views/s", "decoding alone"):
+        assert part in said
+    assert "compiled" not in said

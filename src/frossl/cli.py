@@ -1,4 +1,4 @@
-"""The command line: ``frossl pretrain | evaluate | compare | report | views | cache | list | ...``."""
+"""The command line: ``frossl pretrain | evaluate | compare | report | views | cache | bench | list | ...``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from frossl.report.comparison_page import write_comparison
 from frossl.report.contact import contact_sheet
 from frossl.report.page import show, write_report
 from frossl.train import compare
+from frossl.train.bench import Bench, bench
 from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
 from frossl.train.export import export_encoder
 from frossl.train.replay import replay
@@ -204,6 +205,7 @@ def main(argv: list[str] | None = None) -> None:
         "replay": _replay,
         "views": _views,
         "cache": _cache,
+        "bench": _bench,
         "list": _list,
     }
     try:
@@ -236,6 +238,7 @@ def _overview(console: Console) -> None:
         "  frossl replay RUN               take the step again that was not finite\n"
         "  frossl views DATA [-o FILE]     what a view recipe makes of some images\n"
         "  frossl cache DATA --size N      decode images once into a memory-mapped store\n"
+        "  frossl bench views|train|loss   where the time goes on this machine\n"
         "  frossl list methods | data | recipes | metrics\n\n"
         "Each takes --help. A first try: frossl pretrain path/to/images",
         highlight=False,
@@ -431,6 +434,18 @@ def _cache(args: list[str], console: Console) -> int:
         soft_wrap=True,
         highlight=False,
     )
+    return 0
+
+
+def _bench(args: list[str], console: Console) -> int:
+    given = tyro.cli(Bench, prog="frossl bench", args=args)
+    table = Table(box=None, pad_edge=False, title=None)
+    headings, rows = bench(given)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == headings[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, highlight=False)
     return 0
 
 
