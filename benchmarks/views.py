@@ -1,0 +1,265 @@
+"""Views per second on one core beside lightly, torchvision and kornia, all in one run; memory of the input pipeline.
+
+    python benchmarks/views.py [--sizes 32 64 96 224] [--seconds 20] [--out docs/results/views.md]
+
+The recipe is lightly's VICRegTransform (crop, flip, jitter 0.8, grayscale 0.2, blur 0.5, solarize 0.1, normalise), with
+bilinear crops there and in torchvision and kornia as they come, bicubic ones here. At 32, 64 and 96 pixels two views
+of images in memory; at 224 eight views of JPEGs of 400x500, decoded in every arm. All arms do one chunk each in turn.
+kornia is measured where it can be imported and runs; the table says what happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightly.transforms import VICRegTransform
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from common import environment, heading, in_fresh_process, resident_mib, synthetic, table, warm_allocator
+from frossl.data.decode import decode
+from frossl.data.loader import training_batches
+from frossl.data.types import Dataset, Split
+from frossl.views.colour import has_compiler
+from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LEAST = {"compiled": {32: 8.0, 64: 4.0, 96: 3.0, 224: 2.2}, "eager": {32: 5.0, 64: 1.0, 96: 1.0, 224: 1.0}}
+"""What the views must reach, in units of lightly's."""
+JPEG_SIZE = (400, 500)
+ROUNDS = 5
+
+Chunk = Callable[[], int]
+"""Makes some views and says how many."""
+
+
+class Jpegs:
+    """Encoded images in memory, decoded when asked for."""
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        return decode(self.encoded[index], 3)
+
+
+def pictures(count: int, height: int, width: int) -> Tensor:
+    """Smooth uint8 images with a little noise: JPEG finds in them about what it finds in photographs."""
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand(count, 3, height // 8, width // 8, generator=generator)
+    large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
+    noise = torch.rand(count, 3, height, width, generator=generator)
+    return (230 * large + 25 * noise).byte().contiguous(memory_format=torch.channels_last)
+
+
+def jpegs(count: int) -> list[bytes]:
+    def encode(image: np.ndarray) -> bytes:
+        file = BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=90)
+        return file.getvalue()
+
+    return [encode(x.permute(1, 2, 0).numpy()) for x in pictures(count, *JPEG_SIZE)]
+
+
+def recipe_for(size: int, views: int) -> Recipe:
+    return with_views(with_size(VIEWS["imagenet-vicreg"], size), views)
+
+
+def ours(split: Split, size: int, views: int, batch: int, compiled: bool) -> Chunk:
+    data = replace(synthetic(2, 8), train=split, mean=MEAN, std=STD)
+    batches = training_batches(data, recipe_for(size, views), batch=batch, seed=0, compiled=compiled)
+    return lambda: sum(x.shape[0] * x.shape[1] for x in next(batches).views)
+
+
+def one_by_one(open_image: Callable[[int], object], images: int, batch: int, views: int, transform) -> Chunk:
+    """As a DataLoader does it: image by image, then stacked."""
+    place = 0
+
+    def chunk() -> int:
+        nonlocal place
+        made = []
+        for _ in range(batch):
+            image = open_image(place % images)
+            made += [transform(image) for _ in range(views)]
+            place += 1
+        return len(torch.stack(made))
+
+    return chunk
+
+
+def torchvision_transform(size: int) -> v2.Transform:
+    jitter = v2.ColorJitter(0.4, 0.4, 0.2, 0.1)
+    steps = [
+        v2.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([jitter], p=0.8),
+        v2.RandomGrayscale(0.2),
+        v2.RandomApply([v2.GaussianBlur(13, (0.1, 2.0))], p=0.5),
+        v2.RandomSolarize(128, 0.1),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(MEAN, STD),
+    ]
+    return v2.Compose(steps)
+
+
+def kornia_chunk(load: Callable[[], Tensor], size: int, views: int) -> Chunk:
+    """As much of the recipe as runs: operations that fail here are left out one by one, and named."""
+    import kornia.augmentation as ka
+
+    wanted = {
+        "crop": ka.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+        "flip": ka.RandomHorizontalFlip(p=0.5),
+        "jitter": ka.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+        "grayscale": ka.RandomGrayscale(p=0.2),
+        "blur": ka.RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5),
+        "solarize": ka.RandomSolarize(0.0, 0.0, p=0.1),
+        "normalise": ka.Normalize(MEAN, STD),
+    }
+    runs, failed = [], []
+    for name, operation in wanted.items():
+        try:
+            for _ in range(3):
+                operation(torch.rand(8, 3, size, size))
+            runs.append(operation)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            failed.append(f"{name} fails ({type(error).__name__})")
+    pipeline = torch.nn.Sequential(*runs)
+
+    def chunk() -> int:
+        x = load().float().div(255)
+        return sum(len(pipeline(x)) for _ in range(views))
+
+    chunk.note = ", ".join(failed)  # type: ignore[attr-defined]
+    return chunk
+
+
+def arms_in_memory(size: int, batch: int = 128, views: int = 2) -> dict[str, Chunk]:
+    x = pictures(512, size, size)
+    arrays = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in x]
+    lightly = VICRegTransform(input_size=size).transforms[0]
+    arms = {
+        "lightly": one_by_one(lambda i: Image.fromarray(arrays[i]), len(x), batch, views, lightly),
+        "torchvision": one_by_one(lambda i: x[i], len(x), batch, views, torchvision_transform(size)),
+        "eager": ours(Split(x), size, views, batch, compiled=False),
+    }
+    return _with_optional(arms, lambda: ours(Split(x), size, views, batch, True), lambda: x[:batch], size, views)
+
+
+def arms_from_jpeg(size: int, batch: int = 8, views: int = 8) -> dict[str, Chunk]:
+    encoded = jpegs(32)
+    lightly = VICRegTransform(input_size=size).transforms[0]
+
+    def as_lightly_opens(i: int) -> Image.Image:
+        return Image.open(BytesIO(encoded[i])).convert("RGB")
+
+    arms = {
+        "lightly": one_by_one(as_lightly_opens, len(encoded), batch, views, lightly),
+        "torchvision": one_by_one(lambda i: decode(encoded[i], 3), 32, batch, views, torchvision_transform(size)),
+        "eager": ours(Split(Jpegs(encoded)), size, views, batch, compiled=False),
+    }
+
+    def load() -> Tensor:
+        return torch.stack([decode(e, 3) for e in encoded[:batch]])
+
+    return _with_optional(
+        arms, lambda: ours(Split(Jpegs(encoded)), size, views, batch, compiled=True), load, size, views
+    )
+
+
+def _with_optional(
+    arms: dict[str, Chunk], compiled: Callable[[], Chunk], load: Callable[[], Tensor], size: int, views: int
+) -> dict[str, Chunk]:
+    if has_compiler():
+        arms["compiled"] = compiled()
+    with suppress(ImportError):
+        arms["kornia"] = kornia_chunk(load, size, views)
+    return arms
+
+
+def rates(arms: dict[str, Chunk], seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Views per second of every arm in every round, and the seconds of its first chunk, which may compile."""
+    first, per_round = {}, {name: [] for name in arms}
+    for name, chunk in arms.items():
+        start = time.perf_counter()
+        chunk()
+        first[name] = time.perf_counter() - start
+        chunk()
+    share = seconds / ROUNDS / len(arms)
+    for _ in range(ROUNDS):
+        for name, chunk in arms.items():
+            made, start = 0, time.perf_counter()
+            while (took := time.perf_counter() - start) < share:
+                made += chunk()
+            per_round[name].append(made / took)
+    return per_round, first
+
+
+def peak_memory(views: int = 8, batch: int = 256, size: int = 96) -> tuple[float, float]:
+    """MiB above the data set while three batches are made, and MiB of one batch of views."""
+    warm_allocator()
+    data: Dataset = synthetic(512, size)
+    batches = training_batches(data, recipe_for(size, views), batch=batch, seed=0)
+    before = resident_mib("VmRSS")
+    for _ in range(3):
+        made = next(batches)
+    return resident_mib("VmHWM") - before, sum(x.nbytes for x in made.views) / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 96, 224])
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each size, all arms together")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    rows, notes, compile_seconds = [], set(), []
+    for size in given.sizes:
+        arms = arms_from_jpeg(size) if size >= 200 else arms_in_memory(size)
+        per_round, first = rates(arms, given.seconds)
+        base = statistics.median(per_round["lightly"])
+        for name, values in per_round.items():
+            rate = statistics.median(values)
+            least = LEAST.get(name, {}).get(size)
+            goal = "" if least is None else f"{least:.1f} {'reached' if rate >= least * base else 'not reached'}"
+            spread = f"{min(values):,.0f} to {max(values):,.0f}"
+            rows.append([size, name, f"{rate:,.0f}", spread, f"{rate / base:.2f}", goal])
+            if note := getattr(arms[name], "note", ""):
+                notes.add(f"{name}: {note}; left out there")
+        if "compiled" in first:
+            compile_seconds.append(f"{first['compiled']:.1f} s at {size} px")
+    memory, one_batch = in_fresh_process(peak_memory)
+    packages = ["torchvision", "lightly", "pillow"]
+    about = environment(1, *packages)
+    text = [
+        heading("Views", "python benchmarks/views.py", about, __doc__.split("\n\n", 2)[2].strip()),
+        table(["pixels", "arm", "views/s", "of five rounds", "of lightly's", "goal"], rows),
+        f"Compiling, excluded above: {', '.join(compile_seconds) or 'no C++ compiler here'}. "
+        f"Compiler: {'present' if has_compiler() else 'absent'}.",
+        f"Peak memory of the input pipeline, 8 views of 256 images of 96 px: {memory:.0f} MiB, of which one batch of "
+        f"views is {one_batch:.0f} MiB.",
+        *sorted(notes),
+    ]
+    page = "\n\n".join(text) + "\n"
+    print(page)
+    if given.out:
+        given.out.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
