@@ -141,6 +141,7 @@ class Replay:
     """where to compute"""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Views:
     """Show what a view recipe makes of a few images, with what was drawn for each view, in one picture."""
 
