@@ -175,12 +175,6 @@ class Cache:
     """shorter side in pixels; smaller images stay as they are"""
     channels: Literal[1, 3] | None = None
     """store grey (1) or colour (3); by default 1 if all images are grey"""
-    held_out: float = 0.1
-    """share of the images kept for evaluation, as in frossl pretrain"""
-    labels: bool = True
-    """as in frossl pretrain"""
-    seed: int = 0
-    """of the choice of held-out images, as in frossl pretrain"""
     data_dir: Path = Path("data")
     """the store goes into the folder cache in it"""
 
@@ -426,12 +420,15 @@ def _views(args: list[str], console: Console) -> int:
 
 def _cache(args: list[str], console: Console) -> int:
     given = tyro.cli(Cache, prog="frossl cache", args=args)
-    names = ("data", "channels", "held_out", "labels", "seed", "data_dir")
+    names = ("data", "channels", "data_dir")
     config = Config(**{name: getattr(given, name) for name in names}, cache=given.size)
     data = open_run_data(config, console)
+    again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
+    again += [] if given.channels is None else ["--channels", str(given.channels)]
+    again += [] if given.data_dir == Path("data") else ["--data-dir", str(given.data_dir)]
     console.print(
-        f"{len(data.train):,} + {len(data.test):,} images in {escape(str(given.data_dir / 'cache'))}. "
-        f"Use them: frossl pretrain {escape(given.data)} --cache {given.size}",
+        f"{len(data.train) + len(data.test):,} images are stored below {escape(str(given.data_dir / 'cache'))}. "
+        f"Use them: {escape(shlex.join(again))}",
         soft_wrap=True,
         highlight=False,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +20,16 @@ from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.core.types import UserError
-from frossl.data.cache import directory_for, shrunk, store
+from frossl.data.cache import SECONDS_BETWEEN_LOGS, Stored, alone, describe, directory_for, shrunk, store
 from frossl.data.decode import Probe, UnreadableError, decode, probe
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
 MAX_HELD_OUT = 10_000
 MAX_UNREADABLE = 0.05
 LISTED = 20
-CHUNK = 64
+CHUNK = 16
 CACHE = "cache"
 """Where stores of decoded images lie below the directory of the data."""
-SECONDS_BETWEEN_LOGS = 10
 # Mean and standard deviation settle early: a sample of images, fewer when they are large.
 STATISTICS_IMAGES, STATISTICS_PIXELS = 2_000, 2**28
 MIN_STD = 1e-3
@@ -99,6 +99,10 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def take(self, index: np.ndarray) -> LazyImages:
+        """Only the images at ``index``."""
+        return replace(self, sources=self.sources.take(index))
+
     def __getitem__(self, index: int, /) -> Tensor:
         try:
             return decode(self.sources[index], self.channels, self.least)
@@ -123,18 +127,13 @@ def build(
 
     Raises UserError when more than 5 % of the images (and more than one) or all but one are unreadable.
     """
-    scanned = [_remembered_scan(part, options) for part in (train, test) if part is not None]
-    skipped = tuple(skip for _, _, skips in scanned for skip in skips)
-    probes = [probe for _, probes, _ in scanned for probe in probes]
+    parts = [part for part in (train, test) if part is not None]
+    scans = [_remembered_scan(part.sources, options) for part in parts]
+    skipped = tuple(skip for scan in scans for skip in scan.skipped)
+    probes = [probe for scan in scans for probe in scan.probes]
     _check_readable(source, len(probes), skipped)
 
-    notes = list(notes)
-    kept = [part for part, _, _ in scanned]
-    if test is None:
-        kept = _hold_out(kept[0], options)
-        held_out = len(kept[1].sources)
-        share = f"{100 * held_out / len(probes):.2g} % of the images ({held_out:,})"
-        notes.append(f"no held-out split found: {share} held out by seed {options.seed}")
+    kept = [part.take(scan.kept) for part, scan in zip(parts, scans, strict=True)]
     if not all(len(part.sources) for part in kept):
         raise UserError(f"{source}: one of its two splits has no readable image.{_listing(skipped)}")
 
@@ -144,14 +143,17 @@ def build(
     small = len(sizes) * channels * int(largest.prod()) <= options.memory_limit
     in_memory = small and bool((smallest == largest).all())
 
-    def images(part: Encoded) -> Tensor | LazySequence:
-        if options.cache is not None:
-            return _cached(name, part.sources, channels, options.cache, options)
-        if in_memory:
-            return _decode_all(part.sources, channels, smallest, options)
-        return LazyImages(part.sources, channels)
-
-    splits = [Split(images(part), None if part.labels is None else torch.from_numpy(part.labels)) for part in kept]
+    lazy = [_lazy(name, part.sources, channels, options) for part in kept]
+    labels = [part.labels for part in kept]
+    notes = list(notes)
+    if test is None:  # chosen here, so that one store serves every choice
+        places = _hold_out(len(probes), labels[0], options)
+        lazy = [lazy[0].take(index) for index in places]
+        labels = [None if labels[0] is None else labels[0][index] for index in places]
+        share = f"{100 * len(places[1]) / len(probes):.2g} % of the images ({len(places[1]):,})"
+        notes.append(f"no held-out split found: {share} held out by seed {options.seed}")
+    images = [_all_at_once(x, channels, smallest, options) if in_memory else x for x in lazy]
+    splits = [Split(x, None if y is None else torch.from_numpy(y)) for x, y in zip(images, labels, strict=True)]
     mean, std = statistics if statistics and len(statistics[0]) == channels else measure(splits[0].images, options)
     return Dataset(
         name=name,
@@ -207,40 +209,71 @@ def _pair(size: np.ndarray) -> tuple[int, int]:
 
 
 def _in_threads(function: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for results in pool.map(lambda chunk: [function(i) for i in chunk], chunks):
-            yield from results
+    """Results in order; threads run ahead of what was taken by a few chunks only."""
+
+    def results(start: int) -> list[T]:
+        return [function(i) for i in range(start, min(start + CHUNK, count))]
+
+    threads = workers or os.cpu_count() or 1
+    waiting: deque[Future[list[T]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, count, CHUNK):
+            waiting.append(pool.submit(results, start))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
 
 
-def _remembered_scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[Skipped]]:
+class Scan(NamedTuple):
+    """Which sources are readable, by their places, what they are, and the others."""
+
+    kept: np.ndarray
+    probes: list[Probe]
+    skipped: list[Skipped]
+
+
+def _remembered_scan(sources: Sources, options: Options) -> Scan:
     """With a cache, images are looked through once, too."""
     if options.cache is None:
-        return _scan(part, options)
-    digest = sha256("\n".join(_listed(part.sources)).encode()).hexdigest()
-    path = options.data_dir / CACHE / f"scan-{digest[:16]}.json"
-    if path.exists():
-        saved = json.loads(path.read_text())
-        probes = [Probe((height, width), grey) for height, width, grey in saved["probes"]]
-        return part.take(np.array(saved["kept"], np.int64)), probes, [Skipped(*row) for row in saved["skipped"]]
-    kept, probes, skipped = _scan(part, options)
-    gone = {skip.path for skip in skipped}
-    saved = {
-        "kept": [i for i in range(len(part.sources)) if part.sources.name(i) not in gone],
-        "probes": [(*probe.size, probe.grey) for probe in probes],
-        "skipped": [(skip.path, skip.reason) for skip in skipped],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(saved))
-    return kept, probes, skipped
+        return _scan(sources, options)
+    path = options.data_dir / CACHE / f"scan-{_digest(json.dumps(_listed(sources)))[:16]}.json"
+    if (known := _remembered(path)) is not None:
+        return known
+    with alone(path.with_suffix(".lock"), options.log):
+        if (known := _remembered(path)) is not None:
+            return known
+        scan = _scan(sources, options)
+        skipped = [(skip.path, skip.reason) for skip in scan.skipped]
+        probes = [(*probe.size, probe.grey) for probe in scan.probes]
+        text = json.dumps({"kept": scan.kept.tolist(), "probes": probes, "skipped": skipped})
+        write_text(path, f"{_digest(text)}\n{text}")
+        return scan
+
+
+def _remembered(path: Path) -> Scan | None:
+    """What was found when these sources were looked through; None if they were not, or the file is damaged."""
+    try:
+        digest, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+    except OSError:
+        return None
+    if digest != _digest(text):
+        return None
+    saved = json.loads(text)
+    probes = [Probe((height, width), grey) for height, width, grey in saved["probes"]]
+    return Scan(np.array(saved["kept"], np.int64), probes, [Skipped(*row) for row in saved["skipped"]])
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def _listed(sources: Sources) -> list[str]:
     return [f"{sources.name(i)} {sources.stamp(i)}" for i in range(len(sources))]
 
 
-def _scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[Skipped]]:
-    sources, total = part.sources, len(part.sources)
+def _scan(sources: Sources, options: Options) -> Scan:
+    total = len(sources)
 
     def result(i: int) -> Probe | Skipped:
         try:
@@ -259,7 +292,7 @@ def _scan(part: Encoded, options: Options) -> tuple[Encoded, list[Probe], list[S
         if monotonic() > due:
             options.log(f"checked {i + 1:,} of {total:,} images")
             due = monotonic() + SECONDS_BETWEEN_LOGS
-    return part.take(np.array(kept, dtype=np.int64)), probes, skipped
+    return Scan(np.array(kept, np.int64), probes, skipped)
 
 
 def _check_readable(source: str, readable: int, skipped: tuple[Skipped, ...]) -> None:
@@ -282,38 +315,38 @@ def _listing(skipped: tuple[Skipped, ...]) -> str:
     return "".join(lines + more)
 
 
-def _hold_out(whole: Encoded, options: Options) -> list[Encoded]:
-    """Split in two so that every class gives the same share, as nearly as whole images allow.
+def _hold_out(count: int, labels: np.ndarray | None, options: Options) -> list[np.ndarray]:
+    """Places in two so that every class gives the same share, as nearly as whole images allow.
 
     In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out.
     """
-    count = len(whole.sources)
     order = np.random.default_rng(options.seed).permutation(count)
-    labels = np.zeros(count, np.int64) if whole.labels is None else whole.labels[order]
+    labels = np.zeros(count, np.int64) if labels is None else labels[order]
     place = np.empty(count)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     first = order[np.argsort(place, kind="stable")]
     held_out = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
-    return [whole.take(np.sort(first[held_out:])), whole.take(np.sort(first[:held_out]))]
+    return [np.sort(first[held_out:]), np.sort(first[:held_out])]
 
 
-def _cached(name: str, sources: Sources, channels: int, size: int, options: Options) -> Tensor | LazySequence:
-    manifest = {"name": name, "size": size, "channels": channels, "sources": _listed(sources)}
-    images = LazyImages(sources, channels, least=2 * size)
+def _lazy(name: str, sources: Sources, channels: int, options: Options) -> LazyImages | Stored:
+    if options.cache is None:
+        return LazyImages(sources, channels)
+    manifest = describe(name, options.cache, channels, _listed(sources))
+    images = LazyImages(sources, channels, least=2 * options.cache)
     threads = partial(_in_threads, workers=options.workers)
     return store(images, directory_for(options.data_dir / CACHE, manifest), manifest, threads, options.log)
 
 
-def _decode_all(sources: Sources, channels: int, size: np.ndarray, options: Options) -> Tensor:
-    shape = (len(sources), channels, *_pair(size))
+def _all_at_once(images: LazySequence, channels: int, size: np.ndarray, options: Options) -> Tensor:
+    shape = (len(images), channels, *_pair(size))
     images_NCHW = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)  # as views are cut from it
-    lazy = LazyImages(sources, channels)
 
     def fill(i: int) -> None:
-        images_NCHW[i] = lazy[i]
+        images_NCHW[i] = images[i]
 
-    for _ in _in_threads(fill, len(sources), options.workers):
+    for _ in _in_threads(fill, len(images), options.workers):
         pass
     return images_NCHW

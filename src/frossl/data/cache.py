@@ -1,9 +1,10 @@
 """Decode once: a memory-mapped store of uint8 pixels beside a list of where each image lies in it.
 
-A store is a directory of three files. ``manifest.json`` says what was stored: the names and stamps of all sources, the
-size, the number of channels. ``pixels.bin`` holds the images one after the other as height x width x channels.
-``index.bin`` has a row of four int64 for each: offset, height, width and CRC-32 of its bytes. Rows are added when their
-pixels are on the disk, so that a store that was interrupted goes on where it stopped.
+A store is a directory. ``manifest.json`` says what is stored: the names and stamps of all sources, the size, the
+number of channels. ``pixels.bin`` holds the images one after the other as height x width x channels. ``index.bin`` has
+a row of four int64 for each: offset, height, width and CRC-32 of its bytes. Rows are added when their pixels are on
+the disk, so that a store that was interrupted goes on where it stopped. One process at a time fills it, those that come
+meanwhile wait; a store that is whole is only read.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,9 +31,11 @@ from frossl.core.files import write_text
 from frossl.core.types import UserError
 from frossl.data.types import LazySequence
 
-ROW = np.dtype(np.int64).itemsize * 4
+FORMAT = 1
 FLUSHED = 256
 """Images between two flushes to the disk."""
+SECONDS_BETWEEN_LOGS = 10
+Log = Callable[[str], None]
 InThreads = Callable[[Callable[[int], Any], int], Iterator[Any]]
 """Results of a function of 0 .. count - 1, in order."""
 
@@ -52,6 +58,10 @@ class Stored:
     def __getstate__(self) -> dict[str, Any]:
         return {"directory": self.directory, "rows": self.rows, "channels": self.channels}
 
+    def take(self, index: np.ndarray) -> Stored:
+        """Only the images at ``index``."""
+        return replace(self, rows=self.rows[index])
+
     def __getitem__(self, index: int, /) -> Tensor:
         offset, height, width, _ = self.rows[index]
         pixels = np.array(self._pixels[offset : offset + height * width * self.channels])
@@ -73,67 +83,93 @@ def shrink(image_CHW: Tensor, size: int) -> Tensor:
     return F.interpolate(image_CHW[None], shape, mode="bicubic", antialias=True, align_corners=False)[0]
 
 
+def describe(name: str, size: int, channels: int, sources: list[str]) -> dict[str, Any]:
+    """The manifest of a store: whatever decides which pixels are in it."""
+    return {"format": FORMAT, "name": name, "size": size, "channels": channels, "sources": sources}
+
+
 def directory_for(root: Path, manifest: dict[str, Any]) -> Path:
     """The directory of a store below ``root``: another one for anything that would make other pixels."""
     digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return root / f"{manifest['name']}-{manifest['size']}px-{digest[:12]}"
 
 
-def store(
-    images: LazySequence, directory: Path, manifest: dict[str, Any], in_threads: InThreads, log: Callable[[str], None]
-) -> Tensor | Stored:
-    """``images`` from the store in ``directory``, which is filled first as far as it is not; then it is verified.
+@contextmanager
+def alone(path: Path, log: Log) -> Iterator[None]:
+    """Lets in one process at a time, whoever holds the lock at ``path``; a process that ends lets go of it.
 
-    Images of one size come as one memory-mapped tensor ``(N, C, H, W)``.
+    Raises:
+        UserError: the place cannot be written to, or has become full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log(f"another process is filling {path.parent}; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path.parent}: {error.strerror or error}. What is whole there stays and is not made again; "
+            "make room, or choose another place with --data-dir"
+        ) from error
+
+
+def store(images: LazySequence, directory: Path, manifest: dict[str, Any], in_threads: InThreads, log: Log) -> Stored:
+    """``images`` from the store in ``directory``, which is filled first as far as it is not; then it is verified.
 
     Raises:
         UserError: the disk is full or cannot be written to, an image cannot be read, or the store is damaged.
     """
-    if not (directory / "manifest.json").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    done = _whole_rows(directory, manifest["channels"])
-    if done < len(images):
-        log(f"{directory}: {done:,} of {len(images):,} images are stored; decoding the others")
-        try:
-            _fill(images, directory, done, manifest["size"], in_threads, log)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {directory}: {error.strerror or error}. What is there stays and is not made again"
-            ) from error
-    rows = np.fromfile(directory / "index.bin", np.int64).reshape(-1, 4)
-    stored = Stored(directory, rows, manifest["channels"])
+    text = json.dumps(manifest, indent=1) + "\n"
+    channels = manifest["channels"]
+    rows = _whole_rows(directory, text, len(images), channels)
+    if len(rows) < len(images):
+        with alone(directory / "lock", log):
+            rows = _whole_rows(directory, text, len(images), channels)
+            if len(rows) < len(images):
+                log(f"{directory}: {len(rows):,} of {len(images):,} images are stored; decoding the others")
+                _cut(directory, rows, channels)
+                write_text(directory / "manifest.json", text)
+                _fill(images, directory, len(rows), manifest["size"], in_threads, log)
+                rows = _whole_rows(directory, text, len(images), channels)
+    stored = Stored(directory, rows, channels)
     _verify(stored, in_threads)
-    if len(np.unique(rows[:, 1:3], axis=0)) > 1:
-        return stored
-    shape = (len(rows), int(rows[0, 1]), int(rows[0, 2]), stored.channels)
-    pixels = torch.from_file(str(directory / "pixels.bin"), shared=False, size=int(np.prod(shape)), dtype=torch.uint8)
-    return pixels.view(shape).permute(0, 3, 1, 2)
+    return stored
 
 
-def _whole_rows(directory: Path, channels: int) -> int:
-    """The number of images that are stored whole; what lies after them is cut off."""
-    index, pixels = directory / "index.bin", directory / "pixels.bin"
-    for path in (index, pixels):
-        if not path.exists():
-            path.touch()
+def _whole_rows(directory: Path, text: str, count: int, channels: int) -> np.ndarray:
+    """The rows, at most ``count``, of the images that are stored whole, up to the first that is not."""
+    manifest, index, pixels = (directory / name for name in ("manifest.json", "index.bin", "pixels.bin"))
+    there = manifest.exists() and index.exists() and pixels.exists()
+    if not there or manifest.read_text(encoding="utf-8", errors="replace") != text:
+        return np.empty((0, 4), np.int64)
     rows = np.fromfile(index, np.int64)
-    rows = rows[: len(rows) // 4 * 4].reshape(-1, 4)
-    ends = rows[:, 0] + rows[:, 1] * rows[:, 2] * channels
-    whole = int((ends <= pixels.stat().st_size).sum())
-    for path, size in ((index, whole * ROW), (pixels, int(ends[whole - 1]) if whole else 0)):
-        if path.stat().st_size != size:
-            os.truncate(path, size)
-    return whole
+    rows = rows[: min(count, len(rows) // 4) * 4].reshape(-1, 4)
+    lengths = rows[:, 1] * rows[:, 2] * channels
+    ends = lengths.cumsum()
+    good = (rows[:, 1:3] > 0).all(1) & (rows[:, 0] == ends - lengths) & (ends <= pixels.stat().st_size)
+    return rows if good.all() else rows[: good.argmin()]
 
 
-def _fill(
-    images: LazySequence, directory: Path, done: int, size: int, in_threads: InThreads, log: Callable[[str], None]
-) -> None:
+def _cut(directory: Path, rows: np.ndarray, channels: int) -> None:
+    """Take away whatever lies after these rows and their pixels."""
+    for name, size in (("index.bin", rows.nbytes), ("pixels.bin", int((rows[:, 1] * rows[:, 2]).sum()) * channels)):
+        with open(directory / name, "ab") as file:
+            file.truncate(size)
+
+
+def _fill(images: LazySequence, directory: Path, done: int, size: int, in_threads: InThreads, log: Log) -> None:
     def pixels_of(i: int) -> np.ndarray:
         return np.ascontiguousarray(shrink(images[done + i], size).permute(1, 2, 0).numpy())
 
     offset, waiting = (directory / "pixels.bin").stat().st_size, []
+    due = monotonic() + SECONDS_BETWEEN_LOGS
     with open(directory / "pixels.bin", "ab") as pixels, open(directory / "index.bin", "ab") as index:
 
         def flush() -> None:
@@ -150,8 +186,9 @@ def _fill(
             offset += len(content)
             if len(waiting) == FLUSHED or i == len(images):
                 flush()
-            if i % 10_000 == 0:
+            if monotonic() > due:
                 log(f"stored {i:,} of {len(images):,} images")
+                due = monotonic() + SECONDS_BETWEEN_LOGS
 
 
 def _verify(stored: Stored, in_threads: InThreads) -> None:

@@ -71,12 +71,23 @@ def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
                 raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
             if image.mode not in GREY | COLOUR:
                 raise UnreadableError(f"colour mode {image.mode} is not supported")
+            if image.format in ("JPEG", "MPO"):
+                _check_end(image)
             yield image
     except UnidentifiedImageError:
         raise UnreadableError("not an image that Pillow can identify") from None
     except BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableError(reason or str(error) or type(error).__name__) from error
+
+
+def _check_end(image: Image.Image) -> None:
+    """A JPEG whose end was never written, as of a download into a file of full size, may decode without complaint."""
+    assert image.fp is not None
+    place = image.fp.tell()  # where the pixels begin; thumbnails with an end of their own lie before
+    if b"\xff\xd9" not in image.fp.read():
+        raise UnreadableError("image file is truncated (it has no end marker)")
+    image.fp.seek(place)
 
 
 def probe(encoded: str | bytes) -> Probe:

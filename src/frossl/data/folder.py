@@ -39,7 +39,8 @@ class Files:
             status = os.stat(self[index])
         except OSError:
             return "cannot be read"
-        return f"{status.st_size}-{status.st_mtime_ns}"
+        # Archives and copies may bring a time of modification, but not one of change.
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
     def take(self, index: np.ndarray) -> Files:
         return Files(self.root, [self.paths[i] for i in index])
