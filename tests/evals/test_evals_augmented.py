@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_data import dark_and_bright, dataset, images, spec
@@ -98,3 +100,13 @@ def test_a_batch_larger_than_the_data_is_cut_to_it(encoder):
 def test_labels_are_needed(encoder):
     with pytest.raises(UserError, match="needs labels"):
         probe(encoder, dataset(Split(images(8)), Split(images(8))))
+
+
+def test_how_long_it_takes_is_told(encoder, monkeypatch):
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(augmented, "time", SimpleNamespace(perf_counter=lambda: 60.0 * next(ticks)))
+    said: list[str] = []
+    data = dataset(dark_and_bright(64), dark_and_bright(8, seed=1))
+    subject = Subject(encoder, spec(), data, Extractor(), recipe=(), seed=0, log=said.append)
+    augmented_linear(subject, epochs=10, batch=8, rates=(0.3,))
+    assert said == ["linear_augmented: about 16 min for this encoder"]  # 80 steps, a minute for five

@@ -124,6 +124,21 @@ def test_what_the_monitor_and_the_evaluation_find_is_the_same(runs):
     assert (together / "evaluated" / "report.html").exists()
 
 
+@pytest.mark.parametrize("name", ["frossl", "parts"])
+def test_a_spectrum_of_training_views_is_of_those_of_all_ranks(runs, name):
+    alone, together = (
+        [r for r in read_rows(out / name / "metrics.jsonl") if r["kind"] == "spectrum" and r["on"] == "views"]
+        for out in runs[:2]
+    )
+    assert [(r["step"], r["where"], r["samples"]) for r in together] == [
+        (r["step"], r["where"], r["samples"]) for r in alone
+    ]
+    assert {r["where"] for r in alone} == {"backbone", "projector"}
+    for one, other in zip(alone, together, strict=True):
+        for figure in ("variance", "effective_rank", "rankme", "mean_to_spread"):
+            assert other[figure] == pytest.approx(one[figure], rel=1e-5)
+
+
 def test_there_is_one_writer_and_one_directory_per_run(runs):
     _, together, said = runs
     assert {p.name for p in together.iterdir()} == {*RUNS, "resumed"}

@@ -12,10 +12,13 @@ from test_train_loop import Killed, config, folder_of_images, kill_at, killed_at
 
 import frossl.train.run as run_room
 import frossl.train.telemetry as room
+from frossl.core.linalg import covariance_spectrum, second_moment_spectrum
 from frossl.core.types import Setting, UserError
+from frossl.evals.alignment import alignment
 from frossl.evals.extract import Extractor
 from frossl.evals.health import Context, Finding
-from frossl.evals.spectral import effective_rank
+from frossl.evals.lidar import lidar
+from frossl.evals.spectral import effective_rank, summary
 from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
 from frossl.methods.simclr import SimCLR
@@ -23,7 +26,7 @@ from frossl.nn.encoder import load_encoder
 from frossl.train.config import Config
 from frossl.train.log import read_rows
 from frossl.train.run import pretrain, read_run
-from frossl.train.telemetry import SAMPLES, Telemetry
+from frossl.train.telemetry import KEPT, SAMPLES, WIDEST, Telemetry
 
 CONTEXT = Context("frossl", 8)
 
@@ -50,28 +53,49 @@ def test_spectra_come_often_at_first_and_then_at_equal_distance():
     telemetry = Telemetry(method(), CONTEXT, 100)
     due = [step for step in range(1, 401) if telemetry.next_spectrum(step)[0] == step]
     assert due == [1, 2, 5, 10, 20, 50, 100, 200, 300, 400]
-    assert [telemetry.next_spectrum(step)[1] for step in (1, 50, 100, 300)] == [1, 2, 4, 4]
+    seldom = Telemetry(method(), CONTEXT, 1000)
+    of = [seldom.next_spectrum(step)[1:] for step in (1, 50, 100, 900, 3000)]
+    assert of == [(1, 1), (1, 5), (1, 10), (4, 25), (4, 25)]
     vitals = [step for step in range(1, 241) if telemetry.vitals_due(step)]
     assert vitals == [1, *range(4, 101, 4), *range(120, 241, 20)]
     off = Telemetry(method(), CONTEXT, 0)
     assert not any(off.vitals_due(step) or off.next_spectrum(step)[0] == step for step in range(1, 600))
 
 
-def test_a_spectrum_is_of_the_last_steps_before_it_and_of_no_more_samples_than_allowed():
-    telemetry = Telemetry(method(), CONTEXT, 100)
+def test_a_spectrum_is_of_all_samples_of_steps_before_it_and_pairs_are_of_a_few_of_them():
+    telemetry = Telemetry(method(), CONTEXT, 400)
     generator = torch.Generator().manual_seed(0)
     seen = []
-    for step in range(51, 101):
-        seen.append(torch.randn(2, 8, 6, generator=generator))
+    for step in range(301, 401):
+        seen.append(torch.randn(2, 2 * SAMPLES, 6, generator=generator) + step / 50)
         telemetry.see(step, seen[-1], {"loss": torch.tensor(1.0)})
+        kept = telemetry.kept.get("backbone", [])
+        assert sum(x.shape[0] * x.shape[1] for x in kept) <= SAMPLES
     said = {row["where"]: row for kind, row in telemetry.take() if kind == "spectrum"}
-    whole = torch.cat(seen[-4:], dim=1).flatten(0, 1)
-    assert said["backbone"]["samples"] == 64
-    assert said["backbone"]["effective_rank"] == pytest.approx(effective_rank(whole), rel=1e-5)
+    of = torch.stack(seen[-40 + 1 :: 2])  # every second of the last tenth
+    assert said["backbone"]["samples"] == 20 * 4 * SAMPLES
     assert said["projector"].keys() == said["backbone"].keys()
-    assert telemetry.kept == {}
-    telemetry.see(200, torch.randn(2, 2 * SAMPLES, 6, generator=generator), {})
-    assert {row["samples"] for kind, row in telemetry.take() if kind == "spectrum"} == {SAMPLES}
+    whole, figures = of.flatten(0, 2), said["backbone"]
+    wanted = summary(covariance_spectrum(whole), second_moment_spectrum(whole), whole.mean(0))
+    assert wanted.keys() <= figures.keys()
+    assert all(figures[name] == pytest.approx(value, rel=1e-4) for name, value in wanted.items())
+    some = of[-KEPT:, :, : SAMPLES // KEPT // 2].transpose(0, 1).flatten(1, 2)
+    assert figures["alignment"] == pytest.approx(alignment(some), rel=1e-4)
+    assert figures["lidar"] == pytest.approx(lidar(some), rel=1e-4)
+    assert (telemetry.moments, telemetry.kept) == ({}, {})
+
+
+def test_of_features_too_wide_for_moments_the_samples_that_are_kept_are_told():
+    telemetry = Telemetry(method(), CONTEXT, 100)
+    wide = torch.randn(2, 8, WIDEST + 1, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        telemetry.gather("backbone", wide)
+    assert telemetry.moments == {}
+    telemetry.features = lambda h: {"backbone": h}
+    telemetry.see(100, wide, {})
+    (row,) = (row for kind, row in telemetry.take() if kind == "spectrum")
+    assert row["samples"] == 3 * 16
+    assert row["effective_rank"] == pytest.approx(effective_rank(wide.flatten(0, 1)), rel=1e-4)
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -149,8 +173,8 @@ def test_held_out_spectra_are_those_of_the_encoder_that_is_saved(images, tmp_pat
 
 @pytest.mark.parametrize("checkpoint", [7, 9])
 def test_a_resumed_run_has_the_rows_of_the_run_never_killed(images, tmp_path, monkeypatch, checkpoint):
-    monkeypatch.setattr(room, "STEPS", 3)
-    monkeypatch.setattr(Telemetry, "next_spectrum", lambda self, step: (-(-step // 5) * 5, 3))
+    monkeypatch.setattr(room, "SAMPLES", 16)
+    monkeypatch.setattr(Telemetry, "next_spectrum", lambda self, step: (-(-step // 5) * 5, 1, 3))
     changes = {"telemetry_every": 5, "track_eigenvalues": "11it"}
     whole = pretrain(config(images, tmp_path, name="whole", **changes)).run
     asked = config(images, tmp_path, name="killed", checkpoint_every=f"{checkpoint}it", **changes)

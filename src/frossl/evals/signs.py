@@ -19,31 +19,36 @@ PAIRED = 256
 """Most samples whose pairwise distances uniformity takes."""
 
 
-def spectrum_of(h_VNF: Tensor) -> dict[str, Any]:
+def spectrum_of(h_VNF: Tensor, moments: Moments | None = None) -> dict[str, Any]:
     """Everything that is known of the covariance of ``(V, N, F)`` features, over all samples of all views.
 
     The figures of :func:`frossl.evals.spectral.summary`; ``eigenvalues``, largest first, at ``places`` counted from 1;
-    ``variance``, their sum; ``uniformity``; of two views and more ``alignment`` and ``lidar``. Empty if a feature is
+    ``variance``, their sum; ``uniformity``; of two views and more ``alignment`` and ``lidar``. Where there are
+    ``moments`` of more samples, all but the last three are of those. ``samples`` says how many. Empty if a feature is
     not finite. Numbers have six digits.
     """
-    if not bool(torch.isfinite(h_VNF).all()):
-        return {}
     x_BF = fold(h_VNF)
-    if len(x_BF) > x_BF.shape[1]:  # one product for both
+    if moments is None and len(x_BF) > x_BF.shape[1]:  # one product for both spectra
         moments = Moments.of(x_BF)
-        covariance_K, second_K = moments.covariance_spectrum(), moments.second_moment_spectrum()
-    else:
+    if not bool(torch.isfinite(x_BF if moments is None else moments.scatter_FF).all()):
+        return {}
+    if moments is None:
+        count, mean_F = len(x_BF), x_BF.double().mean(0)
         covariance_K, second_K = covariance_spectrum(x_BF), second_moment_spectrum(x_BF)
+    else:
+        count, mean_F = moments.count, moments.mean_F
+        covariance_K, second_K = moments.covariance_spectrum(), moments.second_moment_spectrum()
     places = shown_places(len(covariance_K))
     values: dict[str, Any] = {
         "variance": covariance_K.sum().item(),
-        **summary(covariance_K, second_K, x_BF.double().mean(0)),
+        **summary(covariance_K, second_K, mean_F),
         "uniformity": uniformity(x_BF, PAIRED),
     }
     if len(h_VNF) > 1:
         values |= {"alignment": alignment(h_VNF), "lidar": lidar(h_VNF)}
     eigenvalues = [digits(v) for v in covariance_K[torch.tensor(places) - 1].tolist()]
-    return {name: digits(value) for name, value in values.items()} | {"places": places, "eigenvalues": eigenvalues}
+    kept = {name: digits(value) for name, value in values.items()}
+    return {"samples": count} | kept | {"places": places, "eigenvalues": eigenvalues}
 
 
 def shown_places(count: int) -> list[int]:

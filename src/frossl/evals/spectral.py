@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from frossl.core.dist import global_count, sum_over_ranks, world_size
 from frossl.core.linalg import covariance_spectrum, eigenvalues, rounding_noise, second_moment_spectrum
 from frossl.core.types import Features
 from frossl.evals import metric
@@ -160,6 +161,16 @@ class Moments:
         between = (self.count * share) * torch.outer(step, step)
         scatter = self.scatter_FF + other.scatter_FF + between
         return Moments(count, self.mean_F + share * step, scatter, max(self.eps, other.eps))
+
+    def over_ranks(self) -> Moments:
+        """Moments of what all ranks have together; every rank must ask."""
+        if world_size() == 1:
+            return self
+        count = global_count(self.count, self.mean_F)
+        mean = sum_over_ranks(self.count * self.mean_F) / max(count, 1)
+        step = self.mean_F - mean
+        scatter = sum_over_ranks(self.scatter_FF + self.count * torch.outer(step, step))
+        return Moments(count, mean, scatter, self.eps)
 
     def covariance_spectrum(self) -> Tensor:
         """Eigenvalues of the covariance, ``(F,)``, descending: as of all features at once, and zeros beyond N."""

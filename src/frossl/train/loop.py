@@ -162,7 +162,7 @@ def train(
 
         def write() -> None:
             log.flush()
-            state = snapshot(progress, learner, take.optimizer, probe) | {"telemetry": telemetry.kept}
+            state = snapshot(progress, learner, take.optimizer, probe) | {"telemetry": telemetry.state()}
             path = save_checkpoint(run / "checkpoints", progress.step, state, config.keep_checkpoints)
             if best:
                 keep_as_best(path)

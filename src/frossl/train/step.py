@@ -173,7 +173,8 @@ class Stepper:
         total, terms, h_VNF = self._learn(batch, step, share, epoch)
         norm = gradient_norm(self.learner, self.clip)
         self._judge(step, total, terms, norm)
-        watch(step + 1, h_VNF, {"loss": total, **terms, "grad_norm": norm})
+        with self._statistics():
+            watch(step + 1, h_VNF, {"loss": total, **terms, "grad_norm": norm})
         self.optimizer.found_inf = 1 - self.good  # type: ignore[attr-defined]
         self.wrapped.step()
         self.learner.remember(share, self.good)

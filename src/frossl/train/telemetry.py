@@ -14,18 +14,22 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.utils import make_grid
 
+from frossl.core.axes import fold
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
 from frossl.evals.health import COLLAPSES, Context, diagnose
 from frossl.evals.signs import leading, signs_of, spectrum_of
+from frossl.evals.spectral import Moments
 from frossl.methods import Method
 from frossl.train.config import Config, Plan
 from frossl.views.recipes import Recipe
 
-SAMPLES = 1024
-"""Most samples, views counted, that a spectrum is taken of."""
-STEPS = 4
-"""Most steps whose features go into one spectrum."""
+STEPS = 25
+"""Most steps whose features go into the moments of one spectrum."""
+SAMPLES, KEPT = 1024, 4
+"""Most samples, views counted, and steps that are kept for what needs more than moments."""
+WIDEST = 2048
+"""Widest features whose moments are taken: of wider ones a spectrum is of the samples that are kept."""
 TOP = 14
 """Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
 HOLD = 3
@@ -43,6 +47,7 @@ class Telemetry:
 
     def __init__(self, method: Method, context: Context, every: int, track: int = 0) -> None:
         self.method, self.context, self.every, self.track = method, context, every, track
+        self.moments: dict[str, Moments] = {}
         self.kept: dict[str, list[Tensor]] = {}
         self.rows: list[Row] = []
         self.vitals: list[dict[str, Any]] = []
@@ -51,9 +56,11 @@ class Telemetry:
     @torch.no_grad()
     def see(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
         """Takes what step number ``step`` (from 1) made, before the update; ``values`` are its loss, terms and norm."""
-        due, window = self.next_spectrum(step)
-        vitals, spectrum, tracked = self.vitals_due(step), step == due, step <= self.track
-        if not (vitals or tracked or step > due - window):
+        due, apart, count = self.next_spectrum(step)
+        behind = due - step
+        gathered = behind % apart == 0 and behind // apart < count
+        vitals, tracked = self.vitals_due(step), step <= self.track
+        if not (vitals or tracked or gathered):
             return
         features = self.features(h_VNF)
         if tracked:
@@ -62,14 +69,21 @@ class Telemetry:
             signs = {f"{k}_{name}": v for k, x in features.items() for name, v in signs_of(x).items()}
             self.rows.append(("vitals", {name: v.item() for name, v in values.items()} | signs))
             self.judge({"step": step} | self.rows[-1][1])
-        if step > due - window:
+        if gathered:
             for name, x in features.items():
-                self.kept.setdefault(name, []).append(x)
-        if spectrum:
+                self.gather(name, x)
+        if step == due:
             for name, parts in self.kept.items():
-                x_VNF = torch.cat(parts, dim=1)
-                self.spectrum(name, "views", x_VNF[:, : max(2, SAMPLES // len(x_VNF))])
-            self.kept = {}
+                self.spectrum(name, "views", torch.cat(parts, dim=1), self.moments.get(name))
+            self.moments, self.kept = {}, {}
+
+    def gather(self, name: str, x_VNF: Tensor) -> None:
+        """Adds the features of one step, of all ranks, to the moments; keeps some of this rank's own of the last."""
+        some = x_VNF[:, : max(2, SAMPLES // KEPT // len(x_VNF))].clone()
+        self.kept[name] = [*self.kept.get(name, []), some][-KEPT:]
+        if x_VNF.shape[2] <= WIDEST:
+            part = Moments.of(fold(x_VNF)).over_ranks()
+            self.moments[name] = self.moments[name] + part if name in self.moments else part
 
     @torch.no_grad()
     def held_out(self, h_NF: Tensor) -> None:
@@ -88,10 +102,10 @@ class Telemetry:
         both = {"backbone": h_VNF, "projector": self.method.embed(h_VNF)}
         return {k: x.cpu() if x.device.type == "mps" else x for k, x in both.items() if x is not None}
 
-    def spectrum(self, where: str, on: str, x_VNF: Tensor) -> None:
-        """Adds the row of one spectrum."""
-        about = {"where": where, "on": on, "samples": x_VNF.shape[0] * x_VNF.shape[1]}
-        self.rows.append(("spectrum", about | spectrum_of(x_VNF)))
+    def spectrum(self, where: str, on: str, x_VNF: Tensor, moments: Moments | None = None) -> None:
+        """Adds the row of one spectrum, of the samples alone if the moments are of no more."""
+        more = moments is not None and moments.count > x_VNF.shape[0] * x_VNF.shape[1]
+        self.rows.append(("spectrum", {"where": where, "on": on, **spectrum_of(x_VNF, moments if more else None)}))
 
     def judge(self, vitals: dict[str, Any]) -> None:
         """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` vitals."""
@@ -115,22 +129,31 @@ class Telemetry:
             return False
         return step == 1 or step % max(1, self.every // (25 if step <= self.every else 5)) == 0
 
-    def next_spectrum(self, step: int) -> tuple[int, int]:
-        """The step, not before ``step``, of the next spectrum, and of how many steps up to it it is."""
+    def next_spectrum(self, step: int) -> tuple[int, int, int]:
+        """The step, not before ``step``, of the next spectrum; it is of so many steps up to it, so far apart."""
         if not self.every:
-            return -1, 0
+            return -1, 1, 0
         early = [n for e in range(9) for n in (10**e, 2 * 10**e, 5 * 10**e) if step <= n < self.every]
         due = min([*early, -(-step // self.every) * self.every])
-        return due, min(STEPS, max(1, due // 25))
+        window = max(1, min(due, self.every) // 10)
+        apart = -(-window // STEPS)
+        return due, apart, window // apart
 
-    def restore(self, kept: dict[str, list[Tensor]], history: list[dict[str, Any]]) -> None:
-        """Goes on from ``kept`` of the telemetry that was, which a checkpoint holds, and the rows of its log."""
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it: moments and samples that have not been told yet."""
+        return {"moments": {name: vars(m) for name, m in self.moments.items()}, "kept": self.kept}
+
+    def restore(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Goes on from :meth:`state` of the telemetry that was and the rows of its log."""
         self.vitals = [row for row in history if row["kind"] == "vitals"]
         for row in history:
             if row["kind"] == "health":
                 (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
         device = _device(self.method)
-        self.kept = {name: [x.to(device) for x in parts] for name, parts in kept.items()}
+        for name, m in state.get("moments", {}).items():
+            place = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in m.items()}
+            self.moments[name] = Moments(**place)
+        self.kept = {name: [x.to(device) for x in parts] for name, parts in state.get("kept", {}).items()}
 
 
 def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
