@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -13,19 +15,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from test_train_guard import narrow
 from test_train_loop import config, losses
 
 from frossl.methods import METHODS
-from frossl.train.checkpoint import load_newest
+from frossl.train.checkpoint import ended_before_a_save, load_newest
+from frossl.train.log import read_rows
 from frossl.train.run import pretrain, read_run
 from frossl.train.step import Stepper
 from rank_programs import free_port, rank_environment
 
 TRAINED = [name for name in METHODS if METHODS[name].trains]
-LEAN: dict[str, Any] = {"length": "24it", "checkpoint_every": "3it", "precision": "32", "monitor_every": "40%"}
+LEAN: dict[str, Any] = {
+    "length": "24it",
+    "checkpoint_every": "3it",
+    "precision": "32",
+    "monitor_every": "40%",
+    "rank_timeout": 3600.0,
+}
 
 
 def forked(work: Callable[[], object], said: Path) -> int:
@@ -50,10 +61,11 @@ def forked(work: Callable[[], object], said: Path) -> int:
         os._exit(code)
 
 
-def started(run: Path, asked: Any, ranks: int, seen: Path | None = None) -> list[int]:
-    """Processes that begin the run ``asked`` for, or go on with it where there is a checkpoint.
+def started(run: Path, asked: Any, ranks: int, seen: Path | None = None, last: int | None = None) -> list[int]:
+    """Processes that begin the run ``asked`` for, or go on with it where it has begun.
 
-    Each adds to ``seen``, if given, a line for every step: step, images, and a hash of their views.
+    Each adds to ``seen``, if given, a line for every step: step, images, and a hash of their views; and dies after
+    ``last`` steps, if given.
     """
     port = free_port()
 
@@ -62,9 +74,9 @@ def started(run: Path, asked: Any, ranks: int, seen: Path | None = None) -> list
         if ranks > 1:
             os.environ.update(rank_environment(rank, ranks, port))
         if seen is not None:
-            note_batches(seen.with_suffix(f".{rank}"))
-        if (run / "checkpoints").exists():
-            pretrain(read_run(run)[0], resume=run)
+            note_batches(seen.with_suffix(f".{rank}"), last)
+        if (run / "config.json").exists():
+            pretrain(read_run(run)[0], resume=run, console=Console(width=200))
         else:
             pretrain(asked)
 
@@ -72,13 +84,15 @@ def started(run: Path, asked: Any, ranks: int, seen: Path | None = None) -> list
     return [forked(lambda rank=rank: work(rank), run.parent / f"{run.name}.{rank}.txt") for rank in range(ranks)]
 
 
-def note_batches(path: Path) -> None:
+def note_batches(path: Path, last: int | None) -> None:
     take = Stepper.__call__
     measured = [3]  # steps that only measure the time
 
     def noting(self: Stepper, batch: Any, step: int, *rest: Any) -> Any:
         if measured[0]:
             measured[0] -= 1
+        elif step == last:
+            os._exit(9)
         else:
             views = hashlib.sha256(b"".join(x.numpy().tobytes() for x in batch.views)).hexdigest()[:16]
             with path.open("a") as file:
@@ -93,6 +107,12 @@ def ended(processes: list[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in processes]
 
 
+def worked(process: int) -> float:
+    """Processor seconds of a process so far, of its threads too; what else the machine does is not in them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return float("inf") if fields[0] == "Z" else sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def same_run(a: Path, b: Path) -> bool:
     """Whether losses and final weights are bit for bit the same."""
     one, two = (load_file(run / "encoder.safetensors") for run in (a, b))
@@ -103,32 +123,35 @@ def asked_for(images: Path, out: Path, name: str, method: str = "frossl", **chan
     return config(images, out, name=name, method=method, objective=narrow(method), **LEAN | changes)
 
 
-def killed_once(images: Path, out: Path, number: int, method: str, ranks: int, whole: Path, seconds: float) -> dict:
-    """One run, killed at a random moment of the ``seconds`` it takes, and gone on with until its end."""
+def killed_once(images: Path, out: Path, number: int, method: str, ranks: int, whole: Path, work: float) -> dict:
+    """One run, killed after a random part of the ``work`` that one rank of it does, and gone on with until its end.
+
+    Where it was killed before there was anything to go on with, the same command is given again.
+    """
     draw = random.Random(f"{number} {ranks}")
     run = out / f"killed{number}"
     asked = asked_for(images, out, run.name, method)
-    after = draw.uniform(0, seconds)
+    after = draw.uniform(0, work)
     processes = started(run, asked, ranks)
-    time.sleep(after)
+    while worked(processes[0]) < after:
+        time.sleep(0.002)
     victims = processes if draw.random() < 0.5 else [draw.choice(processes)]
     for p in victims:
         os.kill(p, signal.SIGKILL)
     codes = ended(processes)
     partial = [p.name for p in run.rglob("*.partial")]
     logged = losses(run)[-1][0] if (run / "metrics.jsonl").exists() and losses(run) else 0
-    saved = 0
-    if (run / "checkpoints").exists() and any((run / "checkpoints").glob("step-*")):
-        saved = load_newest(run, lambda text: None)[1]["step"]
-    if not saved:  # killed before the first save: the directory is begun anew, as a person would
-        import shutil
-
-        shutil.rmtree(run, ignore_errors=True)
+    begun = (run / "config.json").exists()
+    saved = 0 if not begun or ended_before_a_save(run) else load_newest(run, pytest.fail)[1]["step"]
+    if not begun:
+        asked = dataclasses.replace(asked, name=f"{run.name}-2")
+        run = out / asked.name
     resumed = ended(started(run, asked, ranks))
     return {
         "after_seconds": after,
         "codes": codes,
         "partial_files": partial,
+        "begun": begun,
         "saved_step": saved,
         "lost_steps": max(0, logged - saved),
         "resumed": all(code == 0 for code in resumed),
@@ -140,31 +163,19 @@ def stopped_midway(images: Path, out: Path, step: int, workers: int, ranks: int,
     """One run that ends after ``step`` steps of its 24 and is gone on with; which images were seen when."""
     run = out / f"stopped{step}"
     asked = asked_for(images, out, run.name, checkpoint_every=f"{step}it", workers=workers, size=16)
-
-    def die(self: Stepper, batch: Any, at: int, *rest: Any) -> Any:
-        if at == step:
-            os._exit(9)
-        return take(self, batch, at, *rest)
-
-    take = Stepper.__call__
-    Stepper.__call__ = die  # type: ignore[method-assign]
-    try:
-        ended(started(run, asked, ranks, out / run.name))
-    finally:
-        Stepper.__call__ = take  # type: ignore[method-assign]
-    codes = ended(started(run, asked, ranks, out / run.name))
+    died = ended(started(run, asked, ranks, seen=run, last=step))
+    codes = ended(started(run, asked, ranks, seen=run))
     differing = repeated = missed = 0
     for rank in range(ranks):
         wanted, got = (
-            [json.loads(line) for line in p.read_text().splitlines()]
-            for p in (whole.with_suffix(f".{rank}"), (out / run.name).with_suffix(f".{rank}"))
+            [json.loads(line) for line in p.with_suffix(f".{rank}").read_text().splitlines()] for p in (whole, run)
         )
-        got = [row for i, row in enumerate(got) if row[0] != step or i == step]  # the step it died at was not taken
         taken = [row[0] for row in got]
         repeated += len(taken) - len(set(taken))
         missed += len({row[0] for row in wanted} - set(taken))
         differing += sum(row not in wanted for row in got)
     return {
+        "died": died,
         "codes": codes,
         "differing": differing,
         "repeated": repeated,
@@ -173,9 +184,36 @@ def stopped_midway(images: Path, out: Path, step: int, workers: int, ranks: int,
     }
 
 
-def timed(images: Path, out: Path, name: str, ranks: int, seen: bool = False, **changes: Any) -> float:
-    """Seconds of the run that nobody stops; raises if it fails."""
-    start = time.perf_counter()
+def another_world(images: Path, out: Path, whole: Path, **changes: Any) -> dict:
+    """A run by one process to step 12, by two ranks to step 36, and by one to its end, against one process."""
+    run = out / "changing"
+    asked = asked_for(images, out, run.name, checkpoint_every="12it", **changes)
+    codes = [ended(started(run, asked, ranks, run, last)) for ranks, last in ((1, 12), (2, 36), (1, None))]
+    assert codes == [[9], [9, 9], [0]], "\n".join(p.read_text() for p in out.glob("changing.*.txt"))
+    batches: dict[int, list[int]] = {}
+    for rank in range(2):
+        for line in run.with_suffix(f".{rank}").read_text().splitlines():
+            step, images_N, _ = json.loads(line)
+            batches.setdefault(step, []).extend(images_N)
+    wanted = {step: images_N for step, images_N, _ in map(json.loads, whole.with_suffix(".0").read_text().splitlines())}
+    one, other = ([row for row in read_rows(p / "metrics.jsonl") if row["kind"] == "train"] for p in (whole, run))
+    pairs = list(zip(one, other, strict=True))
+    errors = [abs(a["loss"] - b["loss"]) for a, b in pairs]
+    of_loss = [error / abs(a["loss"]) for error, (a, _) in zip(errors, pairs, strict=True)]
+    of_terms = [error / (abs(a["entropy"]) + abs(a["invariance"])) for error, (a, _) in zip(errors, pairs, strict=True)]
+    return {
+        "steps": len(pairs),
+        "same_images": batches == wanted,
+        "within_1e-6": next((i for i, error in enumerate(of_loss) if error > 1e-6), len(pairs)),
+        "loss_error": max(of_loss),
+        "terms_error": max(of_terms),
+    }
+
+
+def whole_run(images: Path, out: Path, name: str, ranks: int, seen: bool = False, **changes: Any) -> float:
+    """The run that nobody stops; gives the processor seconds of one rank, and raises if one fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     codes = ended(started(out / name, asked_for(images, out, name, **changes), ranks, out / name if seen else None))
     assert codes == [0] * ranks, "\n".join(p.read_text() for p in out.glob(f"{name}.*.txt"))
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / ranks

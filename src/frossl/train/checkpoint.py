@@ -72,6 +72,11 @@ def newest_checkpoint(run: Path) -> Path:
     return _candidates(run)[0]
 
 
+def ended_before_a_save(run: Path) -> bool:
+    """Whether a run directory holds neither a checkpoint, whole or not, nor a trained encoder."""
+    return not (run / "encoder.safetensors").exists() and not any((run / "checkpoints").glob("[!.]*"))
+
+
 def load_newest(run: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint of a run directory that is whole, and what it holds.
 

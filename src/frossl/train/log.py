@@ -37,7 +37,7 @@ class RunLog:
         for name in FILES.values():
             _cut(run / name, resume_step)
         self.files: dict[str, TextIO] = {METRICS: (run / METRICS).open("a", buffering=1)}
-        purge = resume_step + 1 if resume_step else None
+        purge = resume_step + 1  # also at 0, where a run that ended before its first save begins again
         self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
         self.wandb = _start_wandb(run) if wandb else None
 

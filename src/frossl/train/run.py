@@ -32,7 +32,7 @@ from frossl.methods import find_method
 from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
-from frossl.train.checkpoint import load_checkpoint, load_newest
+from frossl.train.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.train.config import Config, Plan, make_plan
 from frossl.train.evaluation import keep_evaluation, same_source
 from frossl.train.log import require_wandb
@@ -59,7 +59,8 @@ def pretrain(
     resume: Path | None = None,
     console: Console | None = None,
 ) -> Outcome:
-    """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run.
+    """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
+    it again if it ended before its first save.
 
     ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone``; to
     resume, give one of the same architecture. ``data`` are those of ``config``, where the caller has them open.
@@ -79,9 +80,9 @@ def pretrain(
     state = None
     try:
         if resume is not None:
-            found = on_first_rank(lambda: load_newest(resume, lambda text: console.print(f"[yellow]{escape(text)}[/]")))
-            path = Path(share_text(str(found[0] if found else "")))
-            state = found[1] if found else load_checkpoint(path)
+            if backbone is None:
+                refuse_without_own(resume)
+            state = _newest_state(resume, console)
         data, stopped = _train(config, run, state, backbone, data, console, fabric)
     except BaseException as error:
         if rank() == 0 and resume is None and not worth_keeping(run):
@@ -106,6 +107,23 @@ def pretrain(
     return Outcome(run, None, evaluation)
 
 
+def _newest_state(run: Path, console: Console) -> dict[str, Any] | None:
+    """What the newest whole checkpoint holds, the same on all ranks; None before the first save."""
+
+    def warn(text: str) -> None:
+        console.print(f"[yellow]{escape(text)}[/]")
+
+    def load() -> tuple[Path, dict[str, Any]] | None:
+        if not ended_before_a_save(run):
+            return load_newest(run, warn)
+        warn(f"{run} ended before its first save and begins again")
+        return None
+
+    found = on_first_rank(load)
+    path = share_text(str(found[0]) if found else "")
+    return found[1] if found else load_checkpoint(Path(path)) if path else None
+
+
 def _train(
     config: Config,
     run: Path,
@@ -116,10 +134,6 @@ def _train(
     fabric: Fabric,
 ) -> tuple[Dataset, str | None]:
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
-    if state is not None and backbone is None:
-        own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
-        if own.startswith(OWN):
-            raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
     # What is fetched is fetched once.
     data = on_first_rank(lambda: prepare(config, console, data)) or prepare(config, console, data)
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
@@ -255,6 +269,14 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
     config = dataclasses.replace(config, objective=from_plain(objective, plain["objective"]))
     return config, tuple(from_plain(View, view) for view in saved["views"])
+
+
+def refuse_without_own(run: Path) -> None:
+    """Raises if ``run`` trains a module that the caller has to bring, or is no run."""
+    read_run(run)
+    own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
+    if own.startswith(OWN):
+        raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
 
 
 def refuse_differences(run: Path, now: dict[str, Any]) -> None:
