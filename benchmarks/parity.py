@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessException
 from torch.nn.parallel import DistributedDataParallel
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
@@ -99,13 +100,13 @@ def cases(who: str) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
                     yield name, views, shape, options
 
 
-def worker(rank: int, init: str, folder: str, who: str, shards: tuple[int, ...]) -> None:
+def worker(rank: int, init: str, folder: str, who: str, shards: tuple[int, ...], only: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     timeout = datetime.timedelta(seconds=30)
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=len(shards), timeout=timeout)
     run = ours if who == "frossl" else theirs
     results = {}
-    for name, views, shape, options in cases(who):
+    for name, views, shape, options in (case for case in cases(who) if case[0] in only):
         key = (case_name((name, options)), views, shape)
         for dtype in (torch.float64, torch.float32):
             try:
@@ -123,14 +124,25 @@ def error_of(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> tuple
     return value, float((got[1] - wanted[1]).abs().max() / wanted[1].abs().max())
 
 
+def on_ranks(who: str, shards: tuple[int, ...], only: tuple[str, ...]) -> list[dict[Any, Any]] | str:
+    """What each rank found of the losses ``only``, or how they ended: shards of uneven length abort some."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            torch.multiprocessing.spawn(
+                worker, (f"file://{folder}/init", folder, who, shards, only), nprocs=len(shards)
+            )
+        except ProcessException as error:
+            return f"the processes ended: {str(error).strip().splitlines()[-1]}"
+        return [torch.load(Path(folder) / f"{r}.pt") for r in range(len(shards))]
+
+
 def compare(who: str, ranks: int, shards: tuple[int, ...], threads: int) -> Row:
     """All cases on ``ranks`` ranks."""
     torch.set_num_threads(threads)
     run = ours if who == "frossl" else theirs
-    with tempfile.TemporaryDirectory() as folder:
-        if ranks > 1:
-            torch.multiprocessing.spawn(worker, (f"file://{folder}/init", folder, who, shards), nprocs=ranks)
-        got = [torch.load(Path(folder) / f"{r}.pt") for r in range(ranks)] if ranks > 1 else []
+    names = tuple(dict.fromkeys(case[0] for case in cases(who)))
+    groups = [names] if who == "frossl" else [(name,) for name in names]
+    got = {name: found for group in groups for found in [on_ranks(who, shards, group)] for name in group}
     found = []
     for name, views, shape, options in cases(who):
         key = (case_name((name, options)), views, shape)
@@ -139,12 +151,13 @@ def compare(who: str, ranks: int, shards: tuple[int, ...], threads: int) -> Row:
         )
         row: Row = {"loss": key[0], "views": views, "shape": shape, "single32": max(error_of(single, wanted))}
         for dtype in (torch.float64, torch.float32):
-            results = [rank[*key, str(dtype)] for rank in got]
+            of = got[name]
+            results = [of] if isinstance(of, str) else [rank[*key, str(dtype)] for rank in of]
             bits = str(dtype)[-2:]
             failed = [r for r in results if isinstance(r, str)]
             if failed:
                 row[f"fails{bits}"] = failed[0]
-            elif results:
+            else:
                 errors = [error_of(r, wanted) for r in results]
                 row[f"value{bits}"], row[f"gradient{bits}"] = (max(e[i] for e in errors) for i in range(2))
         found.append(row)
