@@ -59,11 +59,15 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def run_jobs(
-    jobs: Iterable[tuple[Row, Callable[..., Row], tuple[Any, ...]]], out: Path, same: Sequence[str]
+    jobs: Iterable[tuple[Row, Callable[..., Row], tuple[Any, ...]]],
+    out: Path,
+    same: Sequence[str],
+    call: Callable[..., Row] = in_fresh_process,
 ) -> list[Row]:
     """All rows of ``out`` after every (what identifies a row, function, its arguments) has one.
 
-    Jobs whose fields ``same`` a row of ``out`` has already are skipped, unless that row holds an error.
+    Jobs whose fields ``same`` a row of ``out`` has already are skipped, unless that row holds an error. ``call`` is
+    given the function and its arguments.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     jobs = list(jobs)
@@ -74,7 +78,7 @@ def run_jobs(
             continue
         print(f"{number}/{len(jobs)}", *(f"{name} {about[name]}" for name in same), file=sys.stderr, flush=True)
         try:
-            row = about | in_fresh_process(function, *args)
+            row = about | call(function, *args)
         except (ValueError, RuntimeError, MemoryError, BrokenProcessPool) as error:
             row = about | {"error": f"{type(error).__name__}: {error}"}
             print(f"  {row['error']}", file=sys.stderr, flush=True)

@@ -1,91 +1,163 @@
 """Runs killed at random moments, and runs stopped within an epoch, against the run that nobody stopped.
 
-    python benchmarks/stops.py [--kills 50] [--positions 20] [--table]
+    python benchmarks/stops.py [--kills 50] [--table]
 
-Small runs of 24 steps on 38 images with a save every 3 steps, by one process and by two gloo ranks; methods take turns.
-A kill (SIGKILL) hits all ranks or one of them at a moment drawn uniformly from the time a run takes, saves included.
-Rows go to ``docs/results/data/stops.jsonl``, and what is there is not done again.
+Small runs of 24 steps on 38 images, by one process and by two gloo ranks. Kills: a save every 3 steps; SIGKILL hits all
+ranks or one of them when a random part of the processor time of such a run is spent, its start and its saves included;
+methods take turns. Stops: after each of the 23 steps, with and without decoding processes. World: one process to step
+12, two ranks to step 36, one to step 48, with a death each time. Linux only. Rows go to
+``docs/results/data/stops.jsonl``, and what is there is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common import DATA, Row, environment, latest, run_jobs, table
+from common import DATA, Row, environment, heading, latest, run_jobs, table
 from frossl.train.log import read_rows
 
 for _room in ("", "train"):
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / _room))
-from stop_runs import TRAINED, killed_once, stopped_midway, timed  # noqa: E402
+from stop_runs import TRAINED, another_world, killed_once, stopped_midway, whole_run  # noqa: E402
 from test_train_loop import folder_of_images  # noqa: E402
 
 SAME = ("study", "ranks", "workers", "number")
 SIZES = ((16, 16), (20, 14), (33, 40))
+ENCODERS = {
+    "resnet18 of 8 channels, batch norm over all ranks": {},
+    "vit of 24 channels, without batch norm": {
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_options": '{"embed_dim": 24, "depth": 1, "num_heads": 2}',
+        "size": 16,
+    },
+}
 
 
-def kill(number: int, method: str, ranks: int) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
-        images, out = folder_of_images(Path(folder) / "images"), Path(folder) / "runs"
-        seconds = timed(images, out, "whole", ranks, method=method)
-        return {"whole_seconds": seconds, **killed_once(images, out, number, method, ranks, out / "whole", seconds)}
+def jobs(kills: int, root: Path) -> Iterator[tuple[Row, Callable[..., Row], tuple[Any, ...]]]:
+    about = {"environment": environment(1)}
+    same_size, mixed = folder_of_images(root / "same"), folder_of_images(root / "mixed", sizes=SIZES)
 
+    @cache
+    def whole(out: Path, images: Path, ranks: int, seen: bool, **changes: Any) -> float:
+        return whole_run(images, out, "whole", ranks, seen, **changes)
 
-def stop(step: int, workers: int, ranks: int) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
-        images, out = folder_of_images(Path(folder) / "images", sizes=SIZES), Path(folder) / "runs"
-        timed(images, out, "whole", ranks, seen=True, workers=workers, size=16)
-        return stopped_midway(images, out, step, workers, ranks, out / "whole")
+    def kill(number: int, method: str, ranks: int, out: Path) -> Row:
+        work = whole(out, same_size, ranks, False, method=method)
+        return {"whole_seconds": work, **killed_once(same_size, out, number, method, ranks, out / "whole", work)}
 
+    def stop(step: int, workers: int, ranks: int, out: Path) -> Row:
+        whole(out, mixed, ranks, True, workers=workers, size=16)
+        return stopped_midway(mixed, out, step, workers, ranks, out / "whole")
 
-def jobs(kills: int, positions: int) -> Iterator[tuple[Row, Callable[..., Row], tuple[Any, ...]]]:
-    about = environment(1)
+    def world(encoder: str, out: Path) -> Row:
+        changes = ENCODERS[encoder] | {"length": "48it"}
+        whole(out, same_size, 1, True, **changes)
+        return another_world(same_size, out, out / "whole", **changes)
+
     for ranks in (1, 2):
         for number in range(kills):
             method = TRAINED[number % len(TRAINED)]
             row = {"study": "kill", "ranks": ranks, "workers": 0, "number": number, "method": method}
-            yield row | {"environment": about}, kill, (number, method, ranks)
+            yield row | about, kill, (number, method, ranks, root / f"kill-{method}-{ranks}")
         for workers in (0, 2):
-            steps = random.Random(ranks * 10 + workers).choices(range(1, 24), k=positions)
-            for number, step in enumerate(steps):
-                row = {"study": "stop", "ranks": ranks, "workers": workers, "number": number, "step": step}
-                yield row | {"environment": about}, stop, (step, workers, ranks)
+            for step in range(1, 24):
+                row = {"study": "stop", "ranks": ranks, "workers": workers, "number": step}
+                yield row | about, stop, (step, workers, ranks, root / f"stop-{workers}-{ranks}")
+    for number, encoder in enumerate(ENCODERS):
+        row = {"study": "world", "ranks": 2, "workers": 0, "number": number, "encoder": encoder}
+        yield row | about, world, (encoder, root / f"world-{number}")
 
 
 def show(rows: list[Row]) -> str:
     rows = [row for row in latest(rows, SAME) if "error" not in row]
-    lines = []
-    for study in ("kill", "stop"):
-        for ranks in (1, 2):
-            for workers in (0, 2):
-                of = [r for r in rows if (r["study"], r["ranks"], r["workers"]) == (study, ranks, workers)]
-                if not of:
-                    continue
-                same = f"{sum(r['same'] for r in of)} of {len(of)}"
-                if study == "kill":
-                    lost, early = max(r["lost_steps"] for r in of), sum(r["saved_step"] == 0 for r in of)
-                    what = f"{sum(r['resumed'] for r in of)} resumed; at most {lost} steps since the last save lost; "
-                    what += f"{len({r['method'] for r in of})} methods; {early} before the first save"
-                else:
-                    counts = ", ".join(f"{sum(r[c] for r in of)} {c}" for c in ("repeated", "missed", "differing"))
-                    what = f"batches {counts}"
-                lines.append(["killed" if study == "kill" else "stopped midway", ranks, workers, same, what])
-    return table(["study", "ranks", "workers", "bit for bit the same run", "what was seen"], lines)
+    kills, stops, worlds = ([row for row in rows if row["study"] == study] for study in ("kill", "stop", "world"))
+    notes = [
+        f"Runs of 24 steps (the last table: 48) of batch 8 on 38 images, encoders of 8 channels. {len(kills)} kills of "
+        f"{len({row['method'] for row in kills})} methods; the files were in memory. Bit for bit the same: losses of "
+        "all steps and all weights of the encoder, compared with the run that nobody stopped.",
+    ]
+    parts = [heading("Runs that were stopped", "python benchmarks/stops.py; --table", rows[-1]["environment"], *notes)]
+    for title, found, columns, line in (
+        (
+            "Killed (SIGKILL) at random moments",
+            kills,
+            ["killed", "went on by itself", "bit for bit the same", "before the first save", "in a save", "lost"],
+            kill_line,
+        ),
+        (
+            "Stopped after each of 23 steps",
+            stops,
+            ["stopped", "went on by itself", "bit for bit the same", "batches repeated", "missed", "with other views"],
+            stop_line,
+        ),
+    ):
+        settings = dict.fromkeys((row["ranks"], row["workers"]) for row in found)
+        lines = [
+            [ranks, workers, *line([row for row in found if (row["ranks"], row["workers"]) == (ranks, workers)])]
+            for ranks, workers in settings
+        ]
+        parts += [f"## {title}", table(["ranks", "decoding processes", *columns], lines)]
+    parts += [
+        "Before the first save: the run began again in its directory or, killed before it had one, by the same command "
+        "under another name. Lost: most steps of the log after the last save, which were taken again.",
+        "## One process, two ranks, one process",
+        table(
+            ["encoder", "steps", "same images in each batch", "steps before the loss is 1e-6 off", "most", "of terms"],
+            [
+                [
+                    row["encoder"],
+                    row["steps"],
+                    "yes" if row["same_images"] else "no",
+                    row["within_1e-6"],
+                    f"{row['loss_error']:.1e}",
+                    f"{row['terms_error']:.1e}",
+                ]
+                for row in worlds
+            ],
+        ),
+        "float32 and AdamW at their defaults; errors relative to the loss of the run of one process, the last column "
+        "to the sum of the sizes of its terms, of which the loss is a small difference.",
+    ]
+    return "\n\n".join(parts)
+
+
+def kill_line(rows: list[Row]) -> list[object]:
+    killed = sum(-signal.SIGKILL in row["codes"] for row in rows)
+    early = sum(row["saved_step"] == 0 for row in rows)
+    partial = sum(bool(row["partial_files"]) for row in rows)
+    lost = max(row["lost_steps"] for row in rows)
+    return [killed, *outcomes(rows), early, partial, f"{lost} steps"]
+
+
+def stop_line(rows: list[Row]) -> list[object]:
+    died = sum(row["died"] == [9] * row["ranks"] for row in rows)
+    resumed = [row | {"resumed": not any(row["codes"])} for row in rows]
+    return [died, *outcomes(resumed), *(sum(row[key] for row in rows) for key in ("repeated", "missed", "differing"))]
+
+
+def outcomes(rows: list[Row]) -> list[str]:
+    return [f"{sum(row[key] for row in rows)} of {len(rows)}" for key in ("resumed", "same")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--positions", type=int, default=20)
     parser.add_argument("--out", type=Path, default=DATA / "stops.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the table of what --out has")
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
     args = parser.parse_args()
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args.kills, args.positions), args.out, SAME)
+    if args.table:
+        rows = read_rows(args.out)
+    else:
+        with tempfile.TemporaryDirectory() as root:
+            # No processes of their own: each run is some already, and this one must not train before it forks.
+            rows = run_jobs(jobs(args.kills, Path(root)), args.out, SAME, call=lambda run, *given: run(*given))
     print(show(rows))
 
 
