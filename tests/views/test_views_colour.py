@@ -33,7 +33,7 @@ def changed(how: colour.Colour, x: Tensor, d: Drawn) -> Tensor:
 @pytest.mark.parametrize("n", [5, 64, 100])
 def test_one_kernel_for_all_gives_what_each_operation_gives_to_its_own(n, monkeypatch):
     """Uncompiled; pieces of 32 samples, so that one is whole, several are, or the last is filled up."""
-    monkeypatch.setattr(colour, "_kernel", lambda: colour._all_at_once)
+    monkeypatch.setattr(colour, "_kernel", lambda shape: colour._all_at_once)
     monkeypatch.setattr(colour, "PIECE_BYTES", 32 * 3 * 8 * 8 * 4)
     x, d = photographs(n), drawn(n)
     torch.testing.assert_close(changed(colour.compiled_jitter, x, d), changed(colour.jitter, x, d), rtol=0, atol=1e-5)
@@ -48,7 +48,7 @@ def test_every_order_is_among_the_samples_of_these_tests():
 
 
 def test_all_orders_in_one_kernel(monkeypatch):
-    monkeypatch.setattr(colour, "_kernel", lambda: colour._all_at_once)
+    monkeypatch.setattr(colour, "_kernel", lambda shape: colour._all_at_once)
     x, d = photographs(600), drawn(600)
     torch.testing.assert_close(changed(colour.compiled_jitter, x, d), changed(colour.jitter, x, d), rtol=0, atol=1e-5)
 

@@ -204,3 +204,43 @@ def test_statistics_of_another_number_of_channels_are_refused(images, statistics
     recipe = (replace(IDENTITY, size=8),)
     with pytest.raises((ValueError, RuntimeError)):
         make_views(photographs(images), recipe, parameters(recipe), [0.5] * statistics, [0.5] * statistics)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_no_bit_and_views_are_channels_last(dtype):
+    images, recipe = photographs(), (SOME, replace(SOME, size=16, count=2), SOME)
+    drawn = parameters(recipe)
+    before = torch.get_num_threads()
+    made = {}
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        made[threads] = make_views(images, recipe, drawn, MEAN, STD, dtype=dtype)
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert [x.shape[0] for x in made[1]] == [6, 2]
+    for x, *others in zip(*made.values(), strict=True):
+        assert x.dtype == dtype
+        assert x.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+        assert all(torch.equal(x, other) for other in others)
+
+
+def test_half_precision_is_the_rounded_view():
+    images, drawn = photographs(), parameters((SOME,))
+    (exact,), (half,) = (
+        make_views(images, (SOME,), drawn, MEAN, STD, dtype=d) for d in (torch.float32, torch.bfloat16)
+    )
+    assert torch.equal(half, exact.bfloat16())
+
+
+def test_an_error_in_a_thread_is_passed_on():
+    images, drawn = photographs(), parameters((SOME,))
+
+    def failing(x, d):
+        raise ValueError("no colour")
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="no colour"):
+            make_views(images, (SOME,), drawn, MEAN, STD, failing)
+    finally:
+        torch.set_num_threads(1)

@@ -57,15 +57,17 @@ def training_batches(
     ranks: int = 1,
     compiled: bool = False,
     prefetch: bool | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Batch]:
     """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
 
     Of each batch, a rank gets one of ``ranks`` consecutive parts, the first of which may be longer by an image.
     ``compiled`` makes colours on the CPU in one compiled kernel, with other rounding. ``prefetch`` makes each batch in
     a thread while the one before is trained on: by default on CUDA alone, since on the CPU both want the same cores.
+    ``dtype`` is that of the views, for loops whose encoder takes another than float32.
     """
     plan = _Plan(len(data.train), batch, seed, first_step, rank, ranks)
-    batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled)
+    batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled, dtype)
     in_thread = torch.device(device).type == "cuda" if prefetch is None else prefetch
     return ahead(batches) if in_thread else batches
 
@@ -102,6 +104,7 @@ def _batches(
     workers: int,
     device: torch.device | str,
     compiled: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Batch]:
     """Images in memory become views on ``device``; others are decoded once by the workers, which take the crops,
     and only their colours are changed on ``device``.
@@ -117,7 +120,7 @@ def _batches(
             x = split.images[index_N]
             x = (x.pin_memory() if on_cuda else x).to(device, non_blocking=True)
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
-            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour))
+            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour, dtype))
         return
     loader = DataLoader(
         _Crops(split.images, recipe, seed),  # type: ignore[arg-type]
@@ -131,7 +134,7 @@ def _batches(
     for epoch, index_N, height, width, crops in loader:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
-        yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour))
+        yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype))
 
 
 def ahead(batches: Iterator[T]) -> Iterator[T]:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def compiled_jitter(x_B3HW: Tensor, drawn: Drawn) -> None:
             part = x_B3HW[start : start + piece]
             rows = torch.arange(start, start + piece).clamp_max(len(x_B3HW) - 1)
             whole = part if len(part) == piece else x_B3HW[rows]
-            _kernel()(whole, *(p[rows] for p in parameters))
+            _kernel(whole.shape)(whole, *(p[rows] for p in parameters))
             if whole is not part:
                 part.copy_(whole[: len(part)])
 
@@ -93,9 +94,21 @@ def _slots() -> Tensor:
 SLOTS = _slots()
 
 
+def _kernel(shape: torch.Size) -> Callable[..., None]:
+    """For pieces of ``shape``; several threads may ask, and one compiles."""
+    with _COMPILING:
+        return _compiled(shape)
+
+
+_COMPILING = Lock()
+
+
 @cache
-def _kernel() -> Callable[..., None]:
-    return torch.compile(_all_at_once, dynamic=False)
+def _compiled(shape: torch.Size) -> Callable[..., None]:
+    kernel = torch.compile(_all_at_once, dynamic=False, options={"cpp_wrapper": True})  # which lets other threads run
+    one = torch.zeros(shape[0])
+    kernel(torch.zeros(shape), torch.zeros(shape[0], 6, 3), one, one.bool(), one.bool())
+    return kernel
 
 
 Planes = Sequence[Tensor]

@@ -1,13 +1,15 @@
 """From uint8 images and drawn parameters to normalised views.
 
-On the CPU every view is resampled by itself in uint8, and all else goes over blocks of views that stay in the caches;
-on other devices everything is batched. All views of a group see the same operations in the same order either way.
+On the CPU every view is resampled by itself in uint8, and all else goes over blocks of views that stay in the caches, a
+block to a thread; on other devices everything is batched. All views of a group see the same operations in the same
+order either way.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -35,14 +37,18 @@ def make_views(
     mean: Sequence[float],
     std: Sequence[float],
     colour: Colour = jitter,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
-    """Views of uint8 images of one size: one float tensor ``(V, N, C, S, S)`` for each resolution S, in order."""
+    """Views of uint8 images of one size: a tensor ``(V, N, C, S, S)``, channels last, for each resolution S in order.
+
+    On the CPU blocks of views are made in as many threads as torch uses; their number changes no bit.
+    """
     if images_NCHW.device.type == "cpu":
         source, cut = images_NCHW.contiguous(memory_format=torch.channels_last), _cut_each
     else:
         source, cut = images_NCHW.float(), _cut_batch
     takes = [partial(cut, source, group, d.map(fold)) for group, d in zip(recipe, drawn, strict=True)]
-    return _finish(takes, source.shape[1], source.device, recipe, drawn, mean, std, colour)
+    return _finish(takes, source.shape[1], source.device, recipe, drawn, mean, std, colour, dtype)
 
 
 def finish_views(
@@ -52,10 +58,11 @@ def finish_views(
     mean: Sequence[float],
     std: Sequence[float],
     colour: Colour = jitter,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """The photometric part and the normalisation of uint8 ``(V, N, C, S, S)`` crops, merged by resolution."""
     takes = [partial(_rows, fold(x)) for x in crops]
-    return _finish(takes, crops[0].shape[2], crops[0].device, recipe, drawn, mean, std, colour)
+    return _finish(takes, crops[0].shape[2], crops[0].device, recipe, drawn, mean, std, colour, dtype)
 
 
 def crop_one(image_CHW: Tensor, group: View, drawn: Drawn) -> Tensor:
@@ -107,31 +114,59 @@ def _finish(
     mean: Sequence[float],
     std: Sequence[float],
     colour: Colour,
+    dtype: torch.dtype,
 ) -> list[Tensor]:
     if not len(mean) == len(std) == channels:
         raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
     scale = 1 / torch.tensor(std, device=device)[:, None, None]
     shift = -torch.tensor(mean, device=device)[:, None, None] * scale
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    at_once = BLOCK_BYTES if device.type == "cpu" else ACCELERATOR_BLOCK_BYTES
     images = drawn[0].top.shape[1]
     sizes = list(dict.fromkeys(group.size for group in recipe))
     views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
-    made = {s: torch.empty(views[s] * images, channels, s, s, device=device) for s in sizes}
-    done = dict.fromkeys(sizes, 0)
+    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    made = {s: torch.empty((views[s] * images, channels, s, s), **layout) for s in sizes}
+    free = dict(made)
+    blocks: list[Callable[[], None]] = []
     for take, group, d in zip(takes, recipe, drawn, strict=True):
-        flat, total = d.map(fold), group.count * images
-        out = made[group.size][done[group.size] :][:total]
-        done[group.size] += total
-        at_once = BLOCK_BYTES if device.type == "cpu" else ACCELERATOR_BLOCK_BYTES
-        block = min(max(1, at_once // (4 * channels * group.size**2)), total)
-        pixels = torch.empty(block, channels, group.size, group.size, device=device)
+        total, flat = group.count * images, d.map(fold)
+        out, free[group.size] = free[group.size].tensor_split([total])
+        block = max(1, min(at_once // (4 * channels * group.size**2), -(-total // threads)))
         for start in range(0, total, block):
             stop = min(start + block, total)
-            x = pixels[: stop - start]
-            x.copy_(take(start, stop)).div_(255)
             part = flat.map(lambda t, a=start, b=stop: t[a:b])
-            _photometric(x, group, part, colour)
-            torch.addcmul(shift, x, scale, out=out[start:stop])
+            blocks.append(partial(_make, take, start, stop, group, part, colour, shift, scale, out[start:stop]))
+    _each(blocks, threads)
     return [unfold(made[s], views[s]) for s in sizes]
+
+
+def _each(blocks: Sequence[Callable[[], None]], threads: int) -> None:
+    """Does all ``blocks``, each in one thread, as most of their operations are too small to be shared out."""
+    if threads == 1:
+        for block in blocks:
+            block()
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for done in [pool.submit(block) for block in blocks]:
+            done.result()
+
+
+def _make(
+    take: Take,
+    start: int,
+    stop: int,
+    group: View,
+    drawn: Drawn,
+    colour: Colour,
+    shift: Tensor,
+    scale: Tensor,
+    out: Tensor,
+) -> None:
+    """The views from ``start`` to ``stop``, whose parameters are ``drawn``, into ``out``."""
+    x = take(start, stop).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    _photometric(x, group, drawn, colour)
+    out.copy_(x.mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last))
 
 
 def _photometric(x_BCSS: Tensor, group: View, drawn: Drawn, colour: Colour) -> None:
