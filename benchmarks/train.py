@@ -1,13 +1,15 @@
 """Images per second of whole training, beside lightly's FroSSL example, and of its ceiling, all in one run.
 
-    python benchmarks/train.py [--data cifar10] [--threads 2] [--steps 8] [--rounds 3] [--out docs/results/train.md]
+    python benchmarks/train.py --data path/to/cifar10 [--rounds 2] [--views 2 4 8] [--threads 2] [--table]
 
-The same ResNet-18 with its 7x7 stem, batch 256, head 2048-2048, SGD. "lightly" is its examples/pytorch/frossl.py:
-torchvision's network, VICRegTransform in a DataLoader (as many workers as threads here, at most the example's 8),
-FroSSLLoss, in float32. "lightly bf16" is that with bfloat16 autocast and channels_last switched on by
-hand. "ceiling" is this project's step on random views that are there already. Every arm has a process of its own and
-the arms take turns, round by round. The goals are ratios in one round's run: 1.6 and 1.1 times lightly's two
-arms, and 0.9 of the ceiling with 2, 4 and 8 views.
+The same ResNet-18 with its 7x7 stem, batch 256, head 2048-2048, SGD, CIFAR-10. "lightly" is its example for FroSSL as
+published: torchvision's network, VICRegTransform in a DataLoader with 8 workers, FroSSLLoss, float32. "lightly
+bf16" is that with bfloat16 autocast and channels_last switched on by hand. "eager" and "compiled" are this project's
+views, "ahead" makes the eager ones in a thread while the step before is taken, and "ceiling" is the step alone on
+random views that are there already. Every cell is a process of its own, all in one environment, with an allocator that
+keeps freed memory; that favours lightly's arms, which as published would fetch it anew from the system. Arms take
+turns, round by round, and ratios are medians over rounds. Rows go to ``docs/results/data/train.jsonl``, and what is
+there is not done again, so that more ``--rounds`` go on from those.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,22 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from common import environment, heading, in_fresh_process, synthetic, table
+from common import DATA, Row, environment, heading, latest, run_jobs, synthetic, table, warm_allocator
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
 from frossl.methods.frossl import FroSSL
 from frossl.train.config import Config, make_plan
+from frossl.train.log import read_rows
 from frossl.train.loop import build
+from frossl.train.ranks import start
 from frossl.train.run import open as open_data
+from frossl.train.step import Stepper
 from frossl.views.colour import has_compiler
 
+SAME = ("round", "views", "arm")
 BATCH, WARM_UP, IMAGES = 256, 3, 16_384
+WORKERS = 8
+"""Of lightly's example."""
 GOALS = {"lightly": 1.6, "lightly bf16": 1.1}
 OF_CEILING = 0.9
 
@@ -44,7 +52,7 @@ class Pictures(torch.utils.data.Dataset):
     """CIFAR-10 as torchvision gives it: PIL images, through a transform."""
 
     def __init__(self, images_NCHW: Tensor, transform: Callable[[Image.Image], Any]) -> None:
-        self.arrays, self.transform = images_NCHW.permute(0, 2, 3, 1).numpy(), transform
+        self.arrays, self.transform = images_NCHW.permute(0, 2, 3, 1).contiguous().numpy(), transform
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -76,24 +84,24 @@ def config_of(views: int) -> Config:
     )
 
 
-def timed(step: Callable[[], object], steps: int) -> float:
-    """Seconds of a step."""
-    for _ in range(WARM_UP):
-        step()
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return (time.perf_counter() - start) / steps
+def timed(step: Callable[[int], object], steps: int) -> Row:
+    for number in range(WARM_UP):
+        step(number)
+    began = time.perf_counter()
+    for number in range(WARM_UP, WARM_UP + steps):
+        step(number)
+    return {"images_s": BATCH * steps / (time.perf_counter() - began)}
 
 
-def ours(data: str, views: int, threads: int, steps: int, how: str) -> float:
-    """Seconds of a step: "eager", "compiled", in a thread "ahead", or "ceiling", on views that are there already."""
+def ours(data: str, views: int, threads: int, steps: int, how: str) -> Row:
+    """Training as ``frossl pretrain`` does it, with the views made as ``how`` says."""
     torch.set_num_threads(threads)
+    warm_allocator()
     config, split = config_of(views), Split(torch.load(data))
     opened = dataclasses.replace(synthetic(2, 32), train=split, test=split)
     learner, plan = build(config, make_plan(config, opened))
-    learner.to(plan.device)
-    optimizer = learner.optimizer(config, plan)
+    take = Stepper(learner, config, plan, start(config))
+    learner.train()
     batches = training_batches(
         opened,
         plan.recipe,
@@ -105,30 +113,20 @@ def ours(data: str, views: int, threads: int, steps: int, how: str) -> float:
     )
     if how == "ceiling":
         first = next(batches)
-        random = [torch.randn_like(x) for x in first.views]
-        batches = iter(lambda: dataclasses.replace(first, views=random), None)
-
-    def step() -> None:
-        batch = next(batches)
-        with torch.autocast(plan.device.type, torch.bfloat16, enabled=plan.precision == "bf16-mixed"):
-            total, _, _ = learner(batch.views, share=0.5, epoch=1.0)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        learner.remember(0.5)
-
-    return timed(step, steps)
+        ready = dataclasses.replace(first, views=[torch.randn_like(x) for x in first.views])
+        batches = iter(lambda: ready, None)
+    return timed(lambda number: take(next(batches), number, 0.5, 1.0), steps)
 
 
-def lightlys(data: str, threads: int, steps: int, by_hand: bool) -> float:
-    """Seconds of a step of lightly's example; ``by_hand`` with bfloat16 autocast and channels_last."""
+def lightlys(data: str, threads: int, steps: int, by_hand: bool) -> Row:
+    """Training as in lightly's example; ``by_hand`` with bfloat16 autocast and channels_last."""
     import torchvision
     from lightly.loss import FroSSLLoss
     from lightly.models.modules.heads import VICRegProjectionHead
     from lightly.transforms.vicreg_transform import VICRegTransform
 
     torch.set_num_threads(threads)
-    images = torch.load(data)
+    warm_allocator()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     resnet = torchvision.models.resnet18()
     backbone = nn.Sequential(*list(resnet.children())[:-1], nn.Flatten())
@@ -137,15 +135,15 @@ def lightlys(data: str, threads: int, steps: int, by_hand: bool) -> float:
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
     criterion, optimizer = FroSSLLoss(), torch.optim.SGD(model.parameters(), lr=0.06)
     loader = torch.utils.data.DataLoader(
-        Pictures(images, VICRegTransform(input_size=32)),
+        Pictures(torch.load(data), VICRegTransform(input_size=32)),
         batch_size=BATCH,
         shuffle=True,
         drop_last=True,
-        num_workers=min(8, threads),
+        num_workers=WORKERS,
     )
     batches = iter(loader)
 
-    def step() -> None:
+    def step(number: int) -> None:
         views = [x.to(device, memory_format=layout) for x in next(batches)]
         with torch.autocast(device.type, torch.bfloat16, enabled=by_hand):
             z = [model(x) for x in views]
@@ -157,54 +155,75 @@ def lightlys(data: str, threads: int, steps: int, by_hand: bool) -> float:
     return timed(step, steps)
 
 
+def jobs(args: argparse.Namespace, data: str) -> Iterator[tuple[Row, Callable[..., Row], tuple[Any, ...]]]:
+    about = environment(args.threads, "torchvision", "lightly", "timm")
+    how = ("ceiling", "eager", "ahead", *(["compiled"] if has_compiler() else []))
+    for number in range(args.rounds):
+        row = {"round": number, "environment": about, "steps": args.steps}
+        for name in GOALS:
+            yield row | {"views": 2, "arm": name}, lightlys, (data, args.threads, args.steps, name != "lightly")
+        for views in args.views:
+            for name in how:
+                yield row | {"views": views, "arm": name}, ours, (data, views, args.threads, args.steps, name)
+
+
+def show(rows: list[Row]) -> str:
+    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    speed = {tuple(row[name] for name in SAME): row["images_s"] for row in rows}
+    rounds = sorted({row["round"] for row in rows})
+
+    def ratio(arm: tuple[int, str], base: tuple[int, str]) -> float | None:
+        pairs = [speed[r, *arm] / speed[r, *base] for r in rounds if (r, *arm) in speed and (r, *base) in speed]
+        return statistics.median(pairs) if pairs else None
+
+    lines = []
+    for arm in sorted({(row["views"], row["arm"]) for row in rows}, key=lambda arm: (arm[0], _ORDER.index(arm[1]))):
+        values = [speed[r, *arm] for r in rounds if (r, *arm) in speed]
+        peers = [ratio(arm, (2, peer)) if arm[0] == 2 else None for peer in GOALS]
+        of = [*peers, None if arm[1] in GOALS else ratio(arm, (arm[0], "ceiling"))]
+        cells = ["" if x is None else f"{x:.2f}" for x in of]
+        lines.append([*arm, f"{statistics.median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", *cells])
+    note = (
+        f"{len(rounds)} rounds of {rows[-1]['steps']} steps. Goals, with eager views: "
+        + "; ".join(f"{goal} times {peer}" for peer, goal in GOALS.items())
+        + f"; {OF_CEILING} of the ceiling at each number of views."
+    )
+    return "\n\n".join(
+        [
+            heading(
+                "Whole training beside lightly",
+                "python benchmarks/train.py --data path/to/cifar10; --table",
+                rows[-1]["environment"],
+                __doc__.split("\n\n", 2)[2].strip(),
+                note,
+            ),
+            table(
+                ["views", "arm", "images/s", "of the rounds", *(f"of {peer}" for peer in GOALS), "of the ceiling"],
+                lines,
+            ),
+        ]
+    )
+
+
+_ORDER = (*GOALS, "ceiling", "eager", "ahead", "compiled")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--views", type=int, nargs="+", default=[2, 4, 8])
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    jobs: dict[tuple[int, str], tuple[Callable[..., float], tuple[Any, ...]]] = {}
-    for name, by_hand in (("lightly", False), ("lightly bf16", True)):
-        jobs[2, name] = (lightlys, (given.threads, given.steps, by_hand))
-    for views in given.views:
-        for how in ("ceiling", "eager", "ahead", "compiled") if has_compiler() else ("ceiling", "eager", "ahead"):
-            jobs[views, how] = (ours, (views, given.threads, given.steps, how))
-    speeds: dict[tuple[int, str], list[float]] = {job: [] for job in jobs}
-    with tempfile.TemporaryDirectory() as directory:
-        data = saved(given.data, directory)
-        for _ in range(given.rounds):
-            for job, (function, args) in jobs.items():
-                speeds[job].append(BATCH / in_fresh_process(function, data, *args))
-    middle = {job: statistics.median(values) for job, values in speeds.items()}
-    rows = []
-    for (views, name), speed in middle.items():
-        spread = f"{min(speeds[views, name]):,.0f} to {max(speeds[views, name]):,.0f}"
-        peers = [f"{speed / middle[2, peer]:.2f}" if views == 2 else "" for peer in GOALS]
-        share = f"{speed / middle[views, 'ceiling']:.2f}" if (views, "ceiling") in middle else ""
-        rows.append([views, name, f"{speed:,.0f}", spread, *peers, share])
-    goals = [
-        f"{middle[2, 'eager'] / middle[2, peer]:.2f} times {peer} (goal {goal})"
-        for peer, goal in GOALS.items()
-        if (2, "eager") in middle
-    ]
-    goals += [f"{middle[v, 'eager'] / middle[v, 'ceiling']:.2f} of the ceiling at V={v}" for v in given.views]
-    text = [
-        heading(
-            "Training beside lightly",
-            "python benchmarks/train.py",
-            environment(given.threads, "torchvision", "lightly", "timm"),
-            __doc__.split("\n\n", 2)[2].strip(),
-        ),
-        table(["views", "arm", "images/s", "of the rounds", "of lightly", "of lightly bf16", "of the ceiling"], rows),
-        f"Eager: {'; '.join(goals)} (goal {OF_CEILING}).",
-    ]
-    page = "\n\n".join(text) + "\n"
-    print(page)
-    if given.out:
-        given.out.write_text(page)
+    parser.add_argument("--out", type=Path, default=DATA / "train.jsonl")
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
+    args = parser.parse_args()
+    if args.table:
+        rows = read_rows(args.out)
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            rows = run_jobs(jobs(args, saved(args.data, directory)), args.out, SAME)
+    print(show(rows))
 
 
 if __name__ == "__main__":
