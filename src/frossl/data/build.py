@@ -181,7 +181,7 @@ def measure(images: Tensor | LazySequence, options: Options) -> Statistics:
     chosen = np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES, affordable)).astype(int)
 
     def moments(i: int) -> Tensor:
-        x_CP = images[int(chosen[i])].flatten(1).double() / 255
+        x_CP = images[int(chosen[i])].flatten(1).contiguous().double() / 255  # one order of adding in any layout
         return torch.stack([x_CP.mean(1), x_CP.square().mean(1)])
 
     mean, square = torch.stack(list(_in_threads(moments, len(chosen), options.workers))).mean(0)

@@ -330,6 +330,7 @@ def environment() -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
+        "views": "uint8",  # what crops are resampled in on the CPU
         "ranks": str(world_size()),
     }
 

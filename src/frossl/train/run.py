@@ -282,6 +282,7 @@ def refuse_without_own(run: Path) -> None:
 def refuse_differences(run: Path, now: dict[str, Any]) -> None:
     """Raises if the data or the machine would make a resumed run another one."""
     then = json.loads((run / "config.json").read_text())
+    then["views"] = to_plain(read_run(run)[1])  # with what views have now and had not then
     pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch", "precision")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
     changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if before != after]
