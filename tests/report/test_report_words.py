@@ -8,7 +8,7 @@ import pytest
 
 from frossl.evals.suite import Evaluation
 from frossl.report.record import Record
-from frossl.report.words import Arm, arms_of, judge
+from frossl.report.words import Arm, arms_of, glossary, judge
 
 
 def finding(state: str, **more) -> dict:
@@ -105,3 +105,10 @@ def test_only_what_was_still_so_at_the_end_stands():
     rows = [finding("A"), finding("B"), finding("A", over=True), finding("C"), finding("C", over=True), finding("C")]
     assert [row["state"] for row in record(rows).standing] == ["B", "C"]
     assert record([finding("A"), finding("A", over=True)]).standing == []
+
+
+def test_the_glossary_has_what_was_measured():
+    plain = Evaluation({"pretrained": {}, "untrained": {}}, {"knn": ""}, 10)
+    more = Evaluation({"pretrained": {}, "supervised": {}}, {"finetune-1pct": ""}, 10)
+    assert {"Untrained", "kNN"} <= glossary([plain]).keys()
+    assert glossary([plain, more]).keys() - glossary([plain]).keys() == {"Supervised", "Fine-tuned"}

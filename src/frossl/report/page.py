@@ -24,7 +24,7 @@ from frossl.report.gallery import show_confusion, show_map, show_neighbours, sho
 from frossl.report.look import Look
 from frossl.report.record import read_records
 from frossl.report.tables import accuracy_tables, settings, summary, time_table
-from frossl.report.words import GLOSSARY
+from frossl.report.words import glossary
 
 
 def write_report(
@@ -107,7 +107,7 @@ def render(chapters: Sequence[Chapter]) -> str:
         speed=figures.speed_figure(records),
         times=[(r.name, time_table(r)) for r in records],
         settings=settings(records),
-        glossary=GLOSSARY,
+        glossary=glossary(e for r in records for e in r.evaluations.values()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from frossl.evals.linear import DRAWS
@@ -158,10 +158,14 @@ GLOSSARY = {
     "Held-out images": "Images that were kept aside. Every accuracy and rank is measured on them.",
     "Untrained": "The same encoder with its random first weights. Pretraining is only worth its time if it beats this.",
     "Raw pixels": "The images themselves as features, with no encoder at all. The other control.",
+    "Supervised": "The same encoder trained with the labels, in as many steps: what labels would have given. It is not "
+    "something pretraining must beat.",
     "kNN": "The k nearest training images vote on the class of an image. Nothing is fitted: it asks whether images of "
     "a class lie together.",
     "Linear probe": "A linear classifier on the features: it asks whether classes can be told apart by simple rules.",
     "10 labels per class": "A linear classifier from ten labelled images per class: what you get if labels are scarce.",
+    "Fine-tuned": "The encoder itself learns on from labels, all or a share of them: what it is worth as a start for "
+    "training. For the untrained encoder that is training from scratch.",
     "Effective rank": "Along about how many directions the features vary, from 1 (collapsed) to the number of them. "
     "More is not always better, but near 1 nothing was learned.",
     "Eigenvalue spectrum": "How the variance is shared out over directions, largest first. A curve that falls at once "
@@ -174,3 +178,10 @@ GLOSSARY = {
     "Interval (±)": "95 %: if other held-out images had been drawn, the value would usually lie within.",
     "Cosine similarity": "How alike two lists of numbers point: 1 the same way, 0 nothing in common.",
 }
+_NOT_ALWAYS = {"Supervised": "supervised", "Fine-tuned": "finetune"}
+
+
+def glossary(evaluations: Iterable[Evaluation]) -> dict[str, str]:
+    """:data:`GLOSSARY`, of what is not always there only what ``evaluations`` have."""
+    there = {name.partition("-")[0] for e in evaluations for name in (*e.arms, *e.protocols)}
+    return {word: meaning for word, meaning in GLOSSARY.items() if _NOT_ALWAYS.get(word, "") in {"", *there}}
