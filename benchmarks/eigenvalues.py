@@ -36,8 +36,10 @@ from frossl.train.run import open as open_data
 from methods import shared
 from plot import Line, Panel, ramp, save_plot
 
+NO_LOG = "frossl, no log"
 METHODS = {"frossl": "#2f74d0", "barlow": "#cf4a3c", "simclr": "#2b9348", "vicreg": "#c98a00", "wmse": "#8a5fc4"}
-"""Methods and their colours."""
+METHODS |= {NO_LOG: "#9a9a9a"}
+"""Methods and their colours; FroSSL without its logarithm as the theory has something to say about it."""
 PLACES = ("backbone", "projector")
 TOP, IMAGES, VIEWS_SEED = 14, 1024, 7
 EARLY, EVERY = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64), 20
@@ -56,7 +58,8 @@ def spectra(learner: Learner, views: list[Tensor], bf16: bool) -> dict[str, dict
     for x in views:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             h_VNF = learner.encode(learner.backbone, x)
-            z_VND = learner.method.project(learner.method.projector, h_VNF)  # type: ignore[arg-type]
+            z_VND = learner.method.embed(h_VNF)
+        assert z_VND is not None
         for place, y in zip(PLACES, (h_VNF, z_VND), strict=True):
             part = Moments.of(y.flatten(0, 1).float())
             moments[place] = moments[place] + part if place in moments else part
@@ -76,7 +79,7 @@ def spectra(learner: Learner, views: list[Tensor], bf16: bool) -> dict[str, dict
 def track(config: Config, threads: int) -> Row:
     """Trains as ``config`` says; the figures of :func:`spectra` at every step at which they are taken."""
     torch.set_num_threads(threads)
-    config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
+    config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER, telemetry_every=0)
     data = open_data(config, Console(quiet=True))
     learner, plan = build(config, make_plan(config, data))
     chunks = view_batches(first(data.test, IMAGES), plan.recipe, plan.spec.mean, plan.spec.std, seed=VIEWS_SEED)
@@ -101,7 +104,9 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
     about = environment(args.threads)
     for seed in map(int, args.seeds.split(",")):
         for method in METHODS:
-            config = shared(args.data, method, args.images, seed)
+            config = shared(args.data, "frossl" if method == NO_LOG else method, args.images, seed)
+            if method == NO_LOG:
+                config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, log=False))
             row = {"method": method, "seed": seed, "images": args.images}
             yield row | {"config": summary(config), "environment": about}, track, (config, args.threads)
 
