@@ -162,6 +162,10 @@ class Moments:
         scatter = self.scatter_FF + other.scatter_FF + between
         return Moments(count, self.mean_F + share * step, scatter, max(self.eps, other.eps))
 
+    def to(self, device: torch.device) -> Moments:
+        """The same on ``device``."""
+        return Moments(self.count, self.mean_F.to(device), self.scatter_FF.to(device), self.eps)
+
     def over_ranks(self) -> Moments:
         """Moments of what all ranks have together; every rank must ask."""
         if world_size() == 1:

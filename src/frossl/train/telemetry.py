@@ -150,9 +150,7 @@ class Telemetry:
             if row["kind"] == "health":
                 (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
         device = _device(self.method)
-        for name, m in state.get("moments", {}).items():
-            place = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in m.items()}
-            self.moments[name] = Moments(**place)
+        self.moments = {name: Moments(**m).to(device) for name, m in state.get("moments", {}).items()}
         self.kept = {name: [x.to(device) for x in parts] for name, parts in state.get("kept", {}).items()}
 
 
