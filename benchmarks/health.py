@@ -27,7 +27,7 @@ from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor, first
-from frossl.evals.health import Context, diagnose
+from frossl.evals.health import STILL, Context, diagnose
 from frossl.evals.knn import knn
 from frossl.methods import find_method
 from frossl.recipes import RECIPES
@@ -196,8 +196,9 @@ def show(rows: list[Row], out: Path) -> str:
         "backbone on one batch of views at that step, lowest share the lowest until then over that of the untrained "
         "encoder. Some healthy runs come near a threshold: it is 0.15 for that share. Longer runs were not studied. "
         "Rules and thresholds come from the even numbers; that for a view that says nothing was set, from case 18, "
-        "when most odd ones had been run, though not case 19, which it concerns. Not every setting that is wrong costs "
-        "accuracy so early."
+        "when most odd ones had been run, though not case 19, which it concerns. The monitor sees vitals of one batch "
+        f"at step 1 and every 20 steps; a plateau at ln K has to last for {STILL} of them and is told at step "
+        f"{20 * (STILL - 1)} at the earliest. Not every setting that is wrong costs accuracy so early."
     )
     parts = [
         heading(
