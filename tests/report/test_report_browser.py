@@ -13,12 +13,23 @@ from frossl.report.page import write_report
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 MEASURE = """<script>addEventListener("load", () => setTimeout(() => {
-  document.body.dataset.wide = document.documentElement.scrollWidth;
-  document.body.dataset.window = innerWidth;
+  const told = document.body.dataset, all = [...document.querySelectorAll("main *")];
+  told.wide = document.documentElement.scrollWidth;
+  told.window = innerWidth;
+  told.fetched = performance.getEntriesByType("resource").filter((e) => !/^(data|blob):/.test(e.name)).length;
+  told.ground = getComputedStyle(document.body).backgroundColor;
+  told.ink = [...document.querySelectorAll(".plot text")].map((e) => getComputedStyle(e).fill)[0];
+  const scrolls = (e) => e.scrollWidth > e.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(e).overflowX);
+  told.stuck = all.filter((e) => scrolls(e) && e.tabIndex < 0).map((e) => e.className).join(" ");
+  document.querySelectorAll(".map").forEach((map) => {
+    map.focus();
+    map.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+    if (document.activeElement !== map || map.querySelector(".peek").hidden) told.stuck += " map";
+  });
 }, 3000));</script></body>"""
 
 
-def browse(page, width: int) -> tuple[str, list[str]]:
+def browse(page, width: int, *options: str) -> tuple[str, list[str]]:
     """The page after its scripts, and what the console got."""
     ended = subprocess.run(
         [
@@ -30,6 +41,7 @@ def browse(page, width: int) -> tuple[str, list[str]]:
             "--virtual-time-budget=20000",
             f"--window-size={width},800",
             f"--user-data-dir={page.parent / 'profile'}",
+            *options,
             "--dump-dom",
             page.resolve().as_uri(),
         ],
@@ -60,13 +72,32 @@ def test_a_comparison_is_drawn_without_a_word_on_the_console(tmp_path, width):
     all_is_drawn(tmp_path / "comparison.html", width)
 
 
-def all_is_drawn(page, width):
+def test_in_the_dark_it_is_dark(labelled, tmp_path):
+    light, dark = (
+        all_is_drawn(write_report([labelled], tmp_path / f"{name}.html"), 1280, *options)
+        for name, options in (("light", ()), ("dark", ("--blink-settings=preferredColorScheme=0",)))
+    )
+    assert brightness(light, "ground") > 200 > 100 > brightness(light, "ink")
+    assert brightness(dark, "ground") < 50 < 120 < brightness(dark, "ink")
+
+
+def brightness(seen: str, name: str) -> float:
+    colour = re.search(rf'data-{name}="rgba?\(([^)]*)\)"', seen)[1]
+    return sum(map(float, colour.split(",")[:3])) / 3
+
+
+def all_is_drawn(page, width, *options):
+    """What there is after the scripts: all charts, in the window, from one file, and within reach of the keyboard."""
+    assert page.stat().st_size < 15e6
     page.write_text(page.read_text().replace("</body>", MEASURE))
-    seen, said = browse(page, width)
+    seen, said = browse(page, width, *options)
     places = len(re.findall(r'<div class="plot[^>]* id="figure-', seen))
     assert said == []
     assert places
     assert len(re.findall(r'<div class="[^"]*js-plotly-plot', seen)) == places
     assert re.search(r'data-drawn="(\d+)"', seen)[1] == str(places)
-    wide, window = (int(re.search(rf'data-{name}="(\d+)"', seen)[1]) for name in ("wide", "window"))
+    wide, window, fetched = (int(re.search(rf'data-{n}="(\d+)"', seen)[1]) for n in ("wide", "window", "fetched"))
     assert wide <= window
+    assert fetched == 0
+    assert re.search(r'data-stuck="([^"]*)"', seen)[1] == ""
+    return seen
