@@ -388,6 +388,38 @@ def test_odd_images_among_good_ones_are_used(frossl, tmp_path):
     assert "skipped" not in said
 
 
+def test_five_bad_files_of_a_hundred_are_left_out_by_name_and_the_run_completes(frossl, tmp_path):
+    images = folder(tmp_path / "images", count=90)
+    picture(images / "class0" / "cmyk.jpg", mode="CMYK")
+    picture(images / "class0" / "palette.png", mode="P")
+    picture(images / "class0" / "grey.png", mode="L")
+    picture(images / "class1" / "deep.png", mode="I;16")
+    picture(images / "class1" / "moving.gif", mode="P")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (16, 12), "red").save(images / "class1" / "turned.jpg", exif=turned)
+    whole = picture(images / "class1" / "whole.jpg", size=(64, 64)).read_bytes()
+    bad = {
+        "empty.png": b"",
+        "cut.jpg": whole[: len(whole) // 2],
+        "cut_at_its_end.jpg": whole[:-40],
+        "text.jpg": b"not an image",
+        "cut.png": (images / "class0" / "palette.png").read_bytes()[:60],
+    }
+    for name, content in bad.items():
+        (images / "class0" / name).write_bytes(content)
+    asked = ["pretrain", images, *TINY, "--length", "1ep", "--batch", "8", "--size", "16", "--no-evaluate"]
+    rows = []
+    for name in ("a", "b"):
+        code, said = frossl(*asked, "--name", name, "--log-every", "1")
+        assert code == 0
+        assert [said.count(file) for file in bad] == [1] * len(bad)
+        described = json.loads((tmp_path / "runs" / name / "config.json").read_text())
+        assert sum(described["images"]) == 97
+        rows.append([r["loss"] for r in read_rows(tmp_path / "runs" / name / "metrics.jsonl") if r["kind"] == "train"])
+    assert rows[0] == rows[1]
+
+
 def test_too_many_unreadable_images_stop_the_run_with_their_list(frossl, tmp_path):
     images = folder(tmp_path / "images")
     for i in range(6):

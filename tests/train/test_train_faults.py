@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,19 +42,12 @@ def dies(work: Callable[[], object]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
-BOUNDARIES = [
-    (os, "fsync"),
-    (os, "replace"),
-    (os, "link"),
-    (Path, "write_bytes"),
-    (Path, "unlink"),
-    (Path, "mkdir"),
-    (files, "flush_directory"),
-]
+CALLS = [(os, "fsync"), (os, "replace"), (os, "link"), (Path, "write_bytes"), (Path, "unlink"), (Path, "mkdir")]
+BOUNDARIES = [*CALLS, (files, "flush_directory")]
 
 
-def at_call(number: int, when: str, do: Callable[[], object]) -> None:
-    """Patches all boundaries: at the ``number``-th call of any of them, ``do`` it before or after the call."""
+def at_call(number: int, when: str, do: Callable[[], object], boundaries: list = BOUNDARIES) -> None:
+    """Patches ``boundaries``: at the ``number``-th call of any of them, ``do`` it before or after the call."""
     count = [0]
 
     def patched(original: Callable) -> Callable:
@@ -68,7 +63,7 @@ def at_call(number: int, when: str, do: Callable[[], object]) -> None:
 
         return call
 
-    for owner, name in BOUNDARIES:
+    for owner, name in boundaries:
         setattr(owner, name, patched(getattr(owner, name)))
 
 
@@ -99,6 +94,34 @@ def test_a_death_at_any_boundary_leaves_the_old_or_the_new_and_the_next_save_tid
         }
         if not died:
             assert number > 8  # as many boundaries were met
+            return
+    pytest.fail("the save never came to its end")
+
+
+def test_an_error_of_the_disk_at_any_boundary_is_named_and_leaves_the_old_or_the_new(tmp_path):
+    for number in range(1, 30):
+        run = tmp_path / str(number)
+        for step in (1, 2):
+            save_checkpoint(run / "checkpoints", step, state(step))
+        failed = [False]
+
+        def fail(failed=failed) -> None:
+            failed[0] = True
+            raise OSError(errno.EIO, "Input/output error")
+
+        with pytest.MonkeyPatch.context() as patch:
+            for owner, name in CALLS:  # put back at the end
+                patch.setattr(owner, name, getattr(owner, name))
+            at_call(number, "before", fail, CALLS)
+            with suppress(UserError):
+                saves(run / "checkpoints")
+        found = load_newest(run, pytest.fail)[1]
+        assert is_state(found, 3) or (failed[0] and is_state(found, 2)), number
+        saves(run / "checkpoints")
+        save_checkpoint(run / "checkpoints", 4, state(4))
+        assert len(list((run / "checkpoints").iterdir())) == 3
+        if not failed[0]:
+            assert number > 8
             return
     pytest.fail("the save never came to its end")
 

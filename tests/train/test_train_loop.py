@@ -277,14 +277,15 @@ def test_a_length_in_minutes_ends_by_the_clock_and_resumes_with_its_time(images,
     assert max(lr) > 10 * lr[-1]  # the schedule came to its end
 
 
-def test_an_interrupt_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(images, tmp_path, monkeypatch, request_):
     whole = pretrain(config(images, tmp_path, name="whole")).run
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(request_)
     with monkeypatch.context() as patch:
-        before_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+        before_step(patch, 4, lambda: os.kill(os.getpid(), request_))
         outcome = pretrain(config(images, tmp_path, name="stopped"))
-    assert outcome.stopped == "SIGINT"
-    assert signal.getsignal(signal.SIGINT) is before
+    assert outcome.stopped == request_.name
+    assert signal.getsignal(request_) is before
     assert losses(outcome.run)[-1][0] == 5
     saved, _ = read_run(outcome.run)
     pretrain(saved, resume=outcome.run)

@@ -46,7 +46,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     path = directory / f"step-{step:09d}.safetensors"
     write_sealed(path, tensors, {"format": FORMAT, "state": json.dumps(skeleton)})
     for old in [*_by_age(directory)[:-keep], *directory.glob(".*.partial")]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):  # the new one is safe; the next save tries again
+            old.unlink(missing_ok=True)
     return path
 
 
