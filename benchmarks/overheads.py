@@ -1,10 +1,12 @@
-"""What reliability costs: guards in a step, and checkpoints at their default interval.
+"""What reliability costs: guards in a step, and checkpoints in a run.
 
-    python benchmarks/overheads.py [--steps 15] [--threads 1]
+    python benchmarks/overheads.py [--pairs 60] [--threads 1]
 
-The guards' own operations (copies of batch-norm statistics, the flag, what is chosen by it) are timed by themselves and
-given as a share of the step they are in, since whole steps with and without them differ by less than their noise. A
-save is timed from the snapshot to the flushed directory.
+Steps with and without guards (copies of batch-norm statistics, the flag, what is chosen by it, the look of the host)
+take turns on the same batches in one process, and what is given is the median of the differences within pairs with its
+95 % interval; and the operations of the guards by themselves, as whole steps differ by their noise. A save is timed
+from the snapshot to the flushed directory; a run saves every 10 minutes, at its end, and at each of ten looks of the
+monitor that is better than those before it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from common import environment, heading, seconds, synthetic, table
 from frossl.core.length import Length
-from frossl.data.loader import training_batches
+from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.train.checkpoint import load_checkpoint, save_checkpoint
 from frossl.train.config import Config, make_plan
@@ -28,20 +31,60 @@ from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
 from frossl.train.step import Stepper, _copy
 
-INTERVAL = 600.0
-"""Seconds between saves by default."""
+RUN, SAVES = 600.0, 12
+"""Seconds of a run, and the most saves there are in it by default: ten looks, one by the clock, the last."""
+CASES = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "resnet18", 32))
 
 
 def guards(take: Stepper, total: torch.Tensor) -> None:
     """What a step does beside learning."""
     _copy(take.before, take.buffers)
-    take._judge(0, total, {"entropy": total, "invariance": total}, total)
+    take._judge(0, total, dict.fromkeys(take.names[1:-1], total), total)
     for buffer, before in zip(take.buffers, take.before, strict=True):
         torch.where(take.good.bool(), buffer, before, out=buffer)
-    bool(take.good)
+    take.check()
 
 
-def measured(method: str, backbone: str, batch: int, steps: int) -> list[str]:
+@contextmanager
+def unguarded(take: Stepper) -> Iterator[None]:
+    """Steps that copy nothing, judge nothing and choose nothing."""
+    buffers, before = take.buffers, take.before
+    take.buffers, take.before = [], []
+    take._judge = lambda *_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        take.buffers, take.before = buffers, before
+        del take._judge
+
+
+def pair(take: Stepper, batch: Batch, guarded_first: bool) -> tuple[float, float]:
+    """Seconds of a step with guards and of one without."""
+
+    def with_guards() -> None:
+        take(batch, 3, 0.5, 2.0)
+        take.check()
+
+    def without() -> None:
+        with unguarded(take):
+            take(batch, 3, 0.5, 2.0)
+
+    if guarded_first:
+        return seconds(with_guards), seconds(without)
+    bare = seconds(without)
+    return seconds(with_guards), bare
+
+
+def median_and_interval(values: list[float]) -> str:
+    """In percent; the interval is that of order statistics."""
+    ordered, reach = sorted(values), 0.98 * len(values) ** 0.5
+    low, high = (
+        ordered[min(max(round(len(values) / 2 + at), 0), len(values) - 1)] for at in (-reach - 0.5, reach - 0.5)
+    )
+    return f"{100 * statistics.median(values):.2f} ({100 * low:.2f} to {100 * high:.2f}) %"
+
+
+def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
     config = Config(
         data="noise",
         method=method,
@@ -56,52 +99,53 @@ def measured(method: str, backbone: str, batch: int, steps: int) -> list[str]:
     take = Stepper(learner, config, plan, start(config), probe)
     learner.train()
     batches = training_batches(data, plan.recipe, batch=batch, seed=0)
-    steps_s, guards_s = [], []
     total = torch.ones(())
-    for step in range(3 + steps):
-        began = time.perf_counter()
+    for step in range(3):
         take(next(batches), step, 0.5, 2.0)
-        took = time.perf_counter() - began
-        extra = seconds(lambda: guards(take, total))
-        if step >= 3:
-            steps_s.append(took)
-            guards_s.append(extra)
+    times = [pair(take, next(batches), bool(number % 2)) for number in range(pairs)]
+    alone = statistics.median(seconds(lambda: guards(take, total)) for _ in range(pairs))
+    step = statistics.median(guarded for guarded, _ in times)
     progress = Progress(Length(1, "ep"), 100, 1)
     with tempfile.TemporaryDirectory() as folder:
-        saves = [
-            seconds(lambda: save_checkpoint(Path(folder), 1, snapshot(progress, learner, take.optimizer, probe)))
-            for _ in range(5)
-        ]
-        path = save_checkpoint(Path(folder), 1, snapshot(progress, learner, take.optimizer, probe))
+
+        def save() -> Path:
+            return save_checkpoint(Path(folder), 1, snapshot(progress, learner, take.optimizer, probe))
+
+        saves = [seconds(save) for _ in range(7)]
+        path = save()
         loads = [seconds(lambda: load_checkpoint(path)) for _ in range(3)]
         size = path.stat().st_size / 2**20
-    step, guard, save = (statistics.median(values) for values in (steps_s, guards_s, saves))
+    save_s = statistics.median(saves)
     return [
         f"`{method}`",
         f"`{backbone}`",
         str(batch),
         f"{step * 1e3:.0f}",
-        f"{guard * 1e3:.2f}",
-        f"{100 * guard / step:.2f} %",
+        median_and_interval([(guarded - bare) / bare for guarded, bare in times]),
+        f"{alone * 1e3:.2f}",
+        f"{100 * alone / step:.2f} %",
         f"{size:.0f}",
-        f"{save:.2f}",
+        f"{save_s:.2f}",
+        f"{max(saves):.2f}",
         f"{statistics.median(loads):.2f}",
-        f"{100 * save / INTERVAL:.2f} %",
+        f"{100 * SAVES * save_s / RUN:.2f} %",
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    note = f"Images of noise of 32 pixels, two views; medians of {args.steps} steps and 5 saves."
+    note = (
+        f"Images of noise of 32 pixels, two views, a probe; {args.pairs} pairs of steps, medians with 95 % intervals; "
+        f"7 saves, to the disk of the temporary directory. The last column is {SAVES} saves in {RUN:.0f} s."
+    )
     print(heading("What reliability costs", "python benchmarks/overheads.py", environment(args.threads), note), "\n")
-    columns = ["method", "encoder", "batch", "step, ms", "guards, ms", "of the step"]
-    columns += ["checkpoint, MiB", "save, s", "load, s", f"of {INTERVAL:.0f} s"]
-    cases = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "resnet18", 32))
-    print(table(columns, [measured(*case, args.steps) for case in cases]))
+    columns = ["method", "encoder", "batch", "step, ms", "guards, more of a step", "guards alone, ms", "of the step"]
+    columns += ["checkpoint, MiB", "save, s", "slowest", "load, s", "of a run"]
+    print(table(columns, [measured(*case, args.pairs) for case in CASES]))
 
 
 if __name__ == "__main__":
