@@ -55,7 +55,7 @@ def test_spectra_come_often_at_first_and_then_at_equal_distance():
     assert due == [1, 2, 5, 10, 20, 50, 100, 200, 300, 400]
     seldom = Telemetry(method(), CONTEXT, 1000)
     of = [seldom.next_spectrum(step)[1:] for step in (1, 50, 100, 900, 3000)]
-    assert of == [(1, 1), (1, 5), (1, 10), (4, 25), (4, 25)]
+    assert of == [(1, 1), (1, 5), (1, 10), (9, 11), (9, 11)]
     vitals = [step for step in range(1, 241) if telemetry.vitals_due(step)]
     assert vitals == [1, *range(4, 101, 4), *range(120, 241, 20)]
     off = Telemetry(method(), CONTEXT, 0)
@@ -72,8 +72,8 @@ def test_a_spectrum_is_of_all_samples_of_steps_before_it_and_pairs_are_of_a_few_
         kept = telemetry.kept.get("backbone", [])
         assert sum(x.shape[0] * x.shape[1] for x in kept) <= SAMPLES
     said = {row["where"]: row for kind, row in telemetry.take() if kind == "spectrum"}
-    of = torch.stack(seen[-40 + 1 :: 2])  # every second of the last tenth
-    assert said["backbone"]["samples"] == 20 * 4 * SAMPLES
+    of = torch.stack(seen[-40 + 3 :: 4])  # every fourth of the last tenth
+    assert said["backbone"]["samples"] == 10 * 4 * SAMPLES
     assert said["projector"].keys() == said["backbone"].keys()
     whole, figures = of.flatten(0, 2), said["backbone"]
     wanted = summary(covariance_spectrum(whole), second_moment_spectrum(whole), whole.mean(0))
@@ -169,6 +169,17 @@ def test_held_out_spectra_are_those_of_the_encoder_that_is_saved(images, tmp_pat
     h = Extractor().split(encoder.eval(), data.test, spec)
     last = [row for row in rows(run, "spectrum") if row["on"] == "held_out" and row["where"] == "backbone"][-1]
     assert last["effective_rank"] == pytest.approx(effective_rank(h), rel=1e-3)
+
+
+def test_spectra_of_held_out_images_are_not_closer_than_a_fifth_of_the_interval_also_across_a_kill(
+    images, tmp_path, monkeypatch
+):
+    asked = config(images, tmp_path, name="r", telemetry_every=20, monitor_every="1it", checkpoint_every="6it")
+    killed = killed_at(monkeypatch, 7, asked)
+    pretrain(read_run(killed)[0], resume=killed)
+    some = [row for row in rows(killed, "spectrum") if row["on"] == "held_out" and row["where"] == "backbone"]
+    assert [row["step"] for row in some] == [1, 5, 9, 12]
+    assert len(rows(killed, "monitor")) == 12
 
 
 @pytest.mark.parametrize("checkpoint", [7, 9])

@@ -209,7 +209,7 @@ def train(
                 if monitor.due():
                     take.check()
                     values, held_out_NF = look(learner.backbone, data, plan.spec, extractor, probe)
-                    telemetry.held_out(held_out_NF)
+                    telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
                     tick()
                     log.row("monitor", progress.step, where(), values)
                     shown |= values

@@ -24,12 +24,14 @@ from frossl.methods import Method
 from frossl.train.config import Config, Plan
 from frossl.views.recipes import Recipe
 
-STEPS = 25
+STEPS = 12
 """Most steps whose features go into the moments of one spectrum."""
 SAMPLES, KEPT = 1024, 4
 """Most samples, views counted, and steps that are kept for what needs more than moments."""
 WIDEST = 2048
 """Widest features whose moments are taken: of wider ones a spectrum is of the samples that are kept."""
+APART = 5
+"""Spectra of held-out images are at least this part of the interval apart."""
 TOP = 14
 """Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
 HOLD = 3
@@ -49,6 +51,7 @@ class Telemetry:
         self.method, self.context, self.every, self.track = method, context, every, track
         self.moments: dict[str, Moments] = {}
         self.kept: dict[str, list[Tensor]] = {}
+        self.looked = 0
         self.rows: list[Row] = []
         self.vitals: list[dict[str, Any]] = []
         self.standing: set[str] = set()
@@ -86,10 +89,14 @@ class Telemetry:
             self.moments[name] = self.moments[name] + part if name in self.moments else part
 
     @torch.no_grad()
-    def held_out(self, h_NF: Tensor) -> None:
-        """Takes features of held-out images; embeddings are by the heads in eval mode."""
-        if not self.every:
+    def held_out(self, step: int, h_NF: Tensor, last: bool) -> None:
+        """Takes features of held-out images after ``step``, if it is the last or not soon after another.
+
+        Embeddings are by the heads in eval mode.
+        """
+        if not self.every or (self.looked and not last and step - self.looked < self.every // APART):
             return
+        self.looked = step
         was_training = self.method.training
         self.method.eval()
         for name, x_VNF in self.features(h_NF[None].to(_device(self.method))).items():
@@ -149,6 +156,8 @@ class Telemetry:
         for row in history:
             if row["kind"] == "health":
                 (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
+            if row.get("on") == "held_out":
+                self.looked = row["step"]
         device = _device(self.method)
         self.moments = {name: Moments(**m).to(device) for name, m in state.get("moments", {}).items()}
         self.kept = {name: [x.to(device) for x in parts] for name, parts in state.get("kept", {}).items()}
