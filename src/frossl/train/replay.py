@@ -69,7 +69,13 @@ def replay(
     step, images = found["step"], len(data.train)
     batch = next(
         training_batches(
-            data, plan.recipe, batch=plan.batch, seed=config.seed, first_step=step, workers=0, device=plan.device
+            data,
+            plan.recipe,
+            batch=plan.batch,
+            seed=config.seed,
+            first_step=step,
+            device=plan.device,
+            compiled=config.compile_views,
         )
     )
     if batch.index_N.tolist() != found["images"]:
