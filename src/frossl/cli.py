@@ -40,7 +40,7 @@ from frossl.train.run import evaluate_run, pretrain, read_run
 from frossl.train.run import open as open_run_data
 from frossl.train.step import NonFiniteError
 from frossl.train.supervised import supervised_encoder
-from frossl.views.recipes import VIEWS
+from frossl.views.recipes import VIEWS, summary
 
 M = TypeVar("M")
 
@@ -408,6 +408,10 @@ def _views(args: list[str], console: Console) -> int:
     given = tyro.cli(Views, prog="frossl views", args=args)
     if given.images < 1:
         raise UserError(f"--images must be at least 1, got {given.images}")
+    if given.output.suffix.lower() != ".png":
+        raise UserError(f"-o {given.output}: the picture is a PNG; give a name that ends in .png")
+    if not given.output.parent.is_dir():
+        raise UserError(f"-o {given.output}: there is no directory {given.output.parent}; make it first")
     names = ("data", "view_recipe", "views", "size", "channels", "seed", "data_dir")
     config = Config(**{name: getattr(given, name) for name in names}, device="cpu")
     data = open_run_data(config, console)
@@ -466,7 +470,10 @@ def _list(args: list[str], console: Console) -> int:
         table.add_row(f"[bold]{escape(name)}[/]  ", escape(text))
     console.print(table, highlight=False)
     if given.what == "recipes":
-        console.print(f"\nView recipes for --view-recipe: {', '.join(VIEWS)}", highlight=False)
+        views = Table(box=None, pad_edge=False, show_header=False)
+        for name in VIEWS:
+            views.add_row(f"[bold]{escape(name)}[/]  ", escape(summary(name)))
+        console.print("\nWhat views are made of, for --view-recipe:\n", views, highlight=False)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Images from a name, a folder or Parquet files: see :func:`open_data`."""
 
+from frossl.data.arrays import from_tensors
 from frossl.data.open import open_data
 from frossl.data.records import DATASETS, Record
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
-__all__ = ["DATASETS", "Dataset", "LazySequence", "Record", "Skipped", "Split", "open_data"]
+__all__ = ["DATASETS", "Dataset", "LazySequence", "Record", "Skipped", "Split", "from_tensors", "open_data"]

@@ -147,7 +147,7 @@ def build(
     labels = [part.labels for part in kept]
     notes = list(notes)
     if test is None:  # chosen here, so that one store serves every choice
-        places = _hold_out(len(probes), labels[0], options)
+        places = hold_out(len(probes), labels[0], options)
         lazy = [lazy[0].take(index) for index in places]
         labels = [None if labels[0] is None else labels[0][index] for index in places]
         share = f"{100 * len(places[1]) / len(probes):.2g} % of the images ({len(places[1]):,})"
@@ -202,6 +202,19 @@ def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tup
         f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
         "Give both the same classes, or open the data without labels."
     )
+
+
+def to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
+    """Grey images as colour or colour as grey; raises UserError for other numbers of channels."""
+    if x_NCHW.shape[1] == channels:
+        return x_NCHW
+    if {x_NCHW.shape[1], channels} != {1, 3}:
+        raise UserError(f"images of {x_NCHW.shape[1]} channels cannot be read as {channels}; leave --channels out")
+    if channels == 3:
+        return x_NCHW.expand(-1, 3, -1, -1).contiguous()
+    luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    parts = [(part * luma_C11).sum(1, keepdim=True).round().byte() for part in x_NCHW.split(4096)]
+    return torch.cat(parts)
 
 
 def _pair(size: np.ndarray) -> tuple[int, int]:
@@ -315,7 +328,7 @@ def _listing(skipped: tuple[Skipped, ...]) -> str:
     return "".join(lines + more)
 
 
-def _hold_out(count: int, labels: np.ndarray | None, options: Options) -> list[np.ndarray]:
+def hold_out(count: int, labels: np.ndarray | None, options: Options) -> list[np.ndarray]:
     """Places in two so that every class gives the same share, as nearly as whole images allow.
 
     In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out.

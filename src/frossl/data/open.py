@@ -1,4 +1,4 @@
-"""The one door to images: a name, a folder, or Parquet files."""
+"""The one door to images: a name, a folder, Parquet files, or arrays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
+from frossl.data import arrays
 from frossl.data.build import Options
 from frossl.data.folder import open_folder
 from frossl.data.hf import find_parquet, open_parquet
@@ -27,7 +28,7 @@ def open_data(
     cache: int | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Dataset:
-    """Open a named data set, a folder of images, or Parquet files in the Hugging Face image layout.
+    """Open a named data set, a folder of images, Parquet files in the Hugging Face image layout, or arrays of NumPy.
 
     ``data_dir`` is where named sets are kept and downloads and caches go. ``labels=False`` ignores all labels.
     ``channels`` is 1 or 3; by default 1 if every image is grey, else 3. Where the data bring no held-out
@@ -54,11 +55,13 @@ def open_data(
         return DATASETS[source].open(options)
     if find_parquet(path):
         return open_parquet(path, options)
+    if path.is_file() and path.suffix.lower() in arrays.EXTENSIONS:
+        return arrays.open_arrays(path, options)
     if path.is_dir():
         return open_folder(path, options)
     if path.exists():
         raise UserError(
             f"{source} is a file{f' of type {path.suffix}' if path.suffix else ''}. Give a folder of images, "
-            "a .parquet file or a folder of them, or the name of a data set."
+            "a .parquet file or a folder of them, arrays in an .npy or .npz file, or the name of a data set."
         )
     raise UserError(f"no folder {source!r} exists, and {unknown_name('data set', source, list(DATASETS))}")

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
-from frossl.data.build import Options, build, check_same_classes, measure
+from frossl.data.build import Options, build, check_same_classes, measure, to_channels
 from frossl.data.folder import Files, first_folder, label, list_images
 from frossl.data.types import Dataset, Split
 
@@ -81,7 +81,7 @@ def _add(record: Record) -> None:
 def _in_memory(record: Record, options: Options, train: Pair, test: Pair, source: str) -> Dataset:
     channels = options.channels or record.channels
     splits = [
-        Split(_to_channels(images, channels), labels if options.labels else None) for images, labels in (train, test)
+        Split(to_channels(images, channels), labels if options.labels else None) for images, labels in (train, test)
     ]
     same = channels == record.channels
     mean, std = (record.mean, record.std) if same else measure(splits[0].images, options)
@@ -99,16 +99,6 @@ def _in_memory(record: Record, options: Options, train: Pair, test: Pair, source
         typical=(height, width),
         source=source,
     )
-
-
-def _to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
-    if x_NCHW.shape[1] == channels:
-        return x_NCHW
-    if channels == 3:
-        return x_NCHW.expand(-1, 3, -1, -1).contiguous()
-    luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    parts = [(part * luma_C11).sum(1, keepdim=True).round().byte() for part in x_NCHW.split(4096)]
-    return torch.cat(parts)
 
 
 # --- torchvision ------------------------------------------------------------------------------------------

@@ -7,21 +7,23 @@ import textwrap
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
-from frossl.report.gallery import describe_view
+from frossl.report.gallery import describe_view, largest_first
+from frossl.report.pictures import to_pil
 from frossl.views.draw import draw
 from frossl.views.recipes import Recipe, left_out
 
-CELL, GAP, LINE, LETTERS = 176, 10, 14, 29
+CELL, GAP, LINE, LETTERS = 224, 10, 14, 36
 """Width of a picture, space between pictures, height and letters of a line of text; pixels where nothing is said."""
+SPELT = str.maketrans({"×": "x", "−": "-", "σ": "sigma"})
+"""What the font that comes with Pillow cannot write."""
 
 
 def contact_sheet(data: Dataset, recipe: Recipe, *, images: int = 4, seed: int = 0) -> Image.Image:
     """One row for each of the first images that a run with ``seed`` would see: the image, then its views."""
-    groups = sorted(range(len(recipe)), key=lambda g: [r.size for r in recipe].index(recipe[g].size))
+    channels = {1: "grey", 3: "colour"}.get(data.channels, f"the first of {data.channels} channels")
     rows = []
     for i in epoch_order(len(data.train), seed, 0)[:images].tolist():
         original, one = data.train.images[i], torch.tensor([i])
@@ -29,8 +31,9 @@ def contact_sheet(data: Dataset, recipe: Recipe, *, images: int = 4, seed: int =
         drawn = draw(recipe, seed=seed, epoch=0, index_N=one, height=height, width=width)
         made = views_of(data.train, recipe, one, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
         pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
-        texts = [describe_view(recipe[g], drawn[g], v, height, width) for g in groups for v in range(recipe[g].count)]
-        first = (original, [f"image {i}", f"{height}x{width}, {data.channels} channels"])
+        groups = [(group, d, v) for group, d in largest_first(recipe, drawn) for v in range(group.count)]
+        texts = [describe_view(*one, height, width, data.channels) for one in groups]
+        first = (original, [f"image {i}: {width}x{height}", channels])
         rows.append([first, *zip(pictures, texts, strict=True)])
     return _sheet(rows, left_out(recipe, data.channels))
 
@@ -53,20 +56,18 @@ def _sheet(rows: list[list[tuple[Tensor, list[str]]]], note: str) -> Image.Image
 
 
 def _wrapped(text: list[str]) -> list[str]:
-    return [line for part in text for line in textwrap.wrap(part, LETTERS)]
+    parts = [part for one in text for part in one.translate(SPELT).split(": ")]
+    return [line for part in parts for line in textwrap.wrap(part, LETTERS)]
 
 
 def _enlarged(image_CHW: Tensor) -> Image.Image:
-    """As it is, in the middle of a cell: whole pixels where it is smaller, fitted where it is larger; three channels.
-
-    Of images without three channels, the first is shown in grey.
-    """
-    shown = image_CHW if image_CHW.shape[0] == 3 else image_CHW[:1].expand(3, -1, -1)
-    picture = tv.to_pil_image(shown.contiguous())
+    """In the middle of a cell: with whole pixels where two or more times as many fit, else fitted smoothly."""
+    picture = to_pil(image_CHW)
     longer = max(picture.size)
-    times = CELL // longer if longer <= CELL else CELL / longer
+    small = 2 * longer <= CELL
+    times = CELL // longer if small else CELL / longer
     size = (max(1, round(picture.width * times)), max(1, round(picture.height * times)))
-    how = Image.Resampling.NEAREST if longer <= CELL else Image.Resampling.BICUBIC
+    how = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
     cell = Image.new("RGB", (CELL, CELL), "#eeeeee")
     cell.paste(picture.resize(size, how), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
     return cell

@@ -24,7 +24,7 @@ from frossl.report.look import (
 from frossl.report.pictures import sheet, thumbnail
 from frossl.report.record import Record
 from frossl.report.words import minus
-from frossl.views.draw import Drawn, draw
+from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import View
 
 IMAGES_WITH_VIEWS, VIEWS_SHOWN = 4, 8
@@ -46,32 +46,39 @@ def show_views(record: Record, data: Dataset) -> list[dict[str, Any]]:
         drawn = draw(recipe, seed=seed, epoch=0, index_N=one, height=height, width=width)
         made = views_of(data.train, recipe, one, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
         pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
-        groups = _largest_first(recipe, drawn)
-        texts = [describe_view(group, d, v, height, width) for group, d in groups for v in range(group.count)]
+        groups = largest_first(recipe, drawn)
+        texts = [
+            describe_view(group, d, v, height, width, data.channels) for group, d in groups for v in range(group.count)
+        ]
         views = [{"src": thumbnail(x, 112), "text": t} for x, t in zip(pictures, texts, strict=True)]
         rows.append({"src": thumbnail(original, 112), "views": views[:VIEWS_SHOWN], "more": len(views[VIEWS_SHOWN:])})
     return rows
 
 
-def _largest_first(recipe: tuple[View, ...], drawn: list[Drawn]) -> list[tuple[View, Drawn]]:
+def largest_first(recipe: tuple[View, ...], drawn: list[Drawn]) -> list[tuple[View, Drawn]]:
     """Groups in the order in which views come out: by resolution, in the order of their first group."""
     sizes = list(dict.fromkeys(group.size for group in recipe))
     return sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
 
 
-def describe_view(group: View, drawn: Drawn, v: int, height: int, width: int) -> list[str]:
+def describe_view(group: View, drawn: Drawn, v: int, height: int, width: int, channels: int) -> list[str]:
     """What was done to the image, in the order in which it was done; only what was done."""
     top, left, h, w = (int(x[v, 0]) for x in (drawn.top, drawn.left, drawn.height, drawn.width))
+    coloured = channels == 3
     said = [f"{h * w / (height * width):.0%} of the area: {w}×{h} at ({left}, {top})"]
     if drawn.jitter[v, 0]:
-        factors = drawn.factors[v, 0].tolist()
-        spans = (group.brightness, group.contrast, group.saturation)
-        names = ("brightness", "contrast", "saturation")
-        said += [f"{n} ×{f:.2f}" for n, f, s in zip(names, factors, spans, strict=False) if s > 0]
-        said += [minus(f"hue {360 * factors[3]:+.0f}°")] * (group.hue > 0)
-    said += ["grey"] * bool(drawn.grayscale[v, 0])
+        brightness, contrast, saturation, hue = drawn.factors[v, 0].tolist()
+        changes = (
+            f"brightness ×{brightness:.2f}" * (group.brightness > 0),
+            f"contrast ×{contrast:.2f}" * (group.contrast > 0),
+            f"saturation ×{saturation:.2f}" * (coloured and group.saturation > 0),
+            minus(f"hue {360 * hue:+.0f}°") * (coloured and group.hue > 0),
+        )
+        said += [changes[kind] for kind in ORDERS[int(drawn.order[v, 0])] if changes[kind]]
+    said += ["grey"] * (coloured and bool(drawn.grayscale[v, 0]))
     said += [f"blur σ {drawn.sigma[v, 0]:.2f}"] * bool(drawn.blur[v, 0])
     said += ["solarised"] * bool(drawn.solarize[v, 0])
+    said += ["upside down"] * bool(drawn.vertical[v, 0])
     return said + ["mirrored"] * bool(drawn.flip[v, 0])
 
 

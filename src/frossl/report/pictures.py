@@ -18,7 +18,7 @@ CELL = 32
 
 def thumbnail(image_CHW: Tensor, side: int = SIDE) -> str:
     """A uint8 image with its longer side at most ``side`` pixels: PNG if it is that already, else JPEG."""
-    picture = _pil(image_CHW)
+    picture = to_pil(image_CHW)
     if max(picture.size) <= side:
         return _uri(picture, "png")
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -28,10 +28,10 @@ def thumbnail(image_CHW: Tensor, side: int = SIDE) -> str:
 def sheet(images: Sequence[Tensor]) -> tuple[str, int]:
     """One JPEG with the centre squares of all images, row by row, and how many a row and a column have."""
     across = max(1, int(torch.tensor(len(images)).sqrt().ceil()))
-    mode = "L" if all(len(x) == 1 for x in images) else "RGB"
+    mode = "L" if all(len(x) != 3 for x in images) else "RGB"
     picture = Image.new(mode, (across * CELL, across * CELL))
     for i, image in enumerate(images):
-        square = _pil(_centre(image)).resize((CELL, CELL), Image.Resampling.BICUBIC)
+        square = to_pil(_centre(image)).resize((CELL, CELL), Image.Resampling.BICUBIC)
         picture.paste(square, (i % across * CELL, i // across * CELL))
     return _uri(picture, "jpeg"), across
 
@@ -43,8 +43,14 @@ def _centre(image_CHW: Tensor) -> Tensor:
     return image_CHW[:, top : top + side, left : left + side]
 
 
-def _pil(image_CHW: Tensor) -> Image.Image:
-    array = image_CHW.cpu().numpy()
+def shown(image_CHW: Tensor) -> Tensor:
+    """What there is to see: three channels in colour; of other numbers the first, in grey."""
+    return image_CHW if len(image_CHW) == 3 else image_CHW[:1]
+
+
+def to_pil(image_CHW: Tensor) -> Image.Image:
+    """A uint8 image of any number of channels, as far as it is shown."""
+    array = shown(image_CHW).cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 

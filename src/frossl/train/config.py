@@ -202,6 +202,11 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
     name = config.view_recipe
     recipe = VIEWS[domain(data.channels) if name == "auto" else name]
+    if config.cache is not None and config.cache < size:
+        raise UserError(
+            f"images stored with a shorter side of {config.cache} pixels are too small for views of {size}; "
+            f"give --cache {size} or more, or --size {config.cache}"
+        )
     recipe = with_size(recipe, size)
     recipe = recipe if config.views is None else with_views(recipe, config.views)
     recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)

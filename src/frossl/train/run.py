@@ -198,7 +198,7 @@ def evaluate_run(
     config = own
     if data is None:
         elsewhere = source is not None and same_source(source) != same_source(own.data)
-        channels = 1 if spec.channels == 1 else 3
+        channels = spec.channels if spec.channels in (1, 3) else None
         labels = own.labels or elsewhere  # --no-labels was said of the run's own data
         config = dataclasses.replace(own, data=source or own.data, channels=channels, labels=labels)
         data = open(config, console)

@@ -21,6 +21,7 @@ from frossl.evals.health import COLLAPSES, Context, diagnose
 from frossl.evals.signs import leading, signs_of, spectrum_of
 from frossl.evals.spectral import Moments
 from frossl.methods import Method
+from frossl.report.pictures import shown
 from frossl.train.config import Config, Plan
 from frossl.views.recipes import Recipe
 
@@ -164,11 +165,11 @@ class Telemetry:
 
 
 def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
-    """The views that a run makes of its first image side by side, uint8 ``(C, H, W)``."""
+    """The views that a run makes of its first image side by side, uint8 ``(3, H, W)``."""
     first = epoch_order(len(data.train), seed, 0)[:1]
     groups = views_of(data.train, recipe, first, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
     side = max(x.shape[-1] for x in groups)
-    views = [pad(v, (0, side - v.shape[-1], 0, side - v.shape[-2])) for x in groups for v in x[:, 0]]
+    views = [pad(shown(v), (0, side - v.shape[-1], 0, side - v.shape[-2])) for x in groups for v in x[:, 0]]
     return make_grid(views, nrow=8).mul(255).round().clamp(0, 255).byte()
 
 

@@ -117,6 +117,23 @@ VIEWS.add("grey", (_natural(scale=(0.3, 1.0), brightness=0.8, contrast=0.8, blur
 VIEWS.add("satellite", (_natural(vertical=0.5, brightness=0.4, contrast=0.4),))
 
 
+DOMAINS = {
+    "natural": "photographs; the default for three channels",
+    "grey": "medical images, X-ray, documents; the default for one channel",
+    "satellite": "images from above, which have no upper edge; the default for other numbers of channels",
+    "multicrop": "photographs, with small views of parts of the image beside two large ones",
+}
+
+
+def summary(name: str) -> str:
+    """One line on a named recipe: the domain it is for, or else its views."""
+    groups = VIEWS[name]
+    views = " + ".join(f"{group.count} of {group.size}px" for group in groups)
+    crops = f"crops of {min(g.scale[0] for g in groups):.0%} to {max(g.scale[1] for g in groups):.0%}"
+    kinds = [kind for kind in ("jitter", "grayscale", "blur", "solarize") if any(getattr(g, kind) for g in groups)]
+    return DOMAINS.get(name) or f"{views}, {crops}, {', '.join(kinds)}"
+
+
 def domain(channels: int) -> str:
     """The recipe for images of so many channels of which nothing else is known."""
     return {1: "grey", 3: "natural"}.get(channels, "satellite")

@@ -1,0 +1,137 @@
+"""Images in arrays, of any number of channels: tensors in Python, or a file of NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frossl.core.types import UserError
+from frossl.data.build import Options, hold_out, measure, to_channels
+from frossl.data.types import Dataset, Split
+
+EXTENSIONS = (".npy", ".npz")
+TRAIN, HELD_OUT = ("train_images", "images"), ("test_images", "val_images")
+
+
+def from_tensors(
+    train: Split,
+    test: Split | None = None,
+    *,
+    name: str = "tensors",
+    classes: tuple[str, ...] = (),
+    held_out: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Uint8 images ``(N, C, H, W)`` of any number C of channels as a data set, for ``pretrain(config, data=...)``.
+
+    Labels are int64 ``(N,)``, numbers of ``classes``, -1 where unknown. Without ``test``, the fraction ``held_out`` of
+    the images is chosen by ``seed``. Raises UserError for images or labels that are none of that.
+    """
+    options, notes = Options(held_out=held_out, seed=seed), ()
+    for split in (train, test):
+        if split is not None:
+            _check(split, classes)
+    if test is None:
+        if len(train) < 2:
+            raise UserError(f"{name}: {len(train)} images, at least 2 are needed (one to train on, one held out)")
+        labels = None if train.labels is None else train.labels.numpy()
+        places = hold_out(len(train), labels, options)
+        train, test = (
+            Split(train.images[index], None if train.labels is None else train.labels[index])  # type: ignore[index]
+            for index in map(torch.from_numpy, places)
+        )
+        notes = (f"no held-out images: {len(test):,} held out by seed {seed}",)
+    shape, other = train.images[0].shape, test.images[0].shape
+    if shape[0] != other[0]:
+        raise UserError(f"{name}: training images have {shape[0]} channels, held-out images {other[0]}; give the same")
+    mean, std = measure(train.images, options)
+    size = (shape[1], shape[2])
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        classes=classes,
+        channels=shape[0],
+        mean=mean,
+        std=std,
+        smallest=min(size, tuple(other[1:])),
+        largest=max(size, tuple(other[1:])),
+        typical=size,
+        source="tensors in memory",
+        notes=notes,
+    )
+
+
+def _check(split: Split, classes: tuple[str, ...]) -> None:
+    x, y = split.images, split.labels
+    if not isinstance(x, Tensor) or x.dtype != torch.uint8 or x.ndim != 4 or not x.numel():
+        got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise UserError(f"images are a uint8 tensor (N, C, H, W) with values from 0 to 255; got {got}")
+    if y is None:
+        return
+    if tuple(y.shape) != (len(x),) or y.dtype != torch.int64:
+        raise UserError(f"labels of {len(x):,} images are int64 ({len(x)},); got {tuple(y.shape)} of {y.dtype}")
+    if not -1 <= int(y.min()) <= int(y.max()) < len(classes):
+        raise UserError(f"labels go from {int(y.min())} to {int(y.max())}, with {len(classes)} names of classes")
+
+
+def open_arrays(path: Path, options: Options) -> Dataset:
+    """A ``.npy`` file of images, or an ``.npz`` file with ``images`` and perhaps ``labels`` (or MedMNIST's names).
+
+    Images are uint8 ``(N, H, W)`` or ``(N, H, W, C)``; labels one number or word for each. ``train_images``,
+    ``train_labels``, ``test_images`` and ``test_labels`` bring their own split, or ``val_`` in place of ``test_``.
+    """
+    if options.cache is not None:
+        raise UserError(f"{path} holds decoded images already; leave --cache out")
+    arrays = _arrays(path)
+    train, test = (next((key for key in keys if key in arrays), None) for keys in (TRAIN, HELD_OUT))
+    if train is None:
+        raise UserError(f"{path} has no array {' or '.join(TRAIN)}, only {', '.join(sorted(arrays))}. Name it so.")
+    keys = [train] if test is None else [train, test]
+    images = [_images(path, key, arrays[key], options.channels) for key in keys]
+    labels = [_labels(arrays.get(key.replace("images", "labels")), len(arrays[key])) for key in keys]
+    found = all(y is not None for y in labels) and options.labels
+    names = np.unique(np.concatenate(labels)) if found else np.array([])  # type: ignore[arg-type]
+    splits = [
+        Split(x, torch.from_numpy(np.searchsorted(names, y)) if found else None)
+        for x, y in zip(images, labels, strict=True)
+    ]
+    data = from_tensors(
+        *splits,
+        name=path.stem,
+        classes=tuple(str(n) for n in names),
+        held_out=options.held_out,
+        seed=options.seed,
+    )
+    said = f"{len(names)} classes come from the labels" if found else "no labels: one word or number for each image"
+    notes = (*data.notes, *([said] if options.labels else []))
+    return Dataset(**{**vars(data), "source": f"arrays in {path}", "notes": notes})
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        loaded = np.load(path, mmap_mode="c", allow_pickle=False)
+        return {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"cannot read {path} as arrays of NumPy: {error}") from None
+
+
+def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Tensor:
+    x = array[..., None] if array.ndim == 3 else array
+    if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
+        raise UserError(
+            f"{path}: {key} must be uint8 (N, H, W) or (N, H, W, C) with values from 0 to 255, got {array.shape} of "
+            f"{array.dtype}. Scale other numbers to that range"
+        )
+    if x.shape[1] < min(x.shape[2:]) and x.shape[1] <= 16:
+        raise UserError(f"{path}: {key} is {array.shape}, channels come last: (N, H, W, C). Use np.moveaxis(x, 1, -1)")
+    return to_channels(torch.from_numpy(x).permute(0, 3, 1, 2), channels or x.shape[3])
+
+
+def _labels(array: np.ndarray | None, count: int) -> np.ndarray | None:
+    """One label for each image, or None."""
+    return None if array is None or array.size != count else array.reshape(count)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from frossl.core.types import UserError
+from frossl.data import Split, from_tensors, open_data
+from frossl.data.loader import training_batches
+from frossl.nn.backbones import build_backbone
+from frossl.views.recipes import VIEWS, domain, left_out
+
+
+def noise(count: int, channels: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 12, 10, channels), dtype=np.uint8)
+
+
+def saved(tmp_path, **arrays) -> str:
+    np.savez(tmp_path / "set.npz", **arrays)
+    return str(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+@pytest.mark.parametrize("recipe", ["auto", "natural", "cifar-symmetric", "cifar-emp"])
+def test_any_number_of_channels_becomes_views_that_an_encoder_takes(channels, recipe):
+    data = from_tensors(Split(torch.from_numpy(noise(20, channels)).permute(0, 3, 1, 2)))
+    assert len(data.mean) == len(data.std) == data.channels == channels
+    assert (len(data.train), len(data.test), data.smallest, data.classes) == (18, 2, (12, 10), ())
+    groups = VIEWS[domain(channels) if recipe == "auto" else recipe]
+    (views,) = next(training_batches(data, groups, batch=2, seed=0)).views
+    assert views.shape[2] == channels
+    assert views.isfinite().all()
+    if recipe == "natural":
+        assert bool(left_out(groups, channels)) == (channels != 3)
+    if recipe == "auto":
+        assert build_backbone("resnet18", channels=channels, size=32)(views[0]).shape == (2, 512)
+        assert build_backbone("resnet18", channels=channels, size=224)(views[0]).shape == (2, 512)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 13])
+def test_colour_of_other_than_three_channels_is_brightness_and_contrast_of_all_alike(channels):
+    """Equal channels stay equal: nothing mixes them or treats one as red."""
+    x = torch.from_numpy(noise(8, 1)).permute(0, 3, 1, 2).expand(-1, channels, -1, -1)
+    data = from_tensors(Split(x))
+    for batch in islice(training_batches(data, VIEWS["cifar-symmetric"], batch=4, seed=0), 3):
+        (views,) = batch.views
+        torch.testing.assert_close(views, views[:, :, :1].expand_as(views), rtol=1e-4, atol=1e-4)
+
+
+def test_npz_with_labels_and_splits_as_medmnist_has_them(tmp_path):
+    x, y = noise(12, 3), np.array([[5], [7], [9]] * 4, dtype=np.uint8)
+    source = saved(tmp_path, train_images=x, train_labels=y, test_images=x[:6], test_labels=y[:6], val_images=x[:3])
+    data = open_data(source)
+    assert data.classes == ("5", "7", "9")
+    assert data.train.labels.tolist() == [0, 1, 2] * 4
+    assert torch.equal(data.train.images, torch.from_numpy(x).permute(0, 3, 1, 2))
+    assert len(data.test) == 6
+    assert "set.npz" in data.source
+    plain = open_data(source, labels=False)
+    assert plain.classes == ()
+    assert plain.train.labels is None
+    grey = open_data(source, channels=1)
+    assert grey.channels == 1
+
+
+def test_npy_of_grey_images_and_words_as_labels(tmp_path):
+    np.save(tmp_path / "x.npy", noise(10, 1)[..., 0])
+    data = open_data(str(tmp_path / "x.npy"))
+    assert (data.channels, len(data.train), len(data.test), data.name) == (1, 9, 1, "x")
+    words = open_data(saved(tmp_path, images=noise(10, 4), labels=np.array(["b", "a"] * 5)))
+    assert words.classes == ("a", "b")
+    assert torch.bincount(words.train.labels).tolist() in ([4, 5], [5, 4])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": noise(4, 3)}, r"no array train_images or images, only pictures"),
+        ({"images": noise(4, 3) / 255}, r"must be uint8 .* float64.* Scale"),
+        ({"images": noise(4, 3).astype(np.uint16)}, r"uint16"),
+        ({"images": np.moveaxis(noise(4, 4), -1, 1)}, r"channels come last.*moveaxis"),
+        ({"images": noise(1, 3)}, r"at least 2 are needed"),
+        ({"images": noise(0, 3)}, r"must be uint8 \(N"),
+        ({"images": np.array([None, "x"])}, r"cannot read .*set.npz"),
+        ({"images": noise(4, 3), "test_images": noise(4, 4)}, r"3 channels, held-out images 4"),
+    ],
+)
+def test_arrays_that_are_no_images_are_named(tmp_path, arrays, said):
+    with pytest.raises(UserError, match=said):
+        open_data(saved(tmp_path, **arrays))
+
+
+def test_what_has_no_meaning_for_arrays_is_refused(tmp_path):
+    source = saved(tmp_path, images=noise(8, 4))
+    with pytest.raises(UserError, match=r"4 channels cannot be read as 3; leave --channels out"):
+        open_data(source, channels=3)
+    with pytest.raises(UserError, match="leave --cache out"):
+        open_data(source, cache=8)
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"cannot read .*broken.npz"):
+        open_data(str(tmp_path / "broken.npz"))
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (Split(torch.zeros(4, 3, 8, 8)), "uint8 tensor"),
+        (Split(torch.zeros(4, 8, 8, dtype=torch.uint8)), "uint8 tensor"),
+        (Split(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)), "labels of 4 images"),
+        (Split(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4)), "from 0 to 3, with 2 names"),
+    ],
+)
+def test_tensors_that_are_no_images_are_named(split, said):
+    with pytest.raises(UserError, match=said):
+        from_tensors(split, classes=("a", "b"))
