@@ -12,6 +12,7 @@ from PIL import Image
 from frossl.cli import main
 from frossl.report.contact import CELL, GAP
 from frossl.train.log import read_rows
+from frossl.views.recipes import VIEWS, summary
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 
@@ -61,8 +62,38 @@ def test_views_of_grey_images_say_what_is_left_out(frossl, folder, tmp_path):
     assert frossl("views", folder, "--channels", 1, "-o", "grey.png")[0] == 0
     tops = [np.array(Image.open(tmp_path / f"{name}.png"))[: GAP + 16] for name in ("natural", "grey")]
     assert (tops[0] < 100).sum() > 500  # the sentence
-    for wrong in (("--images", 0), ("--view-recipe", "nature"), ("--views", 1)):
-        assert frossl("views", folder, *wrong)[0] == 2
+    for wrong in (("--images", 0), ("--view-recipe", "nature"), ("--views", 1), ("-o", "v.jpg"), ("-o", "no/v.png")):
+        code, said = frossl("views", folder, *wrong)
+        assert code == 2
+        assert said.startswith("frossl: ")
+    (tmp_path / "empty").mkdir()
+    assert "found no files at all" in frossl("views", tmp_path / "empty")[1]
+
+
+def test_thirteen_channels_from_the_sheet_to_the_report(frossl, tmp_path):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 16, 16, 13), dtype=np.uint8)
+    np.savez(tmp_path / "bands.npz", images=images, labels=np.arange(40) % 2)
+    assert frossl("views", "bands.npz", "-o", "bands.png", "--images", 1)[0] == 0
+    assert Image.open(tmp_path / "bands.png").size[0] == GAP + 3 * (CELL + GAP)
+    code, said = frossl("pretrain", "bands.npz", "--length", "2it", "--batch", 8, "--name", "r", "--out", "runs", *TINY)
+    assert code == 0
+    assert "left out of the views, as images have 13 channels" in said
+    assert "kNN" in said
+    assert frossl("report", "runs/r")[0] == 0
+    assert (tmp_path / "runs/r/report.html").stat().st_size > 1000
+
+
+def test_a_store_of_images_smaller_than_the_views_is_refused(frossl, folder):
+    code, said = frossl("pretrain", folder, "--cache", 8, "--size", 16, "--length", "1it", *TINY)
+    assert code == 2
+    assert "give --cache 16 or more, or --size 8" in said
+
+
+def test_every_view_recipe_has_one_line(frossl):
+    said = frossl("list", "recipes")[1]
+    for name in VIEWS:
+        assert f" {name} {summary(name)}" in said
 
 
 def test_a_run_from_the_store_that_cache_made(frossl, folder, tmp_path):

@@ -9,10 +9,12 @@ import torch
 from pictures import encoded
 from PIL import Image
 
-from frossl.data.decode import ORIENTATION_TAG, decode
+from frossl.data.cache import shrink
+from frossl.data.decode import ORIENTATION_TAG, decode, probe
 from frossl.data.loader import ahead, training_batches
 from frossl.data.open import open_data
 from frossl.views.draw import draw
+from frossl.views.make import crop_one
 from frossl.views.recipes import VIEWS, View, least_side
 
 RECIPE = (View(size=16, blur=0.5, solarize=0.2), View(size=8, count=3))
@@ -114,6 +116,22 @@ def test_no_crop_of_an_image_of_the_least_side_is_shrunk_by_less_than_two(name):
             assert min(d.height.min(), d.width.min()) >= 2 * group.size - 1
 
 
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("detail", [4, 8, 40])
+def test_a_view_of_a_reduced_jpeg_is_that_of_the_whole_one_within_two_grey_levels(reduction, detail):
+    """The same crop of both, shrunk by two from the reduced one. Noise of 4 pixels is the worst case."""
+    content = encoded(photograph(640, 960, detail), "JPEG", quality=95)
+    side = 640 // reduction
+    reduced, full = decode(content, 3, side), decode(content, 3)
+    assert reduced.shape[1] == side
+    group = View(count=6, size=side // 4, scale=(0.3, 1.0), flip=0.5)
+    (drawn,) = draw((group,), seed=0, epoch=0, index_N=torch.tensor([0]), height=side, width=reduced.shape[2])
+    times = {name: getattr(drawn, name) * reduction for name in ("top", "left", "height", "width")}
+    a, b = crop_one(reduced, group, drawn).float(), crop_one(full, group, replace(drawn, **times)).float()
+    assert b.std() > 5
+    assert (a - b).abs().mean() < min(2, 0.2 * b.std())
+
+
 def test_training_views_of_large_jpegs_are_those_of_the_whole_images_almost(write, tmp_path):
     """The corners of a crop are rounded to whole pixels of the reduced image, an eighth as many."""
     for i in range(4):
@@ -131,20 +149,40 @@ def test_training_views_of_large_jpegs_are_those_of_the_whole_images_almost(writ
 # Broken files
 
 
-def test_five_percent_broken_jpegs_are_listed_once_each_and_nothing_else_changes(write, tmp_path):
-    for i in range(100):
+@pytest.mark.parametrize("options", [{}, {"cache": 30}], ids=["decoded each time", "stored"])
+def test_five_percent_broken_jpegs_are_listed_once_each_and_nothing_else_changes(write, tmp_path, options):
+    """Of every kind of damage that can be told from a whole file."""
+    for i in range(160):
         write(f"{i:03d}.jpg", seed=i, size=(40, 60))
-    content = encoded(photograph(400, 600), "JPEG")
-    broken = {"010.jpg": content[: len(content) // 2], "031.jpg": b"", "052.jpg": b"text", "073.jpg": content[:-2000]}
-    broken["099.jpg"] = content[:30]
+    plain, kinds = photograph(400, 600), ({}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 2})
+    jpegs = [encoded(plain, "JPEG", **kind) for kind in kinds]
+    thumbnail = Image.Exif()
+    thumbnail[0x9286] = b"\xff\xd8 a picture within \xff\xd9"
+    hollow = encoded(plain, "JPEG", subsampling=0, exif=thumbnail)
+    contents = [jpegs[0][: len(jpegs[0]) // 2], jpegs[1][:-2000], b"", b"text", jpegs[3][:30]]
+    contents += [hollow[:9000].ljust(len(hollow), b"\0"), jpegs[2][:-2] + bytes(2), encoded(plain, "GIF")[:3000]]
+    broken = {f"{20 * i + 7:03d}.jpg": content for i, content in enumerate(contents)}
     for name, part in broken.items():
         write(name, content=part)
-    said = []
-    data = open_data(str(tmp_path / "set"), log=said.append)
-    assert [skip.path for skip in data.skipped] == sorted(broken)
-    assert all(skip.reason for skip in data.skipped)
-    good = [f"{i:03d}.jpg" for i in range(100) if f"{i:03d}.jpg" not in broken]
-    pixels = {decode((tmp_path / "set" / name).read_bytes(), 3).numpy().tobytes(): name for name in good}
-    kept = [[pixels[x.contiguous().numpy().tobytes()] for x in split.images] for split in (data.train, data.test)]
-    assert all(names == sorted(names) for names in kept)
-    assert sorted(kept[0] + kept[1]) == good
+    write("160.jpg", content=encoded(photograph(40, 80), "PNG"))  # another name than its kind is no damage
+    for _ in range(2):
+        data = open_data(str(tmp_path / "set"), data_dir=tmp_path / "data", **options)
+        assert [skip.path for skip in data.skipped] == sorted(broken)
+        assert all(skip.reason for skip in data.skipped)
+        good = [f"{i:03d}.jpg" for i in range(161) if f"{i:03d}.jpg" not in broken]
+        whole = [decode((tmp_path / "set" / name).read_bytes(), 3) for name in good]
+        whole = [shrink(x, options["cache"]) for x in whole] if options else whole
+        names = {x.contiguous().numpy().tobytes(): name for name, x in zip(good, whole, strict=True)}
+        kept = [[names[x.contiguous().numpy().tobytes()] for x in split.images] for split in (data.train, data.test)]
+        assert all(part == sorted(part) for part in kept)
+        assert sorted(kept[0] + kept[1]) == good
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_what_comes_after_the_end_of_a_jpeg_is_no_damage(kind):
+    """Phones put a second picture or a film there."""
+    more = {"save_all": True, "append_images": [photograph(80, 120)]} if kind == "MPO" else {}
+    content = encoded(photograph(400, 600), kind, quality=90, **more)
+    assert probe(content + bytes(3000)).size == (400, 600)
+    assert torch.equal(decode(content + b"film", 3), decode(content, 3))
+    assert tuple(decode(content, 3, least=150).shape[1:]) == (200, 300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from frossl.report.look import (
     typicality,
 )
 from frossl.report.pictures import CELL, sheet, thumbnail
-from frossl.views.draw import draw
+from frossl.views.draw import ORDERS, draw
 from frossl.views.recipes import View
 
 
@@ -134,6 +135,15 @@ def test_only_what_was_done_to_a_view_is_written_under_it():
     for word in ("brightness ×", "contrast ×", "hue ", "grey", "blur σ", "solarised", "mirrored"):
         assert word in said
     assert "saturation" not in said
+    wild = replace(wild, saturation=1, vertical=1)
+    said = describe_view(wild, _drawn(wild), 0, 16, 16, 3)
+    order = ORDERS[int(_drawn(wild).order[0, 0])]
+    assert [text.split()[0] for text in said[1:5]] == [
+        ("brightness", "contrast", "saturation", "hue")[kind] for kind in order
+    ]
+    banded = " ".join(describe_view(wild, _drawn(wild), 0, 16, 16, 13))
+    assert "upside down" in banded
+    assert not any(word in banded for word in ("saturation", "hue", "grey"))
 
 
 def _drawn(group: View):

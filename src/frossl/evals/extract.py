@@ -112,8 +112,11 @@ class Extractor:
 
 
 def pixels(spec: EncoderSpec) -> tuple[nn.Module, EncoderSpec]:
-    """What makes features of raw pixels, resized to at most :data:`PIXELS` on a side, in the place of an encoder."""
-    size = min(spec.size, PIXELS)
+    """What makes features of raw pixels, resized to at most :data:`PIXELS` on a side, in the place of an encoder.
+
+    Images of more than three channels become smaller, so that there are no more numbers than of three.
+    """
+    size = min(spec.size, int(PIXELS * min(1.0, (3 / spec.channels) ** 0.5)))
     return nn.Flatten().eval(), replace(spec, size=size, features=spec.channels * size * size)
 
 

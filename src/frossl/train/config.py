@@ -38,7 +38,7 @@ class Config(Generic[M]):
     """Everything that decides a pretraining run."""
 
     data: tyro.conf.Positional[str]
-    """a folder of images, a Parquet file or folder, or the name of a data set (frossl list data)"""
+    """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
     method: str = "frossl"
     """objective (frossl list methods), or module:Class of your own"""
     objective: M = field(default_factory=FroSSL.Config)  # type: ignore[assignment]
