@@ -49,7 +49,7 @@ def from_tensors(
     if shape[0] != other[0]:
         raise UserError(f"{name}: training images have {shape[0]} channels, held-out images {other[0]}; give the same")
     mean, std = measure(train.images, options)
-    size = (shape[1], shape[2])
+    (_, height, width), (_, other_height, other_width) = shape, other
     return Dataset(
         name=name,
         train=train,
@@ -58,9 +58,9 @@ def from_tensors(
         channels=shape[0],
         mean=mean,
         std=std,
-        smallest=min(size, tuple(other[1:])),
-        largest=max(size, tuple(other[1:])),
-        typical=size,
+        smallest=(min(height, other_height), min(width, other_width)),
+        largest=(max(height, other_height), max(width, other_width)),
+        typical=(height, width),
         source="tensors in memory",
         notes=notes,
     )
@@ -94,12 +94,11 @@ def open_arrays(path: Path, options: Options) -> Dataset:
     keys = [train] if test is None else [train, test]
     images = [_images(path, key, arrays[key], options.channels) for key in keys]
     labels = [_labels(arrays.get(key.replace("images", "labels")), len(arrays[key])) for key in keys]
-    found = all(y is not None for y in labels) and options.labels
-    names = np.unique(np.concatenate(labels)) if found else np.array([])  # type: ignore[arg-type]
-    splits = [
-        Split(x, torch.from_numpy(np.searchsorted(names, y)) if found else None)
-        for x, y in zip(images, labels, strict=True)
-    ]
+    known = [y for y in labels if y is not None] if options.labels else []
+    found = len(known) == len(images)
+    names = np.unique(np.concatenate(known)) if found else np.array([])
+    numbers = [torch.from_numpy(np.searchsorted(names, y)) for y in known] if found else [None] * len(images)
+    splits = [Split(x, y) for x, y in zip(images, numbers, strict=True)]
     data = from_tensors(
         *splits,
         name=path.stem,

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 GREY_16 = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -71,7 +72,7 @@ def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
                 raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
             if image.mode not in GREY | COLOUR:
                 raise UnreadableError(f"colour mode {image.mode} is not supported")
-            if image.format in ("JPEG", "MPO"):
+            if isinstance(image, JpegImageFile):
                 _check_end(image)
             yield image
     except UnidentifiedImageError:
@@ -81,7 +82,7 @@ def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
         raise UnreadableError(reason or str(error) or type(error).__name__) from error
 
 
-def _check_end(image: Image.Image) -> None:
+def _check_end(image: JpegImageFile) -> None:
     """A JPEG whose end was never written, as of a download into a file of full size, may decode without complaint."""
     assert image.fp is not None
     place = image.fp.tell()  # where the pixels begin; thumbnails with an end of their own lie before
