@@ -70,6 +70,20 @@ def test_a_data_set_and_a_folder_of_its_name_are_kept_apart(kept):
     assert same_source("./cifar10") == str(Path.cwd() / "cifar10")
 
 
+def test_arms_that_were_measured_are_kept_if_a_later_one_is_stopped(tmp_path):
+    class Slow(nn.Module):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    run = pretrain(config(folder(tmp_path / "images"), tmp_path, name="r")).run
+    (run / "evaluation.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, protocols=("knn",), others={"supervised": Slow()})
+    (found,) = json.loads((run / "evaluation.json").read_text()).values()
+    assert found["arms"].keys() == {"pretrained", "untrained"}
+    assert read_record(run).evaluation is not None
+
+
 def test_a_file_from_before_there_were_sources_is_merged_and_read(kept, tmp_path):
     old = {"arms": {"pretrained": {"knn": 0.5}}, "protocols": {"knn": "k"}, "held_out": 9}
     (tmp_path / "evaluation.json").write_text(json.dumps({"test": old}))

@@ -85,12 +85,14 @@ def evaluate(
     protocols: tuple[str, ...] = PROTOCOLS,
     source: str = "",
     log: Callable[[str], None] = lambda message: None,
+    keep: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> Evaluation:
     """Measures ``encoder``, the untrained encoder of the same ``seed`` (or ``untrained``), ``others``, and raw pixels.
 
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
-    Arms that are ``known`` are taken as they are given.
+    Arms that are ``known`` are taken as they are given. ``keep`` gets what there is after each arm, from the untrained
+    one on, as an arm may take hours.
     """
     chosen = {name: find_metric(name) for name in protocols}
     chosen = {name: m for name, m in chosen.items() if data.classes or not m.needs_labels}
@@ -102,25 +104,28 @@ def evaluate(
     if data.classes:
         subjects["raw pixels"] = pixels(spec)
     views = (pair(recipe), seed) if {"alignment", "lidar"} & set(chosen) else None
-    arms: dict[str, dict[str, float]] = {}
-    for arm, (network, fed) in subjects.items():
-        if arm in known:
-            arms[arm] = dict(known[arm])
-            continue
+    held_out = len(data.test) if data.test.labels is None else int((data.test.labels >= 0).sum())
+    evaluation = Evaluation({}, {name: m.protocol for name, m in chosen.items()}, held_out, source)
+
+    def measured(arm: str) -> dict[str, float]:
         log(f"evaluating {arm}")
-        has_views = arm in networks
+        (network, fed), has_views = subjects[arm], arm in networks
         names = [name for name, m in chosen.items() if has_views or m.of_pixels]
         of_features = [name for name in names if name in METRICS]
         values: dict[str, float] = {}
         if of_features:
             values = measure(extractor.data(network, data, fed, views if has_views else None), of_features)
-        subject = Subject(network, fed, data, extractor, recipe, seed, lambda text, arm=arm: log(f"{arm}: {text}"))
+        subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
         for name in names:
             if name in ENCODER_METRICS:
                 values |= ENCODER_METRICS[name].measure(subject)
-        arms[arm] = values
-    held_out = len(data.test) if data.test.labels is None else int((data.test.labels >= 0).sum())
-    return Evaluation(arms, {name: m.protocol for name, m in chosen.items()}, held_out, source)
+        return values
+
+    for arm in subjects:
+        evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm)
+        if "untrained" in evaluation.arms:
+            keep(evaluation)
+    return evaluation
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:

@@ -218,6 +218,10 @@ def evaluate_run(
             if not console.is_terminal:
                 console.print(f"       {escape(message)}", style="dim", highlight=False, soft_wrap=True)
 
+        def keep(evaluation: Evaluation) -> None:
+            if rank() == 0:
+                keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
+
         evaluation = evaluate(
             networks.pop("pretrained"),
             spec,
@@ -231,9 +235,8 @@ def evaluate_run(
             protocols=protocols,
             source=same_source(config.data),
             log=log,
+            keep=keep,
         )
-    if rank() == 0:
-        keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
     terminal.show_evaluation(console, evaluation)
     return evaluation
 
