@@ -202,8 +202,8 @@ def test_when_a_rank_is_killed_or_stopped_the_other_ends_and_the_run_can_go_on(i
 
 
 def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
-    """As in the documentation, agent and all; the first Ctrl-C or termination request saves."""
-    options = "--batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32 --no-evaluate"
+    """As in the documentation, agent and all, from the images to the report."""
+    options = "--batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32"
     ended = subprocess.run(
         [
             *(
@@ -225,7 +225,10 @@ def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"r"}
-    assert ended.stdout.count("Saved") == 1
+    assert ended.stdout.count("Saved") == ended.stdout.count("Report") == 1
+    assert (tmp_path / "r" / "report.html").exists()
+    (evaluated,) = json.loads((tmp_path / "r" / "evaluation.json").read_text()).values()
+    assert evaluated["arms"].keys() == {"pretrained", "untrained", "raw pixels"}
     assert json.loads((tmp_path / "r" / "config.json").read_text())["environment"]["ranks"] == "2"
 
 
