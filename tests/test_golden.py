@@ -1,27 +1,33 @@
-"""The losses of a fixed short run, kept in the tree: a change of the numerics must be meant.
+"""The losses of a fixed short run of every method, kept in the tree: a change of the numerics must be meant.
 
-Capture anew, in a commit of its own that says why: ``python tests/test_golden.py``.
+Capture anew, in a commit of its own that says why, with ``src``, ``tests`` and ``tests/train`` on ``PYTHONPATH``:
+``python tests/test_golden.py frossl``.
 """
 
 import hashlib
 import json
 import platform
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from test_train_guard import TRAINED, narrow
 
 from frossl.core.config import to_plain
+from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
 from frossl.train.config import Config
 from frossl.train.log import read_rows
 from frossl.train.run import pretrain
 
-GOLDEN = Path(__file__).parent / "golden" / "frossl.json"
+GOLDEN = Path(__file__).parent / "golden"
+PLACE = ("kind", "step", "epoch", "images", "seconds", "lr", "grad_norm", "probe_on_views")
+"""What a row holds beside the loss and its terms."""
 
 
-def losses(root: Path) -> list[dict[str, float]]:
+def losses(root: Path, method: str) -> list[dict[str, float]]:
     from PIL import Image
 
     generator = torch.Generator().manual_seed(0)
@@ -29,12 +35,14 @@ def losses(root: Path) -> list[dict[str, float]]:
         # Smooth images, so that views of one image are alike as they are in photographs.
         coarse = torch.rand(1, 3, 4, 4, generator=generator)
         image = torch.nn.functional.interpolate(coarse, size=(24, 24), mode="bilinear")[0]
-        path = root / "images" / f"{i:02d}.png"
-        path.parent.mkdir(exist_ok=True)
+        path = root / "images" / (f"class{i % 2}" if METHODS[method].uses_labels else "") / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    own = FroSSL.Config(projector="32-bn-relu-32", invariance_weight=0.5)
     config = Config(
         data=str(root / "images"),
-        objective=FroSSL.Config(projector="32-bn-relu-32", invariance_weight=0.5),
+        method=method,
+        objective=own if method == "frossl" else narrow(method),
         backbone_options='{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}',
         views=3,
         size=16,
@@ -48,7 +56,7 @@ def losses(root: Path) -> list[dict[str, float]]:
         device="cpu",
     )
     rows = read_rows(pretrain(config).run / "metrics.jsonl")
-    return [{k: row[k] for k in ("loss", "entropy", "invariance")} for row in rows if row["kind"] == "train"]
+    return [{k: v for k, v in row.items() if k not in PLACE} for row in rows if row["kind"] == "train"]
 
 
 def here() -> dict[str, str]:
@@ -62,9 +70,10 @@ def cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("flags")), "unknown")
 
 
-def test_the_first_losses_are_the_golden_ones(tmp_path):
-    golden = json.loads(GOLDEN.read_text())
-    got = losses(tmp_path)
+@pytest.mark.parametrize("method", TRAINED)
+def test_the_first_losses_are_the_golden_ones(tmp_path, method):
+    golden = json.loads((GOLDEN / f"{method}.json").read_text())
+    got = losses(tmp_path, method)
     assert len(got) == len(golden["losses"])
     if golden["captured"] == here():
         assert got == golden["losses"]
@@ -74,6 +83,7 @@ def test_the_first_losses_are_the_golden_ones(tmp_path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as root:
-        captured = {"captured": here(), "losses": losses(Path(root))}
-    GOLDEN.write_text(json.dumps(to_plain(captured), indent=1) + "\n")
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as root:
+            captured = {"captured": here(), "losses": losses(Path(root), name)}
+        (GOLDEN / f"{name}.json").write_text(json.dumps(to_plain(captured), indent=1) + "\n")
