@@ -1,6 +1,6 @@
 """A training step in parts: its memory and time, with activations kept or computed again, and whether it is the step.
 
-    python benchmarks/micro_batch.py [--batch 512] [--steps 3] [--table]
+    python benchmarks/micro_batch.py [--batch 256] [--steps 2] [--table]
 
 Each cell is a process of its own, on noise of 32 pixels. The peak is of the whole process over what it had before
 there was a model; the estimate is what ``frossl pretrain`` plans with. Time is that of the processor, which other
@@ -192,8 +192,8 @@ def show(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=DATA / "micro-batch.jsonl")
     parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
