@@ -28,7 +28,8 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from common import DATA, Row, environment, heading, latest, run_jobs, synthetic, table, warm_allocator
+from common import DATA, Row, environment, heading, latest, run_jobs, synthetic, table
+from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
 from frossl.methods.frossl import FroSSL
@@ -96,7 +97,7 @@ def timed(step: Callable[[int], object], steps: int) -> Row:
 def ours(data: str, views: int, threads: int, steps: int, how: str) -> Row:
     """Training as ``frossl pretrain`` does it, with the views made as ``how`` says."""
     torch.set_num_threads(threads)
-    warm_allocator()
+    keep_freed_pages()
     config, split = config_of(views), Split(torch.load(data))
     opened = dataclasses.replace(synthetic(2, 32), train=split, test=split)
     learner, plan = build(config, make_plan(config, opened))
@@ -126,7 +127,7 @@ def lightlys(data: str, threads: int, steps: int, by_hand: bool) -> Row:
     from lightly.transforms.vicreg_transform import VICRegTransform
 
     torch.set_num_threads(threads)
-    warm_allocator()
+    keep_freed_pages()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     resnet = torchvision.models.resnet18()
     backbone = nn.Sequential(*list(resnet.children())[:-1], nn.Flatten())

@@ -41,8 +41,8 @@ from common import (
     run_jobs,
     synthetic,
     table,
-    warm_allocator,
 )
+from frossl.core.machine import keep_freed_pages
 from frossl.data.decode import decode
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
@@ -213,7 +213,7 @@ def speed(size: int, rounds: int) -> Row:
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    warm_allocator()
+    keep_freed_pages()
     arms = arms_from_jpeg(size) if size >= FROM_JPEG else arms_in_memory(size)
     first, views = {}, {}
     for name, chunk in arms.items():
