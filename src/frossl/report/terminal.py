@@ -174,17 +174,24 @@ def number(value: float) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:,.2f}"
 
 
+ACROSS = 6
+"""Most figures that stand side by side in a terminal; of more each has a row."""
+
+
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """The table of arms, that of augmentations if they were measured, the protocols in a line each, the verdict."""
     headings = evaluation.headings()
     if headings:
+        arms = {f"[bold]{arm}[/]" if arm == "pretrained" else arm: of for arm, of in evaluation.arms.items()}
+        lines = [["features", *headings.values()]]
+        lines += [[arm, *(_cell(name, values) for name in headings)] for arm, values in arms.items()]
+        if len(headings) > ACROSS:
+            lines = [list(column) for column in zip(*lines, strict=True)]
         table = Table(title=None, header_style="bold", show_edge=False)
-        table.add_column("features", no_wrap=True)
-        for heading in headings.values():
-            table.add_column(heading, justify="right", no_wrap=True)
-        for arm, values in evaluation.arms.items():
-            cells = [_cell(name, values) for name in headings]
-            table.add_row(f"[bold]{arm}[/]" if arm == "pretrained" else arm, *cells)
+        for i, heading in enumerate(lines[0]):
+            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+        for line in lines[1:]:
+            table.add_row(*line)
         console.print(table)
     _show_augmentations(console, evaluation)
     about = [f"{evaluation.held_out:,} held-out images; the same standardisation for every arm"]
@@ -214,7 +221,7 @@ def _pair(cell: dict[str, float]) -> str:
 def _cell(name: str, values: dict[str, float]) -> str:
     if name not in values:
         return "-"
-    if name == "effective_rank":
+    if "rank" in name:
         return f"{values[name]:.1f}"
     spread = values.get(f"{name}_std")
     if spread is None and name in ACCURACIES and f"{name}_low" in values:
