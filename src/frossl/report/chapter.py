@@ -86,7 +86,9 @@ def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
     if record.train or record.monitor:
         end = record.end
-        said.append(("images seen", f"{end['images']:,}", f"in {end['epoch']:.2g} epochs, {record.views} views each"))
+        epochs = f"{round(end['epoch'], 2):g}"
+        in_all = f"in {epochs} {'epoch' if epochs == '1' else 'epochs'}, {record.views} views each"
+        said.append(("images seen", f"{end['images']:,}", in_all))
         said.append(("time", duration(end["seconds"]), f"on {record.about['device']}"))
     return said
 
