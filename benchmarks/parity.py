@@ -222,9 +222,9 @@ def show(rows: list[Row]) -> str:
         table([*columns, "one process, float32", "within bounds"], lines),
         "## lightly's losses of the same name\n\nThe same shards and the same yardstick: lightly's own loss of the "
         "whole batch in one process. With `gather_distributed` where there is such an option; its FroSSL has none. The "
-        "loss that a rank reports need not be that of the whole batch; the gradient after averaging is what trains. Its "
-        "Barlow Twins normalises by the statistics of each rank; its VICReg gathers, which needs shards of equal length: "
-        "else Gloo aborts the process.",
+        "loss that a rank reports need not be that of the whole batch; the gradient after averaging is what trains. "
+        "Its Barlow Twins normalises by the statistics of each rank; its VICReg gathers, which needs shards of equal "
+        "length: else Gloo aborts the process.",
         table(["loss", "V", "shape", "ranks", "shards", "loss, float64", "gradient, float64"], others),
     ]
     return "\n\n".join(parts)
