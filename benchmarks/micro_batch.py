@@ -170,7 +170,8 @@ def show(rows: list[Row]) -> str:
         "Largest error of the gradients, relative to the largest of the gradients of the whole batch in float64. 32 "
         "images in 2, 4 and 8 parts, a transformer of 24 channels, narrow heads. float64: at most "
         f"{worst64:.1e}. float32: {within} of {len(compared)} methods within the larger of 1e-5 and 3 times the error "
-        "of the whole batch in float32 (last column)."
+        "of the whole batch in float32 (last column). LeJEPA draws its directions in the precision it computes in, so "
+        "its float32 is of other directions than its float64."
     )
     parts = [
         [

@@ -2,8 +2,8 @@
 
     python benchmarks/telemetry.py --data cifar10 [--threads 2] > docs/results/telemetry.md
 
-Cost: two runs that are equal but for telemetry take turns, step by step, in one process, so that what disturbs one
-disturbs the other. Reach: figures of moments over the last steps before a step, as many as 25 of them, for longer and
+Cost: two runs that are equal but for telemetry, each in a process of its own, take turns step by step, so that what
+disturbs one disturbs the other. Reach: figures of moments over the last steps before a step, as many as 25 of them, for longer and
 longer reaches. Rows go to ``docs/results/data/telemetry.jsonl``, and what is there is not done again.
 """
 
@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
+import multiprocessing
 import random
 import statistics
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -40,6 +39,8 @@ from frossl.train.run import open as open_data
 from frossl.train.telemetry import STEPS, Telemetry
 
 SAME = ("study", "recipe", "length", "threads", "number")
+PATIENCE = 600.0
+"""Seconds that a run waits for its turn."""
 BLOCK = 10
 """Steps that are one draw of the bootstrap."""
 PARTS = {"features": "embeddings", "signs_of": "vitals", "gather": "moments", "spectrum_of": "spectra"}
@@ -50,68 +51,69 @@ FIGURES = ("effective_rank", "entropy_rank", "rankme", "power_law_exponent", "co
 
 
 def cost(config: Config, threads: int) -> Row:
-    """Wall and processor time of every step of two runs in turn, and processor time of the parts of telemetry."""
+    """Wall time of every step of two runs in turn; processor time of the one that is watched and of its telemetry."""
+    context = multiprocessing.get_context("spawn")
+    turns = {on: context.Semaphore(0) for on in (True, False)}
+    with ProcessPoolExecutor(2, context, initializer=_take_turns, initargs=(turns, threads)) as pool:
+        runs = [pool.submit(_run, on, config) for on in (True, False)]
+        turns[True].release()
+        watched, alone = (future.result() for future in runs)
+    return {"watched": watched["wall"], "alone": alone["wall"], "processor": watched["processor"]} | {
+        "parts": watched["parts"]
+    }
+
+
+_turns: dict[bool, Any] = {}
+
+
+def _take_turns(turns: dict[bool, Any], threads: int) -> None:
+    _turns.update(turns)
+    torch.set_num_threads(threads)
+
+
+def _run(on: bool, config: Config) -> Row:
+    """One run with or without telemetry, which waits for its turn before every step."""
     data = open_data(config, Console(quiet=True))
     spent: dict[str, float] = defaultdict(float)
-    turns = {on: threading.Semaphore(0) for on in (True, False)}
+    wall: list[float] = []
+    began, worked = 0.0, 0.0
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> Any:
-            began = time.process_time()
+            start = time.process_time()
             result = function(*args, **options)
-            spent[name] += time.process_time() - began
+            spent[name] += time.process_time() - start
             return result
 
         return run
 
-    def run(on: bool, length: str) -> list[tuple[float, float]]:
-        torch.set_num_threads(threads)
+    def begin() -> None:
+        nonlocal began
+        if not _turns[on].acquire(timeout=PATIENCE):
+            raise RuntimeError("the other run has ended")
+        began = time.perf_counter()
+
+    def hand_over(*_: Any) -> None:
+        wall.append(round(time.perf_counter() - began, 5))
+        _turns[not on].release()
+        begin()
+
+    def trained(length: str, show: Callable[..., None]) -> None:
         own = dataclasses.replace(config, length=length, telemetry_every=config.telemetry_every * on)
         learner, plan = build(own, make_plan(own, data), len(data.classes))
-        took: list[tuple[float, float]] = []
-        began = [0.0, 0.0]
+        with tempfile.TemporaryDirectory() as directory:
+            train(learner, own, plan, data, Length.parse(length), Path(directory), show=show)
 
-        def wait() -> None:
-            turns[on].acquire()
-            began[:] = time.perf_counter(), time.process_time()
-
-        def hand_over(*_: Any) -> None:
-            took.append((time.perf_counter() - began[0], time.process_time() - began[1]))
-            turns[not on].release()
-            wait()
-
-        wait()
-        try:
-            with tempfile.TemporaryDirectory() as directory:
-                train(learner, own, plan, data, Length.parse(length), Path(directory), show=hand_over)
-        finally:
-            turns[not on].release(10**6)
-        return took
-
-    def both(length: str) -> list[list[tuple[float, float]]]:
-        with ThreadPoolExecutor(2) as pool:
-            runs = [pool.submit(run, on, length) for on in (True, False)]
-            turns[True].release()
-            return [future.result() for future in runs]
-
-    both("3it")  # warms up
-    turns.update({on: threading.Semaphore(0) for on in turns})
-    with (
-        patch.multiple(
-            Telemetry, features=timed("features", Telemetry.features), gather=timed("gather", Telemetry.gather)
-        ),
-        patch.multiple(
-            room, signs_of=timed("signs_of", room.signs_of), spectrum_of=timed("spectrum_of", room.spectrum_of)
-        ),
-    ):
-        spent.clear()
-        watched, alone = both(config.length)
-    return {
-        "watched": [round(wall, 5) for wall, _ in watched],
-        "alone": [round(wall, 5) for wall, _ in alone],
-        "processor": [sum(cpu for _, cpu in watched), sum(cpu for _, cpu in alone)],
-        "parts": dict(spent),
-    }
+    trained("3it", lambda *_: None)  # warms up
+    methods = {name: timed(name, getattr(Telemetry, name)) for name in ("features", "gather")}
+    functions = {name: timed(name, getattr(room, name)) for name in ("signs_of", "spectrum_of")}
+    with patch.multiple(Telemetry, **methods), patch.multiple(room, **functions):
+        begin()
+        worked = time.process_time()
+        trained(config.length, hand_over)
+        worked = time.process_time() - worked
+    _turns[not on].release()
+    return {"wall": wall, "processor": worked, "parts": dict(spent)}
 
 
 def reach(config: Config, threads: int) -> Row:
@@ -175,7 +177,7 @@ def show(rows: list[Row], args: argparse.Namespace) -> str:
     lines = []
     for row in costs:
         more, low, high = interval(row["watched"], row["alone"])
-        parts = [f"{100 * row['parts'].get(name, 0.0) / row['processor'][1]:.2f}" for name in PARTS]
+        parts = [f"{100 * row['parts'].get(name, 0.0) / row['processor']:.2f}" for name in PARTS]
         wall = [f"{sum(row[name]):.1f}" for name in ("alone", "watched")]
         lines.append([row["number"], *wall, f"{more:+.2f} ({low:+.2f} to {high:+.2f})", *parts])
     command = f"python benchmarks/telemetry.py --data path/to/cifar10 --length {args.length} --threads {args.threads}"
@@ -228,7 +230,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=DATA / "telemetry.jsonl")
     args = parser.parse_args()
-    os.environ["MALLOC_ARENA_MAX"] = "1"  # both runs of a process have their memory from the same place
     print(show(run_jobs(jobs(args), args.out, SAME), args))
 
 
