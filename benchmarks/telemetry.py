@@ -3,8 +3,8 @@
     python benchmarks/telemetry.py --data cifar10 [--threads 2] > docs/results/telemetry.md
 
 Cost: two runs that are equal but for telemetry, each in a process of its own, take turns step by step, so that what
-disturbs one disturbs the other. Reach: figures of moments over the last steps before a step, as many as 25 of them, for longer and
-longer reaches. Rows go to ``docs/results/data/telemetry.jsonl``, and what is there is not done again.
+disturbs one disturbs the other. Reach: figures of moments over the last steps before a step, for longer and longer
+reaches. Rows go to ``docs/results/data/telemetry.jsonl``, and what is there is not done again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
@@ -58,19 +59,41 @@ def test_images_in_memory_give_the_views_of_the_same_images_decoded_one_by_one(w
     assert same(some(whole), some(lazy))
 
 
-def test_the_thread_ahead_ends_with_its_items_and_passes_on_errors():
-    before = torch.get_num_threads()
-    assert list(ahead(iter(range(1, 6)))) == [1, 2, 3, 4, 5]
+def test_the_thread_ahead_ends_with_its_items_passes_on_errors_and_closes_its_source():
+    before, here = torch.get_num_threads(), torch.device("cpu")
+    assert list(ahead(iter(range(1, 6)), here)) == [1, 2, 3, 4, 5]
+    closed = []
 
     def failing():
-        yield 1
-        raise ValueError("broken")
+        try:
+            yield 1
+            raise ValueError("broken")
+        finally:
+            closed.append(True)
 
-    items = ahead(failing())
+    items = ahead(failing(), here)
     assert next(items) == 1
     with pytest.raises(ValueError, match="broken"):
         next(items)
-    assert torch.get_num_threads() == before
+    items = ahead(source := endless(closed), here)
+    next(items)
+    items.close()
+    assert len(closed) == 2
+    assert source.gi_frame is None
+    assert threads_of_a_new_thread() == torch.get_num_threads() == before
+
+
+def endless(closed):
+    try:
+        while True:
+            yield 1
+    finally:
+        closed.append(True)
+
+
+def threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
 
 
 # Reduced decoding

@@ -70,6 +70,24 @@ def test_compiling_without_a_compiler_says_what_to_do(monkeypatch):
     assert colour.find_colour(False, 3, "cpu") is colour.jitter
 
 
+def test_a_compiler_that_fails_is_named(monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("no such header\nmore")
+
+    monkeypatch.setattr(colour.torch, "compile", lambda *_, **__: failing)
+    with pytest.raises(UserError, match=r"failed \(no such header\)\. Leave the flag out"):
+        colour._compiled.__wrapped__(torch.Size((2, 3, 5, 5)))
+
+
+def test_every_size_is_compiled_anew(monkeypatch):
+    """torch takes a code object for the same function whatever was made of it, and compiles it eight times at most."""
+    made = []
+    monkeypatch.setattr(colour.torch, "compile", lambda f, **_: made.append(f) or f)
+    for side in (5, 6):
+        colour._compiled.__wrapped__(torch.Size((2, 3, side, side)))
+    assert made[0].__code__ is not made[1].__code__
+
+
 def test_only_colour_images_on_the_cpu_are_compiled():
     assert colour.find_colour(True, 1, "cpu") is colour.jitter
     assert colour.find_colour(True, 3, "cuda") is colour.jitter

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -215,7 +216,8 @@ def test_threads_change_no_bit_and_views_are_channels_last(dtype):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         made[threads] = make_views(images, recipe, drawn, MEAN, STD, dtype=dtype)
-        assert torch.get_num_threads() == threads
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == threads
     torch.set_num_threads(before)
     assert [x.shape[0] for x in made[1]] == [6, 2]
     for x, *others in zip(*made.values(), strict=True):

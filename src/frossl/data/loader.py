@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -68,8 +68,9 @@ def training_batches(
     """
     plan = _Plan(len(data.train), batch, seed, first_step, rank, ranks)
     batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled, dtype)
-    in_thread = torch.device(device).type == "cuda" if prefetch is None else prefetch
-    return ahead(batches) if in_thread else batches
+    device = torch.device(device)
+    in_thread = device.type == "cuda" if prefetch is None else prefetch
+    return ahead(batches, device) if in_thread else batches
 
 
 def view_batches(
@@ -137,13 +138,22 @@ def _batches(
         yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype))
 
 
-def ahead(batches: Iterator[T]) -> Iterator[T]:
+def ahead(batches: Iterator[T], device: torch.device) -> Iterator[T]:
     """The same items, each made in a thread of its own while its user is busy with the one before."""
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
-        following = thread.submit(next, batches, None)
-        while (item := following.result()) is not None:
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(torch.set_num_threads, 1).result()
+            torch.set_num_threads(threads)  # what any thread sets holds for all that begin later
+            if device.index is not None:
+                thread.submit(torch.cuda.set_device, device).result()
             following = thread.submit(next, batches, None)
-            yield item
+            while (item := following.result()) is not None:
+                following = thread.submit(next, batches, None)
+                yield item
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:

@@ -120,7 +120,13 @@ def _views(given: Bench) -> tuple[list[str], Rows]:
         batches = training_batches(
             data, plan.recipe, batch=plan.batch, seed=0, workers=plan.workers, device=plan.device, compiled=compiled
         )
-        first = _seconds(lambda batches=batches: next(batches), plan.device)
+        try:
+            first = _seconds(lambda batches=batches: next(batches), plan.device)
+        except UserError:
+            if not compiled:
+                raise
+            rows.append(["compiled: the C++ compiler failed", "", ""])
+            continue
         each = [_seconds(lambda batches=batches: next(batches), plan.device) for _ in range(given.steps)]
         rate = plan.batch * plan.views / statistics.median(each)
         rows.append(["compiled" if compiled else "eager", f"{rate:,.0f}", f"{first:.1f}"])

@@ -5,11 +5,13 @@ Both give torchvision's values; between them rounding differs, by at most 1e-5 o
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from threading import Lock
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -52,15 +54,16 @@ def find_colour(compiled: bool, channels: int, device: torch.device | str) -> Co
         return jitter
     if not has_compiler():
         raise UserError(
-            "--compile-views needs a C++ compiler, and none of c++, g++, clang++ is on the PATH. Install one "
+            "--compile-views needs a C++ compiler, and neither $CXX nor g++ (on macOS clang++) is there. Install one "
             "(for instance: apt-get install g++), or leave the flag out"
         )
     return compiled_jitter
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile can work on the CPU here."""
-    return sys.platform != "win32" and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    """Whether there is the compiler that torch.compile asks for on the CPU."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return sys.platform != "win32" and shutil.which(os.environ.get("CXX", usual)) is not None
 
 
 def compiled_jitter(x_B3HW: Tensor, drawn: Drawn) -> None:
@@ -105,9 +108,19 @@ _COMPILING = Lock()
 
 @cache
 def _compiled(shape: torch.Size) -> Callable[..., None]:
-    kernel = torch.compile(_all_at_once, dynamic=False, options={"cpp_wrapper": True})  # which lets other threads run
+    """The kernel, from a code object of its own, as torch stops compiling one after some shapes.
+
+    Raises:
+        UserError: the compiler failed.
+    """
+    own = FunctionType(_all_at_once.__code__.replace(), globals())
+    kernel = torch.compile(own, dynamic=False, fullgraph=True, options={"cpp_wrapper": True})  # lets other threads run
     one = torch.zeros(shape[0])
-    kernel(torch.zeros(shape), torch.zeros(shape[0], 6, 3), one, one.bool(), one.bool())
+    try:
+        kernel(torch.zeros(shape), torch.zeros(shape[0], 6, 3), one, one.bool(), one.bool())
+    except Exception as error:  # of the compiler, of its headers, of torch's search for them
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"--compile-views: the C++ compiler failed ({reason}). Leave the flag out") from error
     return kernel
 
 

@@ -147,9 +147,12 @@ def _each(blocks: Sequence[Callable[[], None]], threads: int) -> None:
         for block in blocks:
             block()
         return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for done in [pool.submit(block) for block in blocks]:
-            done.result()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for done in [pool.submit(block) for block in blocks]:
+                done.result()
+    finally:
+        torch.set_num_threads(threads)  # what any thread sets holds for all that begin later
 
 
 def _make(
