@@ -86,6 +86,17 @@ def test_small_images_are_not_enlarged_and_images_of_one_size_are_in_memory_if_t
     assert data.typical == (12, 16)
 
 
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_sizes_are_those_of_the_stored_images(write, tmp_path, limit):
+    """A JPEG decoded at a part of its size has sides that were rounded up: shrunk, it may be a pixel shorter."""
+    for i in range(12):
+        write(f"{i}.jpg", seed=i, size=(750, 1001))
+    data = opened(tmp_path / "set", tmp_path, cache=100, memory_limit=limit)
+    assert data.train.in_memory == (limit > 0)
+    sizes = {tuple(x.shape[1:]) for part in (data.train, data.test) for x in part.images}
+    assert sizes == {data.smallest} == {data.largest} == {data.typical}
+
+
 def test_what_is_stored_is_not_decoded_again(folder, tmp_path, monkeypatch):
     first = opened(folder, tmp_path)
     monkeypatch.setattr("frossl.data.build.decode", lambda *a: pytest.fail("decoded again"))

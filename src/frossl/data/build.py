@@ -20,7 +20,7 @@ from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.core.types import UserError
-from frossl.data.cache import SECONDS_BETWEEN_LOGS, Stored, alone, describe, directory_for, shrunk, store
+from frossl.data.cache import SECONDS_BETWEEN_LOGS, Stored, alone, describe, directory_for, store
 from frossl.data.decode import Probe, UnreadableError, decode, probe
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
@@ -138,12 +138,13 @@ def build(
         raise UserError(f"{source}: one of its two splits has no readable image.{_listing(skipped)}")
 
     channels = options.channels or (1 if all(probe.grey for probe in probes) else 3)
-    sizes = np.array([probe.size if options.cache is None else shrunk(*probe.size, options.cache) for probe in probes])
+    lazy = [_lazy(name, part.sources, channels, options) for part in kept]
+    stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
+    sizes = np.concatenate(stored) if stored else np.array([probe.size for probe in probes])
     smallest, largest, typical = sizes.min(0), sizes.max(0), np.median(sizes, axis=0).astype(int)
     small = len(sizes) * channels * int(largest.prod()) <= options.memory_limit
     in_memory = small and bool((smallest == largest).all())
 
-    lazy = [_lazy(name, part.sources, channels, options) for part in kept]
     labels = [part.labels for part in kept]
     notes = list(notes)
     if test is None:  # chosen here, so that one store serves every choice
