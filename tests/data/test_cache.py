@@ -17,7 +17,7 @@ from PIL import Image
 from frossl.core.types import UserError
 from frossl.data import cache
 from frossl.data.cache import Stored, shrink
-from frossl.data.decode import decode
+from frossl.data.decode import UnreadableError, decode, probe
 from frossl.data.loader import training_batches
 from frossl.data.open import open_data
 from frossl.views.recipes import View
@@ -263,14 +263,29 @@ def test_a_stored_image_is_a_copy_and_the_store_pickles_as_its_path(folder, tmp_
     assert torch.equal(pickle.loads(sent)[3], images[3])
 
 
-def test_broken_files_are_listed_once_and_remembered(write, tmp_path):
+def test_files_that_cannot_be_read_are_listed_and_only_they_are_tried_again(write, tmp_path, monkeypatch):
     for i in range(40):
         write(f"{i:02d}.png", seed=i)
     write("20.png", content=b"not an image")
-    for _ in range(2):
-        data = opened(tmp_path / "set", tmp_path)
+    tried, busy = [], ["19.png"]
+
+    def tried_probe(path):
+        tried.append(os.path.basename(path))
+        if tried[-1] in busy:
+            raise UnreadableError("Too many open files")
+        return probe(path)
+
+    monkeypatch.setattr("frossl.data.build.probe", tried_probe)
+    assert [skip.path for skip in opened(tmp_path / "set", tmp_path).skipped] == ["19.png", "20.png"]
+    assert len(tried) == 40
+    for again in (["19.png", "20.png"], ["20.png"]):
+        tried.clear()
+        busy.clear()
+        data = opened(tmp_path / "set", tmp_path, workers=1)
+        assert tried == again
         assert [skip.path for skip in data.skipped] == ["20.png"]
         assert len(data.train) + len(data.test) == 39
+    assert pixels(data) == pixels(opened(tmp_path / "set", tmp_path / "other"))
 
 
 def test_nonsense_sizes_are_refused(folder, tmp_path):

@@ -248,34 +248,39 @@ class Scan(NamedTuple):
 
 
 def _remembered_scan(sources: Sources, options: Options) -> Scan:
-    """With a cache, images are looked through once, too."""
+    """With a cache, images are looked through once, too; those that could not be read are tried again."""
     if options.cache is None:
-        return _scan(sources, options)
+        return _scan(sources, options, {})
     path = options.data_dir / CACHE / f"scan-{_digest(json.dumps(_listed(sources)))[:16]}.json"
-    if (known := _remembered(path)) is not None:
-        return known
-    with alone(path.with_suffix(".lock"), options.log):
-        if (known := _remembered(path)) is not None:
-            return known
-        scan = _scan(sources, options)
-        skipped = [(skip.path, skip.reason) for skip in scan.skipped]
-        probes = [(*probe.size, probe.grey) for probe in scan.probes]
-        text = json.dumps({"kept": scan.kept.tolist(), "probes": probes, "skipped": skipped})
-        write_text(path, f"{_digest(text)}\n{text}")
-        return scan
+    lock = path.with_suffix(".lock")
+    if not (known := _remembered(path)):
+        with alone(lock, options.log):
+            if not (known := _remembered(path)):
+                return _remember(path, _scan(sources, options, {}))
+    scan = _scan(sources, options, known)
+    if len(scan.kept) > len(known):
+        with alone(lock, options.log):
+            _remember(path, scan)
+    return scan
 
 
-def _remembered(path: Path) -> Scan | None:
-    """What was found when these sources were looked through; None if they were not, or the file is damaged."""
+def _remember(path: Path, scan: Scan) -> Scan:
+    text = json.dumps({"kept": scan.kept.tolist(), "probes": [(*probe.size, probe.grey) for probe in scan.probes]})
+    write_text(path, f"{_digest(text)}\n{text}")
+    return scan
+
+
+def _remembered(path: Path) -> dict[int, Probe]:
+    """The readable ones of these sources, by place; none if they were not looked through, or the file is damaged."""
     try:
         digest, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
     except OSError:
-        return None
+        return {}
     if digest != _digest(text):
-        return None
+        return {}
     saved = json.loads(text)
     probes = [Probe((height, width), grey) for height, width, grey in saved["probes"]]
-    return Scan(np.array(saved["kept"], np.int64), probes, [Skipped(*row) for row in saved["skipped"]])
+    return dict(zip(saved["kept"], probes, strict=True))
 
 
 def _digest(text: str) -> str:
@@ -286,12 +291,12 @@ def _listed(sources: Sources) -> list[str]:
     return [f"{sources.name(i)} {sources.stamp(i)}" for i in range(len(sources))]
 
 
-def _scan(sources: Sources, options: Options) -> Scan:
+def _scan(sources: Sources, options: Options, known: dict[int, Probe]) -> Scan:
     total = len(sources)
 
     def result(i: int) -> Probe | Skipped:
         try:
-            return probe(sources[i])
+            return known.get(i) or probe(sources[i])
         except UnreadableError as error:
             return Skipped(sources.name(i), str(error))
 
