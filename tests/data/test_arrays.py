@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
+from io import BytesIO
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.lib.format import write_array_header_1_0
+from numpy.lib.npyio import NpzFile
 
 from frossl.core.types import UserError
 from frossl.data import Split, from_tensors, open_data
@@ -101,6 +107,54 @@ def test_what_has_no_meaning_for_arrays_is_refused(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match=r"cannot read .*broken.npz"):
         open_data(str(tmp_path / "broken.npz"))
+
+
+def member(path, name: str, content: bytes, **changes) -> str:
+    """A zip file of one member; ``changes`` are byte offsets in its local header and directory, and their values."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, content)
+    raw = bytearray(path.read_bytes())
+    for field, value in changes.items():
+        local, central = {"flags": (6, 8), "method": (8, 10)}[field]
+        raw[local] = raw[raw.index(b"PK\x01\x02") + central] = value
+    path.write_bytes(raw)
+    return str(path)
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_damaged_and_hostile_files_are_named(tmp_path):
+    path, good = tmp_path / "x.npz", npy(noise(8, 3))
+    assert len(open_data(member(path, "images.npy", good)).train) == 7
+    huge = BytesIO()
+    write_array_header_1_0(huge, {"descr": "|u1", "fortran_order": False, "shape": (3 * 2**50, 1, 1, 1)})
+    for content, changes, said in (
+        (huge.getvalue(), {}, "allocate"),
+        (b"no array", {}, r"images in it is no \.npy file"),
+        (good, {"flags": 1}, "encrypted"),
+        (good, {"method": 99}, "compression"),
+        (good[:200], {}, ""),
+    ):
+        with pytest.raises(UserError, match=rf"(?s)cannot read .*x\.npz.*{said}"):
+            open_data(member(path, "images.npy", content, **changes))
+    whole = bytearray(Path(member(path, "images.npy", good)).read_bytes())
+    for place in range(30, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with suppress(UserError):
+            open_data(str(path))
+
+
+def test_only_arrays_that_are_used_are_read_and_the_file_is_closed(tmp_path, monkeypatch):
+    read, real = [], NpzFile.__getitem__
+    monkeypatch.setattr(NpzFile, "__getitem__", lambda self, key: (read.append((self, key)), real(self, key))[1])
+    x, y = noise(8, 3), np.arange(8) % 2
+    open_data(saved(tmp_path, train_images=x, train_labels=y, val_images=x, test_images=x, masks=x))
+    assert [key for _, key in read] == ["train_images", "train_labels", "test_images"]
+    assert all(file.zip is None for file, _ in read)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from lzma import LZMAError
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -14,6 +17,22 @@ from frossl.data.build import Options, hold_out, measure, to_channels
 from frossl.data.types import Dataset, Split
 
 EXTENSIONS = (".npy", ".npz")
+# What zipfile, its decompressors and NumPy raise on damaged, encrypted or hostile files.
+BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    BadZipFile,
+    LZMAError,
+    struct.error,
+    zlib.error,
+)
 TRAIN, HELD_OUT = ("train_images", "images"), ("test_images", "val_images")
 
 
@@ -87,13 +106,12 @@ def open_arrays(path: Path, options: Options) -> Dataset:
     """
     if options.cache is not None:
         raise UserError(f"{path} holds decoded images already; leave --cache out")
-    arrays = _arrays(path)
-    train, test = (next((key for key in keys if key in arrays), None) for keys in (TRAIN, HELD_OUT))
-    if train is None:
-        raise UserError(f"{path} has no array {' or '.join(TRAIN)}, only {', '.join(sorted(arrays))}. Name it so.")
-    keys = [train] if test is None else [train, test]
+    arrays, names = _arrays(path)
+    keys = _used(names)
+    if not keys or keys[0] not in TRAIN:
+        raise UserError(f"{path} has no array {' or '.join(TRAIN)}, only {', '.join(sorted(names))}. Name it so.")
     images = [_images(path, key, arrays[key], options.channels) for key in keys]
-    labels = [_labels(arrays.get(key.replace("images", "labels")), len(arrays[key])) for key in keys]
+    labels = [_labels(arrays.get(_labels_of(key)), len(arrays[key])) for key in keys]
     known = [y for y in labels if y is not None] if options.labels else []
     found = len(known) == len(images)
     names = np.unique(np.concatenate(known)) if found else np.array([])
@@ -111,12 +129,32 @@ def open_arrays(path: Path, options: Options) -> Dataset:
     return Dataset(**{**vars(data), "source": f"arrays in {path}", "notes": notes})
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of a file that are used, by name, and the names of all."""
     try:
         loaded = np.load(path, mmap_mode="c", allow_pickle=False)
-        return {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"cannot read {path} as arrays of NumPy: {error}") from None
+        if isinstance(loaded, np.ndarray):
+            return {"images": loaded}, ["images"]
+        with loaded:
+            names = loaded.files
+            wanted = [name for key in _used(names) for name in (key, _labels_of(key)) if name in names]
+            arrays = {name: loaded[name] for name in wanted}
+    except BROKEN as error:
+        raise UserError(f"cannot read {path} as arrays of NumPy: {str(error) or type(error).__name__}") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"cannot read {path} as arrays of NumPy: {name} in it is no .npy file")
+    return arrays, names
+
+
+def _used(names: list[str]) -> list[str]:
+    """The name of the training images, then that of the held-out ones, as far as they are there."""
+    found = [next((key for key in keys if key in names), None) for keys in (TRAIN, HELD_OUT)]
+    return [key for key in found if key is not None]
+
+
+def _labels_of(key: str) -> str:
+    return key.replace("images", "labels")
 
 
 def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Tensor:
