@@ -81,6 +81,24 @@ def test_npy_of_grey_images_and_words_as_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("labels", "classes", "numbers"),
+    [
+        (np.array([-1, 3, 5, -1]), ("3", "5"), [-1, 0, 1, -1]),
+        (np.array([[np.nan], [-1], [2], [7]]), ("2.0", "7.0"), [-1, -1, 0, 1]),
+        (np.array([b"cat", "Käfer".encode(), b"cat", b"-1"]), ("-1", "Käfer", "cat"), [2, 1, 2, 0]),
+        (np.array([255, 0, 255, 0], np.uint8), ("0", "255"), [1, 0, 1, 0]),
+        (np.array([-1, -1, -1, -1]), (), None),
+    ],
+)
+def test_unknown_labels_are_no_class_and_bytes_are_words(tmp_path, labels, classes, numbers):
+    x = noise(4, 3)
+    data = open_data(saved(tmp_path, train_images=x, train_labels=labels, test_images=x, test_labels=labels))
+    assert data.classes == classes
+    for split in (data.train, data.test):
+        assert (None if split.labels is None else split.labels.tolist()) == numbers
+
+
+@pytest.mark.parametrize(
     ("arrays", "said"),
     [
         ({"pictures": noise(4, 3)}, r"no array train_images or images, only pictures"),
@@ -90,6 +108,10 @@ def test_npy_of_grey_images_and_words_as_labels(tmp_path):
         ({"images": noise(1, 3)}, r"at least 2 are needed"),
         ({"images": noise(0, 3)}, r"must be uint8 \(N"),
         ({"images": np.array([None, "x"])}, r"cannot read .*set.npz"),
+        (
+            {"images": noise(4, 3), "labels": np.zeros(4, [("a", "u1"), ("b", "u1")])},
+            r"labels must be numbers or words",
+        ),
         ({"images": noise(4, 3), "test_images": noise(4, 4)}, r"3 channels, held-out images 4"),
     ],
 )

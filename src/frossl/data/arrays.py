@@ -101,8 +101,9 @@ def _check(split: Split, classes: tuple[str, ...]) -> None:
 def open_arrays(path: Path, options: Options) -> Dataset:
     """A ``.npy`` file of images, or an ``.npz`` file with ``images`` and perhaps ``labels`` (or MedMNIST's names).
 
-    Images are uint8 ``(N, H, W)`` or ``(N, H, W, C)``; labels one number or word for each. ``train_images``,
-    ``train_labels``, ``test_images`` and ``test_labels`` bring their own split, or ``val_`` in place of ``test_``.
+    Images are uint8 ``(N, H, W)`` or ``(N, H, W, C)``; labels one number or word for each, -1 or NaN where unknown.
+    ``train_images``, ``train_labels``, ``test_images`` and ``test_labels`` bring their own split, or ``val_`` in place
+    of ``test_``.
     """
     if options.cache is not None:
         raise UserError(f"{path} holds decoded images already; leave --cache out")
@@ -111,20 +112,20 @@ def open_arrays(path: Path, options: Options) -> Dataset:
     if not keys or keys[0] not in TRAIN:
         raise UserError(f"{path} has no array {' or '.join(TRAIN)}, only {', '.join(sorted(names))}. Name it so.")
     images = [_images(path, key, arrays[key], options.channels) for key in keys]
-    labels = [_labels(arrays.get(_labels_of(key)), len(arrays[key])) for key in keys]
-    known = [y for y in labels if y is not None] if options.labels else []
-    found = len(known) == len(images)
-    names = np.unique(np.concatenate(known)) if found else np.array([])
-    numbers = [torch.from_numpy(np.searchsorted(names, y)) for y in known] if found else [None] * len(images)
+    labels = [_labels(path, _labels_of(key), arrays, len(arrays[key])) for key in keys] if options.labels else []
+    given = [y for y in labels if y is not None]
+    classes = np.unique(np.concatenate([y[~_unknown(y)] for y in given])) if given else np.array([])
+    found = len(given) == len(images) and len(classes) > 0
+    numbers = [torch.from_numpy(_numbers(y, classes)) for y in given] if found else [None] * len(images)
     splits = [Split(x, y) for x, y in zip(images, numbers, strict=True)]
     data = from_tensors(
         *splits,
         name=path.stem,
-        classes=tuple(str(n) for n in names),
+        classes=tuple(str(name) for name in classes) if found else (),
         held_out=options.held_out,
         seed=options.seed,
     )
-    said = f"{len(names)} classes come from the labels" if found else "no labels: one word or number for each image"
+    said = f"{len(classes)} classes come from the labels" if found else "no labels: one word or number for each image"
     notes = (*data.notes, *([said] if options.labels else []))
     return Dataset(**{**vars(data), "source": f"arrays in {path}", "notes": notes})
 
@@ -169,6 +170,20 @@ def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Te
     return to_channels(torch.from_numpy(x).permute(0, 3, 1, 2), channels or x.shape[3])
 
 
-def _labels(array: np.ndarray | None, count: int) -> np.ndarray | None:
-    """One label for each image, or None."""
-    return None if array is None or array.size != count else array.reshape(count)
+def _labels(path: Path, key: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
+    """One label for each image, bytes as words, or None."""
+    if key not in arrays or arrays[key].size != count:
+        return None
+    y = arrays[key].reshape(count)
+    if y.dtype.kind not in "biufSU":
+        raise UserError(f"{path}: {key} must be numbers or words, one for each image, got {y.dtype}")
+    return np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
+
+
+def _unknown(y: np.ndarray) -> np.ndarray:
+    return np.isnan(y) | (y == -1) if y.dtype.kind in "if" else np.zeros(len(y), bool)
+
+
+def _numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The place of each label among the sorted classes, -1 where it is unknown."""
+    return np.where(_unknown(y), -1, np.searchsorted(classes, y))
