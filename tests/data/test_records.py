@@ -75,6 +75,13 @@ def test_fashion_mnist_from_debian(tmp_path, monkeypatch):
     assert (colour.classes, colour.train.labels) == ((), None)
 
 
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "stl10"])
+def test_a_cache_of_what_is_held_in_memory_is_refused_before_it_is_fetched(name, tmp_path):
+    with pytest.raises(UserError, match=f"^{name} is held in memory.*nothing to store, leave --cache out$"):
+        open_data(name, data_dir=tmp_path / "data", cache=16)
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.skipif(not records.DEBIAN_DIR.exists(), reason="the Debian package is not installed")
 def test_fashion_mnist_as_installed():
     data = open_data("fashion-mnist")

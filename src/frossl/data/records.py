@@ -101,6 +101,13 @@ def _in_memory(record: Record, options: Options, train: Pair, test: Pair, source
     )
 
 
+def _refuse_cache(record: Record, options: Options) -> None:
+    if options.cache is not None:
+        raise UserError(
+            f"{record.name} is held in memory, decoded already: there is nothing to store, leave --cache out"
+        )
+
+
 # --- torchvision ------------------------------------------------------------------------------------------
 
 
@@ -126,6 +133,7 @@ def _torchvision(class_name: str, train: dict[str, Any], test: dict[str, Any]) -
     def load(record: Record, options: Options) -> Dataset:
         import torchvision.datasets
 
+        _refuse_cache(record, options)
         make, root = getattr(torchvision.datasets, class_name), options.data_dir
         with _download(record, root):
             pairs = [_from_torchvision(make(str(root), download=True, **which)) for which in (train, test)]
@@ -172,6 +180,8 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _fashion_mnist(record: Record, options: Options) -> Dataset:
+    _refuse_cache(record, options)
+
     def debian() -> Dataset:
         train, test = (
             read_idx(DEBIAN_DIR / f"{part}-images-idx3-ubyte.gz", DEBIAN_DIR / f"{part}-labels-idx1-ubyte.gz")
