@@ -193,6 +193,15 @@ def test_a_place_that_cannot_be_written_to_is_named_but_a_whole_store_there_is_r
         opened(folder, tmp_path, data_dir=tmp_path / "file")
 
 
+def test_a_place_without_locks_is_named(folder, tmp_path, monkeypatch):
+    def unsupported(*_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock; use SoftFileLock instead")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", unsupported)
+    with pytest.raises(UserError, match=r"cache lies on a file system without locks.*--data-dir"):
+        opened(folder, tmp_path)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_to_its_files_a_store_gives_its_pixels_or_is_refused(folder, tmp_path, seed):
     whole = pixels(opened(folder, tmp_path))

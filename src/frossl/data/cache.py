@@ -99,7 +99,7 @@ def alone(path: Path, log: Log) -> Iterator[None]:
     """Lets in one process at a time, whoever holds the lock at ``path``; a process that ends lets go of it.
 
     Raises:
-        UserError: the place cannot be written to, or has become full.
+        UserError: the place cannot be written to, has become full, or has no locks (as some releases of filelock say).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,11 @@ def alone(path: Path, log: Log) -> Iterator[None]:
         except Timeout:
             log(f"another process is filling {path.parent}; waiting for it")
             lock.acquire()
+        except NotImplementedError as error:
+            raise UserError(
+                f"{path.parent} lies on a file system without locks, which keep two processes from filling one store; "
+                "choose another place with --data-dir"
+            ) from error
         try:
             yield
         finally:
