@@ -173,6 +173,45 @@ def test_nobody_waits_for_a_rank_that_does_not_answer(absent):
     assert 3 < float(said.split("waited")[1]) < 30
 
 
+UNEVEN = """
+import sys, time, torch.distributed as td
+td.init_process_group("gloo")
+from frossl.core import dist
+dist.BEAT = 0.5
+dist.set_timeout(5.0)
+dist.largest(0.0)
+slow, r = int(sys.argv[1]), dist.rank()
+assert dist.together(lambda: (time.sleep(9 if r == slow else 0), r)[1]) == r
+try:
+    dist.together(lambda: 1 / (r - slow))
+except (ZeroDivisionError, dist.RankError) as error:
+    assert isinstance(error, ZeroDivisionError if r == slow else dist.RankError)
+    print("failed", flush=True)
+assert dist.largest(r)[0] == 1
+if r == slow:
+    print("gone", flush=True)
+    time.sleep(300)
+try:
+    dist.together(lambda: None)
+except RuntimeError:
+    print("given up", flush=True)
+    dist.leave(7)
+"""
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_rank_that_works_longer_than_the_timeout_is_waited_for_but_one_that_is_stopped_is_not(slow):
+    ranks = start_ranks(UNEVEN, slow)
+    try:
+        said = ranks[1 - slow].communicate(timeout=120)[0]
+    finally:
+        for p in ranks:
+            p.kill()
+            p.wait()
+    assert ranks[1 - slow].returncode == 7, said
+    assert said.split("\n")[-3:] == ["failed", "given up", ""]
+
+
 def test_in_one_process_the_layer_is_torchs_own():
     x = torch.randn(6, 4)
     network = nn.BatchNorm1d(4)
@@ -187,4 +226,5 @@ def test_alone_everything_is_the_identity():
     assert dist.largest(1.0, 2.0) == (1.0, 2.0)
     assert dist.share_text("a") == "a"
     assert dist.on_first_rank(lambda: 3) == 3
+    assert dist.together(lambda: 4) == 4
     assert torch.equal(dist.stack_ranks(x), x[None])

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 T = TypeVar("T")
 BEAT = 2.0
-"""Seconds between two signs of life of the first rank while the others wait for it."""
+"""Seconds between two signs of life of a rank while others wait for it."""
 
 
 class RankError(RuntimeError):
@@ -187,6 +187,46 @@ def on_first_rank(work: Callable[[], T]) -> T | None:
     finally:
         ended.set()
         thread.join()
+    return result
+
+
+def together(work: Callable[[], T]) -> T:
+    """What ``work`` returns on each rank, where it may take any rank however long.
+
+    A thread of each gives a sign of life every :data:`BEAT` seconds meanwhile, so that only a rank that is gone or
+    was stopped is given up. ``work`` must not speak with other ranks.
+
+    Raises:
+        RankError: ``work`` failed on another rank.
+        RuntimeError: another rank did not answer for the collectives' timeout.
+    """
+    if world_size() == 1:
+        return work()
+    _hosts()
+    ended, failed, seen, lost = threading.Event(), [1.0], [0.0], []
+
+    def beat() -> None:
+        running = 1.0
+        try:
+            while running and not seen[0]:
+                ended.wait(BEAT)
+                over = ended.is_set()
+                running, seen[0] = largest(float(not over), failed[0] if over else 0.0)
+        except RuntimeError as error:
+            lost.append(error)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        result = work()
+        failed[0] = 0.0
+    finally:
+        ended.set()
+        thread.join()
+    if lost:
+        raise lost[0]
+    if seen[0]:
+        raise RankError("another rank failed; its own message says why")
     return result
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from frossl import __version__
 from frossl.core.config import from_plain, to_plain
-from frossl.core.dist import on_first_rank, rank, share_text, world_size
+from frossl.core.dist import on_first_rank, rank, share_text, together, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine
@@ -135,7 +135,8 @@ def _train(
 ) -> tuple[Dataset, str | None]:
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
     # What is fetched is fetched once.
-    data = on_first_rank(lambda: prepare(config, console, data)) or prepare(config, console, data)
+    first = on_first_rank(lambda: prepare(config, console, data))
+    data = together(lambda: first or prepare(config, console, data))
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     terminal.show_data(console, data)
     seconds = 0.0
