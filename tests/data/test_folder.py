@@ -51,6 +51,20 @@ def test_constant_images_have_a_positive_deviation(write, folder):
     assert min(open_data(folder).std) > 0
 
 
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_statistics_do_not_depend_on_the_number_of_threads(write, tmp_path, memory_limit):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 600, 500), dtype=np.uint8)
+    for i, pixels in enumerate(noise):
+        write(f"{i}.png", content=encoded(Image.fromarray(pixels)))
+    before, found = torch.get_num_threads(), set()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        data = open_data(str(tmp_path / "set"), memory_limit=memory_limit, workers=threads)
+        found.add((data.mean, data.std))
+    torch.set_num_threads(before)
+    assert len(found) == 1
+
+
 def test_truncated_jpeg_is_skipped_and_listed_once(write, folder):
     flat(write, 9)
     write("bad/x.jpg", content=encoded(picture(size=(64, 64)), "JPEG")[:700])

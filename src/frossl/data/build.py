@@ -176,17 +176,19 @@ def build(
 def measure(images: Tensor | LazySequence, options: Options) -> Statistics:
     """Mean and standard deviation per channel of images in [0, 1], each image weighing the same.
 
-    From evenly spaced images, at most 2,000; the standard deviation is at least 0.001.
+    From evenly spaced images, at most 2,000; the standard deviation is at least 0.001. Sums over an image are of whole
+    numbers, so that neither its layout nor the number of threads changes a bit.
     """
     affordable = max(50, STATISTICS_PIXELS // images[0][0].numel())
     chosen = np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES, affordable)).astype(int)
 
-    def moments(i: int) -> Tensor:
-        x_CP = images[int(chosen[i])].flatten(1).contiguous().double() / 255  # one order of adding in any layout
-        return torch.stack([x_CP.mean(1), x_CP.square().mean(1)])
+    def moments(i: int) -> np.ndarray:
+        x_CP = images[int(chosen[i])].flatten(1).numpy()
+        sums, squares = x_CP.sum(1, dtype=np.uint64), np.square(x_CP, dtype=np.uint16).sum(1, dtype=np.uint64)
+        return np.stack([sums / (255 * x_CP.shape[1]), squares / (255**2 * x_CP.shape[1])])
 
-    mean, square = torch.stack(list(_in_threads(moments, len(chosen), options.workers))).mean(0)
-    std = (square - mean.square()).clamp(min=MIN_STD**2).sqrt()
+    mean, square = np.stack(list(_in_threads(moments, len(chosen), options.workers))).mean(0)
+    std = np.sqrt(np.maximum(square - np.square(mean), MIN_STD**2))
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
