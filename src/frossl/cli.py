@@ -7,6 +7,7 @@ import inspect
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from frossl import __version__
-from frossl.core.dist import RankError, leave
+from frossl.core.dist import RankError, leave, lost_rank, world_size
 from frossl.core.files import CONTROLS, write_atomically
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -216,10 +217,22 @@ def main(argv: list[str] | None = None) -> None:
             code = commands[argv[0]](argv[1:], console)
     except KeyboardInterrupt:
         code = 130
-    except (UserError, NonFiniteError, RankError) as error:
-        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
-        code = 2 if isinstance(error, UserError) else 3 if isinstance(error, NonFiniteError) else 4
+    except Exception as error:
+        code = _say(lost_rank(error) or error)
     leave(code)
+
+
+def _say(error: Exception) -> int:
+    """Says what went wrong and gives the exit code; raises what only a traceback tells, but among several ranks."""
+    codes: dict[type[Exception], int] = {UserError: 2, NonFiniteError: 3, RankError: 4}
+    code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
+    if code is not None:
+        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
+        return code
+    if world_size() == 1:
+        raise error
+    traceback.print_exception(error)
+    return 1
 
 
 def _overview(console: Console) -> None:

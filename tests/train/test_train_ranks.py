@@ -201,6 +201,49 @@ def test_when_a_rank_is_killed_or_stopped_the_other_ends_and_the_run_can_go_on(i
     assert [step for step, _ in losses(tmp_path / "r")] == list(range(1, 13))
 
 
+FAILING = """
+import os, sys, torch
+import torch.distributed as td
+torch.set_num_threads(1)
+td.init_process_group("gloo")
+from frossl import cli
+from frossl.core import dist
+dist.set_timeout(30.0)
+dist.largest(0.0)
+def fails(args, console):
+    if args == ["own"]:
+        raise RuntimeError("of one's own")
+    network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+    loss = network(torch.ones(3, 2)).sum()
+    if dist.rank() == 1:
+        os._exit(9)
+    loss.backward() if args == ["backward"] else dist.largest(0.0)
+cli._list = fails
+cli.main(["list", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "says"),
+    [
+        ("backward", 4, "rank 0 of 2 got no answer from another, which died"),
+        ("between", 4, "rank 0 of 2 got no answer from another, which died"),
+        ("own", 1, "RuntimeError: of one's own"),
+    ],
+)
+def test_the_command_line_says_plainly_that_a_rank_is_gone_and_shows_where_all_else_failed(where, code, says):
+    ranks = start_ranks(FAILING, where)
+    try:
+        said = ranks[0].communicate(timeout=120)[0]
+    finally:
+        for p in ranks:
+            p.kill()
+            p.wait()
+    assert ranks[0].returncode == code, said
+    assert says in " ".join(said.split())
+    assert ("Traceback" in said) == (code == 1)
+
+
 def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
     """As in the documentation, agent and all, from the images to the report."""
     options = "--batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -228,6 +229,20 @@ def together(work: Callable[[], T]) -> T:
     if seen[0]:
         raise RankError("another rank failed; its own message says why")
     return result
+
+
+def lost_rank(error: Exception) -> RankError | None:
+    """What to say of ``error`` where a collective raised it because a rank did not answer; None of all others."""
+    if world_size() == 1 or not isinstance(error, RuntimeError):
+        return None
+    rooms = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    collective = "".join(rooms[-1:]).startswith("torch.distributed")
+    if not (collective or isinstance(error, dist.DistError) or "gloo" in str(error)):
+        return None
+    return RankError(
+        f"rank {rank()} of {world_size()} got no answer from another, which died, was stopped, or took longer than "
+        f"--rank-timeout: {str(error).partition(chr(10))[0]}"
+    )
 
 
 def leave(code: int) -> NoReturn:
