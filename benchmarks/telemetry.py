@@ -183,7 +183,7 @@ def show(rows: list[Row], args: argparse.Namespace) -> str:
     command = f"python benchmarks/telemetry.py --data path/to/cifar10 --length {args.length} --threads {args.threads}"
     pooled = [[wall for row in costs for wall in row[name]] for name in ("watched", "alone")]
     more, low, high = interval(*pooled)
-    parts = statistics.fmean(100 * sum(row["parts"].values()) / row["processor"][1] for row in costs)
+    parts = statistics.fmean(100 * sum(row["parts"].values()) / row["processor"] for row in costs)
     note = (
         f"Recipe {args.recipe}, two runs of {args.length} with 2 looks of the monitor that take turns at every step, "
         f"one with telemetry every {rows[-1]['every']} steps, one without. In all {more:+.2f} % of the wall time "
