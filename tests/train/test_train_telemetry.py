@@ -206,6 +206,17 @@ def finds(monkeypatch, states):
     )
 
 
+def test_on_a_device_without_float64_a_resumed_run_gathers_where_it_did_before(monkeypatch):
+    own = method()
+    watch = Telemetry(own, CONTEXT, every=100)
+    watch.gather("backbone", torch.randn(2, 3, 4).double())
+    monkeypatch.setattr(room, "_device", lambda _: torch.device("mps"))
+    again = Telemetry(own, CONTEXT, every=100)
+    again.restore(watch.state(), [])
+    again.gather("backbone", torch.randn(2, 3, 4).double())
+    assert again.moments["backbone"].count == 12
+
+
 def test_a_finding_is_told_once_and_so_is_its_end_also_across_a_kill(images, tmp_path, monkeypatch):
     finds(monkeypatch, {2: ["Bad"], 3: ["Bad", "Worse"], **{step: ["Worse"] for step in range(4, 10)}})
     said = StringIO()

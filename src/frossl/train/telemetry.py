@@ -108,7 +108,7 @@ class Telemetry:
         """Features and embeddings by name, detached, where eigenvalues in float64 can be had."""
         h_VNF = h_VNF.detach()
         both = {"backbone": h_VNF, "projector": self.method.embed(h_VNF)}
-        return {k: x.cpu() if x.device.type == "mps" else x for k, x in both.items() if x is not None}
+        return {k: x.to(_exact(x.device)) for k, x in both.items() if x is not None}
 
     def spectrum(self, where: str, on: str, x_VNF: Tensor, moments: Moments | None = None) -> None:
         """Adds the row of one spectrum, of the samples alone if the moments are of no more."""
@@ -159,7 +159,7 @@ class Telemetry:
                 (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
             if row.get("on") == "held_out":
                 self.looked = row["step"]
-        device = _device(self.method)
+        device = _exact(_device(self.method))
         self.moments = {name: Moments(**m).to(device) for name, m in state.get("moments", {}).items()}
         self.kept = {name: [x.to(device) for x in parts] for name, parts in state.get("kept", {}).items()}
 
@@ -180,3 +180,8 @@ def context_of(config: Config, plan: Plan) -> Context:
 
 def _device(method: Method) -> torch.device:
     return next((p.device for p in method.parameters()), torch.device("cpu"))
+
+
+def _exact(device: torch.device) -> torch.device:
+    """Where features of ``device`` are looked at: there, unless it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
