@@ -149,8 +149,12 @@ def test_two_processes_fill_one_store_one_after_the_other(folder, tmp_path, monk
 
     monkeypatch.setattr("frossl.data.build.decode", counted)
     processes = [in_a_process(lambda: opened(folder, tmp_path)) for _ in range(3)]
-    for process in processes:
-        process.join()
+    try:
+        for process in processes:
+            process.join(120)
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert decodes.stat().st_size == COUNT
     said = []

@@ -35,7 +35,7 @@ LEAN: dict[str, Any] = {
     "checkpoint_every": "3it",
     "precision": "32",
     "monitor_every": "40%",
-    "rank_timeout": 3600.0,
+    "rank_timeout": 60.0,
 }
 
 
@@ -102,9 +102,21 @@ def note_batches(path: Path, last: int | None) -> None:
     Stepper.__call__ = noting  # type: ignore[method-assign]
 
 
-def ended(processes: list[int]) -> list[int]:
-    """Exit codes, when all have ended."""
-    return [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in processes]
+def ended(processes: list[int], seconds: float = 600) -> list[int]:
+    """Exit codes, when all have ended; those that have not after so many seconds are killed, and it fails."""
+    codes: dict[int, int] = {}
+    deadline = time.monotonic() + seconds
+    while len(codes) < len(processes) and time.monotonic() < deadline:
+        for p in processes:
+            if p not in codes and (found := os.waitpid(p, os.WNOHANG))[0]:
+                codes[p] = os.waitstatus_to_exitcode(found[1])
+        time.sleep(0.02)
+    late = [p for p in processes if p not in codes]
+    for p in late:
+        os.kill(p, signal.SIGKILL)
+        os.waitpid(p, 0)
+    assert not late, f"{len(late)} of {len(processes)} processes had not ended after {seconds:g} s"
+    return [codes[p] for p in processes]
 
 
 def worked(process: int) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 
 import pytest
-from stop_runs import asked_for, ended, killed_once, same_run, started, stopped_midway, whole_run
+from stop_runs import asked_for, ended, forked, killed_once, same_run, started, stopped_midway, whole_run
 from test_train_loop import folder_of_images, losses
 
 from frossl.core.types import UserError
@@ -56,3 +58,11 @@ def test_a_trained_run_without_its_checkpoints_does_not_begin_again(tmp_path):
     with pytest.raises(UserError, match="has no checkpoint"):
         pretrain(read_run(run)[0], resume=run)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_what_does_not_end_is_killed(tmp_path):
+    quick, stuck = (forked(lambda n=n: time.sleep(n), tmp_path / "said") for n in (0, 300))
+    with pytest.raises(AssertionError, match="1 of 2 processes"):
+        ended([quick, stuck], 2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(stuck, 0)
