@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -289,11 +290,20 @@ def refuse_differences(run: Path, now: dict[str, Any]) -> None:
     then["views"] = to_plain(read_run(run)[1])  # with what views have now and had not then
     pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch", "precision")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
-    changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if before != after]
+    changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if not _same(before, after)]
     if changed:
         raise UserError(
             f"{run} cannot go on as the same run, because the data or the device changed: {'; '.join(changed)}"
         )
+
+
+def _same(before: Any, after: Any) -> bool:
+    """Equal, but for the last digits of means and deviations, which earlier versions added up in another order."""
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_same, before, after))
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=1e-9)
+    return before == after
 
 
 def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
