@@ -28,9 +28,10 @@ from frossl.core.config import to_plain
 from frossl.core.length import Length
 from frossl.core.types import Moment
 from frossl.data.loader import training_batches
-from frossl.data.types import Dataset, Split
+from frossl.data.types import Dataset
 from frossl.evals import measure
 from frossl.evals.extract import Extractor
+from frossl.train.bench import noise
 from frossl.train.config import Config, make_plan
 from frossl.train.log import read_rows
 from frossl.train.loop import build, train
@@ -167,29 +168,9 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
     }
 
 
-def synthetic(images: int, size: int, classes: int = 10) -> Dataset:
-    """Uniform noise as a data set in memory: what a step costs does not depend on what is in the images."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
-    split = Split(noise, torch.arange(images) % classes)
-    return Dataset(
-        name="noise",
-        train=split,
-        test=split,
-        classes=tuple(map(str, range(classes))),
-        channels=3,
-        mean=(0.5,) * 3,
-        std=(0.29,) * 3,
-        smallest=(size, size),
-        largest=(size, size),
-        typical=(size, size),
-        source="uniform noise, seed 0",
-    )
-
-
 def cost_on_noise(config: Config, size: int, steps: int, threads: int) -> Row:
     """:func:`training_cost` on 2,048 images of noise."""
-    return training_cost(config, synthetic(2048, size), steps, threads)
+    return training_cost(config, noise(2048, size), steps, threads)
 
 
 def resident_mib(field: str) -> float:

@@ -21,6 +21,7 @@ import torch
 from lightly.loss import FroSSLLoss as LightlyLoss
 from torch import Tensor
 
+from common import warm_allocator
 from frossl.losses import frossl
 
 SHAPES = {
@@ -64,14 +65,6 @@ def seconds(run: Callable[[Tensor], object], z: Tensor) -> float:
     start = time.perf_counter()
     run(z)
     return time.perf_counter() - start
-
-
-def warm_allocator() -> None:
-    """Frees 31 MiB once, so that glibc keeps what is freed later, as it does in any process that trains.
-
-    Without it every tensor of a few MiB is fetched page by page from the kernel, whoever asks for it.
-    """
-    torch.empty(31 * 2**18)
 
 
 def speed(rounds: int) -> list[str]:

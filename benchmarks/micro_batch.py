@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from common import DATA, Row, environment, heading, latest, resident_mib, run_jobs, synthetic, table, warm_allocator
+from common import DATA, Row, environment, heading, latest, resident_mib, run_jobs, table, warm_allocator
 from frossl.data.loader import training_batches
+from frossl.train.bench import noise
 from frossl.train.config import Config, make_plan
 from frossl.train.log import read_rows
 from frossl.train.loop import build
@@ -55,7 +56,7 @@ def cell(encoder: str, batch: int, chunks: int, recompute: bool, steps: int, thr
         precision="32",
         **ENCODERS[encoder],
     )
-    data = synthetic(2 * batch, 32)
+    data = noise(2 * batch, 32)
     before = resident_mib("VmRSS")
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     estimate = need(learner, config, plan, data)
@@ -91,7 +92,7 @@ def gradients(method: str, chunks: int, precision: str) -> torch.Tensor:
         precision=precision,
         optimizer="sgd",
     )
-    data = synthetic(64, 16)
+    data = noise(64, 16)
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     take = Stepper(learner, config, plan, start(config))
     learner.train()

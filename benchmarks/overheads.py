@@ -20,10 +20,11 @@ from pathlib import Path
 
 import torch
 
-from common import environment, heading, seconds, synthetic, table
+from common import environment, heading, seconds, table
 from frossl.core.length import Length
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
+from frossl.train.bench import noise
 from frossl.train.checkpoint import load_checkpoint, save_checkpoint
 from frossl.train.config import Config, make_plan
 from frossl.train.loop import Progress, build, snapshot
@@ -93,7 +94,7 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
         batch=batch,
         device="cpu",
     )
-    data = synthetic(1024, 32)
+    data = noise(1024, 32)
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     probe = OnlineProbe(plan.spec.features, len(data.classes))
     take = Stepper(learner, config, plan, start(config), probe)

@@ -28,11 +28,12 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from common import DATA, Row, environment, heading, latest, run_jobs, synthetic, table
+from common import DATA, Row, environment, heading, latest, run_jobs, table
 from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
 from frossl.methods.frossl import FroSSL
+from frossl.train.bench import noise
 from frossl.train.config import Config, make_plan
 from frossl.train.log import read_rows
 from frossl.train.loop import build
@@ -97,7 +98,7 @@ def ours(data: str, views: int, threads: int, steps: int, how: str) -> Row:
     torch.set_num_threads(threads)
     keep_freed_pages()
     config, split = config_of(views), Split(torch.load(data))
-    opened = dataclasses.replace(synthetic(2, 32), train=split, test=split)
+    opened = dataclasses.replace(noise(2, 32), train=split, test=split)
     learner, plan = build(config, make_plan(config, opened))
     take = Stepper(learner, config, plan, start(config))
     learner.train()

@@ -39,13 +39,13 @@ from common import (
     latest,
     resident_mib,
     run_jobs,
-    synthetic,
     table,
 )
 from frossl.core.machine import keep_freed_pages
 from frossl.data.decode import decode
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
+from frossl.train.bench import noise
 from frossl.train.log import read_rows
 from frossl.views.colour import has_compiler
 from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
@@ -98,7 +98,7 @@ def recipe_for(size: int, views: int) -> Recipe:
 
 
 def ours(split: Split, size: int, views: int, batch: int, compiled: bool) -> Chunk:
-    data = replace(synthetic(2, 8), train=split, mean=MEAN, std=STD)
+    data = replace(noise(2, 8), train=split, mean=MEAN, std=STD)
     batches = training_batches(data, recipe_for(size, views), batch=batch, seed=0, compiled=compiled)
     return lambda: sum(x.shape[0] * x.shape[1] for x in next(batches).views)
 
@@ -237,7 +237,7 @@ def speed(size: int, rounds: int) -> Row:
 def memory(size: int, views: int, batch: int) -> Row:
     """MiB above the data set while batches are made, and MiB of one batch of views."""
     torch.set_num_threads(2)
-    data = synthetic(2 * batch, size)
+    data = noise(2 * batch, size)
     batches = training_batches(data, recipe_for(size, views), batch=batch, seed=0)
     before = resident_mib("VmRSS")
     for _ in range(3):

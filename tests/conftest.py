@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 import torch
 from hypothesis import settings
+
+from frossl.cli import main
 
 torch.set_num_threads(1)
 settings.register_profile("house", deadline=None, derandomize=True)
@@ -12,3 +17,18 @@ settings.load_profile("house")
 
 # An oracle is named after what it restates; collected for doctests it would be imported as the package "frossl".
 collect_ignore = ["oracles"]
+
+
+@pytest.fixture
+def frossl(tmp_path, monkeypatch, capsys):
+    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*argv: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in argv])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), re.sub(r"\s+", " ", printed.out + printed.err).strip()
+
+    return run

@@ -59,3 +59,14 @@ def finish(processes: list[subprocess.Popen], seconds: float = 1200) -> list[str
             p.kill()
     assert all(p.returncode == 0 for p in processes), "\n".join(said)
     return said
+
+
+def outlived(processes: list[subprocess.Popen], number: int, seconds: float = 120) -> tuple[int, str]:
+    """Exit code of one rank and what it said; the others, which would never end, are killed."""
+    try:
+        said = processes[number].communicate(timeout=seconds)[0]
+    finally:
+        for p in processes:
+            p.kill()
+            p.wait()
+    return processes[number].returncode, said

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -20,21 +19,6 @@ from frossl.train.log import read_rows
 from frossl.train.step import Stepper
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
-
-
-@pytest.fixture
-def frossl(tmp_path, monkeypatch, capsys):
-    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*argv: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in argv])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), re.sub(r"\s+", " ", printed.out + printed.err)
-
-    return run
 
 
 def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:

@@ -1,7 +1,6 @@
 """The commands views, cache and bench, and pretraining from a store."""
 
 import json
-import re
 from itertools import pairwise
 
 import numpy as np
@@ -9,27 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from frossl.cli import main
 from frossl.report.contact import CELL, GAP
 from frossl.train.log import read_rows
 from frossl.views.recipes import VIEWS, summary
-
-TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
-
-
-@pytest.fixture
-def frossl(tmp_path, monkeypatch, capsys):
-    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*argv: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in argv])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), re.sub(r"\s+", " ", printed.out + printed.err)
-
-    return run
+from test_cli import TINY
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from frossl.core import dist
 from frossl.nn.batch_norm import BatchNormOverRanks
-from rank_programs import finish, start_ranks
+from rank_programs import finish, outlived, start_ranks
 
 PROGRAM = """
 import sys, time, torch
@@ -162,14 +162,8 @@ except RuntimeError:
 @pytest.mark.parametrize("absent", [0, 1])
 def test_nobody_waits_for_a_rank_that_does_not_answer(absent):
     """torch's own limit for such a group is half an hour, whatever that of the others is."""
-    ranks = start_ranks(WAITING, absent)
-    try:
-        said = ranks[1 - absent].communicate(timeout=120)[0]
-    finally:
-        for p in ranks:
-            p.kill()
-            p.wait()
-    assert ranks[1 - absent].returncode == 7, said
+    code, said = outlived(start_ranks(WAITING, absent), 1 - absent)
+    assert code == 7, said
     assert 3 < float(said.split("waited")[1]) < 30
 
 
@@ -201,14 +195,8 @@ except RuntimeError:
 
 @pytest.mark.parametrize("slow", [0, 1])
 def test_a_rank_that_works_longer_than_the_timeout_is_waited_for_but_one_that_is_stopped_is_not(slow):
-    ranks = start_ranks(UNEVEN, slow)
-    try:
-        said = ranks[1 - slow].communicate(timeout=120)[0]
-    finally:
-        for p in ranks:
-            p.kill()
-            p.wait()
-    assert ranks[1 - slow].returncode == 7, said
+    code, said = outlived(start_ranks(UNEVEN, slow), 1 - slow)
+    assert code == 7, said
     assert said.split("\n")[-3:] == ["failed", "given up", ""]
 
 

@@ -23,21 +23,6 @@ TINY += ["--held-out", "0.25"]
 
 
 @pytest.fixture
-def frossl(tmp_path, monkeypatch, capsys):
-    """Runs a command in ``tmp_path``; gives its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*argv: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in argv])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
-
-    return run
-
-
-@pytest.fixture
 def images(tmp_path) -> Path:
     generator = torch.Generator().manual_seed(0)
     for i in range(48):

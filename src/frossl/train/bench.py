@@ -92,16 +92,16 @@ def _opened(given: Bench) -> tuple[Config, Dataset]:
     return config, open_data(config, Console(quiet=True)) if given.data else noise(4 * given.batch, given.size or 32)
 
 
-def noise(images: int, size: int) -> Dataset:
-    """Uniform noise in memory, in ten classes: what a step costs does not depend on what is in the images."""
+def noise(images: int, size: int, classes: int = 10) -> Dataset:
+    """Uniform noise in memory: what a step costs does not depend on what is in the images."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
-    split = Split(pixels.contiguous(memory_format=torch.channels_last), torch.arange(images) % 10)
+    split = Split(pixels.contiguous(memory_format=torch.channels_last), torch.arange(images) % classes)
     return Dataset(
         name="noise",
         train=split,
         test=split,
-        classes=tuple("0123456789"),
+        classes=tuple(map(str, range(classes))),
         channels=3,
         mean=(0.5,) * 3,
         std=(0.29,) * 3,
