@@ -27,10 +27,12 @@ from rich.console import Console
 from frossl.core.config import to_plain
 from frossl.core.length import Length
 from frossl.core.types import Moment
+from frossl.data.arrays import from_tensors
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.evals import measure
 from frossl.evals.extract import Extractor
+from frossl.evals.linear import fewshot
 from frossl.train.bench import noise
 from frossl.train.config import Config, make_plan
 from frossl.train.log import read_rows
@@ -94,23 +96,36 @@ def latest(rows: Iterable[Row], same: Sequence[str]) -> list[Row]:
     return list({tuple(row[name] for name in same): row for row in rows}.values())
 
 
-def pretrain_and_evaluate(config: Config, threads: int) -> Row:
-    """Trains as ``config`` says; accuracy and rank of the encoder, and the median time of a step."""
+def pretrain_and_evaluate(
+    config: Config,
+    threads: int,
+    metrics: Sequence[str] = ("knn", "linear", "rank"),
+    validation: float | None = None,
+    draws: int = 0,
+) -> Row:
+    """Trains as ``config`` says; what the encoder is worth, and the median time of a step.
+
+    With ``validation``, this share of the training images is scored, on which the encoder was not trained, and nothing
+    sees the held-out ones. With ``draws``, the probe on 10 labels per class is the mean over so many of them.
+    """
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
     data = open_data(config, Console(quiet=True))
+    if validation:
+        data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
         if train(learner, config, plan, data, Length.parse(config.length), run):
             raise KeyboardInterrupt
         path = run / "metrics.jsonl"
-        log = [(row["step"], row["seconds"]) for row in (read_rows(path) if path.exists() else [])]
+        log = list({row["step"]: row["seconds"] for row in (read_rows(path) if path.exists() else [])}.items())
     steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in pairwise(log)]
     extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
     features = extractor.data(learner.backbone.eval(), data, plan.spec)
     return {
-        **measure(features, ["knn", "linear", "rank"]),
+        **measure(features, list(metrics)),
+        **(fewshot(features, draws=draws) if draws else {}),
         "held_out": len(data.test),
         "views": plan.views,
         "steps": log[-1][0] if log else 0,

@@ -230,7 +230,7 @@ def draw_summaries(rows: list[Row], path: Path) -> None:
                     Line(row["method"] if row["seed"] == rows[0]["seed"] else "", points, METHODS[row["method"]])
                 )
             panels.append(Panel(f"{place.capitalize()}: {name}", "step", name, lines, log))
-    save_plot(path, panels, columns=3, size=(300, 260), right=70)
+    save_plot(path, panels, columns=3, size=(300, 260), right=100)
 
 
 def main() -> None:

@@ -1,0 +1,143 @@
+"""Which recipe for two cores: each changed in one thing, scored on training images that it did not train on.
+
+    python benchmarks/recipes.py --recipe fashion-mnist-cpu [--data fashion-mnist] [--images 100000] [--seeds 0,1]
+    python benchmarks/recipes.py --table > docs/results/recipes.md
+
+A sixth of the training images is held out for validation, the same share of every class, and the data's own held-out
+images are never read. The probe on 10 labels per class is the mean over 20 draws, the same for all. One process
+per run; finished rows of --out are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import (
+    DATA,
+    Row,
+    environment,
+    heading,
+    latest,
+    pretrain_and_evaluate,
+    run_jobs,
+    seeds_in_words,
+    spread,
+    summary,
+    table,
+)
+from frossl.recipes import RECIPES
+from frossl.train.config import Config
+from frossl.train.log import read_rows
+from frossl.views.recipes import VIEWS
+
+METRICS, VALIDATION, DRAWS = ("knn", "ridge", "rank"), 1 / 6, 20
+SAME = ("recipe", "variant", "seed", "images")
+
+Changes = dict[str, Any]
+VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
+    "as it is": ({}, {}, {}),
+    "w D / N = 2": ({}, {"invariance_weight": 0.25}, {}),
+    "w D / N = 3": ({}, {"invariance_weight": 0.375}, {}),
+    "w D / N = 6": ({}, {"invariance_weight": 0.75}, {}),
+    "w D / N = 8": ({}, {"invariance_weight": 1.0}, {}),
+    "batch 64, D = 512": ({"batch": 64, "lr": 8e-3}, {"projector": "512-bn-relu-512"}, {}),
+    "half the rate": ({"lr": 2e-3}, {}, {}),
+    "twice the rate": ({"lr": 8e-3}, {}, {}),
+    "last stage twice as wide": ({"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'}, {}, {}),
+    "crops of 30-100 %": ({"crop_scale": (0.3, 1.0)}, {}, {}),
+    "crops of 70-100 %": ({"crop_scale": (0.7, 1.0)}, {}, {}),
+    "solarize 0.5": ({}, {}, {"solarize": 0.5}),
+    "no solarize": ({}, {}, {"solarize": 0.0}),
+    "jitter always": ({}, {}, {"jitter": 1.0}),
+    "jitter of 1.2": ({}, {}, {"brightness": 1.2, "contrast": 1.2}),
+    "blur always": ({}, {}, {"blur": 1.0}),
+    "no flip": ({}, {}, {"flip": 0.0}),
+    "clip at 5": ({"clip": 5.0}, {}, {}),
+    "batch 64, D = 512, blur always": ({"batch": 64, "lr": 8e-3}, {"projector": "512-bn-relu-512"}, {"blur": 1.0}),
+    "4 views of 64 images": ({"batch": 64, "lr": 8e-3, "views": 4}, {"projector": "512-bn-relu-512"}, {}),
+}
+"""What is changed: options of the run, of the objective, and of every view."""
+
+
+def variant(name: str, recipe: str, data: str | None, images: int, seed: int) -> Config:
+    """The recipe with the changes of this name, for so many images."""
+    options, objective, views = VARIANTS[name]
+    config = RECIPES[recipe]()
+    if views:
+        changed = f"{config.view_recipe}, {name}"
+        if changed not in VIEWS:
+            VIEWS.add(changed, tuple(dataclasses.replace(group, **views) for group in VIEWS[config.view_recipe]))
+        options = options | {"view_recipe": changed}
+    objective = dataclasses.replace(config.objective, **objective)
+    length = f"{images}img"
+    return dataclasses.replace(
+        config, data=data or config.data, objective=objective, length=length, seed=seed, **options
+    )
+
+
+def run(threads: int, *which: Any) -> Row:
+    """The row of :func:`variant`, whose views are known to the process that makes it only."""
+    config = variant(*which)
+    return {"config": summary(config)} | pretrain_and_evaluate(config, threads, METRICS, VALIDATION, DRAWS)
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
+    """Every variant, seed by seed."""
+    about = environment(args.threads)
+    for seed in map(int, args.seeds.split(",")):
+        for name in args.only.split(";") if args.only else VARIANTS:
+            row = {"recipe": args.recipe, "variant": name, "seed": seed, "images": args.images}
+            yield row | {"environment": about}, run, (args.threads, name, args.recipe, args.data, args.images, seed)
+
+
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    rows = latest(rows, SAME)
+    about = rows[-1]["environment"]
+    parts = [
+        heading(
+            "Recipes for two cores, chosen on a validation split",
+            "python benchmarks/recipes.py --recipe NAME --images COUNT --seeds 0,1 --threads 1; --table",
+            about,
+            "A sixth of the training images is held out for validation; all figures are of it, and the test images were "
+            f"not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is the standard "
+            f"deviation over seeds. Rows: `{out.name}`.",
+        )
+    ]
+    for recipe, images in sorted({(row["recipe"], row["images"]) for row in rows}):
+        of = [row for row in rows if (row["recipe"], row["images"]) == (recipe, images)]
+        lines = []
+        for name in dict.fromkeys(row["variant"] for row in of):
+            found = [row for row in of if row["variant"] == name and "error" not in row]
+            columns = (("knn", 4), ("ridge", 4), ("linear_10", 4), ("effective_rank", 1))
+            values = [spread([row[column] for row in found], digits) for column, digits in columns]
+            lines.append([name, ", ".join(str(row["seed"]) for row in found), *values])
+        lines.sort(key=lambda line: line[4], reverse=True)
+        headings = ["variant", "seeds", "kNN", "ridge", "10 labels", "rank"]
+        parts += [f"## `{recipe}`, {images:,} images", table(headings, lines)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--recipe", default="fashion-mnist-cpu")
+    parser.add_argument("--data", help="where the recipe's data are, if not where it says")
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", help="names of variants, with semicolons between them")
+    parser.add_argument("--out", type=Path, default=DATA / "recipes.jsonl")
+    parser.add_argument("--table", action="store_true", help="print the page of what is there")
+    args = parser.parse_args()
+    if args.table:
+        print(show(read_rows(args.out), args.out))
+    else:
+        run_jobs(jobs(args), args.out, SAME)
+
+
+if __name__ == "__main__":
+    main()
