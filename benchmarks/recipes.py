@@ -24,7 +24,6 @@ from common import (
     latest,
     pretrain_and_evaluate,
     run_jobs,
-    seeds_in_words,
     spread,
     summary,
     table,
@@ -45,15 +44,25 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "w D / N = 6": ({}, {"invariance_weight": 0.75}, {}),
     "w D / N = 8": ({}, {"invariance_weight": 1.0}, {}),
     "batch 64, D = 512": ({"batch": 64, "lr": 8e-3}, {"projector": "512-bn-relu-512"}, {}),
+    "head of one layer": ({}, {"projector": "1024"}, {}),
+    "head 256 wide inside": ({}, {"projector": "256-bn-relu-1024"}, {}),
+    "weight decay 0.1": ({"weight_decay": 0.1}, {}, {}),
     "half the rate": ({"lr": 2e-3}, {}, {}),
     "twice the rate": ({"lr": 8e-3}, {}, {}),
-    "last stage twice as wide": ({"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'}, {}, {}),
+    "last stage twice as wide": (
+        {"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'},
+        {},
+        {},
+    ),
     "crops of 30-100 %": ({"crop_scale": (0.3, 1.0)}, {}, {}),
     "crops of 70-100 %": ({"crop_scale": (0.7, 1.0)}, {}, {}),
     "solarize 0.5": ({}, {}, {"solarize": 0.5}),
     "no solarize": ({}, {}, {"solarize": 0.0}),
     "jitter always": ({}, {}, {"jitter": 1.0}),
     "jitter of 1.2": ({}, {}, {"brightness": 1.2, "contrast": 1.2}),
+    "jitter of 1.2, crops of 30-100 %": ({"crop_scale": (0.3, 1.0)}, {}, {"brightness": 1.2, "contrast": 1.2}),
+    "jitter of 1.2, always": ({}, {}, {"jitter": 1.0, "brightness": 1.2, "contrast": 1.2}),
+    "jitter of 2": ({}, {}, {"brightness": 2.0, "contrast": 2.0}),
     "blur always": ({}, {}, {"blur": 1.0}),
     "no flip": ({}, {}, {"flip": 0.0}),
     "clip at 5": ({"clip": 5.0}, {}, {}),
@@ -103,9 +112,9 @@ def show(rows: list[Row], out: Path) -> str:
             "Recipes for two cores, chosen on a validation split",
             "python benchmarks/recipes.py --recipe NAME --images COUNT --seeds 0,1 --threads 1; --table",
             about,
-            "A sixth of the training images is held out for validation; all figures are of it, and the test images were "
-            f"not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is the standard "
-            f"deviation over seeds. Rows: `{out.name}`.",
+            "A sixth of the training images is held out for validation; all figures are of it, and the test images "
+            f"were not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is the "
+            f"standard deviation over seeds. Rows: `{out.name}`.",
         )
     ]
     for recipe, images in sorted({(row["recipe"], row["images"]) for row in rows}):

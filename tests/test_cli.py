@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import frossl.train.run as run_room
 from frossl.cli import main
+from frossl.nn.encoder import load_encoder
 from frossl.train.config import Config
 from frossl.train.log import read_rows
 from frossl.train.step import Stepper
@@ -439,8 +440,6 @@ def test_the_printed_lines_load_every_key_elsewhere(frossl, tmp_path, monkeypatc
     names: dict = {}
     exec("\n".join(line.rstrip() for line in printed.splitlines()), names)
     model = names["model"].eval()
-    from frossl.nn.encoder import load_encoder
-
     encoder, spec = load_encoder(tmp_path / "e.safetensors")
     x = torch.randn(2, 3, spec.size, spec.size)
     kind = timm.models.VisionTransformer if options is VIT else timm.models.ResNet
@@ -461,3 +460,41 @@ def test_export_refuses_what_torchvision_has_not(frossl, tmp_path):
     assert code == 2
     assert ".safetensors" in said
     assert not list(tmp_path.glob("e.*"))
+
+
+def test_what_export_prints_is_python_that_loads_the_encoder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "60")
+    images = folder(tmp_path / "images", count=12)
+    for argv in (
+        ["pretrain", str(images), *TINY, "--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r"],
+        ["export", "runs/r", "e.safetensors"],
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        assert not ended.value.code
+    loaded: dict = {}
+    exec(capsys.readouterr().out, loaded)  # what a user would paste
+    x = torch.zeros(1, 3, 32, 32)
+    encoder, _ = load_encoder(tmp_path / "runs/r/encoder.safetensors")
+    torch.testing.assert_close(loaded["model"].eval()(x), encoder(x))
+
+
+def test_names_with_colons_are_printed_as_they_are(frossl):
+    _, said = frossl("pretrain", "no:fire:folder")
+    assert "'no:fire:folder'" in said
+
+
+def test_report_and_export_of_what_is_no_run_name_the_runs_that_there_are(frossl, tmp_path):
+    for name in ("a", "study/10it/b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    (tmp_path / "runs/study/comparison.json").write_text("{}")
+    for command in (["report", "runs/c"], ["export", "runs/c", "e.safetensors"], ["evaluate", "runs/c"]):
+        code, said = frossl(*command)
+        assert code == 2
+        assert "runs/c is not a run directory: it has no config.json. Runs beside it: a." in said
+    code, said = frossl("evaluate", "runs/study")
+    assert code == 2
+    assert "runs/study is a comparison of runs. Runs in it: 10it/b." in said

@@ -26,7 +26,7 @@ from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals import ENCODER_METRICS, METRICS, find_metric
 from frossl.evals.suite import PROTOCOLS
-from frossl.methods import METHODS, find_method
+from frossl.methods import METHODS
 from frossl.recipes import RECIPES
 from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
@@ -92,7 +92,7 @@ class Compare:
     """arms one by one: METHOD, METHOD:VIEWS, or either with options of its own, in quotes"""
     seeds: int = 3
     """how often each arm is run, with seeds from 0"""
-    budget: tuple[str, ...]
+    budget: tuple[str, ...] = ()
     """length of every run: 20ep, 1e6img, 1e6view (forward passes of the encoder), 10min; several are several races"""
     target: float | None = None
     """accuracy of the monitor's kNN to be reached (the best of the worst run if not given)"""
@@ -191,7 +191,7 @@ class List:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a wrong input ends with its message and code 2, never a traceback."""
     argv = sys.argv[1:] if argv is None else argv
-    console = Console()
+    console = Console(emoji=False)
     commands: dict[str, Callable[[list[str], Console], int]] = {
         "pretrain": _pretrain,
         "evaluate": _evaluate,
@@ -227,7 +227,9 @@ def _say(error: Exception) -> int:
     codes: dict[type[Exception], int] = {UserError: 2, NonFiniteError: 3, RankError: 4}
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
     if code is not None:
-        Console(stderr=True).print(f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False)
+        Console(stderr=True, emoji=False).print(
+            f"[bold red]frossl:[/] {escape(str(error)).translate(CONTROLS)}", highlight=False
+        )
         return code
     if world_size() == 1:
         raise error
@@ -271,7 +273,7 @@ def _parse_pretrain(args: list[str], prog: str) -> Pretrain[Any]:
     else:
         default = Config(data=tyro.MISSING)
     if method is not None and method != default.method:
-        default = dataclasses.replace(default, method=method, objective=find_method(method).Config())
+        default = dataclasses.replace(default, method=method, objective=None)
     kind = Pretrain[type(default.objective)]
     given = tyro.cli(
         kind,
@@ -345,7 +347,10 @@ def _compare(args: list[str], console: Console) -> int:
     arms = [f"{m}:{v}" for m in given.methods for v in given.views] if given.views else list(given.methods)
     arms += given.arms
     if not arms or given.seeds < 1 or not given.budget:
-        raise UserError("give at least one arm (--methods or --arms), one --budget and one of --seeds")
+        raise UserError(
+            "give the data first, then at least one arm (--methods or --arms), one --budget and one of --seeds: frossl "
+            "compare cifar10 --methods frossl vicreg --budget 10min"
+        )
 
     def configure(options: list[str]) -> Config[Any]:
         return _parse_pretrain([*rest, *options], "frossl compare").config
@@ -380,7 +385,7 @@ def _compare(args: list[str], console: Console) -> int:
     )
     study = write_comparison(given.out, given.target)
     show_comparison(console, study)
-    console.print(f"[bold]Report[/] {escape(str(given.out / 'comparison.html'))}", soft_wrap=True)
+    _show(given.out / "comparison.html", False, console)
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
 
 
@@ -389,15 +394,22 @@ def _report(args: list[str], console: Console) -> int:
     if not given.runs:
         raise UserError("name at least one run directory: frossl report runs/NAME")
     if len(given.runs) == 1 and (given.runs[0] / "comparison.json").exists():
+        if given.output is not None:
+            raise UserError(f"-o {given.output}: the report of a comparison stands beside its runs; leave -o out")
         show_comparison(console, write_comparison(given.runs[0]))
+        _show(given.runs[0] / "comparison.html", given.open, console)
         return 0
     output = given.output or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     with console.status("") as status:
         write_report(given.runs, output, log=status.update)
-    console.print(f"[bold]Report[/] {escape(str(output))}", soft_wrap=True)
-    if given.open:
-        _open(output, console)
+    _show(output, given.open, console)
     return 0
+
+
+def _show(report: Path, in_browser: bool, console: Console) -> None:
+    console.print(f"[bold]Report[/] {escape(str(report))}", soft_wrap=True)
+    if in_browser:
+        _open(report, console)
 
 
 def _open(report: Path, console: Console) -> None:
@@ -407,7 +419,7 @@ def _open(report: Path, console: Console) -> None:
 
 def _export(args: list[str], console: Console) -> int:
     given = tyro.cli(Export, prog="frossl export", args=args)
-    console.print(export_encoder(given.run, given.output, given.format), highlight=False, markup=False)
+    print(export_encoder(given.run, given.output, given.format))
     return 0
 
 

@@ -53,3 +53,16 @@ def test_stack_views_of_a_list_is_the_tensor():
 def test_stack_views_names_what_is_wrong(z, says):
     with pytest.raises(UserError, match=says):
         stack_views(z)
+
+
+@pytest.mark.parametrize(
+    ("z", "given"),
+    [
+        ("views", "str"),
+        ([[1.0, 2.0], [3.0, 4.0]], "list of list"),
+        ((x for x in torch.zeros(2, 3, 4)), "generator"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_by_its_name(z, given):
+    with pytest.raises(UserError, match=f"a list of tensors .N, D., got {given}$"):
+        stack_views(z)

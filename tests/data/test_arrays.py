@@ -122,7 +122,7 @@ def test_arrays_that_are_no_images_are_named(tmp_path, arrays, said):
 
 def test_what_has_no_meaning_for_arrays_is_refused(tmp_path):
     source = saved(tmp_path, images=noise(8, 4))
-    with pytest.raises(UserError, match=r"4 channels cannot be read as 3; leave --channels out"):
+    with pytest.raises(UserError, match=r"4 channels cannot be read as 3, only grey as colour"):
         open_data(source, channels=3)
     with pytest.raises(UserError, match="leave --cache out"):
         open_data(source, cache=8)
@@ -191,3 +191,10 @@ def test_only_arrays_that_are_used_are_read_and_the_file_is_closed(tmp_path, mon
 def test_tensors_that_are_no_images_are_named(split, said):
     with pytest.raises(UserError, match=said):
         from_tensors(split, classes=("a", "b"))
+
+
+def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path):
+    source = saved(tmp_path, images=noise(8, 3), labels=np.arange(5))
+    with pytest.raises(UserError, match=r"labels has 5 entries for 8 images"):
+        open_data(source)
+    assert open_data(source, labels=False).train.labels is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -349,3 +351,22 @@ def test_mildly_degenerate_batches_equal_the_oracle(name, options, spoil):
 def test_a_loss_is_exported_under_its_name(name):
     """The module of the same name does not hide it."""
     assert getattr(frossl.losses, name) is LOSSES[name]
+
+
+@names
+def test_what_is_no_tensor_is_refused(name):
+    oracle = ORACLES[name]
+    arguments = tensors(oracle, oracle.arguments(0, 2, 4, 3))
+    first = next(iter(arguments))
+    with pytest.raises(UserError, match="embeddings must be a tensor"):
+        LOSSES[name](**arguments | {first: [np.zeros((4, 3))] * 2})
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if "temperature" in str(inspect.signature(LOSSES[name]))])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_a_temperature_that_is_none_is_refused(name, temperature):
+    oracle = ORACLES[name]
+    arguments = tensors(oracle, oracle.arguments(0, 2, 4, 3))
+    option = next(option for option in inspect.signature(LOSSES[name]).parameters if option.endswith("temperature"))
+    with pytest.raises(UserError, match=f"{option} must be more than 0"):
+        LOSSES[name](**arguments | {option: temperature})

@@ -353,7 +353,7 @@ def test_without_a_length_the_epochs_that_fit_are_chosen_and_saved(images, tmp_p
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_a_batch_that_fits(images, tmp_path):
-    with pytest.raises(UserError, match=r"batch of 64 does not fit 38 training images; give --batch 9 or less"):
+    with pytest.raises(UserError, match=r"batch of 64 does not fit 38 training images; give --batch 38 or less"):
         pretrain(config(images, tmp_path, batch=64))
     assert not any(tmp_path.glob("*/config.json"))
 
@@ -539,3 +539,20 @@ def test_a_run_saved_in_the_first_format_goes_on(images, tmp_path):
     assert not torch.equal(now["learner"]["backbone.conv.weight"], before["backbone.conv.weight"])
     # Its crops were resampled in floats and its optimiser was not fused: near, not equal.
     assert [loss for _, loss in losses(run)[5:]] == pytest.approx(LATER, rel=1e-2)
+
+
+def test_a_configuration_takes_the_options_of_its_method():
+    assert Config(data="x", method="byol").objective == BYOL.Config()
+    with pytest.raises(UserError, match=r"the objective is FroSSL\.Config, but method 'byol' takes its own"):
+        Config(data="x", method="byol", objective=FroSSL.Config())
+
+
+@pytest.mark.parametrize(("name", "value"), [("device", "gpu"), ("precision", "16")])
+def test_a_device_or_precision_that_does_not_exist_is_refused_at_once(name, value):
+    with pytest.raises(UserError, match=f"no {name} is called '{value}'"):
+        Config(data="x", **{name: value})
+
+
+def test_paths_may_be_words():
+    config = Config(data="x", out="runs", data_dir="data")
+    assert (config.out, config.data_dir) == (Path("runs"), Path("data"))

@@ -40,17 +40,27 @@ def fold_labels(y_N: Tensor, views: int) -> Tensor:
     return y_N.repeat(views)
 
 
+def as_tensors(z: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """``z`` as a sequence of tensors; raises UserError if it is neither a tensor nor a list or tuple of tensors."""
+    tensors = [z] if isinstance(z, Tensor) else z
+    if not isinstance(tensors, list | tuple) or not all(isinstance(v, Tensor) for v in tensors):
+        given = f"{type(z).__name__} of {type(z[0]).__name__}" if isinstance(z, list | tuple) else type(z).__name__
+        raise UserError(f"embeddings must be a tensor (V, N, D) or a list of tensors (N, D), got {given}")
+    return tensors
+
+
 def stack_views(z: Tensor | Sequence[Tensor]) -> Tensor:
     """Embeddings of V views as one ``(V, N, D)`` tensor; accepts that tensor or V tensors ``(N, D)``.
 
     Raises:
-        UserError: fewer than two views, unequal shapes, or integer embeddings.
+        UserError: no tensors, fewer than two views, unequal shapes, or integer embeddings.
     """
+    views = as_tensors(z)
     if not isinstance(z, Tensor):
-        shapes = [tuple(v.shape) for v in z]
+        shapes = [tuple(v.shape) for v in views]
         if len(set(shapes)) > 1:
             raise UserError(f"all views must have one shape (N, D), got {shapes}")
-        z = torch.stack(list(z)) if shapes else torch.empty(0)
+        z = torch.stack(list(views)) if shapes else torch.empty(0)
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] < 1 or z.shape[2] < 1:
         raise UserError(
             f"embeddings must be (V, N, D) with at least 2 views, or a list of at least 2 tensors (N, D); "

@@ -38,7 +38,7 @@ class Length:
         if not match or not math.isfinite(float(match[1])):
             raise UserError(
                 f"{text!r} is not a length: write a number and a unit, such as 20ep (epochs), 5000it (steps), "
-                "1e6img (images), 1e6view (views of images), 10min or 5% (of the run)"
+                "1e6img (images), 1e6view (views of images), 10min; within a run also 5% of it"
             )
         return cls(float(match[1]), cast(Unit, match[2]))
 

@@ -15,7 +15,7 @@ def unknown_name(kind: str, name: str, valid: list[str]) -> UserError:
     """The error for a name that does not exist: the nearest valid ones first, then all of them."""
     near = get_close_matches(name, valid, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    known = ", ".join(sorted(valid)) if len(valid) <= 60 else f"{len(valid)} names"
+    known = ", ".join(sorted(valid)) if len(valid) <= 60 else f"{len(valid)} names, see --help and frossl list"
     return UserError(f"no {kind} is called {name!r}.{hint} Known: {known}.")
 
 

@@ -125,7 +125,11 @@ def open_arrays(path: Path, options: Options) -> Dataset:
         held_out=options.held_out,
         seed=options.seed,
     )
-    said = f"{len(classes)} classes come from the labels" if found else "no labels: one word or number for each image"
+    said = (
+        f"{len(classes)} classes come from the labels"
+        if found
+        else f"no labels: no array {' or '.join(map(_labels_of, TRAIN))} with one word or number for each image"
+    )
     notes = (*data.notes, *([said] if options.labels else []))
     return Dataset(**{**vars(data), "source": f"arrays in {path}", "notes": notes})
 
@@ -172,8 +176,12 @@ def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Te
 
 def _labels(path: Path, key: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
     """One label for each image, bytes as words, or None."""
-    if key not in arrays or arrays[key].size != count:
+    if key not in arrays:
         return None
+    if arrays[key].size != count:
+        raise UserError(
+            f"{path}: {key} has {arrays[key].size:,} entries for {count:,} images; give one each, or --no-labels"
+        )
     y = arrays[key].reshape(count)
     if y.dtype.kind not in "biufSU":
         raise UserError(f"{path}: {key} must be numbers or words, one for each image, got {y.dtype}")

@@ -212,7 +212,9 @@ def to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
     if x_NCHW.shape[1] == channels:
         return x_NCHW
     if {x_NCHW.shape[1], channels} != {1, 3}:
-        raise UserError(f"images of {x_NCHW.shape[1]} channels cannot be read as {channels}; leave --channels out")
+        raise UserError(
+            f"images of {x_NCHW.shape[1]} channels cannot be read as {channels}, only grey as colour and colour as grey"
+        )
     if channels == 3:
         return x_NCHW.expand(-1, 3, -1, -1).contiguous()
     luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]

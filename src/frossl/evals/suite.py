@@ -157,7 +157,7 @@ def verdict(evaluation: Evaluation) -> str:
     if not parts:
         rank, before = pretrained.get("effective_rank"), evaluation.arms["untrained"].get("effective_rank")
         if rank is None or before is None:
-            return "Nothing was measured that says whether pretraining helped."
+            return "Nothing was measured that says whether pretraining helped: what needs labels is left out without."
         if "raw pixels" in evaluation.arms:
             return (
                 f"Effective rank {rank:.1f} (untrained {before:.1f}); measure knn or linear to know whether it helps."

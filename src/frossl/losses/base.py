@@ -11,10 +11,10 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from frossl.core.axes import stack_views
+from frossl.core.axes import as_tensors, stack_views
 from frossl.core.dist import gather
 from frossl.core.registry import Registry
-from frossl.core.types import Loss
+from frossl.core.types import Loss, UserError
 
 P = ParamSpec("P")
 
@@ -27,12 +27,15 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
-    """Switches autocast off inside ``loss``, for the device of its first argument."""
+    """Switches autocast off inside ``loss``, for the device of its first argument, and checks what all losses share."""
 
     @functools.wraps(loss)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Loss:
         first = args[0] if args else next(iter(kwargs.values()))
-        tensors = [first] if isinstance(first, Tensor) else list(first)  # type: ignore[call-overload]
+        tensors = as_tensors(first)  # type: ignore[arg-type]
+        for name, value in kwargs.items():
+            if name.endswith("temperature") and not value > 0:  # type: ignore[operator]
+                raise UserError(f"{name} must be more than 0, got {value}")
         with without_autocast(tensors[0].device.type if tensors else "cpu"):
             return loss(*args, **kwargs)
 

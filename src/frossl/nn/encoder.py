@@ -70,6 +70,8 @@ def load_encoder(path: Path | str, backbone: nn.Module | None = None) -> tuple[n
 
 def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
     """Weights and spec of an exported encoder, without building it."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; of a run, give its encoder.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -67,14 +67,26 @@ class Record:
         return next((row[name] for row in reversed(self.monitor) if name in row), None)
 
 
+def refuse_no_run(run: Path) -> None:
+    """Raises UserError if ``run`` is no run directory; names the runs that may be meant."""
+    if (run / "config.json").exists():
+        return
+    of_comparison = (run / "comparison.json").exists()
+    place = run if of_comparison else run.parent
+    found = place.glob("**/config.json" if of_comparison else "*/config.json") if place.is_dir() else ()
+    known = sorted(str(path.parent.relative_to(place)) for path in found)[:10]
+    what = "a comparison of runs" if of_comparison else "not a run directory: it has no config.json"
+    where = "Runs in it" if of_comparison else "Runs beside it"
+    raise UserError(f"{run} is {what}." + (f" {where}: {', '.join(known)}." if known else ""))
+
+
 def read_record(run: Path) -> Record:
     """Reads ``config.json`` and, where they are there, ``metrics.jsonl`` and ``evaluation.json``.
 
     Raises:
         UserError: not a run directory, or a file of it is damaged.
     """
-    if not (run / "config.json").exists():
-        raise UserError(f"{run} is not a run directory: it has no config.json")
+    refuse_no_run(run)
     about = _read_json(run / "config.json")
     if not isinstance(about, dict) or "frossl" not in about:
         raise UserError(f"{run / 'config.json'} was not written by frossl")

@@ -18,7 +18,6 @@ from frossl.data.loader import training_batches
 from frossl.data.types import Dataset, Split
 from frossl.evals.extract import Extractor
 from frossl.losses import frossl
-from frossl.methods import find_method
 from frossl.train.config import Config, make_plan
 from frossl.train.loop import build
 from frossl.train.probe import look
@@ -85,7 +84,6 @@ def _opened(given: Bench) -> tuple[Config, Dataset]:
     names = ("size", "views", "view_recipe", "method", "backbone", "batch", "device", "cache", "workers", "data_dir")
     config = Config(
         data=given.data or "noise",
-        objective=find_method(given.method).Config(),
         compile_views=given.compile_views,
         **{name: getattr(given, name) for name in names},
     )

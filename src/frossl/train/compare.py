@@ -189,8 +189,7 @@ def keep_plan(runs: Sequence[Run], command: str) -> None:
 
 def _filled(plain: dict[str, Any], config: Config) -> dict[str, Any]:
     """A configuration as it was saved, with the defaults of options that came later."""
-    objective = type(config.objective)()
-    fresh = to_plain(Config(data=config.data, method=config.method, objective=objective))
+    fresh = to_plain(Config(data=config.data, method=config.method))
     return fresh | plain | {"objective": fresh["objective"] | plain["objective"]}
 
 

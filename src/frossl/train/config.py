@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
 import tyro
@@ -19,13 +19,15 @@ from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data.types import Dataset
 from frossl.methods import find_method
-from frossl.methods.frossl import FroSSL
 from frossl.nn.backbones import resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
 
 M = TypeVar("M")
+_ITS_DEFAULTS: Any = None
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "64", "32", "bf16"]
 FREE_TO_CHANGE = (
     *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing", "rank_timeout"),
     *("monitor_every", "checkpoint_every", "keep_checkpoints", "log_every", "telemetry_every", "track_eigenvalues"),
@@ -41,7 +43,8 @@ class Config(Generic[M]):
     """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
     method: str = "frossl"
     """objective (frossl list methods), or module:Class of your own"""
-    objective: M = field(default_factory=FroSSL.Config)  # type: ignore[assignment]
+    objective: M = _ITS_DEFAULTS
+    """options of the objective (its defaults if not given)"""
     recipe: str = "default"
     """where the defaults come from (frossl list recipes); flags given beside it win"""
 
@@ -83,9 +86,9 @@ class Config(Generic[M]):
     """images whose activations a rank holds at once; gradients stay those of the whole batch (the batch)"""
     activation_checkpointing: bool = False
     """hold inputs of the encoder's stages only, and compute the rest again in the backward pass"""
-    precision: Literal["auto", "64", "32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     """where to compute"""
     workers: int | None = None
     """processes that decode images that do not fit in memory (one per core if not given)"""
@@ -130,7 +133,16 @@ class Config(Generic[M]):
     """name of the run directory (made from data and method if not given)"""
 
     def __post_init__(self) -> None:
-        find_method(self.method)
+        for name in ("data_dir", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+        options = find_method(self.method).Config
+        if self.objective is None:
+            object.__setattr__(self, "objective", options())
+        if not isinstance(self.objective, options):
+            raise UserError(
+                f"the objective is {type(self.objective).__qualname__}, but method {self.method!r} takes its own "
+                "options: find_method(method).Config(), or leave objective out"
+            )
         for name in ("length", "warmup", "monitor_every", "checkpoint_every"):
             text = getattr(self, name)
             if not (name == "length" and text == "auto") and Length.parse(text).amount <= 0 and name != "warmup":
@@ -140,7 +152,10 @@ class Config(Generic[M]):
         if self.batch is not None and self.batch < 2:
             raise UserError(f"--batch must be at least 2, got {self.batch}: the objective compares images in a batch")
         if self.length != "auto" and Length.parse(self.length).unit == "%":
-            raise UserError(f"--length {self.length}: a share of what? Write it in ep, it, img or min")
+            raise UserError(f"--length {self.length}: a share of what? Write it in ep, it, img, view or min")
+        for name, known in (("device", get_args(Device)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), list(known))
         for name, least in (("seed", 0), ("workers", 0), ("size", 1), ("micro_batch", 1), ("keep_checkpoints", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -221,8 +236,8 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     batch = config.batch or next(b for b in (128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
     if batch > images or batch < 2:
         raise UserError(
-            f"a batch of {batch} does not fit {images} training images; give --batch {max(2, images // 4)} or less, "
-            "or more images (at least 8)"
+            f"a batch of {batch} does not fit {images} training images; "
+            + (f"give --batch {images} or less" if images > 1 else "give more images (at least 8)")
         )
     if batch < world_size():
         raise UserError(

@@ -11,6 +11,7 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import EncoderSpec, load_all_keys, load_encoder, save_encoder
+from frossl.report.record import refuse_no_run
 
 FORMATS = ("timm", "torchvision")
 
@@ -26,6 +27,7 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     """
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
+    refuse_no_run(run)
     encoder, spec = load_encoder(run / "encoder.safetensors")
     model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
     if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3):
@@ -39,7 +41,8 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     load_all_keys(model, encoder.state_dict(), f"{format}'s {spec.backbone}")
     save_encoder(output, encoder, spec)
     lines.append(f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits")
-    feed = f"images in [0, 1], {spec.size} pixels, minus {list(spec.mean)}, over {list(spec.std)}"
+    mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
+    feed = f"images in [0, 1], {spec.size} pixels, minus {mean}, over {std}"
     return "\n".join([*lines, f"# feed it {feed}"])
 
 

@@ -33,6 +33,7 @@ from frossl.methods import find_method
 from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
+from frossl.report.record import refuse_no_run
 from frossl.train.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.train.config import Config, Plan, make_plan
 from frossl.train.evaluation import keep_evaluation, same_source
@@ -57,7 +58,7 @@ def pretrain(
     *,
     backbone: nn.Module | None = None,
     data: Dataset | None = None,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
@@ -76,6 +77,7 @@ def pretrain(
     fabric = start(config)
     if rank() > 0:
         console = Console(quiet=True)
+    resume = None if resume is None else Path(resume)
     run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config)))))
     untrained = copy.deepcopy(backbone)
     state = None
@@ -169,7 +171,7 @@ def _train(
 
 
 def evaluate_run(
-    run: Path,
+    run: Path | str,
     *,
     source: str | None = None,
     data: Dataset | None = None,
@@ -191,7 +193,7 @@ def evaluate_run(
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
     """
-    console = console or Console(quiet=True)
+    console, run = console or Console(quiet=True), Path(run)
     for name in protocols:
         find_metric(name)
     own, recipe = read_run(run)
@@ -256,10 +258,7 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
         UserError: it is none.
     """
     path = run / "config.json"
-    if not path.exists():
-        known = sorted(p.parent.name for p in run.parent.glob("*/config.json")) if run.parent.is_dir() else []
-        runs = f" Runs beside it: {', '.join(known[:10])}." if known else ""
-        raise UserError(f"{run} is not a run directory: it has no config.json.{runs}")
+    refuse_no_run(run)
     try:
         saved = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:

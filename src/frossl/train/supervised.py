@@ -12,7 +12,6 @@ from rich.console import Console
 from torch import nn
 
 from frossl.core.length import Length
-from frossl.methods import find_method
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.train.checkpoint import load_newest, newest_checkpoint
@@ -68,7 +67,7 @@ def _with_labels(config: Config, batch: int, steps: int, run: Path) -> Config:
     return dataclasses.replace(
         config,
         method="supervised",
-        objective=find_method("supervised").Config(),
+        objective=None,
         labels=True,
         batch=batch,
         length=f"{steps}it",
