@@ -6,9 +6,6 @@ from dataclasses import replace
 
 from frossl.recipes import RECIPES
 from frossl.train.config import Config
-from frossl.views.recipes import VIEWS, View
-
-VIEWS.add("cifar-cpu", (View(scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15),))
 
 _TWO_CORES = Config(
     data="cifar10",
@@ -25,8 +22,7 @@ def fashion_mnist() -> Config:
         _TWO_CORES,
         data="fashion-mnist",
         recipe="fashion-mnist-cpu",
-        view_recipe="grey",
-        crop_scale=(0.5, 1.0),
+        view_recipe="fashion-cpu",
         length="5.5min",
     )
 

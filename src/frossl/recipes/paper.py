@@ -20,7 +20,6 @@ from typing import Any
 from frossl.methods import METHODS
 from frossl.recipes import add_recipe
 from frossl.train.config import Config
-from frossl.views.recipes import VIEWS
 
 _DEEP, _BN, _PLAIN = "{0}-bn-relu-{0}-bn-relu-{1}", "{0}-bn-relu-{1}", "{0}-relu-{1}"
 
@@ -79,8 +78,6 @@ _PUBLISHED = {
     "stl10-wmse": 72.4,
 }
 
-# The loss of the public code never sees the six small views.
-VIEWS.add("imagenet-wmse-large", VIEWS["imagenet-wmse"][:1])
 _CORRECTED_VIEWS = {
     "cifar-symmetric": "random crop on",
     "stl10-symmetric": "2 views, not 8",

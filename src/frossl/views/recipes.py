@@ -104,6 +104,8 @@ VIEWS.add("imagenet-wmse", (
     _strong(size=224, scale=(0.2, 1.0), blur=0.2),
     _strong(size=96, scale=(0.2, 1.0), blur=0.2, count=6),
 ))  # fmt: skip
+# The loss of the public code never sees the six small views.
+VIEWS.add("imagenet-wmse-large", VIEWS["imagenet-wmse"][:1])
 _EMP = View(count=20, scale=(0.25, 0.25), flip=0.0, jitter=0.4, saturation=0.4, hue=0.2, blur=0.1, solarize=0.1)
 VIEWS.add("cifar-emp", (replace(_EMP, count=200),))
 VIEWS.add("stl10-emp", (replace(_EMP, size=64),))
@@ -114,6 +116,9 @@ VIEWS.add("natural", (_natural(),))
 # SwAV's multi-crop (arXiv 2006.09882): two views of most of the image and six small ones of parts of it.
 VIEWS.add("multicrop", (_natural(scale=(0.25, 1.0)), _natural(scale=(0.05, 0.25), size=14, count=6)))
 VIEWS.add("grey", (_natural(scale=(0.3, 1.0), brightness=0.8, contrast=0.8, blur=0.5, solarize=0.2, **_NO_COLOUR),))
+# What the recipes for two cores found (docs/results/two-cores.md).
+VIEWS.add("cifar-cpu", (View(scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15),))
+VIEWS.add("fashion-cpu", (replace(VIEWS["grey"][0], scale=(0.5, 1.0), brightness=1.2, contrast=1.2),))
 VIEWS.add("satellite", (_natural(vertical=0.5, brightness=0.4, contrast=0.4),))
 
 
