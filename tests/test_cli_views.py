@@ -116,3 +116,11 @@ def test_bench_of_views_from_files_has_decoding_and_both_kinds_of_colours(frossl
     for part in ("eager", "views/s", "decoding alone"):
         assert part in said
     assert "compiled" not in said
+
+
+def test_bench_of_a_method_with_prototypes(frossl):
+    code, said = frossl(
+        "bench", "train", "--method", "dino", "--size", 16, "--steps", 1, "--batch", 8, "--device", "cpu"
+    )
+    assert code == 0
+    assert "telemetry" in said

@@ -131,3 +131,10 @@ def test_rows_are_stored_once_and_other_rows_are_another_store(parquet, opened, 
     assert len(stores) == 1
     assert not torch.equal(opened(parquet("train-0.parquet", rows(12, 50)), cache=6).train.images, first.train.images)
     assert len(list((tmp_path / "data" / "cache").glob("*/pixels.bin"))) == 2
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_files_without_a_split_name_are_the_training_images_beside_a_held_out_file(parquet, opened, held_out):
+    parquet("data-0.parquet", rows(6))
+    data = opened(parquet(f"{held_out}-0.parquet", rows(2)))
+    assert (len(data.train), len(data.test)) == (6, 2)

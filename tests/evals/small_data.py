@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +58,9 @@ class Lazy:
 
     def __getitem__(self, i: int) -> Tensor:
         return self.x[i]
+
+    def take(self, index: np.ndarray) -> Lazy:
+        return Lazy(self.x[index])
 
 
 def gaussian_classes(

@@ -4,10 +4,13 @@ import contextlib
 
 import pytest
 import torch
+from PIL import Image
 from small_data import Lazy, dark_and_bright, dataset, images, spec
 from torch import nn
 
 import frossl.evals.extract as extract
+from frossl.core.types import UserError
+from frossl.data import open_data
 from frossl.data.loader import plain_batches
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor, first, pick, pixels
@@ -203,3 +206,28 @@ def test_an_encoder_without_batch_norm_is_left_alone():
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 3)).train()
     Extractor().settle_batch_norm(network, dark_and_bright(4), spec())
     assert network.training
+
+
+@pytest.fixture
+def lazy(tmp_path):
+    for i in range(6):
+        Image.new("RGB", (24 + i, 24)).save(tmp_path / f"{i}.jpg")
+    data = open_data(str(tmp_path), memory_limit=0)
+    assert not data.train.in_memory
+    return data
+
+
+def test_a_part_of_images_in_files_is_read_as_the_whole_is(lazy):
+    part = pick(lazy.train, [2, 0])
+    assert type(part.images) is type(lazy.train.images)
+    assert torch.equal(part.images[0], lazy.train.images[2])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_gone_is_an_error_in_a_sentence(lazy, tmp_path, workers):
+    for path in tmp_path.glob("*.jpg"):
+        path.unlink()
+    with pytest.raises(UserError) as error:
+        list(plain_batches(lazy.train, 16, (0.0,) * 3, (1.0,) * 3, workers=workers))
+    assert "Traceback" not in str(error.value)
+    assert ".jpg" in str(error.value)

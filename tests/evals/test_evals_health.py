@@ -9,7 +9,7 @@ import re
 import pytest
 
 from frossl.evals import health
-from frossl.evals.health import Context, diagnose
+from frossl.evals.health import EARLY, Context, diagnose
 from frossl.methods import METHODS
 
 CONTEXT = Context("frossl", 128)
@@ -157,3 +157,10 @@ def test_what_keeps_features_apart_is_an_option_of_the_method(method):
     named = set(re.findall(r"--[a-z-]+[a-z]", Context(method, 128).spread))
     assert named
     assert named <= options
+
+
+def test_rows_that_do_not_begin_with_the_untrained_encoder_say_nothing():
+    """As on ranks that do not keep the log, or where telemetry was off until a run was resumed."""
+    late = [row | {"step": row["step"] + EARLY + 1} for row in window(projector_mean_to_spread=1e9)]
+    assert states(window(projector_mean_to_spread=1e9))
+    assert states(late) == []

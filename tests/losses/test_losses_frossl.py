@@ -642,3 +642,12 @@ def test_the_module_is_the_function(form, kernel):
 def test_the_module_rejects_unknown_options_at_construction(options, error, says):
     with pytest.raises(error, match=says):
         FroSSLLoss(**options)
+
+
+def test_rows_of_the_gaussian_form_are_normalised_by_rows_alone():
+    """One column of 1e4 must not have the small entries of its view taken for rounding."""
+    z = torch.randn(2, 16, 6, generator=torch.Generator().manual_seed(0))
+    z[..., 0] *= 1e4
+    options = {"kernel": "gaussian", "normalise": "sample", "centre": True}
+    single, double = (frossl(x, **options).total.double() for x in (z, z.double()))
+    torch.testing.assert_close(single, double, rtol=1e-5, atol=0)

@@ -370,3 +370,10 @@ def test_a_temperature_that_is_none_is_refused(name, temperature):
     option = next(option for option in inspect.signature(LOSSES[name]).parameters if option.endswith("temperature"))
     with pytest.raises(UserError, match=f"{option} must be more than 0"):
         LOSSES[name](**arguments | {option: temperature})
+
+
+def test_the_order_of_keywords_does_not_matter():
+    z = torch.randn(2, 8, 4)
+    assert torch.equal(
+        LOSSES["vicreg"](invariance_weight=5.0, z=z).total, LOSSES["vicreg"](z, invariance_weight=5.0).total
+    )

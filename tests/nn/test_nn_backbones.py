@@ -171,3 +171,9 @@ def test_residual_branches_do_not_start_at_zero(name):
     norms = [m for m in build_backbone(name).modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert all(bool((m.weight == 1).all()) for m in norms)
+
+
+def test_an_encoder_of_ones_own_may_be_in_float64_or_elsewhere():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+    assert feature_width(encoder.double(), 3, 8) == 5
+    assert feature_width(encoder.to("meta"), 3, 8) == 5

@@ -214,3 +214,20 @@ def test_labels_of_other_data_are_used_although_those_of_the_run_were_not(place)
     other = folder(place / "labelled", count=20)
     assert "knn" not in evaluate_run(run, protocols=("knn", "rank")).arms["pretrained"]
     assert "knn" in evaluate_run(run, source=str(other), protocols=("knn", "rank")).arms["pretrained"]
+
+
+def test_a_supervised_arm_killed_before_its_first_save_begins_again(place):
+    run = pretrain(config(place / "images", place, name="killed", evaluate=False, length="2it")).run
+    (run / "supervised" / "checkpoints").mkdir(parents=True)
+    supervised_encoder(run)
+    assert newest_checkpoint(run / "supervised")
+
+
+def test_what_is_given_as_the_untrained_encoder_stays_as_it_is(place):
+    mine = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    run = pretrain(config(place / "images", place, name="kept", evaluate=False, length="2it"), backbone=mine).run
+    before = {name: value.clone() for name, value in mine.train().state_dict().items()}
+    evaluate_run(run, backbone=mine, protocols=("knn",))
+    assert mine.training
+    for name, value in mine.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -32,7 +32,7 @@ from frossl.methods.supervised import Supervised
 from frossl.methods.swav import SwAV
 from frossl.nn.encoder import read_encoder
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
-from frossl.train.config import Config
+from frossl.train.config import Config, device_of
 from frossl.train.log import RunLog, read_rows
 from frossl.train.run import evaluate_run, pretrain, read_run
 from frossl.train.step import NonFiniteError, Stepper
@@ -556,3 +556,19 @@ def test_a_device_or_precision_that_does_not_exist_is_refused_at_once(name, valu
 def test_paths_may_be_words():
     config = Config(data="x", out="runs", data_dir="data")
     assert (config.out, config.data_dir) == (Path("runs"), Path("data"))
+
+
+def test_a_run_of_a_recipe_is_read_without_importing_recipes():
+    program = "from frossl.train.config import Config; Config(data='x', view_recipe='cifar-cpu')"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(("method", "precision"), [("mmcr", "auto"), ("frossl", "64")])
+def test_what_needs_float64_does_not_run_on_mps(monkeypatch, method, precision):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wants = {"data": "x", "method": method, "precision": precision}
+    assert device_of(Config(data="x")).type == "mps"
+    assert device_of(Config(**wants)).type == "cpu"
+    with pytest.raises(UserError, match="mps has no float64"):
+        device_of(Config(**wants, device="mps"))

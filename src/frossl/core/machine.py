@@ -37,9 +37,9 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def peak_memory() -> int | None:
-    """Most bytes that this process had in memory so far, or on its accelerator if there is one; None if not told."""
-    if torch.cuda.is_available():
+def peak_memory(device: str) -> int | None:
+    """Most bytes that this process had in memory so far, or on ``device`` where that is CUDA; None if not told."""
+    if device == "cuda":
         return torch.cuda.max_memory_allocated()
     try:
         status = Path("/proc/self/status").read_text()

@@ -149,7 +149,7 @@ def label(files: Files, names: Sequence[str], classes: tuple[str, ...]) -> Encod
 def _split_prefixes(files: Files, options: Options, notes: list[str]) -> tuple[str, str | None]:
     """Where the training and the held-out images lie; a note is added for what was passed over."""
     tops = {first_folder(path) for path in files.paths}
-    prefixes = {top.lower(): f"{top}/" for top in tops if top}
+    prefixes = {top.lower(): f"{top}/" for top in sorted(tops, reverse=True) if top}
     train = prefixes.get("train")
     held_out = [prefixes[name] for name in HELD_OUT_NAMES if name in prefixes]
     if train is None or not held_out:

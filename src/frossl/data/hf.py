@@ -91,8 +91,10 @@ def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
     for file in files:
         match = SPLIT_NAME.match(file.name)
         named.setdefault(match[1].lower() if match else "", []).append(file)
+    if "train" not in named and "" in named:
+        named["train"] = named.pop("")
     order = [name for name in ("train", "test", "val", "valid", "validation") if name in named]
-    used = order[:2] if order[:1] == ["train"] else order[:1] or [""]
+    used = order[:2] if order[:1] == ["train"] else order[:1]
     unused = [file.name for name, group in named.items() if name not in used for file in group]
     train, test = named[used[0]], named[used[1]] if len(used) == 2 else []
     return train, test, [f"files not used: {', '.join(unused)}"] if unused else []

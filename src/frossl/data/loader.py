@@ -6,7 +6,7 @@ import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -132,7 +132,7 @@ def _batches(
         pin_memory=on_cuda,
         generator=torch.Generator(),  # else each pass would draw from torch's own
     )
-    for epoch, index_N, height, width, crops in loader:
+    for epoch, index_N, height, width, crops in _decoded(loader):
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
         yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype))
@@ -177,6 +177,25 @@ class _Plan:
                 whole = order[position * self.batch : (position + 1) * self.batch]
                 yield epoch, whole.tensor_split(self.ranks)[self.rank]
             epoch, start = epoch + 1, 0
+
+
+def _decoded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The items of ``loader``.
+
+    Raises:
+        UserError: an image that could be read at the start cannot be read now, or a worker was killed.
+    """
+    try:
+        yield from loader
+    except UserError as error:  # a worker's comes with its traceback
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images ended ({str(error).splitlines()[0]}). If memory ran out, give fewer "
+            "--workers. Training goes on with --resume"
+        ) from None
 
 
 def _leave_interrupts_to_parent(_: int) -> None:
@@ -246,7 +265,7 @@ def plain_batches(
             worker_init_fn=_leave_interrupts_to_parent,
             generator=torch.Generator(),
         )
-        parts = (x.to(device).float().div_(255) for x in squares)
+        parts = (x.to(device).float().div_(255) for x in _decoded(squares))
     for x in parts:
         yield (x - shift).div_(scale)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 
@@ -14,6 +15,9 @@ class LazySequence(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Tensor: ...
+    def take(self, index: np.ndarray) -> LazySequence:
+        """Only the images at ``index``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

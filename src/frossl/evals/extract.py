@@ -133,4 +133,4 @@ def pick(split: Split, index: Iterable[int] | Tensor) -> Split:
     labels = None if split.labels is None else split.labels[index]
     if isinstance(split.images, Tensor):
         return Split(split.images[index], labels)
-    return Split(torch.utils.data.Subset(split.images, index.tolist()), labels)  # type: ignore[arg-type]
+    return Split(split.images.take(index.numpy()), labels)

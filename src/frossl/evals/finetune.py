@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from frossl.core.dist import together
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
@@ -52,7 +53,7 @@ def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ..
             minutes = math.ceil(seconds * to_do / 60)
             subject.log(f"{name}, {what}: about {minutes} min to the end of this encoder")
 
-        return _tune(subject, split, rate, note)
+        return together(lambda: _tune(subject, split, rate, note))
 
     scores = []
     for rate in rates:

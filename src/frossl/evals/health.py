@@ -87,9 +87,10 @@ class Context:
 def diagnose(rows: Sequence[Row], context: Context) -> list[Finding]:
     """Findings at the newest of the rows ``vitals`` of one run, oldest first; none if all seems well.
 
-    Of several collapses only the most complete is told.
+    Rows that do not begin with the untrained encoder say nothing, as there is nothing to compare with. Of several
+    collapses only the most complete is told.
     """
-    if not rows:
+    if not rows or rows[0]["step"] > EARLY:
         return []
     collapse = next((f for rule in _COLLAPSES if (f := rule(rows, context))), None)
     return [f for f in (collapse, *(rule(rows, context) for rule in _OTHERS)) if f]

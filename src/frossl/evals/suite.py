@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from frossl.core.dist import together
 from frossl.data.types import Dataset
 from frossl.evals import ENCODER_METRICS, METRICS, Subject, find_metric, measure
 from frossl.evals.extract import PIXELS, Extractor, pixels
@@ -96,9 +98,9 @@ def evaluate(
     """
     chosen = {name: find_metric(name) for name in protocols}
     chosen = {name: m for name, m in chosen.items() if data.classes or not m.needs_labels}
-    untrained = (untrained or untrained_encoder(spec, seed)).to(extractor.device)
+    untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
-        extractor.settle_batch_norm(untrained, data.train, spec)
+        together(lambda: extractor.settle_batch_norm(untrained, data.train, spec))
     networks = {"pretrained": encoder, "untrained": untrained, **others}
     subjects = {arm: (network, spec) for arm, network in networks.items()}
     if data.classes:
@@ -114,7 +116,8 @@ def evaluate(
         of_features = [name for name in names if name in METRICS]
         values: dict[str, float] = {}
         if of_features:
-            values = measure(extractor.data(network, data, fed, views if has_views else None), of_features)
+            features = extractor.data(network, data, fed, views if has_views else None)
+            values = together(lambda: measure(features, of_features))
         subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
         for name in names:
             if name in ENCODER_METRICS:
@@ -157,7 +160,7 @@ def verdict(evaluation: Evaluation) -> str:
     if not parts:
         rank, before = pretrained.get("effective_rank"), evaluation.arms["untrained"].get("effective_rank")
         if rank is None or before is None:
-            return "Nothing was measured that says whether pretraining helped: what needs labels is left out without."
+            return "Nothing measured says whether pretraining helped; without labels, accuracies are left out."
         if "raw pixels" in evaluation.arms:
             return (
                 f"Effective rank {rank:.1f} (untrained {before:.1f}); measure knn or linear to know whether it helps."

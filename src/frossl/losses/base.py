@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
@@ -29,9 +30,11 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
     """Switches autocast off inside ``loss``, for the device of its first argument, and checks what all losses share."""
 
+    first_name = next(iter(inspect.signature(loss).parameters))
+
     @functools.wraps(loss)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Loss:
-        first = args[0] if args else next(iter(kwargs.values()))
+        first = args[0] if args else kwargs[first_name]
         tensors = as_tensors(first)  # type: ignore[arg-type]
         for name, value in kwargs.items():
             if name.endswith("temperature") and not value > 0:  # type: ignore[operator]

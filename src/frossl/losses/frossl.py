@@ -222,7 +222,7 @@ def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Norm
     floor = None
     if centre:
         z_VND, floor = centre_columns(z_VND, n, keep_noise=normalise == "batch")
-    r = inverse_root((z_VND * z_VND).sum(dim, keepdim=True), floor)
+    r = inverse_root((z_VND * z_VND).sum(dim, keepdim=True), floor if normalise == "batch" else None)
     _count_alive(r, z_VND, normalise == "batch", centre)
     zh_VND = z_VND * r
     # Unit columns times sqrt(D) and sigma^2 = D / 2: both factors of D cancel in the exponent.

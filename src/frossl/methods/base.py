@@ -28,6 +28,8 @@ class Method(nn.Module):
 
     uses_labels: ClassVar[bool] = False
     """a supervised arm: cannot train without labels"""
+    float64: ClassVar[bool] = False
+    """the objective computes in float64, which MPS has not"""
     trains: ClassVar[bool] = True
     """whether there is anything to learn; the untrained arm has nothing"""
     steady: ClassVar[tuple[str, ...]] = ()

@@ -17,6 +17,8 @@ from frossl.nn.mlp import mlp, output_width
 class CorInfoMax(Method):
     """Pulls views together while the volume that their projections fill is large."""
 
+    float64 = True
+
     mean: Tensor
     covariance: Tensor
 

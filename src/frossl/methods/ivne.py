@@ -16,6 +16,8 @@ from frossl.nn.mlp import mlp
 class IVNE(Method):
     """Pulls views together while the entropy of each view's spectrum is high."""
 
+    float64 = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Options; see :func:`frossl.losses.ivne`."""

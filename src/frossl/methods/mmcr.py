@@ -16,6 +16,8 @@ from frossl.nn.mlp import mlp
 class MMCR(Method):
     """Spreads the images' mean embeddings, which are long only where an image's views agree."""
 
+    float64 = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Options; see :func:`frossl.losses.mmcr`."""

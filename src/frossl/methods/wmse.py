@@ -18,6 +18,8 @@ from frossl.nn.mlp import mlp
 class WMSE(Method):
     """Pulls views together after whitening them, so that they cannot collapse."""
 
+    float64 = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Options; see :func:`frossl.losses.wmse`."""

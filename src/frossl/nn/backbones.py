@@ -104,7 +104,8 @@ def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
     was_training = backbone.training
     backbone.eval()
     try:
-        h: Tensor = backbone(torch.zeros(1, channels, size, size))
+        some = next(backbone.parameters(), torch.empty(0))
+        h: Tensor = backbone(torch.zeros(1, channels, size, size, device=some.device, dtype=some.dtype))
     except (RuntimeError, AssertionError, AttributeError) as error:
         raise UserError(f"the encoder does not take {channels} x {size} x {size} images: {error}") from None
     finally:

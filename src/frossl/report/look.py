@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ def look(
 ) -> Look:
     """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``)."""
     encoder = encoder.to(extractor.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    untrained = (own or untrained_encoder(spec, seed)).to(extractor.device).eval()
+    untrained = (copy.deepcopy(own) or untrained_encoder(spec, seed)).to(extractor.device).eval()
     bank, queries = affordable(encoder, spec, whole, extractor)
     data = replace(whole, train=first(whole.train, bank), test=first(whole.test, queries))
     if not (has_labels(data.train) and has_labels(data.test)):

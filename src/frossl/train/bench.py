@@ -184,7 +184,7 @@ def _train(given: Bench) -> tuple[list[str], Rows]:
     telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every)
     extractor = Extractor(device=device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
     for name, now_and_then in (
-        ("telemetry, a spectrum", lambda: telemetry.see(config.telemetry_every, features, {})),
+        ("telemetry, a spectrum", lambda: telemetry.see(config.telemetry_every, features, {"loss": torch.zeros(())})),
         ("telemetry, the monitor", lambda: look(learner.backbone, data, plan.spec, extractor, None)),
     ):
         once = _seconds(now_and_then, device)
@@ -217,4 +217,6 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter() - start

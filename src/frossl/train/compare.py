@@ -30,7 +30,7 @@ from frossl.data import Dataset
 from frossl.evals import find_metric
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
-from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
+from frossl.train.config import FREE_TO_CHANGE, Config, device_of, make_plan
 from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
 from frossl.train.run import evaluate_run, open, pretrain, read_run
 from frossl.views.recipes import pair
@@ -235,7 +235,7 @@ def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | No
             return None
         if ended.stopped:
             return ended.stopped
-        run.keep({"state": "trained", "peak_memory": peak_memory(), "evaluated": []})
+        run.keep({"state": "trained", "peak_memory": peak_memory(device_of(run.config).type), "evaluated": []})
     outcome = run.outcome()
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:

@@ -212,7 +212,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     Raises:
         UserError: what was asked for cannot be had.
     """
-    device = find_device(config.device)
+    device = device_of(config)
     side = min(data.typical)
     size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
     name = config.view_recipe
@@ -281,6 +281,20 @@ def _options(text: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise UserError(f"--backbone-options must be a JSON object such as '{{\"drop_rate\": 0.1}}', got {text!r}")
     return options
+
+
+def device_of(config: Config) -> torch.device:
+    """Where a run computes: as :func:`find_device`, but not on MPS if it needs float64, which MPS has not.
+
+    Raises:
+        UserError: this machine has no such device, or ``--device mps`` was asked for with float64.
+    """
+    device = find_device(config.device)
+    if device.type != "mps" or not (find_method(config.method).float64 or config.precision == "64"):
+        return device
+    if config.device == "mps":
+        raise UserError(f"--device mps has no float64, which this run needs ({config.method}); give --device cpu")
+    return torch.device("cpu")
 
 
 def find_device(name: str) -> torch.device:

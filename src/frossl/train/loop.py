@@ -242,33 +242,19 @@ def train(
 
 
 def _batches(data: Dataset, config: Config, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
-    """This rank's part of every batch.
-
-    Raises:
-        UserError: an image that could be read at the start cannot be read now, or a worker was killed.
-    """
-    try:
-        yield from training_batches(
-            data,
-            plan.recipe,
-            batch=plan.batch,
-            seed=config.seed,
-            first_step=first_step,
-            workers=plan.workers,
-            device=plan.device,
-            rank=rank(),
-            ranks=world_size(),
-            compiled=config.compile_views,
-        )
-    except UserError as error:  # a worker's comes with its traceback
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a process that decodes images ended ({str(error).splitlines()[0]}). If memory ran out, give fewer "
-            "--workers. Go on with --resume"
-        ) from None
+    """This rank's part of every batch."""
+    return training_batches(
+        data,
+        plan.recipe,
+        batch=plan.batch,
+        seed=config.seed,
+        first_step=first_step,
+        workers=plan.workers,
+        device=plan.device,
+        rank=rank(),
+        ranks=world_size(),
+        compiled=config.compile_views,
+    )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, peak: float, share: float, warmup: float) -> None:

@@ -78,11 +78,12 @@ class Need:
 
 def need(learner: Learner, config: Config, plan: Plan, data: Dataset) -> Need:
     """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
-    learner.to(plan.device)
+    dtype = torch.float64 if plan.precision == "64-true" else torch.float32
+    learner.to(plan.device, dtype)
     was = learner.training
     if config.activation_checkpointing:
         recompute_activations(learner.backbone)
-    batch = next(training_batches(data, plan.recipe, batch=2, seed=config.seed, device=plan.device))
+    batch = next(training_batches(data, plan.recipe, batch=2, seed=config.seed, device=plan.device, dtype=dtype))
     before = [b.clone() for b in learner.buffers()]
     with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16-mixed"):
         image = WORKSPACE * kept_bytes(learner.train(), batch.views) / 2

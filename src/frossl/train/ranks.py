@@ -15,7 +15,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from frossl.core.dist import set_timeout, world_size
 from frossl.core.machine import keep_freed_pages
 from frossl.core.types import UserError
-from frossl.train.config import Config, find_device, find_precision
+from frossl.train.config import Config, device_of, find_precision
 
 
 def launched() -> tuple[int, int]:
@@ -48,7 +48,7 @@ def start(config: Config) -> Fabric:
         UserError: launcher and Fabric do not agree on the number of ranks, so that some would train alone.
     """
     ranks, local = launched()
-    device = find_device(config.device)
+    device = device_of(config)
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")  # of DDP: the buffers it shares are wanted so
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

@@ -14,7 +14,7 @@ from torch import nn
 from frossl.core.length import Length
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
-from frossl.train.checkpoint import load_newest, newest_checkpoint
+from frossl.train.checkpoint import ended_before_a_save, load_newest, newest_checkpoint
 from frossl.train.config import Config
 from frossl.train.ranks import start
 from frossl.train.run import _train, read_run, worth_keeping
@@ -41,7 +41,7 @@ def supervised_encoder(
     config, _ = read_run(run)
     config = dataclasses.replace(config, device=device, data_dir=data_dir or config.data_dir)
     place, steps = run / "supervised", _steps_done(run)
-    begun = (place / "checkpoints").exists()
+    begun = not ended_before_a_save(place)
     if not begun or _steps_done(place) < steps:
         terminal.say(console, f"the same encoder with labels, {steps:,} steps, once", "Arm")
         batch = json.loads((run / "config.json").read_text())["batch"]
