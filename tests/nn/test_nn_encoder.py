@@ -134,7 +134,8 @@ def test_what_is_no_safetensors_file_is_named(path, kind):
         path.mkdir()
     elif kind in changed:
         path.write_bytes(changed[kind])
-    with pytest.raises(UserError, match=f"{path} cannot be read as safetensors"):
+    said = "is a directory; of a run, give its encoder" if kind == "directory" else "cannot be read as safetensors"
+    with pytest.raises(UserError, match=f"{path} {said}"):
         load_encoder(path)
 
 
