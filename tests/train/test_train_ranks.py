@@ -16,8 +16,10 @@ from test_train_guard import narrow
 from test_train_loop import config, folder_of_images, losses, same_weights
 
 from frossl.core.types import UserError
+from frossl.data import open_data
 from frossl.methods import METHODS
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.train.config import make_plan
 from frossl.train.log import read_rows
 from frossl.train.run import pretrain, read_run
 from rank_programs import finish, free_port, rank_environment, start_ranks
@@ -304,14 +306,17 @@ def test_a_batch_smaller_than_the_ranks_is_refused(images, tmp_path, monkeypatch
         pretrain(config(images, tmp_path))
 
 
-def test_parts_are_as_many_on_every_rank(monkeypatch):
-    from types import SimpleNamespace
-
-    from frossl.train.config import Plan
-
-    for ranks, batch, micro, wanted in ((1, 8, None, 1), (1, 8, 3, 3), (2, 9, 5, 1), (2, 11, 5, 2), (3, 7, 100, 1)):
-        monkeypatch.setattr("frossl.train.config.world_size", lambda ranks=ranks: ranks)
-        assert Plan.chunks.fget(SimpleNamespace(batch=batch, micro_batch=micro)) == wanted  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("ranks", "batch", "micro", "wanted"),
+    [(1, 8, None, 1), (1, 8, 3, 3), (2, 5, 1, 2), (2, 9, 5, 1), (2, 11, 5, 2), (3, 7, 100, 1), (3, 8, 1, 2)],
+)
+def test_parts_are_as_many_on_every_rank(images, tmp_path, monkeypatch, ranks, batch, micro, wanted):
+    monkeypatch.setattr("frossl.train.config.world_size", lambda: ranks)
+    plan = make_plan(config(images, tmp_path, batch=batch, micro_batch=micro), open_data(str(images)))
+    for shard in torch.arange(batch).tensor_split(ranks):
+        parts = [part for part in shard.tensor_split(plan.chunks) if len(part)]
+        assert len(parts) == wanted
+        assert micro is None or max(map(len, parts)) <= max(micro, 1 + (batch % ranks > 0))
 
 
 def test_two_ranks_twice_are_bit_for_bit_the_same(runs):

@@ -201,9 +201,13 @@ class Plan:
 
     @property
     def chunks(self) -> int:
-        """In how many parts a rank encodes its share of a batch; the same on all ranks."""
-        shard = math.ceil(self.batch / world_size())
-        return math.ceil(shard / min(self.micro_batch or shard, shard))
+        """In how many parts a rank encodes its share of a batch; the same on all ranks, and none of them empty.
+
+        Batch norms over ranks meet at every part, so a rank that has an image more than others takes two of them at
+        once rather than a part more, where ``micro_batch`` is 1.
+        """
+        largest, smallest = math.ceil(self.batch / world_size()), self.batch // world_size()
+        return min(math.ceil(largest / (self.micro_batch or largest)), smallest)
 
 
 def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Plan:
