@@ -232,6 +232,20 @@ def test_tensorboard_shows_no_rows_after_the_step_resumed_from(tmp_path):
     assert [row["step"] for row in rows] == list(range(1, 13))
 
 
+def test_a_log_loses_a_line_that_a_crash_cut_off_and_no_other(tmp_path):
+    log, rows = tmp_path / "metrics.jsonl", [{"step": step} for step in (1, 2, 3)]
+    lines = [json.dumps(row) for row in rows]
+    log.write_text("\n".join([*lines, '{"step": 4, "lo']))
+    assert read_rows(log) == rows
+    RunLog(tmp_path, 2).close()
+    assert read_rows(log) == rows[:2]
+    damaged = "\n".join([lines[0], '{"step": 2, "lo', lines[2]])
+    log.write_text(damaged)
+    with pytest.raises(UserError, match="is damaged: line 2"):
+        RunLog(tmp_path, 3)
+    assert log.read_text() == damaged
+
+
 @pytest.mark.parametrize("change", ["one more", "other pixels"])
 def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
     images = folder_of_images(tmp_path / "images")

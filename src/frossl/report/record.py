@@ -90,7 +90,7 @@ def read_record(run: Path) -> Record:
     about = _read_json(run / "config.json")
     if not isinstance(about, dict) or "frossl" not in about:
         raise UserError(f"{run / 'config.json'} was not written by frossl")
-    rows = _read_rows(run / "metrics.jsonl")
+    rows = read_rows(run / "metrics.jsonl")
     path = run / "evaluation.json"
     saved = _read_json(path) if path.exists() else {}
     own = Path(about["config"]["data"]).name
@@ -120,12 +120,18 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}") from None
 
 
-def _read_rows(path: Path) -> list[Row]:
-    """Rows of a ``metrics.jsonl``, if it is there; a last line cut off by a crash is left out."""
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a ``metrics.jsonl``, none if it is not there; a last line cut off by a crash is left out.
+
+    Raises:
+        UserError: another line is broken, which no crash does.
+    """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path} is damaged: line {number}: {error.msg}. Take that line out to go on") from None
     return rows

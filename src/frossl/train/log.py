@@ -19,6 +19,7 @@ from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.core.types import UserError
+from frossl.report.record import read_rows
 
 METRICS = "metrics.jsonl"
 FILES = {"eigenvalues": "eigenvalues.jsonl"}
@@ -101,17 +102,6 @@ class NoLog:
     def picture(self, *_: object) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``; a last line cut off by a crash is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
 
 
 def _cut(path: Path, step: int) -> list[dict[str, Any]]:
