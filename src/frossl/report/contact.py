@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import textwrap
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from frossl.data.loader import epoch_order, views_of
+from frossl.data.loader import epoch_order
 from frossl.data.types import Dataset
-from frossl.report.gallery import describe_view, largest_first
+from frossl.report.gallery import described_views
 from frossl.report.pictures import to_pil
-from frossl.views.draw import draw
 from frossl.views.recipes import Recipe, left_out
 
 CELL, GAP, LINE, LETTERS = 224, 10, 14, 36
@@ -26,15 +24,10 @@ def contact_sheet(data: Dataset, recipe: Recipe, *, images: int = 4, seed: int =
     channels = {1: "grey", 3: "colour"}.get(data.channels, f"the first of {data.channels} channels")
     rows = []
     for i in epoch_order(len(data.train), seed, 0)[:images].tolist():
-        original, one = data.train.images[i], torch.tensor([i])
+        original = data.train.images[i]
         height, width = original.shape[1:]
-        drawn = draw(recipe, seed=seed, epoch=0, index_N=one, height=height, width=width)
-        made = views_of(data.train, recipe, one, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
-        pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
-        groups = [(group, d, v) for group, d in largest_first(recipe, drawn) for v in range(group.count)]
-        texts = [describe_view(*one, height, width, data.channels) for one in groups]
         first = (original, [f"image {i}: {width}x{height}", channels])
-        rows.append([first, *zip(pictures, texts, strict=True)])
+        rows.append([first, *described_views(data, recipe, i, original, seed)])
     return _sheet(rows, left_out(recipe, data.channels))
 
 

@@ -25,7 +25,7 @@ from frossl.report.pictures import sheet, thumbnail
 from frossl.report.record import Record
 from frossl.report.words import minus
 from frossl.views.draw import ORDERS, Drawn, draw
-from frossl.views.recipes import View
+from frossl.views.recipes import Recipe, View
 
 IMAGES_WITH_VIEWS, VIEWS_SHOWN = 4, 8
 QUERIES, NEAREST = 8, 8
@@ -41,24 +41,25 @@ def show_views(record: Record, data: Dataset) -> list[dict[str, Any]]:
     index = epoch_order(len(data.train), seed, 0)[:IMAGES_WITH_VIEWS]
     rows = []
     for i, original in zip(index.tolist(), chosen(data.train, index), strict=True):
-        one = torch.tensor([i])
-        height, width = original.shape[1:]
-        drawn = draw(recipe, seed=seed, epoch=0, index_N=one, height=height, width=width)
-        made = views_of(data.train, recipe, one, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
-        pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
-        groups = largest_first(recipe, drawn)
-        texts = [
-            describe_view(group, d, v, height, width, data.channels) for group, d in groups for v in range(group.count)
-        ]
-        views = [{"src": thumbnail(x, 112), "text": t} for x, t in zip(pictures, texts, strict=True)]
+        views = [{"src": thumbnail(x, 112), "text": t} for x, t in described_views(data, recipe, i, original, seed)]
         rows.append({"src": thumbnail(original, 112), "views": views[:VIEWS_SHOWN], "more": len(views[VIEWS_SHOWN:])})
     return rows
 
 
-def largest_first(recipe: tuple[View, ...], drawn: list[Drawn]) -> list[tuple[View, Drawn]]:
-    """Groups in the order in which views come out: by resolution, in the order of their first group."""
-    sizes = list(dict.fromkeys(group.size for group in recipe))
-    return sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
+def described_views(
+    data: Dataset, recipe: Recipe, i: int, original: Tensor, seed: int
+) -> list[tuple[Tensor, list[str]]]:
+    """The views, uint8, that a run with ``seed`` first makes of training image ``i``, each with what was done to it."""
+    one, (height, width) = torch.tensor([i]), original.shape[1:]
+    drawn = draw(recipe, seed=seed, epoch=0, index_N=one, height=height, width=width)
+    made = views_of(data.train, recipe, one, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
+    pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
+    sizes = list(dict.fromkeys(group.size for group in recipe))  # groups of one resolution come out together
+    groups = sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
+    texts = [
+        describe_view(group, d, v, height, width, data.channels) for group, d in groups for v in range(group.count)
+    ]
+    return list(zip(pictures, texts, strict=True))
 
 
 def describe_view(group: View, drawn: Drawn, v: int, height: int, width: int, channels: int) -> list[str]:
