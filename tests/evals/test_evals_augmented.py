@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from small_data import dark_and_bright, dataset, images, spec
@@ -104,7 +102,7 @@ def test_labels_are_needed(encoder):
 
 def test_how_long_it_takes_is_told(encoder, monkeypatch):
     ticks = iter(range(10_000))
-    monkeypatch.setattr(augmented, "time", SimpleNamespace(perf_counter=lambda: 60.0 * next(ticks)))
+    monkeypatch.setattr("frossl.evals.clock.time.perf_counter", lambda: 60.0 * next(ticks))
     said: list[str] = []
     data = dataset(dark_and_bright(64), dark_and_bright(8, seed=1))
     subject = Subject(encoder, spec(), data, Extractor(), recipe=(), seed=0, log=said.append)

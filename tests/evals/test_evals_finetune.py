@@ -106,7 +106,7 @@ def test_views_are_crops_and_flips_of_the_run_at_the_size_of_the_encoder(encoder
 
 def test_the_time_left_is_told_and_falls(encoder, monkeypatch):
     ticks = iter(range(10_000))
-    monkeypatch.setattr(finetuning.time, "perf_counter", lambda: 60.0 * next(ticks))
+    monkeypatch.setattr("frossl.evals.clock.time.perf_counter", lambda: 60.0 * next(ticks))
     said: list[str] = []
     finetune(subject(encoder, dark_and_bright(20), dark_and_bright(10, seed=1), said.append), rates=(1e-3, 1e-2))
     assert len(said) == 3

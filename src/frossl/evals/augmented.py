@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
 from frossl.evals import Subject, encoder_metric
+from frossl.evals.clock import timed
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import labelled_images, validation_split
@@ -67,10 +67,11 @@ def augmented_linear(
     batches = training_batches(
         labelled, (crop_and_flip,), batch=batch, seed=subject.seed, workers=extractor.workers, device=extractor.device
     )
-    began = 0.0
-    for step, b in zip(range(epochs * per_epoch), batches, strict=False):
-        if step == 2:
-            began = time.perf_counter()
+    steps = epochs * per_epoch
+    told = timed(
+        batches, steps, extractor.device, lambda about: subject.log(f"linear_augmented: {about} for this encoder")
+    )
+    for _, b in zip(range(steps), told, strict=False):
         h = extractor.encode(subject.encoder, b.views[0][0]).to(extractor.device)
         both = torch.stack([y[b.index_N], y[b.index_N].masked_fill(kept_out[b.index_N], -1)]).to(extractor.device)
         target = both[:, None].expand(-1, len(rates), -1).flatten()
@@ -81,10 +82,6 @@ def augmented_linear(
         (mean_2R * rate_R).sum().backward()
         optimizer.step()
         schedule.step()
-        if step == 6:
-            loss_2RN.sum().item()  # waits for the device
-            minutes = math.ceil((time.perf_counter() - began) / 5 * epochs * per_epoch / 60)
-            subject.log(f"linear_augmented: about {minutes} min for this encoder")
 
     def right(split: Split, labels_N: Tensor, probes: int) -> Tensor:
         h = extractor.split(subject.encoder, split, spec)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,6 +16,7 @@ from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
 from frossl.evals import Subject, encoder_metric
+from frossl.evals.clock import timed
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import draw_labels, labelled_images, share_of_labels, validation_split
@@ -49,11 +48,10 @@ def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ..
     to_do = len(rates) * _steps(len(rest)) + _steps(len(train))
 
     def tuned(split: Split, rate: float, what: str) -> nn.Module:
-        def note(seconds: float) -> None:
-            minutes = math.ceil(seconds * to_do / 60)
-            subject.log(f"{name}, {what}: about {minutes} min to the end of this encoder")
+        def tell(about: str) -> None:
+            subject.log(f"{name}, {what}: {about} to the end of this encoder")
 
-        return together(lambda: _tune(subject, split, rate, note))
+        return together(lambda: _tune(subject, split, rate, to_do, tell))
 
     scores = []
     for rate in rates:
@@ -69,8 +67,8 @@ def _steps(images: int) -> int:
     return max(LEAST, EPOCHS * (images // min(BATCH, images)))
 
 
-def _tune(subject: Subject, train: Split, rate: float, note: Callable[[float], None]) -> nn.Module:
-    """A copy of the encoder under a linear classifier, trained on ``train``; ``note`` gets the seconds of a step."""
+def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callable[[str], object]) -> nn.Module:
+    """A copy of the encoder under a linear classifier, trained on ``train``; :func:`timed` tells of ``to_do`` steps."""
     spec, device = subject.spec, subject.extractor.device
     own = subject.recipe[0]
     view = View(count=1, size=spec.size, scale=(own.scale[0], 1.0), flip=own.flip, jitter=0.0, grayscale=0.0)
@@ -85,10 +83,7 @@ def _tune(subject: Subject, train: Split, rate: float, note: Callable[[float], N
         batches = training_batches(
             data, (view,), batch=batch, seed=subject.seed, workers=subject.extractor.workers, device=device
         )
-        began = 0.0
-        for step, b in zip(range(steps), batches, strict=False):
-            if step == 2:
-                began = time.perf_counter()
+        for step, b in zip(range(steps), timed(batches, to_do, device, tell), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_cosine(step / steps, 0.1)
             with torch.autocast(device.type, torch.bfloat16, enabled=subject.extractor.bf16):
@@ -98,9 +93,6 @@ def _tune(subject: Subject, train: Split, rate: float, note: Callable[[float], N
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if step == 6:
-                loss.item()  # waits for the device
-                note((time.perf_counter() - began) / 5)
     return model.eval()
 
 
