@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -37,6 +37,11 @@ class Split:
     @property
     def in_memory(self) -> bool:
         return isinstance(self.images, Tensor)
+
+
+def any_known(labels_N: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether there are labels and one of them at least is known, that is not -1."""
+    return labels_N is not None and bool((labels_N >= 0).any())
 
 
 @dataclass(frozen=True)

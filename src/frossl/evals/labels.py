@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.types import Features, UserError
-from frossl.data.types import Split
+from frossl.data.types import Split, any_known
 from frossl.evals.extract import pick
 
 
@@ -23,7 +23,7 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ("train", features.train_NF, features.train_labels),
         ("held-out", features.test_NF, features.test_labels),
     ):
-        if y is None or not bool((y >= 0).any()):
+        if not any_known(y):
             raise UserError(f"this metric needs labels, and no image of the {side} split has one")
         sides += [x, y] if bool((y >= 0).all()) else [x[y >= 0], y[y >= 0]]
     return sides[0], sides[1], sides[2], sides[3]
@@ -47,7 +47,7 @@ def labelled_images(split: Split) -> tuple[Split, Tensor]:
     Raises:
         UserError: there are none.
     """
-    if split.labels is None or not bool((split.labels >= 0).any()):
+    if not any_known(split.labels):
         raise UserError("this metric needs labels, and no image of a split has one")
     known = split.labels >= 0
     return (split if bool(known.all()) else pick(split, known.nonzero()[:, 0])), split.labels[known]

@@ -26,6 +26,7 @@ from frossl.core.length import Length
 from frossl.core.machine import machine
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
+from frossl.data.types import any_known
 from frossl.evals import find_metric
 from frossl.evals.extract import Extractor, pick
 from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate
@@ -358,8 +359,7 @@ def open(config: Config, console: Console) -> Dataset:
         cache=config.cache,
         log=lambda message: console.print(f"       {escape(message)}", style="dim"),
     )
-    known = [s.labels is not None and bool((s.labels >= 0).any()) for s in (data.train, data.test)]
-    if data.classes and not all(known):
+    if data.classes and not (any_known(data.train.labels) and any_known(data.test.labels)):
         note = "labels are not used: one of the splits has none"
         data = dataclasses.replace(data, classes=(), notes=(*data.notes, note))
     return data
