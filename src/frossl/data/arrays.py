@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 from zipfile import BadZipFile
@@ -131,7 +132,7 @@ def open_arrays(path: Path, options: Options) -> Dataset:
         else f"no labels: no array {' or '.join(map(_labels_of, TRAIN))} with one word or number for each image"
     )
     notes = (*data.notes, *([said] if options.labels else []))
-    return Dataset(**{**vars(data), "source": f"arrays in {path}", "notes": notes})
+    return replace(data, source=f"arrays in {path}", notes=notes)
 
 
 def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
