@@ -13,8 +13,6 @@ from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import EncoderSpec, load_all_keys, load_encoder, save_encoder
 from frossl.report.record import refuse_no_run
 
-FORMATS = ("timm", "torchvision")
-
 
 def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     """Writes the encoder of ``run`` to ``output`` and returns the lines of Python that load it there.
