@@ -15,14 +15,13 @@ from frossl.cli import main
 from frossl.core.types import Features
 from frossl.data.loader import epoch_order, training_batches, views_of
 from frossl.data.types import Dataset, Split
-from frossl.evals.extract import Extractor
+from frossl.evals.extract import BANK, QUERIES, Extractor
 from frossl.evals.knn import knn
 from frossl.nn.encoder import EncoderSpec
+from frossl.report.figures import confusion_figure
 from frossl.report.gallery import describe_view
 from frossl.report.look import (
-    BANK,
     LEAST,
-    QUERIES,
     Look,
     affordable,
     confused_pairs,

@@ -17,6 +17,8 @@ from frossl.views.recipes import Recipe
 
 PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
+BANK, QUERIES = 5000, 2000
+"""Most images of the train and held-out splits that monitor and report look at."""
 
 
 class Extractor:
@@ -125,6 +127,11 @@ def first(split: Split, count: int) -> Split:
     if len(split) <= count:
         return split
     return pick(split, torch.linspace(0, len(split) - 1, count).long())
+
+
+def sample(data: Dataset, bank: int = BANK, queries: int = QUERIES) -> Dataset:
+    """``data`` with at most ``bank`` train and ``queries`` held-out images, spread evenly over the splits."""
+    return replace(data, train=first(data.train, bank), test=first(data.test, queries))
 
 
 def pick(split: Split, index: Iterable[int] | Tensor) -> Split:

@@ -14,15 +14,13 @@ from torch.nn.functional import normalize
 from frossl.core.linalg import covariance_spectrum, unit_rows
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches
-from frossl.data.types import Dataset, Split
-from frossl.evals.extract import Extractor, first, pick
+from frossl.data.types import Dataset, Split, any_known
+from frossl.evals.extract import BANK, QUERIES, Extractor, first, pick, sample
 from frossl.evals.knn import knn_predict
 from frossl.evals.labels import labelled
 from frossl.evals.suite import untrained_encoder
 from frossl.nn.encoder import EncoderSpec
 
-BANK, QUERIES = 5000, 2000
-"""Most images of the train and held-out splits that are looked at."""
 LEAST = 256
 SECONDS = 8.0
 """About how long encoding them may take; a slow encoder gets fewer of them, at least :data:`LEAST`."""
@@ -46,8 +44,8 @@ def look(
     encoder = encoder.to(extractor.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     untrained = (copy.deepcopy(own) or untrained_encoder(spec, seed)).to(extractor.device).eval()
     bank, queries = affordable(encoder, spec, whole, extractor)
-    data = replace(whole, train=first(whole.train, bank), test=first(whole.test, queries))
-    if not (has_labels(data.train) and has_labels(data.test)):
+    data = sample(whole, bank, queries)
+    if not (any_known(data.train.labels) and any_known(data.test.labels)):
         data = replace(data, classes=())
     features = extractor.data(encoder, data, spec)
     extractor.settle_batch_norm(untrained, first(data.train, bank // 2), spec)
@@ -64,11 +62,6 @@ def affordable(encoder: nn.Module, spec: EncoderSpec, data: Dataset, extractor: 
     # Both splits by the trained encoder; half the bank, for batch norms, and the queries by the untrained one.
     share = min(1.0, images / (1.5 * BANK + 2 * QUERIES))
     return max(LEAST, int(share * BANK)), max(LEAST, int(share * QUERIES))
-
-
-def has_labels(split: Split) -> bool:
-    """Whether any image of ``split`` has a known label."""
-    return split.labels is not None and bool((split.labels >= 0).any())
 
 
 def spectrum_shares(x_NF: Tensor) -> list[float]:

@@ -8,14 +8,11 @@ from torch.nn.functional import cross_entropy
 
 from frossl.core.axes import fold, fold_labels
 from frossl.core.types import Features
-from frossl.data.types import Dataset
-from frossl.evals.extract import Extractor, first
+from frossl.data.types import Dataset, any_known
+from frossl.evals.extract import Extractor, sample
 from frossl.evals.knn import knn
 from frossl.evals.spectral import effective_rank
 from frossl.nn.encoder import EncoderSpec
-
-BANK, QUERIES = 5000, 2000
-"""Images of the train and held-out splits that the monitor looks at."""
 
 
 class OnlineProbe(nn.Module):
@@ -58,16 +55,13 @@ class OnlineProbe(nn.Module):
 def look(
     encoder: nn.Module, data: Dataset, spec: EncoderSpec, extractor: Extractor, probe: OnlineProbe | None
 ) -> tuple[dict[str, float], Tensor]:
-    """Monitor figures of the encoder, from :data:`BANK` and :data:`QUERIES` images spread over the splits.
+    """Monitor figures of the encoder, from the :func:`sample` of the data.
 
     Second are the features ``(N, F)`` of the held-out ones.
     """
-    part = Dataset(**{**vars(data), "train": first(data.train, BANK), "test": first(data.test, QUERIES)})
-    features: Features = extractor.data(encoder, part, spec)
+    features: Features = extractor.data(encoder, sample(data), spec)
     values = {"effective_rank": effective_rank(features.test_NF)}
-    known = [y is not None and bool((y >= 0).any()) for y in (features.train_labels, features.test_labels)]
-    if probe is not None and all(known):
-        assert features.test_labels is not None
+    if probe is not None and any_known(features.train_labels) and any_known(features.test_labels):
         values |= knn(features)
         values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
     return values, features.test_NF
