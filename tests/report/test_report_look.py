@@ -89,6 +89,15 @@ def test_the_confusion_matrix_holds_the_accuracy_of_knn():
     assert counts.sum(1).tolist() == [20, 20]
 
 
+def test_pointing_at_the_confusion_matrix_names_both_classes():
+    drawn = confusion_figure(torch.tensor([[5, 1], [0, 2]]), ("cat", "dog"))
+    (trace,) = drawn["data"]
+    for letter, axis in (("x", "xaxis"), ("y", "yaxis")):  # plotly shows a value by the text of the tick at its place
+        assert f"%{{{letter}}}" in trace["hovertemplate"]
+        named = dict(zip(drawn["layout"][axis]["tickvals"], drawn["layout"][axis]["ticktext"], strict=True))
+        assert [named[place] for place in trace[letter]] == ["cat", "dog"]
+
+
 def test_mistakes_are_named_commonest_first():
     counts = torch.tensor([[5, 1, 0], [3, 7, 0], [0, 2, 8]])
     pairs = confused_pairs(counts, ("a", "b", "c"))

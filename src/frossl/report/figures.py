@@ -274,7 +274,7 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
-        "hovertemplate": "true: %{y}<br>given: %{x}<br>%{z:.1%} (%{customdata})<extra></extra>",
+        "hovertemplate": "true: %{y}<br>given: %{x}<br>%{z:.1%} (%{customdata} images)<extra></extra>",
     }
     if len(classes) <= CLASSES_IN_LEGEND:
         trace["text"] = [[f"{100 * x:.0f}" if x >= 0.005 else "" for x in row] for row in shares]
@@ -282,7 +282,6 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
     places = list(range(len(names)))
     axis = {"tickvals": places, "ticktext": names, "showgrid": False, "zeroline": False, "ticks": ""}
     trace |= {"x": places, "y": places}
-    trace["hovertemplate"] = "%{z:.1%} (%{customdata} images)<extra></extra>"
     height = 170 + max(240, 34 * min(len(classes), 16))
     xaxis = axis | {"title": {"text": "class given by kNN"}, "tickangle": -45}
     yaxis = axis | {"title": {"text": "true class"}, "autorange": "reversed"}
