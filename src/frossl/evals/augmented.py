@@ -71,17 +71,21 @@ def augmented_linear(
     told = timed(
         batches, steps, extractor.device, lambda about: subject.log(f"linear_augmented: {about} for this encoder")
     )
-    for _, b in zip(range(steps), told, strict=False):
-        h = extractor.encode(subject.encoder, b.views[0][0]).to(extractor.device)
-        both = torch.stack([y[b.index_N], y[b.index_N].masked_fill(kept_out[b.index_N], -1)]).to(extractor.device)
-        target = both[:, None].expand(-1, len(rates), -1).flatten()
-        scores = probe(h).unflatten(1, shape).movedim(0, 2).flatten(0, 2)
-        loss_2RN = cross_entropy(scores, target, ignore_index=-1, reduction="none").view(2, len(rates), -1)
-        mean_2R = loss_2RN.sum(2) / (both >= 0).sum(1, keepdim=True).clamp_min(1)
-        optimizer.zero_grad()
-        (mean_2R * rate_R).sum().backward()
-        optimizer.step()
-        schedule.step()
+
+    def learn() -> None:
+        for _, b in zip(range(steps), told, strict=False):
+            h = extractor.encode(subject.encoder, b.views[0][0]).to(extractor.device)
+            both = torch.stack([y[b.index_N], y[b.index_N].masked_fill(kept_out[b.index_N], -1)]).to(extractor.device)
+            target = both[:, None].expand(-1, len(rates), -1).flatten()
+            scores = probe(h).unflatten(1, shape).movedim(0, 2).flatten(0, 2)
+            loss_2RN = cross_entropy(scores, target, ignore_index=-1, reduction="none").view(2, len(rates), -1)
+            mean_2R = loss_2RN.sum(2) / (both >= 0).sum(1, keepdim=True).clamp_min(1)
+            optimizer.zero_grad()
+            (mean_2R * rate_R).sum().backward()
+            optimizer.step()
+            schedule.step()
+
+    extractor.each(learn)
 
     def right(split: Split, labels_N: Tensor, probes: int) -> Tensor:
         h = extractor.split(subject.encoder, split, spec)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from frossl.core.dist import gather, rank, world_size
+from frossl.core.dist import gather, rank, together, world_size
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe
 
+T = TypeVar("T")
 PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
 BANK, QUERIES = 5000, 2000
@@ -44,9 +46,13 @@ class Extractor:
         else:
             part = split
         batches = plain_batches(part, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
-        parts = [self.encode(encoder, x) for x in batches]
+        parts = self.each(lambda: [self.encode(encoder, x) for x in batches])
         h_NF = torch.cat(parts) if parts else torch.empty(0, spec.features)  # more ranks than images
         return gather(h_NF.to(self.device)).cpu() if self.shared else h_NF
+
+    def each(self, work: Callable[[], T]) -> T:
+        """What ``work``, in which ranks do not speak with each other, returns on this one; slow ones are waited for."""
+        return together(work) if self.shared else work()
 
     @torch.no_grad()
     def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:
@@ -75,7 +81,7 @@ class Extractor:
             classes=data.classes,
             views_VNF=None
             if views is None
-            else self.views(encoder, first(data.test, most_views), spec, views[0], views[1]),
+            else self.each(lambda: self.views(encoder, first(data.test, most_views), spec, *views)),
         )
         encoder.train(was_training)
         return features

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from frossl.core.dist import together
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
@@ -51,7 +50,7 @@ def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ..
         def tell(about: str) -> None:
             subject.log(f"{name}, {what}: {about} to the end of this encoder")
 
-        return together(lambda: _tune(subject, split, rate, to_do, tell))
+        return subject.extractor.each(lambda: _tune(subject, split, rate, to_do, tell))
 
     scores = []
     for rate in rates:

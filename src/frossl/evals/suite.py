@@ -11,7 +11,6 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from frossl.core.dist import together
 from frossl.data.types import Dataset
 from frossl.evals import ENCODER_METRICS, METRICS, Subject, find_metric, measure
 from frossl.evals.extract import PIXELS, Extractor, pixels
@@ -100,7 +99,7 @@ def evaluate(
     chosen = {name: m for name, m in chosen.items() if data.classes or not m.needs_labels}
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
-        together(lambda: extractor.settle_batch_norm(untrained, data.train, spec))
+        extractor.each(lambda: extractor.settle_batch_norm(untrained, data.train, spec))
     networks = {"pretrained": encoder, "untrained": untrained, **others}
     subjects = {arm: (network, spec) for arm, network in networks.items()}
     if data.classes:
@@ -117,7 +116,7 @@ def evaluate(
         values: dict[str, float] = {}
         if of_features:
             features = extractor.data(network, data, fed, views if has_views else None)
-            values = together(lambda: measure(features, of_features))
+            values = extractor.each(lambda: measure(features, of_features))
         subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
         for name in names:
             if name in ENCODER_METRICS:
