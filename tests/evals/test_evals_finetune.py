@@ -77,9 +77,9 @@ def test_the_same_twice_whatever_the_global_generator(encoder):
 def test_a_share_of_the_labels_is_that_many_of_each_class(encoder, monkeypatch):
     seen, tune = [], finetuning._tune
 
-    def watched(subject, train, rate, note):
+    def watched(subject, train, rate, *rest):
         seen.append((rate, train.labels.bincount().tolist()))
-        return tune(subject, train, rate, note)
+        return tune(subject, train, rate, *rest)
 
     monkeypatch.setattr(finetuning, "_tune", watched)
     train = Split(torch.cat([images(60), images(4, seed=5)]), torch.tensor([0] * 40 + [1] * 20 + [-1] * 4))
