@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from frossl.core.types import UserError
 from frossl.data import open_data
+from frossl.data.build import _in_threads
 
 
 def test_typo_in_a_name_suggests():
@@ -33,3 +37,17 @@ def test_name_wins_over_a_folder_and_says_so(tmp_path, monkeypatch):
 def test_bad_options(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         open_data("cifar10", **bad)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-3])
+def test_images_that_are_read_in_no_time_are_read_without_threads(seconds):
+    seen = set()
+
+    def work(i: int) -> int:
+        if seconds:
+            time.sleep(seconds)
+        seen.add(threading.get_ident())
+        return i
+
+    assert list(_in_threads(work, 150, 2)) == list(range(150))
+    assert (seen == {threading.get_ident()}) == (seconds == 0)
