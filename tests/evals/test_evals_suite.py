@@ -89,6 +89,13 @@ def test_without_labels_collapse_is_named():
     )
 
 
+def test_without_labels_a_rank_far_below_that_of_the_untrained_encoder_is_close_to_collapse():
+    got = evaluation(pretrained={"effective_rank": 2.9}, untrained={"effective_rank": 13.7})
+    assert "The encoder is close to collapse: the features vary along few directions: effective rank 2.9" in verdict(
+        got
+    )
+
+
 def test_without_labels_an_encoder_that_did_not_collapse_is_not_praised():
     got = verdict(evaluation(pretrained={"effective_rank": 30.0}, untrained={"effective_rank": 6.5}))
     assert "The encoder is not collapsed: effective rank 30.0 (untrained 6.5)." in got

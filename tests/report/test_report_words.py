@@ -48,6 +48,17 @@ def test_without_labels_only_collapse_can_be_told():
     assert judge(whole, None).headline == "Not collapsed"
     assert "no labels" in judge(whole, None).more[-1]
     assert judge(flat, None).headline == "Collapsed"
+    close = judge(record(pretrained={"effective_rank": 2.9}, untrained={"effective_rank": 13.7}), None)
+    assert (close.mood, close.headline) == ("bad", "Close to collapse")
+
+
+def test_a_collapse_is_the_headline_among_other_findings():
+    states = ("Loss scale is wrong", "Collapsed to the mean direction")
+    arms = {"pretrained": {"effective_rank": 2.9}, "untrained": {"effective_rank": 13.7}}
+    said = judge(record([finding(state) for state in states], **arms), None)
+    assert said.headline == "Collapsed to the mean direction"
+    assert any(sentence.startswith("Loss scale is wrong") for sentence in said.more)
+    assert not any("not collapsed" in sentence for sentence in said.more)
 
 
 def test_without_evaluation_the_rank_of_the_sample_counts():

@@ -137,6 +137,15 @@ def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
         return spec.build().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
+COLLAPSED, CLOSE = 2.0, 0.25
+"""Effective rank below which features vary along hardly any direction; share of the untrained encoder's that is few."""
+
+
+def near_collapse(rank: float, untrained: float) -> bool:
+    """Whether training left less than :data:`CLOSE` of the effective rank that there was."""
+    return rank < CLOSE * untrained
+
+
 def verdict(evaluation: Evaluation) -> str:
     """One sentence on whether pretraining helped, against the better control, as far as the held-out images tell."""
     pretrained = evaluation.arms["pretrained"]
@@ -164,7 +173,11 @@ def verdict(evaluation: Evaluation) -> str:
             return (
                 f"Effective rank {rank:.1f} (untrained {before:.1f}); measure knn or linear to know whether it helps."
             )
-        state = "COLLAPSED: the features vary along hardly any direction" if rank < 2 else "not collapsed"
+        state = "not collapsed"
+        if near_collapse(rank, before):
+            state = "close to collapse: the features vary along few directions"
+        if rank < COLLAPSED:
+            state = "COLLAPSED: the features vary along hardly any direction"
         return (
             f"No labels, so no accuracy. The encoder is {state}: effective rank {rank:.1f} "
             f"(untrained {before:.1f}). Whether it helps a task can only be told with labels."

@@ -8,11 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from frossl.evals.linear import DRAWS
-from frossl.evals.suite import Evaluation, verdict
+from frossl.evals.suite import COLLAPSED, Evaluation, near_collapse, verdict
 from frossl.report.record import Record
-
-COLLAPSED = 2.0
-"""Effective rank below which features vary along hardly any direction."""
 
 ACCURACIES = {
     "knn": "kNN",
@@ -60,7 +57,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         rank = evaluation.arms["pretrained"].get("effective_rank", rank)
         untrained = evaluation.arms.get("untrained", {}).get("effective_rank", untrained)
     sentence = None if evaluation is None else verdict(evaluation)
-    found = record.standing
+    found = sorted(record.standing, key=lambda row: "ollapse" not in row["state"])
     seen = tuple(f"{row['state']}: {row['words']} {row['knob']}" for row in found)
     head, _, rest = (sentence or "").partition(": ")
     ranks = () if rank is None else (describe_rank(rank, width, untrained),)
@@ -74,7 +71,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     if found and not head.startswith("Pretraining helped"):
         first = found[0]
         said = (f"{first['words']} {first['knob']}", *seen[1:])
-        measured = () if sentence is None else (minus(sentence),)
+        measured = () if sentence is None or sentence.startswith("No labels") else (minus(sentence),)
         return Verdict("bad", first["state"], (*said, *ranks, *measured))
     if evaluation is None or sentence is None:
         advice = f"No evaluation yet. To compare it with an untrained encoder: frossl evaluate {record.path}"
@@ -85,7 +82,10 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     if rank is None:
         return Verdict("unknown", "Nothing to judge by", (sentence,))
     why = "No accuracy was measured" if "raw pixels" in evaluation.arms else "There are no labels"
-    return Verdict("unknown", "Not collapsed", (*ranks, f"{why}, so whether pretraining helps a task cannot be told."))
+    mood, state = (
+        ("bad", "Close to collapse") if near_collapse(rank, untrained or 0.0) else ("unknown", "Not collapsed")
+    )
+    return Verdict(mood, state, (*ranks, f"{why}, so whether pretraining helps a task cannot be told."))
 
 
 _COLLAPSE = "The encoder gives nearly the same answer, up to one number, for every image."
