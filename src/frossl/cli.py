@@ -385,7 +385,7 @@ def _compare(args: list[str], console: Console) -> int:
     )
     study = write_comparison(given.out, given.target)
     show_comparison(console, study)
-    _show(given.out / "comparison.html", False, console)
+    _tell_report(given.out / "comparison.html", False, console)
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
 
 
@@ -397,16 +397,16 @@ def _report(args: list[str], console: Console) -> int:
         if given.output is not None:
             raise UserError(f"-o {given.output}: the report of a comparison stands beside its runs; leave -o out")
         show_comparison(console, write_comparison(given.runs[0]))
-        _show(given.runs[0] / "comparison.html", given.open, console)
+        _tell_report(given.runs[0] / "comparison.html", given.open, console)
         return 0
     output = given.output or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     with console.status("") as status:
         write_report(given.runs, output, log=status.update)
-    _show(output, given.open, console)
+    _tell_report(output, given.open, console)
     return 0
 
 
-def _show(report: Path, in_browser: bool, console: Console) -> None:
+def _tell_report(report: Path, in_browser: bool, console: Console) -> None:
     console.print(f"[bold]Report[/] {escape(str(report))}", soft_wrap=True)
     if in_browser:
         _open(report, console)
