@@ -41,6 +41,8 @@ SAME = ("variant", "seed", "images")
 RECIPE = "fashion-mnist-cpu"
 BEFORE = {"brightness": 0.8, "contrast": 0.8}
 """Views of the recipe before the search."""
+STRONG = {"brightness": 1.2, "contrast": 1.2}
+"""What the search took."""
 
 Changes = dict[str, Any]
 VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
@@ -65,9 +67,28 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "solarize 0.5": ({}, {}, {"solarize": 0.5}),
     "no solarize": ({}, {}, {"solarize": 0.0}),
     "jitter always": ({}, {}, {"jitter": 1.0}),
-    "jitter of 1.2": ({}, {}, {"brightness": 1.2, "contrast": 1.2}),
-    "jitter of 1.2, crops of 30-100 %": ({"crop_scale": (0.3, 1.0)}, {}, {"brightness": 1.2, "contrast": 1.2}),
-    "jitter of 1.2, always": ({}, {}, {"jitter": 1.0, "brightness": 1.2, "contrast": 1.2}),
+    "jitter of 1.2": ({}, {}, STRONG),
+    "jitter of 1.2, crops of 30-100 %": ({"crop_scale": (0.3, 1.0)}, {}, STRONG),
+    "jitter of 1.2, always": ({}, {}, STRONG | {"jitter": 1.0}),
+    "jitter of 1.2, blur always": ({}, {}, STRONG | {"blur": 1.0}),
+    "jitter of 1.2, no flip": ({}, {}, STRONG | {"flip": 0.0}),
+    "jitter of 1.2, no solarize": ({}, {}, STRONG | {"solarize": 0.0}),
+    "jitter of 1.2, w D / N = 3": ({}, {"invariance_weight": 0.375}, STRONG),
+    "jitter of 1.2, half the rate": ({"lr": 2e-3}, {}, STRONG),
+    "jitter of 1.2, twice the rate": ({"lr": 8e-3}, {}, STRONG),
+    "jitter of 1.2, weight decay 0.1": ({"weight_decay": 0.1}, {}, STRONG),
+    "jitter of 1.2, last stage twice as wide": (
+        {"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'},
+        {},
+        STRONG,
+    ),
+    "jitter of 1.2, 24 pixels": ({"size": 24}, {}, STRONG),
+    "jitter of 1.2, 28 pixels": ({"size": 28}, {}, STRONG),
+    "jitter of 1.2, 4 views of 64 images": (
+        {"batch": 64, "lr": 8e-3, "views": 4},
+        {"projector": "512-bn-relu-512"},
+        STRONG,
+    ),
     "jitter of 2": ({}, {}, {"brightness": 2.0, "contrast": 2.0}),
     "blur always": ({}, {}, {"blur": 1.0}),
     "no flip": ({}, {}, {"flip": 0.0}),
