@@ -2,8 +2,9 @@
 
     python benchmarks/telemetry.py --data cifar10 [--threads 2] > docs/results/telemetry.md
 
-Cost: two runs that are equal but for telemetry, each in a process of its own, take turns step by step, so that what
-disturbs one disturbs the other. Reach: figures of moments over the last steps before a step, for longer and longer
+Cost: telemetry is timed within a run, by the clock and by the processor. Beside it a run without telemetry, in a
+process of its own, takes turns with it step by step, so that what disturbs one disturbs the other; in every other round
+it has the first turn. Reach: figures of moments over the last steps before a step, for longer and longer
 reaches. Rows go to ``docs/results/data/telemetry.jsonl``, and what is there is not done again.
 """
 
@@ -43,6 +44,8 @@ PATIENCE = 600.0
 """Seconds that a run waits for its turn."""
 BLOCK = 10
 """Steps that are one draw of the bootstrap."""
+WHOLE = ("see", "held_out", "take")
+"""What the training loop calls of telemetry."""
 PARTS = {"features": "embeddings", "signs_of": "vitals", "gather": "moments", "spectrum_of": "spectra"}
 """Functions of telemetry and what they are for."""
 AT, REACHES = (50, 100, 200, 500), (1, 4, 10, 20, 50, 100, 250, 500)
@@ -51,16 +54,20 @@ FIGURES = ("effective_rank", "entropy_rank", "rankme", "power_law_exponent", "co
 
 
 def cost(config: Config, threads: int) -> Row:
-    """Wall time of every step of two runs in turn; processor time of the one that is watched and of its telemetry."""
+    """Wall time of every step of two runs in turn, and what of the one that is watched was telemetry."""
     context = multiprocessing.get_context("spawn")
     turns = {on: context.Semaphore(0) for on in (True, False)}
     with ProcessPoolExecutor(2, context, initializer=_take_turns, initargs=(turns, threads)) as pool:
         runs = [pool.submit(_run, on, config) for on in (True, False)]
-        turns[True].release()
+        turns[_first(config.seed)].release()
         watched, alone = (future.result() for future in runs)
-    return {"watched": watched["wall"], "alone": alone["wall"], "processor": watched["processor"]} | {
-        "parts": watched["parts"]
-    }
+    of = ("processor", "parts", "telemetry")
+    return {"watched": watched["wall"], "alone": alone["wall"]} | {name: watched[name] for name in of}
+
+
+def _first(number: int) -> bool:
+    """Whether the run with telemetry has the first turn in this round."""
+    return number % 2 == 0
 
 
 _turns: dict[bool, Any] = {}
@@ -75,14 +82,17 @@ def _run(on: bool, config: Config) -> Row:
     """One run with or without telemetry, which waits for its turn before every step."""
     data = open_data(config, Console(quiet=True))
     spent: dict[str, float] = defaultdict(float)
+    took: dict[str, float] = defaultdict(float)
     wall: list[float] = []
     began, worked = 0.0, 0.0
 
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(
+        name: str, function: Callable[..., Any], clock: Callable[[], float], into: dict[str, float]
+    ) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> Any:
-            start = time.process_time()
+            start = clock()
             result = function(*args, **options)
-            spent[name] += time.process_time() - start
+            into[name] += clock() - start
             return result
 
         return run
@@ -105,15 +115,17 @@ def _run(on: bool, config: Config) -> Row:
             train(learner, own, plan, data, Length.parse(length), Path(directory), show=show)
 
     trained("3it", lambda *_: None)  # warms up
-    methods = {name: timed(name, getattr(Telemetry, name)) for name in ("features", "gather")}
-    functions = {name: timed(name, getattr(room, name)) for name in ("signs_of", "spectrum_of")}
+    by_processor = (time.process_time, spent)
+    methods = {name: timed(name, getattr(Telemetry, name), *by_processor) for name in ("features", "gather")}
+    methods |= {name: timed(name, getattr(Telemetry, name), time.perf_counter, took) for name in WHOLE}
+    functions = {name: timed(name, getattr(room, name), *by_processor) for name in ("signs_of", "spectrum_of")}
     with patch.multiple(Telemetry, **methods), patch.multiple(room, **functions):
         begin()
         worked = time.process_time()
         trained(config.length, hand_over)
         worked = time.process_time() - worked
     _turns[not on].release()
-    return {"wall": wall, "processor": worked, "parts": dict(spent)}
+    return {"wall": wall, "processor": worked, "parts": dict(spent), "telemetry": sum(took.values())}
 
 
 def reach(config: Config, threads: int) -> Row:
@@ -179,17 +191,29 @@ def show(rows: list[Row], args: argparse.Namespace) -> str:
         more, low, high = interval(row["watched"], row["alone"])
         parts = [f"{100 * row['parts'].get(name, 0.0) / row['processor']:.2f}" for name in PARTS]
         wall = [f"{sum(row[name]):.1f}" for name in ("alone", "watched")]
-        lines.append([row["number"], *wall, f"{more:+.2f} ({low:+.2f} to {high:+.2f})", *parts])
+        own = f"{100 * row['telemetry'] / sum(row['watched']):.2f}"
+        lines.append(
+            [
+                row["number"],
+                "with" if _first(row["number"]) else "without",
+                own,
+                *wall,
+                f"{more:+.2f} ({low:+.2f} to {high:+.2f})",
+                *parts,
+            ]
+        )
     command = f"python benchmarks/telemetry.py --data path/to/cifar10 --length {args.length} --threads {args.threads}"
     pooled = [[wall for row in costs for wall in row[name]] for name in ("watched", "alone")]
     more, low, high = interval(*pooled)
     parts = statistics.fmean(100 * sum(row["parts"].values()) / row["processor"] for row in costs)
+    whole = statistics.fmean(100 * row["telemetry"] / sum(row["watched"]) for row in costs)
     note = (
         f"Recipe {args.recipe}, two runs of {args.length} with 2 looks of the monitor that take turns at every step, "
-        f"one with telemetry every {rows[-1]['every']} steps, one without. In all {more:+.2f} % of the wall time "
-        f"({low:+.2f} to {high:+.2f}; 95 %, bootstrap over blocks of {BLOCK} steps). The parts of telemetry take "
-        f"{parts:.2f} % of the processor time, which disturbances hardly touch. Spectra and vitals come more often in "
-        "the first 500 steps than later."
+        f"one with telemetry every {rows[-1]['every']} steps, one without. Telemetry takes {whole:.2f} % of the wall "
+        f"time of the run that has it, and its parts {parts:.2f} % of the processor time. Against the other run that "
+        f"is {more:+.2f} % of the wall time in all ({low:+.2f} to {high:+.2f}; 95 %, bootstrap over blocks of {BLOCK} "
+        "steps, which does not know that two processes differ). Spectra and vitals come more often in the first 500 "
+        "steps than later."
     )
     found = [one for row in rows if row["study"] == "reach" for one in row["found"]]
     far = [
@@ -203,6 +227,8 @@ def show(rows: list[Row], args: argparse.Namespace) -> str:
             table(
                 [
                     "seed",
+                    "first turn",
+                    "telemetry, % of wall",
                     "without, s",
                     "with, s",
                     "more, % (95 %)",
