@@ -21,9 +21,10 @@ def test_the_interval_has_the_width_of_the_binomial_law(right, n):
     assert high == pytest.approx(share + error, abs=0.25 * error)
 
 
-@pytest.mark.parametrize("value", [False, True])
-def test_answers_that_are_all_alike_leave_no_doubt_to_draw(value):
-    assert bootstrap_interval(torch.full((50,), value)) == (float(value), float(value))
+def test_few_answers_that_are_all_alike_leave_doubt():
+    assert bootstrap_interval(torch.ones(4, dtype=torch.bool)) == pytest.approx((4 / (4 + 1.959964**2), 1.0))
+    assert bootstrap_interval(torch.zeros(50, dtype=torch.bool)) == pytest.approx((0.0, 1 - 50 / (50 + 1.959964**2)))
+    assert bootstrap_interval(torch.ones(50)) == (1.0, 1.0)  # of a figure that is no answer, nothing is known
 
 
 def test_about_so_many_intervals_hold_the_truth():

@@ -49,6 +49,12 @@ def test_the_same_difference_is_clear_on_enough_images():
     assert verdict(evaluation(6000, **arms)).startswith("Pretraining helped:")  # 1.8 points
 
 
+def test_four_images_settle_nothing():
+    arms = {"pretrained": {"knn": 0.25}, "raw_pixels": {"knn": 1.0}}
+    assert "kNN -75.0 points, within noise" in verdict(evaluation(4, **arms))
+    assert verdict(evaluation(40, **arms)).startswith("Pretraining did harm:")
+
+
 @pytest.mark.parametrize(("std", "clear"), [(0.015, True), (0.03, False)])
 def test_the_noise_of_few_labels_is_that_of_the_draws_and_of_the_held_out_images(std, clear):
     """Two standard errors of the difference: 2.6 points at a deviation of 1.5 over five draws, 4.2 at 3."""

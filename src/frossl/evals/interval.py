@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from scipy.stats import t
+from scipy.stats import norm, t
 from torch import Tensor
 
 GROUPS = 10
@@ -18,9 +18,13 @@ def bootstrap_interval(
     """Percentile bootstrap interval ``(low, high)`` of the mean of one value per held-out image, as right or wrong.
 
     Images are drawn with replacement (Efron, Annals of Statistics 1979). This is the error of the sample of images:
-    that of another training seed is not in it.
+    that of another training seed is not in it. Answers that are all right or all wrong have nothing to draw from, which
+    says little if they are few: their interval is Wilson's (JASA 1927), n / (n + z^2) to 1 where all are right.
     """
     values = correct_N.double().cpu()
+    if correct_N.dtype == torch.bool and bool((values == values[0]).all()):
+        doubt = 1 - len(values) / (len(values) + float(norm.ppf((1 + level) / 2)) ** 2)
+        return (1 - doubt, 1.0) if values[0] else (0.0, doubt)
     generator = torch.Generator().manual_seed(seed)
     draws = (torch.randint(len(values), values.shape, generator=generator) for _ in range(resamples))
     means = torch.stack([values[drawn].mean() for drawn in draws])

@@ -146,6 +146,18 @@ def near_collapse(rank: float, untrained: float) -> bool:
     return rank < CLOSE * untrained
 
 
+def _clearly(share: float, other: float, n: int, std: float) -> int:
+    """1 where ``share`` of ``n`` held-out images is above ``other`` by two standard errors, -1 where below, else 0.
+
+    Two right and two wrong answers are added to both (Agresti and Coull, The American Statistician 1998), without which
+    few images that are all right would have no error. ``std`` is the deviation over draws of few labels, if any.
+    """
+    shares = [(n * one + 2) / (n + 4) for one in (share, other)]
+    variance = sum(one * (1 - one) for one in shares) / (n + 4) + 2 * std**2 / DRAWS
+    gain = shares[0] - shares[1]
+    return int(math.copysign(abs(gain) > 2 * math.sqrt(variance), gain))
+
+
 def verdict(evaluation: Evaluation) -> str:
     """One sentence on whether pretraining helped, against the better control, as far as the held-out images tell."""
     pretrained = evaluation.arms["pretrained"]
@@ -158,12 +170,9 @@ def verdict(evaluation: Evaluation) -> str:
             continue
         control = max(measured)
         gain = pretrained[name] - control
-        # Two standard errors: of a share of the held-out images, and over draws where there are draws.
-        share = min(max(pretrained[name], 0.01), 0.99)
-        variance = share * (1 - share) / evaluation.held_out + pretrained.get(f"{name}_std", 0.0) ** 2 / DRAWS
-        noise = 2 * math.sqrt(2 * variance)
-        better, worse = better + (gain > noise), worse + (gain < -noise)
-        unsure = "" if abs(gain) > noise else ", within noise"
+        clear = _clearly(pretrained[name], control, evaluation.held_out, pretrained.get(f"{name}_std", 0.0))
+        better, worse = better + (clear > 0), worse + (clear < 0)
+        unsure = "" if clear else ", within noise"
         parts.append(f"{HEADINGS[name]} {100 * gain:+.1f} points{unsure}")
     if not parts:
         rank, before = pretrained.get("effective_rank"), evaluation.arms["untrained"].get("effective_rank")
