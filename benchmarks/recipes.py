@@ -42,7 +42,10 @@ RECIPE = "fashion-mnist-cpu"
 BEFORE = {"brightness": 0.8, "contrast": 0.8}
 """Views of the recipe before the search."""
 STRONG = {"brightness": 1.2, "contrast": 1.2}
-"""What the search took."""
+"""What the search took first."""
+WIDE = {"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'}
+FOUR = {"batch": 64, "lr": 8e-3, "views": 4}
+"""As many views per step, of half as many images, at the same rate."""
 
 Changes = dict[str, Any]
 VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
@@ -58,7 +61,7 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "half the rate": ({"lr": 2e-3}, {}, {}),
     "twice the rate": ({"lr": 8e-3}, {}, {}),
     "last stage twice as wide": (
-        {"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'},
+        WIDE,
         {},
         {},
     ),
@@ -78,15 +81,21 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "jitter of 1.2, twice the rate": ({"lr": 8e-3}, {}, STRONG),
     "jitter of 1.2, weight decay 0.1": ({"weight_decay": 0.1}, {}, STRONG),
     "jitter of 1.2, last stage twice as wide": (
-        {"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'},
+        WIDE,
         {},
         STRONG,
     ),
     "jitter of 1.2, 24 pixels": ({"size": 24}, {}, STRONG),
     "jitter of 1.2, 28 pixels": ({"size": 28}, {}, STRONG),
-    "jitter of 1.2, 4 views of 64 images": (
-        {"batch": 64, "lr": 8e-3, "views": 4},
+    "jitter of 1.2, 4 views of 64 images": (FOUR, {"projector": "512-bn-relu-512"}, STRONG),
+    "jitter of 1.2, 4 views of 64 images, last stage twice as wide": (
+        FOUR | WIDE,
         {"projector": "512-bn-relu-512"},
+        STRONG,
+    ),
+    "jitter of 1.2, 8 views of 32 images": (
+        {"batch": 32, "lr": 16e-3, "views": 8},
+        {"projector": "256-bn-relu-256"},
         STRONG,
     ),
     "jitter of 2": ({}, {}, {"brightness": 2.0, "contrast": 2.0}),
@@ -94,7 +103,7 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "no flip": ({}, {}, {"flip": 0.0}),
     "clip at 5": ({"clip": 5.0}, {}, {}),
     "batch 64, D = 512, blur always": ({"batch": 64, "lr": 8e-3}, {"projector": "512-bn-relu-512"}, {"blur": 1.0}),
-    "4 views of 64 images": ({"batch": 64, "lr": 8e-3, "views": 4}, {"projector": "512-bn-relu-512"}, {}),
+    "4 views of 64 images": (FOUR, {"projector": "512-bn-relu-512"}, {}),
 }
 """What is changed: options of the run, of the objective, and of every view."""
 
