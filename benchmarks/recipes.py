@@ -76,6 +76,11 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "jitter of 1.2, blur always": ({}, {}, STRONG | {"blur": 1.0}),
     "jitter of 1.2, no flip": ({}, {}, STRONG | {"flip": 0.0}),
     "jitter of 1.2, no solarize": ({}, {}, STRONG | {"solarize": 0.0}),
+    "jitter of 1.2, solarize 0.35": ({}, {}, STRONG | {"solarize": 0.35}),
+    "jitter of 1.2, solarize above 1/4": ({}, {}, STRONG | {"solarize_threshold": 0.25}),
+    "jitter of 1.2, blur 0.25": ({}, {}, STRONG | {"blur": 0.25}),
+    "jitter of 1.2, crops of 70-100 %": ({"crop_scale": (0.7, 1.0)}, {}, STRONG),
+    "jitter of 1.2, crops up to 2:1": ({}, {}, STRONG | {"ratio": (0.5, 2.0)}),
     "jitter of 1.2, w D / N = 3": ({}, {"invariance_weight": 0.375}, STRONG),
     "jitter of 1.2, half the rate": ({"lr": 2e-3}, {}, STRONG),
     "jitter of 1.2, twice the rate": ({"lr": 8e-3}, {}, STRONG),
@@ -142,7 +147,7 @@ def show(rows: list[Row], out: Path) -> str:
     parts = [
         heading(
             "The recipe for Fashion-MNIST on two cores, chosen on a validation split",
-            "python benchmarks/recipes.py --images 100000 --only 'VARIANT;...' --seeds SEEDS --threads 1; --table",
+            "python benchmarks/recipes.py --images N --only 'VARIANT;...' --seeds SEEDS --threads 1; --table",
             about,
             "A sixth of the training images is held out for validation; all figures are of it, and the test images "
             f"were not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is the "
