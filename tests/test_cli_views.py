@@ -107,6 +107,20 @@ def test_bench_says_where_the_time_goes(frossl, folder):
     assert frossl("bench", "views", "--steps", 0)[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("what", "options", "named"),
+    [
+        ("loss", ("--batch", 64, "--method", "vicreg", "--steps", 1), "loss makes no use of --batch, --method;"),
+        ("loss", ("--view-recipe", "grey"), "loss makes no use of --view-recipe;"),
+        ("views", ("--compile-views", "--size", 16), "views makes no use of --compile-views;"),
+    ],
+)
+def test_bench_refuses_options_of_its_other_measurements(frossl, what, options, named):
+    code, said = frossl("bench", what, *options)
+    assert code == 2
+    assert named in said
+
+
 def test_bench_of_views_from_files_has_decoding_and_both_kinds_of_colours(frossl, folder, monkeypatch):
     monkeypatch.setattr("frossl.train.bench.has_compiler", lambda: False)
     code, said = frossl(

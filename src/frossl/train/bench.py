@@ -33,6 +33,10 @@ WARM_UP = 2
 SHAPES = ((2, 256, 1024), (8, 256, 1024), (2, 1024, 2048), (8, 1024, 1024))
 """(V, N, D) of the objective."""
 Rows = list[list[str]]
+_OF_STEPS = ("method", "backbone", "compile_views")
+_OF_VIEWS = ("data", "size", "views", "view_recipe", "batch", "cache", "workers", "data_dir")
+USELESS = {"views": _OF_STEPS, "train": (), "loss": (*_OF_VIEWS, *_OF_STEPS)}
+"""Options that say nothing about what is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,11 @@ def bench(given: Bench) -> tuple[list[str], Rows]:
     """
     if given.steps < 1:
         raise UserError(f"--steps must be at least 1, got {given.steps}")
+    defaults = Bench(what=given.what)
+    useless = [name for name in USELESS[given.what] if getattr(given, name) != getattr(defaults, name)]
+    if useless:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise UserError(f"frossl bench {given.what} makes no use of {flags}; leave that out")
     return {"views": _views, "train": _train, "loss": _loss}[given.what](given)
 
 
