@@ -481,6 +481,13 @@ def test_what_export_prints_is_python_that_loads_the_encoder(tmp_path, monkeypat
     torch.testing.assert_close(loaded["model"].eval()(x), encoder(x))
 
 
+@pytest.mark.parametrize("scale", [("0.5", "0.2"), ("0", "1"), ("0.5", "1.5"), ("nan", "1")])
+def test_impossible_crops_are_refused_by_the_name_of_their_flag(frossl, scale):
+    code, said = frossl("pretrain", "anything", "--crop-scale", *scale)
+    assert code == 2
+    assert f"--crop-scale {' '.join(scale)}: give two shares" in said
+
+
 def test_names_with_colons_are_printed_as_they_are(frossl):
     _, said = frossl("pretrain", "no:fire:folder")
     assert "'no:fire:folder'" in said

@@ -170,6 +170,9 @@ class Config(Generic[M]):
             raise UserError(f"--views must be at least 2, got {self.views}: the objectives compare views of one image")
         if not self.rank_timeout >= 5:  # signs of life come every 2 s
             raise UserError(f"--rank-timeout must be at least 5 seconds, got {self.rank_timeout}")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            low, high = self.crop_scale
+            raise UserError(f"--crop-scale {low:g} {high:g}: give two shares of the area, 0 < smallest <= largest <= 1")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"--clip must be more than 0, got {self.clip}")
         if self.log_every < 1:
