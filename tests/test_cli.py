@@ -48,6 +48,16 @@ def test_without_a_command_or_with_a_wrong_one_it_says_what_there_is(frossl):
     assert "Did you mean 'pretrain'?" in said
 
 
+def test_the_overview_fits_a_narrow_terminal(monkeypatch, capsys):
+    said = {}
+    for columns in (80, 1000):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        said[columns] = capsys.readouterr().out
+    assert said[80] == said[1000]
+
+
 @pytest.mark.parametrize("what", ["methods", "data", "recipes", "metrics"])
 def test_list_names_what_is_registered(frossl, what):
     code, said = frossl("list", what)

@@ -240,14 +240,14 @@ def _say(error: Exception) -> int:
 def _overview(console: Console) -> None:
     console.print(
         "[bold]frossl[/]: self-supervised pretraining of image encoders with many views\n\n"
-        "  frossl pretrain DATA [...]      a folder of images, Parquet, or a data set by name\n"
-        "  frossl evaluate RUN [...]       kNN and linear probes beside an untrained encoder and raw pixels\n"
-        "  frossl compare DATA [...]       several methods, seeds and budgets, and what may be said of them\n"
-        "  frossl report RUN... [-o FILE]  curves, spectra and pictures of runs as one HTML file\n"
+        "  frossl pretrain DATA [...]      a folder of images, Parquet, or data by name\n"
+        "  frossl evaluate RUN [...]       kNN and linear probes beside the controls\n"
+        "  frossl compare DATA [...]       methods, seeds, budgets: what may be said\n"
+        "  frossl report RUN... [-o FILE]  runs as one HTML file, with their curves\n"
         "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
         "  frossl replay RUN               take the step again that was not finite\n"
         "  frossl views DATA [-o FILE]     what a view recipe makes of some images\n"
-        "  frossl cache DATA --size N      decode images once into a memory-mapped store\n"
+        "  frossl cache DATA --size N      decode images once, into a store\n"
         "  frossl bench views|train|loss   where the time goes on this machine\n"
         "  frossl list methods | data | recipes | metrics\n\n"
         "Each takes --help. A first try: frossl pretrain path/to/images",
