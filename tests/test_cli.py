@@ -66,6 +66,15 @@ def test_list_names_what_is_registered(frossl, what):
     assert expected[what] in said
 
 
+def test_what_is_given_without_a_flag_is_called_by_its_name(frossl):
+    wanted = {"pretrain": "DATA", "evaluate": "RUN", "report": "RUN...", "export": "RUN FILE", "views": "DATA"}
+    for command, names in wanted.items():
+        usage = frossl(command, "--help")[1].partition("╭")[0]
+        assert all(name in usage.split() for name in names.split())
+        assert not {"STR", "PATH"} & set(usage.split())
+    assert "Missing from frossl pretrain: │ │ DATA" in frossl("pretrain")[1]
+
+
 def test_help_explains_every_flag(frossl):
     code, said = frossl("pretrain", "--help")
     assert code == 0

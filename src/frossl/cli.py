@@ -61,10 +61,10 @@ class Pretrain(Generic[M]):
 class Evaluate:
     """Evaluate the encoder of a run beside an untrained one and raw pixels."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run directory"""
     data: str | None = None
-    """other data than the run's own: a folder, Parquet, or the name of a data set"""
+    """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
     protocol: tuple[str, ...] = PROTOCOLS
     """what to measure (frossl list metrics)"""
     arms: tuple[Literal["supervised"], ...] = ()
@@ -112,7 +112,7 @@ class Compare:
 class Report:
     """Write what is known of one or several runs, side by side, as one HTML file that needs no network."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
     """run directories"""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """file to write (report.html, in the run directory if there is one run)"""
@@ -124,9 +124,9 @@ class Report:
 class Export:
     """Write the encoder of a run for use elsewhere, and say how to load it there."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run directory"""
-    output: tyro.conf.Positional[Path]
+    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """file to write, .safetensors"""
     format: Annotated[Literal["timm", "torchvision"], tyro.conf.arg(help_behavior_hint="")] = "timm"
     """names of the keys: timm's, or torchvision's for nets that both have"""
@@ -136,7 +136,7 @@ class Export:
 class Replay:
     """Take the step of a run again whose loss or gradient was not finite, and look for the cause."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run directory"""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute"""
@@ -146,8 +146,8 @@ class Replay:
 class Views:
     """Show what a view recipe makes of a few images, with what was drawn for each view, in one picture."""
 
-    data: tyro.conf.Positional[str]
-    """a folder of images, Parquet, or the name of a data set"""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("views.png")
     """picture to write"""
     images: int = 4
@@ -170,7 +170,7 @@ class Views:
 class Cache:
     """Decode images once into a memory-mapped store; frossl pretrain --cache SIZE then reads that one."""
 
-    data: tyro.conf.Positional[str]
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a folder of images or Parquet"""
     size: int
     """shorter side in pixels; smaller images stay as they are"""

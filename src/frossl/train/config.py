@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import torch
 import tyro
@@ -39,7 +39,7 @@ FREE_TO_CHANGE = (
 class Config(Generic[M]):
     """Everything that decides a pretraining run."""
 
-    data: tyro.conf.Positional[str]
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
     method: str = "frossl"
     """objective (frossl list methods), or module:Class of your own"""
@@ -106,8 +106,7 @@ class Config(Generic[M]):
     log_every: int = 10
     """steps between rows of metrics.jsonl, and between checks that all was finite"""
     telemetry_every: int = 500
-    """steps between spectra of features and embeddings, more often at first; signs of collapse are looked for 5 to 25
-    times as often; 0 is never"""
+    """steps between spectra of features and embeddings (more at first; signs of collapse 5 to 25 times as often; 0: none)"""
     track_eigenvalues: str | None = None
     """follow the leading eigenvalues step by step for so long, such as 2ep (eigenvalues.jsonl)"""
     wandb: bool = False
@@ -126,7 +125,7 @@ class Config(Generic[M]):
     cache: int | None = None
     """decode images of files once, to this shorter side in pixels, into a memory-mapped store below --data-dir"""
     data_dir: Path = Path("data")
-    """where named data sets are kept"""
+    """where named data sets are kept, and caches of others"""
     out: Path = Path("runs")
     """where run directories go"""
     name: str | None = None
