@@ -11,11 +11,11 @@ from frossl.core.types import UserError
 T = TypeVar("T")
 
 
-def unknown_name(kind: str, name: str, valid: list[str]) -> UserError:
-    """The error for a name that does not exist: the nearest valid ones first, then all of them."""
+def unknown_name(kind: str, name: str, valid: list[str], where: str = "see frossl list") -> UserError:
+    """The error for a name that does not exist: the nearest valid ones first, then all, or ``where`` to see so many."""
     near = get_close_matches(name, valid, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    known = ", ".join(sorted(valid)) if len(valid) <= 60 else f"{len(valid)} names, see --help and frossl list"
+    known = ", ".join(sorted(valid)) if len(valid) <= 60 else f"{len(valid):,} names, {where}"
     return UserError(f"no {kind} is called {name!r}.{hint} Known: {known}.")
 
 

@@ -58,7 +58,7 @@ def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None
     if stem not in STEMS:
         raise unknown_name("stem", stem, list(STEMS))
     if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models())
+        raise unknown_name("timm model", name, timm.list_models(), "see timm.list_models()")
     with torch.device("meta"):
         model = _create(name, 3, options or {})
     replaceable = isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool")
