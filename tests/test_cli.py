@@ -67,12 +67,10 @@ def test_list_names_what_is_registered(frossl, what):
 
 
 def test_what_is_given_without_a_flag_is_called_by_its_name(frossl):
-    wanted = {"pretrain": "DATA", "evaluate": "RUN", "report": "RUN...", "export": "RUN FILE", "views": "DATA"}
+    wanted = {"pretrain": "[OPTIONS] DATA", "evaluate": "[OPTIONS] RUN", "report": "[-h] RUN...", "export": "RUN FILE"}
     for command, names in wanted.items():
-        usage = frossl(command, "--help")[1].partition("╭")[0]
-        assert all(name in usage.split() for name in names.split())
-        assert not {"STR", "PATH"} & set(usage.split())
-    assert "Missing from frossl pretrain: │ │ DATA" in frossl("pretrain")[1]
+        assert f"{names} " in frossl(command, "--help")[1]
+    assert "DATA" in frossl("pretrain")[1]
 
 
 def test_help_explains_every_flag(frossl):
@@ -99,7 +97,11 @@ def test_help_explains_every_flag(frossl):
         (["--backbone-options", "channels=3"], "is not JSON"),
         (["--backbone-options", '{"chanels": [8]}'], "could not build"),
         (["--stem", "cifar", "--backbone", "vit_tiny_patch16_224"], "no conv1/maxpool stem"),
-        (["--warmup", "10min", "--length", "2ep"], "cannot be taken of"),
+        (["--warmup", "10min", "--length", "2ep"], "--warmup 10min cannot be taken of a run of 2ep"),
+        (["--warmup", "200%", "--length", "2it"], "--warmup 200% is longer than the run"),
+        (["--monitor-every", "3it", "--length", "2it"], "--monitor-every 3it is longer than the run"),
+        (["--backbone", "resnet81"], "see timm.list_models()"),
+        (["--recipe", "nothing"], "see frossl list."),
         (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--size", "0"], "--size must be at least 1, got 0"),

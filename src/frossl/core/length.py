@@ -64,21 +64,22 @@ class Length:
         amount = Fraction(repr(self.amount))  # as it was written: 0.7 of 10 steps are 7, not 7.000000000000001
         return math.ceil({"ep": amount * per_epoch, "it": amount, "img": amount / batch}[self.unit])
 
-    def share(self, of: Length, *, batch: int, images: int) -> float:
-        """This length as a share, 0 to 1, of the run ``of``.
+    def share(self, of: Length, *, batch: int, images: int, flag: str = "") -> float:
+        """This length, given by ``flag``, as a share, 0 to 1, of the run ``of``.
 
         Raises:
             UserError: the two cannot be compared (minutes against counted steps).
         """
+        asked = f"{flag} {self}".strip()
         if self.unit == "%":
             share = self.amount / 100
         elif (self.unit == "min") != (of.unit == "min"):
-            raise UserError(f"{self} cannot be taken of a run of {of}: give both in min, or as a share such as 5%")
+            raise UserError(f"{asked} cannot be taken of a run of {of}: give both in min, or as a share such as 5%")
         elif of.unit == "min":
             share = self.amount / of.amount if of.amount else 0.0
         else:
             mine, whole = self.steps(batch=batch, images=images), of.steps(batch=batch, images=images)
             share = (mine or 0) / whole if whole else 0.0
         if not 0 <= share <= 1:
-            raise UserError(f"{self} is longer than the run of {of}")
+            raise UserError(f"{asked} is longer than the run of {of}")
         return share

@@ -144,9 +144,9 @@ def _check(config: Config, data: Dataset) -> None:
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     images, batch = len(data.train), plan.batch
     length = Length.parse(config.length).as_images(plan.views)
-    Length.parse(config.warmup).share(length, batch=batch, images=images)
-    for text in (config.monitor_every, config.checkpoint_every):
-        Every(text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
+    Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
+    for flag, text in (("--monitor-every", config.monitor_every), ("--checkpoint-every", config.checkpoint_every)):
+        Every(flag, text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
     if learner.method.trains:
         noise_VNF = torch.randn(plan.views, batch, plan.spec.features)
         target_VNF = noise_VNF[: learner.method.setting.large_views]

@@ -58,12 +58,15 @@ class Progress:
 
 
 class Every:
-    """Says when something is due: each ``text`` of a run, by steps, by share or by the clock."""
+    """Says when something is due: each length of a run that ``flag`` gives, by steps, by share or by the clock."""
 
-    def __init__(self, text: str, progress: Progress, batch: int, images: int) -> None:
+    def __init__(self, flag: str, text: str, progress: Progress, batch: int, images: int) -> None:
         length = Length.parse(text)
         self.progress, self.minutes = progress, length.unit == "min"
-        self.period = 60 * length.amount if self.minutes else length.share(progress.length, batch=batch, images=images)
+        if self.minutes:
+            self.period = 60 * length.amount
+        else:
+            self.period = length.share(progress.length, batch=batch, images=images, flag=flag)
         self.count = self._now()
 
     def _now(self) -> int:
@@ -153,9 +156,9 @@ def train(
     extractor = Extractor(
         device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers, over_ranks=True
     )
-    monitor = Every(config.monitor_every, progress, plan.batch, images)
-    checkpoint = Every(config.checkpoint_every, progress, plan.batch, images)
-    warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images)
+    monitor = Every("--monitor-every", config.monitor_every, progress, plan.batch, images)
+    checkpoint = Every("--checkpoint-every", config.checkpoint_every, progress, plan.batch, images)
+    warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images, flag="--warmup")
 
     def save(best: bool = False) -> None:
         take.check()
