@@ -106,7 +106,7 @@ class Config(Generic[M]):
     log_every: int = 10
     """steps between rows of metrics.jsonl, and between checks that all was finite"""
     telemetry_every: int = 500
-    """steps between spectra, more often at first; signs of collapse are looked for 5 to 25 times as often; 0 is never"""
+    """steps between spectra, more often at first; signs of collapse are looked for 5 to 25 times as often; 0: never"""
     track_eigenvalues: str | None = None
     """follow the leading eigenvalues step by step for so long, such as 2ep (eigenvalues.jsonl)"""
     wandb: bool = False
