@@ -360,6 +360,19 @@ def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(
     assert "Write it as module:Class" in said
 
 
+def test_every_look_of_the_monitor_is_printed_with_the_loss_of_its_step(frossl, tmp_path):
+    images = folder(tmp_path / "images")  # two are held out, of which the effective rank is always 1
+    argv = ["--length", "3it", "--batch", "8", "--no-evaluate", "--name", "r"]
+    closely = frossl("pretrain", images, *TINY, *argv, "--log-every", "1")[1]
+    rows = [r for r in read_rows(tmp_path / "runs/r/metrics.jsonl") if r["kind"] == "train"]
+    sparsely = frossl("pretrain", images, *TINY, *argv[:-1], "s")[1]
+    for said in (closely, sparsely):
+        for row in rows:
+            assert f"step {row['step']}/3" in said
+            assert f"loss {row['loss']:.2f} = " in said.split(f"step {row['step']}/3")[1].split("step ")[0]
+    assert [r["step"] for r in read_rows(tmp_path / "runs/s/metrics.jsonl") if r["kind"] == "train"] == [1]
+
+
 def test_a_folder_without_labels_gets_no_accuracy(frossl, tmp_path):
     images = folder(tmp_path / "images", classes=0)
     code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8")

@@ -41,9 +41,9 @@ def test_the_display_cuts_nothing_off(width):
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=width)
     with training(console, views_per_step=64) as display:
         assert shown(display, width) == []
-        display.update(0.1, 100, 1000, 10.0, VALUES)
+        display.update(0.1, 100, 1000, 10.0, VALUES, True)
         display.last = None
-        display.update(0.2, 200, 1000, 20.0, VALUES)
+        display.update(0.2, 200, 1000, 20.0, VALUES, False)
         bar, loss, figures = shown(display, width)
     assert bar.startswith("Train  step 200/1,000 ")
     assert bar.endswith(" 20% 1 min 20 s left 640 views/s")
@@ -54,11 +54,13 @@ def test_the_display_cuts_nothing_off(width):
 def test_elsewhere_there_is_a_line_for_each_look_of_the_monitor():
     console = Console(file=StringIO(), width=40)
     with training(console, views_per_step=64) as display:
-        display.update(0.1, 10, None, 10.0, {"loss": 1.0, "contrast": 1.0})
-        display.update(0.2, 20, None, 20.0, VALUES)
-        display.update(0.3, 30, None, 30.0, VALUES)
+        display.update(0.1, 10, None, 10.0, {"loss": 1.0, "contrast": 1.0}, False)
+        display.update(0.2, 20, None, 20.0, VALUES, True)
+        display.update(0.3, 30, None, 30.0, VALUES, False)
+        display.update(0.4, 40, None, 40.0, VALUES, True)
     loss, figures = describe(VALUES)
-    assert printed(console) == [f"{'':{INDENT}} 20%  step 20  20 s  {loss}  {figures}  64 views/s"]
+    lines = [f"{'':{INDENT}} {n}0%  step {n}0  {n}0 s  {loss}  {figures}  64 views/s" for n in (2, 4)]
+    assert printed(console) == lines
 
 
 def test_a_loss_of_one_term_is_said_once():

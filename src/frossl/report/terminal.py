@@ -105,8 +105,10 @@ class TrainingDisplay:
         self.speed = 0.0
         self.last: float | None = None
 
-    def update(self, share: float, step: int, total: int | None, seconds: float, values: dict[str, float]) -> None:
-        """Takes the position (0 to 1 and steps), the time in the loop, and the newest numbers."""
+    def update(
+        self, share: float, step: int, total: int | None, seconds: float, values: dict[str, float], looked: bool
+    ) -> None:
+        """Takes the position (0 to 1 and steps), the time in the loop, the newest numbers, if the monitor looked."""
         now = time.perf_counter()
         if self.mark is None:
             self.mark = (share, step, seconds)
@@ -123,8 +125,7 @@ class TrainingDisplay:
                 text = f"{duration(left)} left" if left is not None else ""
                 self.bar.lines = lines
                 self.bar.update(self.task, completed=share, visible=True, where=where, left=text, speed=speed)
-        elif "effective_rank" in values and values["effective_rank"] != self.last:
-            self.last = values["effective_rank"]
+        elif looked:
             parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
 

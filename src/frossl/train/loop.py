@@ -42,13 +42,16 @@ REPEATS = 10.0
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is. ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN."""
+    """Where a run is. ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN,
+    ``looked`` the step after which the monitor last looked.
+    """
 
     length: Length
     total: int | None
     step: int = 0
     seconds: float = 0.0
     best: float | None = None
+    looked: int = 0
 
     @property
     def share(self) -> float:
@@ -200,17 +203,19 @@ def train(
                 progress.step += 1
                 tick()
 
-                if progress.step % config.log_every == 0 or progress.step == 1:
+                logged, looked = progress.step % config.log_every == 0 or progress.step == 1, monitor.due()
+                if logged or looked:
                     take.check()
                     values = {"loss": taken.total.item(), **{k: v.item() for k, v in taken.terms.items()}}
                     values |= {"grad_norm": taken.norm.item(), "lr": take.optimizer.param_groups[0]["lr"]}
                     if taken.on_views is not None and not taken.on_views.isnan():
                         values["probe_on_views"] = taken.on_views.item()
-                    log.row("train", progress.step, where(), values)
                     shown |= values
+                    if logged:
+                        log.row("train", progress.step, where(), values)
                 better = False
-                if monitor.due():
-                    take.check()
+                if looked:
+                    progress.looked = progress.step
                     values, held_out_NF = look(learner.backbone, data, plan.spec, extractor, probe)
                     telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
                     tick()

@@ -164,7 +164,7 @@ def _train(
             length,
             run,
             state,
-            lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values),
+            lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values, p.looked == p.step),
             lambda step, health: terminal.show_health(console, step, health),
             fabric,
         )
