@@ -373,6 +373,41 @@ def test_every_look_of_the_monitor_is_printed_with_the_loss_of_its_step(frossl, 
     assert [r["step"] for r in read_rows(tmp_path / "runs/s/metrics.jsonl") if r["kind"] == "train"] == [1]
 
 
+@pytest.mark.parametrize(("length", "stands"), [("6it", "saved at step 1 of 6"), ("9min", "saved at step 1 after 0.0")])
+def test_a_run_that_was_stopped_says_so_wherever_its_encoder_is_used(frossl, tmp_path, monkeypatch, length, stands):
+    images = folder(tmp_path / "my images")
+    base = [*TINY, "--length", length, "--batch", "8", "--no-evaluate"]
+    take = Stepper.__call__
+
+    def interrupt(self, batch, step, *rest):
+        if len(list((tmp_path / "runs").glob("*/config.json"))) == 1:  # not while the time of a step is measured
+            os.kill(os.getpid(), signal.SIGINT)
+        return take(self, batch, step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "__call__", interrupt)
+        code, said = frossl("pretrain", images, *base)
+    assert code == 130
+    again = "Go on with: frossl pretrain --resume 'runs/my images-frossl'"
+    assert again in said
+    run = "runs/my images-frossl"
+    uses = (["evaluate", run, "--protocol", "rank"], ["export", run, "e.safetensors"])
+    for argv in uses:
+        code, said = frossl(*argv)
+        assert code == 0
+        assert f"{run} is not finished: {stands}" in said
+        assert again in said
+    encoder = (tmp_path / run / "encoder.safetensors").rename(tmp_path / "elsewhere")
+    for argv in uses:
+        code, said = frossl(*argv)
+        assert code == 2
+        assert f"no encoder yet: {run} is not finished: {stands}" in said
+    encoder.rename(tmp_path / run / "encoder.safetensors")
+    if length == "6it":
+        assert frossl("pretrain", "--resume", run)[0] == 0
+        assert not [argv for argv in uses if "not finished" in frossl(*argv)[1]]
+
+
 def test_a_folder_without_labels_gets_no_accuracy(frossl, tmp_path):
     images = folder(tmp_path / "images", classes=0)
     code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from frossl.core.files import (
@@ -76,6 +77,21 @@ def newest_checkpoint(run: Path) -> Path:
 def ended_before_a_save(run: Path) -> bool:
     """Whether a run directory holds neither a checkpoint, whole or not, nor a trained encoder."""
     return not (run / "encoder.safetensors").exists() and not any((run / "checkpoints").glob("[!.]*"))
+
+
+def newest_position(run: Path) -> dict[str, Any]:
+    """``step``, ``seconds`` and ``length`` of the newest checkpoint of a run directory, without reading its tensors.
+
+    Raises:
+        UserError: there is none.
+        ValueError, LookupError, TypeError: it does not say.
+    """
+    try:
+        with safe_open(newest_checkpoint(run), framework="pt") as file:
+            state = dict(json.loads((file.metadata() or {})["state"])["dict"])
+    except (OSError, SafetensorError) as error:
+        raise ValueError(str(error)) from None
+    return {name: state[name] for name in ("step", "seconds", "length")}
 
 
 def load_newest(run: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:

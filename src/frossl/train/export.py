@@ -11,7 +11,7 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import EncoderSpec, load_all_keys, load_encoder, save_encoder
-from frossl.report.record import refuse_no_run
+from frossl.train.run import encoder_of, unfinished
 
 
 def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
@@ -25,8 +25,7 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     """
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
-    refuse_no_run(run)
-    encoder, spec = load_encoder(run / "encoder.safetensors")
+    encoder, spec = load_encoder(encoder_of(run))
     model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
     if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3):
         conv = encoder.get_submodule("conv1")
@@ -41,7 +40,8 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     lines.append(f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits")
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
     feed = f"images in [0, 1], {spec.size} pixels, minus {mean}, over {std}"
-    return "\n".join([*lines, f"# feed it {feed}"])
+    lines.append(f"# feed it {feed}")
+    return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
 
 
 def _timm(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,11 +36,11 @@ from frossl.nn.encoder import OWN, load_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.report.record import refuse_no_run
-from frossl.train.checkpoint import ended_before_a_save, load_checkpoint, load_newest
+from frossl.train.checkpoint import ended_before_a_save, load_checkpoint, load_newest, newest_position
 from frossl.train.config import Config, Plan, make_plan
 from frossl.train.evaluation import keep_evaluation, same_source
 from frossl.train.log import require_wandb
-from frossl.train.loop import FAILED, build, environment, resolve_length, train
+from frossl.train.loop import FAILED, Progress, build, environment, resolve_length, train
 from frossl.train.memory import fit
 from frossl.train.ranks import start
 from frossl.views.recipes import Recipe, View, left_out
@@ -96,7 +97,7 @@ def pretrain(
         raise
     if stopped:
         console.print(
-            f"[yellow]Stopped by {stopped}; saved. Go on with: frossl pretrain --resume {escape(str(run))}[/]",
+            f"[yellow]Stopped by {stopped}; saved. Go on with: {escape(resume_command(run))}[/]",
             soft_wrap=True,
         )
         return Outcome(run, stopped, None)
@@ -199,7 +200,9 @@ def evaluate_run(
         find_metric(name)
     own, recipe = read_run(run)
     own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
-    encoder, spec = load_encoder(run / "encoder.safetensors", backbone)
+    encoder, spec = load_encoder(encoder_of(run), backbone)
+    if told := unfinished(run):
+        console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
     config = own
     if data is None:
         elsewhere = source is not None and same_source(source) != same_source(own.data)
@@ -250,6 +253,43 @@ def worth_keeping(run: Path) -> bool:
     """Whether a run that ended in an error got as far as a row of metrics or a checkpoint."""
     metrics = run / "metrics.jsonl"
     return (metrics.exists() and metrics.stat().st_size > 0) or any((run / x).exists() for x in ("checkpoints", FAILED))
+
+
+def unfinished(run: Path) -> str:
+    """Where a run stands whose newest checkpoint is not that of its end, and how to go on, as a sentence.
+
+    Nothing for a run that is finished, trains nothing, or has no checkpoint that tells.
+    """
+    try:
+        about = json.loads((run / "config.json").read_text())
+        saved = newest_position(run)
+        length = Length.parse(saved["length"])
+        total = length.steps(batch=about["batch"], images=about["images"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).share >= 1:
+        return ""
+    whole = f"of {total:,}" if total is not None else f"after {saved['seconds'] / 60:.1f} of {length.amount:g} min"
+    return f"{run} is not finished: saved at step {saved['step']:,} {whole}. Go on with: {resume_command(run)}"
+
+
+def encoder_of(run: Path) -> Path:
+    """The exported encoder of a run directory.
+
+    Raises:
+        UserError: the run has not come so far, or is none.
+    """
+    refuse_no_run(run)
+    path = run / "encoder.safetensors"
+    if not path.exists():
+        state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"
+        raise UserError(f"there is no encoder yet: {state}")
+    return path
+
+
+def resume_command(run: Path) -> str:
+    """What to type to go on with a run."""
+    return shlex.join(["frossl", "pretrain", "--resume", str(run)])
 
 
 def read_run(run: Path) -> tuple[Config, Recipe]:
@@ -342,7 +382,7 @@ def new_run_directory(config: Config) -> Path:
                 f"cannot make the run directory {run}: {error.strerror}. Choose another with --out"
             ) from None
     raise UserError(
-        f"{config.out / stem} exists; choose another --name, or go on with it: --resume {config.out / stem}"
+        f"{config.out / stem} exists; choose another --name, or go on with it: {resume_command(config.out / stem)}"
     )
 
 
