@@ -316,6 +316,8 @@ def _refuse_changes(saved: Config, given: Config) -> None:
 
 def _evaluate(args: list[str], console: Console) -> int:
     given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    if not given.protocol:
+        raise UserError(f"--protocol: name something to measure: {' '.join(PROTOCOLS)} (frossl list metrics has all)")
     for name in given.protocol:
         find_metric(name)
     others = {}
