@@ -166,6 +166,9 @@ def test_a_folder_from_pretraining_to_export(frossl, tmp_path):
     code, said = frossl("evaluate", "runs/r", "--protocol", "knn", "rank")
     assert code == 0
     assert "kNN" in said
+    code, said = frossl("evaluate", "runs/r", "--protocol")
+    assert code == 2
+    assert "--protocol: name something to measure: knn linear" in said
     code, said = frossl("evaluate", "runs/r", "--protocol", "kn")
     assert code == 2
     assert "Did you mean 'knn'?" in said
@@ -405,6 +408,7 @@ def test_a_run_that_was_stopped_says_so_wherever_its_encoder_is_used(frossl, tmp
     encoder.rename(tmp_path / run / "encoder.safetensors")
     if length == "6it":
         assert frossl("pretrain", "--resume", run)[0] == 0
+        assert "6it: 6 steps, about 0 s to go" in frossl("pretrain", "--resume", run)[1]
         assert not [argv for argv in uses if "not finished" in frossl(*argv)[1]]
 
 

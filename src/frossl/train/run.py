@@ -433,7 +433,9 @@ def show_plan(
         "16-mixed": "float16 autocast",
     }[plan.precision]
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
-    about = terminal.duration(length.amount * 60 if steps is None else steps * step_seconds)
+    done, gone = (state["step"], state["seconds"]) if state else (0, 0.0)
+    left = length.amount * 60 - gone if steps is None else (steps - done) * step_seconds
+    about = terminal.duration(max(0.0, left)) + (" to go" if state else "")
     if find_method(config.method).trains:
         how = f"{config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
         long = f"{length}: {amount}, about {about} at the {step_seconds:.2f} s per step just measured"
