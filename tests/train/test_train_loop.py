@@ -34,7 +34,7 @@ from frossl.nn.encoder import read_encoder
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config, device_of
 from frossl.train.log import RunLog, read_rows
-from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.run import evaluate_run, new_run_directory, pretrain, read_run
 from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import VIEWS, View
 
@@ -370,6 +370,16 @@ def test_a_batch_larger_than_the_data_is_refused_with_a_batch_that_fits(images, 
     with pytest.raises(UserError, match=r"batch of 64 does not fit 38 training images; give --batch 38 or less"):
         pretrain(config(images, tmp_path, batch=64))
     assert not any(tmp_path.glob("*/config.json"))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [(".", "here"), ("..", "photos"), (".hidden", "hidden"), ("sub/", "sub"), ("cifar10", "cifar10"), ("/", "data")],
+)
+def test_a_run_is_named_after_its_data_and_never_hidden(tmp_path, monkeypatch, data, name):
+    (tmp_path / "photos/here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "photos/here")
+    assert new_run_directory(Config(data=data)) == Path("runs") / f"{name}-frossl"
 
 
 def test_a_run_directory_is_never_overwritten(images, tmp_path):

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -368,7 +369,9 @@ def new_run_directory(config: Config) -> Path:
     Raises:
         UserError: a run of that name exists, or the place cannot be written to.
     """
-    stem = config.name or f"{Path(config.data).name or 'data'}-{config.method.replace(':', '.')}"
+    data = Path(config.data).expanduser().absolute()
+    place = Path(os.path.normpath(data)).name.lstrip(".")  # of . and .. the folder's own name, and nothing hidden
+    stem = config.name or f"{place or 'data'}-{config.method.replace(':', '.')}"
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     for name in names:
         run = config.out / name
