@@ -17,7 +17,7 @@ _TWO_CORES = Config(
 
 @RECIPES.register("fashion-mnist-cpu")
 def fashion_mnist() -> Config:
-    """Fashion-MNIST, 5.5 minutes on two cores: kNN 0.867, linear 0.885, with 10 labels per class 0.762."""
+    """Fashion-MNIST, 5.5 minutes on two cores: kNN 0.873, linear 0.887, with 10 labels per class 0.760."""
     return replace(
         _TWO_CORES,
         data="fashion-mnist",
