@@ -59,6 +59,7 @@ def test_uniformity_is_the_log_mean_over_pairs_of_images(n, width):
 
 def test_collapsed_features_have_uniformity_zero():
     assert uniformity(normal(1, 4).expand(10, -1)) == pytest.approx(0, abs=1e-9)
+    assert uniformity(torch.zeros(10, 4)) == 0
 
 
 def test_uniformity_of_spread_features_is_near_that_of_the_sphere():

@@ -343,6 +343,22 @@ def test_every_metric_gives_the_same_finite_numbers_twice(name, kind):
     assert METRICS[name].protocol
 
 
+@pytest.mark.parametrize("held_out", [1, 2, 3])
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "retrieval"])
+def test_of_hardly_any_held_out_images_nothing_is_told_that_is_no_number(name, held_out):
+    whole, place = kinds()["isotropic"], slice(held_out)
+    views = whole.views_VNF[:, place]
+    few = Features(
+        whole.train_NF, whole.test_NF[place], whole.train_labels, whole.test_labels[place], whole.classes, views
+    )
+    assert all(math.isfinite(v) for v in METRICS[name].measure(few).values())
+
+
+def test_the_rank_of_a_single_image_is_not_told():
+    for name in ("rank", "spectrum", "lidar"):
+        assert METRICS[name].measure(Features(torch.ones(5, 4), torch.ones(1, 4), views_VNF=torch.ones(2, 1, 4))) == {}
+
+
 @pytest.mark.parametrize("name", list(METRICS))
 def test_metrics_that_need_labels_are_left_out_without_and_the_others_not(name):
     features = kinds()["isotropic"]

@@ -30,10 +30,14 @@ def uniformity(x_NF: Tensor, limit: int = 4096) -> float:
 
 
 def _potentials(x_NF: Tensor, limit: int = 4096) -> Tensor:
-    """exp(-2 |x - y|^2) of all pairs of at most ``limit`` images, which are spread as they may lie by class."""
+    """exp(-2 |x - y|^2) of all pairs of at most ``limit`` images, which are spread as they may lie by class.
+
+    Features that are 0 have no direction: they are one point, the middle of the sphere.
+    """
     chosen = torch.linspace(0, len(x_NF) - 1, min(limit, len(x_NF))).long()
     x = normalize(x_NF[chosen].double(), dim=1)
-    return (x @ x.T).sub_(1).mul_(4).exp_()
+    square = (x * x).sum(1)
+    return (x @ x.T).mul_(2).sub_(square).sub_(square[:, None]).mul_(2).exp_()
 
 
 def _log_mean_of_pairs(potential_NN: Tensor) -> float:
@@ -48,7 +52,11 @@ def _log_mean_of_pairs(potential_NN: Tensor) -> float:
     "alignment over two views of the training recipe; intervals by bootstrap and by jackknife over images",
 )
 def alignment_and_uniformity(features: Features) -> dict[str, float]:
-    """Alignment where views were extracted, and uniformity, with their intervals."""
+    """Alignment where views were extracted, and uniformity of two images and more, with their intervals."""
     values = {} if features.views_VNF is None else with_interval("alignment", _alignments(features.views_VNF))
     potential = _potentials(features.test_NF)
-    return values | jackknife(lambda kept: {"uniformity": _log_mean_of_pairs(potential[kept][:, kept])}, len(potential))
+
+    def of_pairs(kept: Tensor) -> dict[str, float]:
+        return {"uniformity": _log_mean_of_pairs(potential[kept][:, kept])} if len(kept) > 1 else {}
+
+    return values | jackknife(of_pairs, len(potential))

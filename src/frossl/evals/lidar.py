@@ -42,8 +42,8 @@ def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
     "on backbone features, delta 1e-4; interval by jackknife over images",
 )
 def lidar_of_views(features: Features) -> dict[str, float]:
-    """LiDAR and its interval where at least two views were extracted."""
+    """LiDAR and its interval where at least two views of two images were extracted."""
     views = features.views_VNF
-    if views is None or len(views) < 2:
+    if views is None or min(views.shape[:2]) < 2:
         return {}
     return jackknife(lambda kept: {"lidar": lidar(views[:, kept])}, views.shape[1])

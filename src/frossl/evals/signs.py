@@ -42,8 +42,9 @@ def spectrum_of(h_VNF: Tensor, moments: Moments | None = None) -> dict[str, Any]
     values: dict[str, Any] = {
         "variance": covariance_K.sum().item(),
         **summary(covariance_K, second_K, mean_F),
-        "uniformity": uniformity(x_BF, PAIRED),
     }
+    if len(x_BF) > 1:
+        values["uniformity"] = uniformity(x_BF, PAIRED)
     if len(h_VNF) > 1:
         values |= {"alignment": alignment(h_VNF), "lidar": lidar(h_VNF)}
     eigenvalues = [digits(v) for v in covariance_K[torch.tensor(places) - 1].tolist()]

@@ -198,8 +198,10 @@ class Moments:
     "interval by jackknife over images",
 )
 def rank(features: Features) -> dict[str, float]:
-    """Effective rank of the held-out features, and its interval."""
+    """Effective rank of the held-out features, and its interval; nothing of a single image, which varies in no way."""
     x = features.test_NF
+    if len(x) < 2:
+        return {}
     left = [{"effective_rank": participation_ratio(m.covariance_spectrum())} for m in _without_each_group(x)]
     return with_jackknife({"effective_rank": effective_rank(x)}, left)
 
@@ -212,8 +214,10 @@ def rank(features: Features) -> dict[str, float]:
     "intervals by jackknife over images",
 )
 def spectrum(features: Features) -> dict[str, float]:
-    """:func:`summary` of the held-out features, and its intervals."""
+    """:func:`summary` of the held-out features, and its intervals; nothing of a single image."""
     x = features.test_NF
+    if len(x) < 2:
+        return {}
     whole = summary(covariance_spectrum(x), second_moment_spectrum(x), x.double().mean(0))
     return with_jackknife(whole, [m.summary() for m in _without_each_group(x)])
 
