@@ -52,7 +52,7 @@ def test_the_same_difference_is_clear_on_enough_images():
 def test_four_images_settle_nothing():
     arms = {"pretrained": {"knn": 0.25}, "raw_pixels": {"knn": 1.0}}
     assert "kNN -75.0 points, within noise" in verdict(evaluation(4, **arms))
-    assert verdict(evaluation(40, **arms)).startswith("Pretraining did harm:")
+    assert verdict(evaluation(40, **arms)).startswith("Pretraining fell short of raw pixels:")
 
 
 @pytest.mark.parametrize(("std", "clear"), [(0.015, True), (0.03, False)])
@@ -77,6 +77,25 @@ def test_harm_is_said():
 def test_harm_to_one_and_nothing_to_others_is_harm():
     got = evaluation(pretrained=scores(0.4, 0.5, 0.4), untrained=scores(0.5, 0.5, 0.4))
     assert verdict(got).startswith("Pretraining did harm: ")
+
+
+def test_what_is_behind_raw_pixels_but_not_behind_the_untrained_encoder_is_no_harm():
+    arms = {"pretrained": {"knn": 0.5, "linear": 0.9}, "untrained": {"knn": 0.3, "linear": 0.5}}
+    pixels = {"knn": 0.8, "linear": 0.6}
+    assert verdict(evaluation(**arms, raw_pixels=pixels)).startswith(
+        "Pretraining helped in one way and fell short of raw pixels in another: against the better control, kNN -30.0"
+    )
+    assert verdict(evaluation(**arms, raw_pixels=pixels | {"linear": 0.9})).startswith(
+        "Pretraining fell short of raw pixels: "
+    )
+
+
+def test_where_no_accuracy_that_decides_was_measured_it_is_said_which_would():
+    arms = {"pretrained": {"ridge": 0.5}, "untrained": {"ridge": 0.4}, "raw_pixels": {"ridge": 0.3}}
+    assert verdict(evaluation(**arms)).startswith("Whether pretraining helped is judged by knn, linear")
+    arms["pretrained"]["effective_rank"] = arms["untrained"]["effective_rank"] = 7.0
+    got = verdict(evaluation(**arms))
+    assert got.startswith("Effective rank 7.0 (untrained 7.0). Whether pretraining helped is judged by knn")
 
 
 def test_a_gain_on_some_is_help_in_part():

@@ -15,10 +15,10 @@ def finding(state: str, **more) -> dict:
     return {"kind": "health", "step": 5, "state": state, "words": f"{state} is seen.", "knob": "Turn it."} | more
 
 
-def record(health=(), **arms: dict[str, float]) -> Record:
+def record(health=(), held_out: int = 10_000, **arms: dict[str, float]) -> Record:
     named = {name.replace("_", " "): values for name, values in arms.items()}
-    evaluations = {"data": Evaluation(named, {}, 10_000)} if arms else {}
-    about = {"config": {"data": "data"}, "encoder": {"features": 64}, "views": []}
+    evaluations = {"data": Evaluation(named, {}, held_out)} if arms else {}
+    about = {"config": {"data": "data"}, "encoder": {"features": 64}, "views": [], "images": [50_000, 10_000]}
     return Record("run", Path("runs/run"), about, [], [], evaluations, health=list(health))
 
 
@@ -52,6 +52,18 @@ def test_without_labels_only_collapse_can_be_told():
     assert (close.mood, close.headline) == ("bad", "Close to collapse")
 
 
+def test_few_held_out_images_which_span_few_directions_are_no_collapse():
+    three = {"pretrained": {"effective_rank": 1.6}, "untrained": {"effective_rank": 1.7}}
+    said = judge(record(held_out=3, **three), None)
+    assert said.headline == "Not collapsed"
+    assert "1.6 of the 2 directions that 3 images can show" in said.more[0]
+    assert judge(record(held_out=1000, **three), None).headline == "Collapsed"
+    assert judge(record(held_out=3, pretrained={"effective_rank": 0.0}, untrained={}), None).headline == "Collapsed"
+    one = judge(record(held_out=1, pretrained={}, untrained={}), 0.0, 0.0)
+    assert one.headline == "Nothing to judge by"
+    assert not any("vary" in sentence for sentence in one.more)
+
+
 def test_a_collapse_is_the_headline_among_other_findings():
     states = ("Loss scale is wrong", "Collapsed to the mean direction")
     arms = {"pretrained": {"effective_rank": 2.9}, "untrained": {"effective_rank": 13.7}}
@@ -70,7 +82,7 @@ def test_without_evaluation_the_rank_of_the_sample_counts():
 
 def test_where_pixels_are_the_better_control_the_untrained_encoder_is_compared_too():
     said = judge(record(pretrained=scored(0.6), untrained=scored(0.5), raw_pixels={"knn": 0.7}), None)
-    assert said.headline == "Pretraining did harm"
+    assert (said.mood, said.headline) == ("bad", "Pretraining fell short of raw pixels")
     assert said.more[0] == "Against the better control, kNN −10.0 points."
     assert "against that alone: kNN +10.0 points." in said.more[1]
 

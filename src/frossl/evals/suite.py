@@ -138,7 +138,16 @@ def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
 
 
 COLLAPSED, CLOSE = 2.0, 0.25
-"""Effective rank below which features vary along hardly any direction; share of the untrained encoder's that is few."""
+"""Effective rank below which features vary along hardly any direction; share of what there could be that is few."""
+
+
+def collapsed(rank: float, images: int) -> bool:
+    """Whether ``images`` vary along hardly any direction; of less than nine, which span few, only if far below those.
+
+    >>> collapsed(1.2, 1000), collapsed(1.2, 3), collapsed(0.0, 3)
+    (True, False, True)
+    """
+    return rank < min(COLLAPSED, CLOSE * (images - 1))
 
 
 def near_collapse(rank: float, untrained: float) -> bool:
@@ -163,38 +172,44 @@ def verdict(evaluation: Evaluation) -> str:
     pretrained = evaluation.arms["pretrained"]
     controls = [evaluation.arms[name] for name in CONTROLS if name in evaluation.arms]
     parts = []
-    better = worse = 0
+    better = worse = harm = 0
     for name in ("knn", "linear", "linear_10", "linear_augmented", "finetune", "finetune_10pct", "finetune_1pct"):
         measured = [values[name] for values in controls if name in values]
         if name not in pretrained or not measured:
             continue
         control = max(measured)
         gain = pretrained[name] - control
-        clear = _clearly(pretrained[name], control, evaluation.held_out, pretrained.get(f"{name}_std", 0.0))
-        better, worse = better + (clear > 0), worse + (clear < 0)
+        untrained = evaluation.arms.get("untrained", {}).get(name, 0.0)
+        clear, harmed = (
+            _clearly(pretrained[name], other, evaluation.held_out, pretrained.get(f"{name}_std", 0.0))
+            for other in (control, untrained)
+        )
+        better, worse, harm = better + (clear > 0), worse + (clear < 0), harm + (harmed < 0)
         unsure = "" if clear else ", within noise"
         parts.append(f"{HEADINGS[name]} {100 * gain:+.1f} points{unsure}")
     if not parts:
         rank, before = pretrained.get("effective_rank"), evaluation.arms["untrained"].get("effective_rank")
+        if "raw pixels" in evaluation.arms:
+            said = "" if rank is None or before is None else f"Effective rank {rank:.1f} (untrained {before:.1f}). "
+            return (
+                f"{said}Whether pretraining helped is judged by knn, linear, fewshot and finetune: measure one of them."
+            )
         if rank is None or before is None:
             return "Nothing measured says whether pretraining helped; without labels, accuracies are left out."
-        if "raw pixels" in evaluation.arms:
-            return (
-                f"Effective rank {rank:.1f} (untrained {before:.1f}); measure knn or linear to know whether it helps."
-            )
         state = "not collapsed"
         if near_collapse(rank, before):
             state = "close to collapse: the features vary along few directions"
-        if rank < COLLAPSED:
+        if collapsed(rank, evaluation.held_out):
             state = "COLLAPSED: the features vary along hardly any direction"
         return (
             f"No labels, so no accuracy. The encoder is {state}: effective rank {rank:.1f} "
             f"(untrained {before:.1f}). Whether it helps a task can only be told with labels."
         )
+    short = "did harm" if harm else "fell short of raw pixels"
     if better and worse:
-        head = "Pretraining helped in one way and did harm in another"
+        head = f"Pretraining helped in one way and {short} in another"
     elif better:
         head = "Pretraining helped" if better == len(parts) else "Pretraining helped in part"
     else:
-        head = "Pretraining did harm" if worse else "Pretraining made no clear difference"
+        head = f"Pretraining {short}" if worse else "Pretraining made no clear difference"
     return f"{head}: against the better control, {'; '.join(parts)}."

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from frossl.evals.linear import DRAWS
-from frossl.evals.suite import COLLAPSED, Evaluation, near_collapse, verdict
+from frossl.evals.suite import Evaluation, collapsed, near_collapse, verdict
 from frossl.report.record import Record
 
 ACCURACIES = {
@@ -41,7 +41,9 @@ _MOODS = {
     "Pretraining helped": "good",
     "Pretraining helped in part": "mixed",
     "Pretraining helped in one way and did harm in another": "mixed",
+    "Pretraining helped in one way and fell short of raw pixels in another": "mixed",
     "Pretraining made no clear difference": "unknown",
+    "Pretraining fell short of raw pixels": "bad",
     "Pretraining did harm": "bad",
 }
 
@@ -56,12 +58,15 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     if evaluation is not None:
         rank = evaluation.arms["pretrained"].get("effective_rank", rank)
         untrained = evaluation.arms.get("untrained", {}).get("effective_rank", untrained)
+    images = record.about["images"][1] if evaluation is None else evaluation.held_out
+    if images < 2:  # which vary along no direction whatever the encoder
+        rank = untrained = None
     sentence = None if evaluation is None else verdict(evaluation)
     found = sorted(record.standing, key=lambda row: "ollapse" not in row["state"])
     seen = tuple(f"{row['state']}: {row['words']} {row['knob']}" for row in found)
     head, _, rest = (sentence or "").partition(": ")
-    ranks = () if rank is None else (describe_rank(rank, width, untrained),)
-    if rank is not None and rank < COLLAPSED and not head.startswith("Pretraining helped"):
+    ranks = () if rank is None else (describe_rank(rank, width, images, untrained),)
+    if rank is not None and collapsed(rank, images) and not head.startswith("Pretraining helped"):
         advice = seen or (
             "Try a lower learning rate, a longer warm-up, a larger batch or a smaller weight of the invariance term, "
             "and watch the effective rank from the start.",
@@ -111,12 +116,15 @@ def minus(text: str) -> str:
     return re.sub(r"(?<!\S)-(?=\d)", "−", text)
 
 
-def describe_rank(rank: float, width: int, untrained: float | None) -> str:
-    """The effective rank with something to compare it with."""
+def describe_rank(rank: float, width: int, images: int, untrained: float | None) -> str:
+    """The effective rank of ``images`` with something to compare it with."""
     before = "" if untrained is None else f"; the untrained encoder: {untrained:.1f}"
     if rank == 0:
         return f"The features do not vary at all (effective rank 0){before}."
-    return f"The features vary along about {rank:.1f} of {width:,} directions (effective rank){before}."
+    most = (
+        f"{width:,} directions" if images > width else f"the {images - 1:,} directions that {images:,} images can show"
+    )
+    return f"The features vary along about {rank:.1f} of {most} (effective rank){before}."
 
 
 @dataclass(frozen=True)
