@@ -100,7 +100,25 @@ def test_several_runs_stand_side_by_side(pages):
     assert [t["name"] for t in loss["data"]] == ["labelled", "unlabelled", "collapsed"]
     spectra = next(c for c in charts(page).values() if c["label"] == "Eigenvalue spectrum")
     assert [t["name"] for t in spectra["data"]].count("labelled · pretrained") == 1
+    over_time = [c["layout"]["title"]["text"] for c in charts(page).values() if "Spectrum while" in c["label"]]
+    assert over_time == [f"{run}: Spectrum while training" for run in ("labelled", "unlabelled", "collapsed")]
     assert page.count("<h3>labelled, collapsed</h3>") == 2  # their views and their near-duplicates are the same
+
+
+def test_what_only_one_of_several_methods_has_names_its_run_and_losses_are_not_compared(tmp_path, pages, labelled):
+    other = tmp_path / "other"
+    shutil.copytree(labelled, other)
+    about = json.loads((other / "config.json").read_text())
+    about["config"]["method"] = "vicreg"
+    (other / "config.json").write_text(json.dumps(about))
+    rows = (other / "metrics.jsonl").read_text()
+    (other / "metrics.jsonl").write_text(rows.replace('"entropy"', '"covariance"'))
+    page = written(tmp_path / "r.html", labelled, other)
+    covariance = next(c for c in charts(page).values() if c["label"] == "Covariance")
+    assert [t["name"] for t in covariance["data"]] == ["other"]
+    assert covariance["layout"]["showlegend"]
+    assert "on scales of their own" in page
+    assert "on scales of their own" not in pages["several"]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, labelled):
@@ -158,6 +176,20 @@ def test_transfer_and_further_arms_have_their_tables(tmp_path, labelled):
     accuracy = next(c for c in charts(page).values() if c["label"] == "Accuracy of every arm")
     assert [t["name"] for t in accuracy["data"]] == ["pretrained", "untrained", "raw pixels", "supervised"]
     assert "fine-tuned" in accuracy["layout"]["yaxis"]["ticktext"]
+
+
+def test_images_of_one_name_from_two_places_have_tables_of_their_own(tmp_path, labelled):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run in runs:
+        shutil.copytree(labelled, run)
+    same = written(tmp_path / "same.html", *runs)
+    path = runs[1] / "evaluation.json"
+    saved = json.loads(path.read_text())
+    saved["labelled-images"]["source"] = "/elsewhere/labelled-images"
+    path.write_text(json.dumps(saved))
+    apart = written(tmp_path / "apart.html", *runs)
+    assert [page.count('aria-label="Table of accuracies') for page in (same, apart)] == [1, 2]
+    assert "<h3>/elsewhere/labelled-images</h3>" in apart
 
 
 def test_a_run_without_evaluation_or_images_still_has_a_report_that_says_so(tmp_path, labelled):

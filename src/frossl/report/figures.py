@@ -113,7 +113,7 @@ def _curves(
     if not traces:
         return []
     above = {"title": {"text": plain(label)}} if titled else {}
-    return [figure(label, traces, curves=True, height=300, showlegend=len(traces) > 1, **above)]
+    return [figure(label, traces, curves=True, height=300, showlegend=max(len(traces), len(records)) > 1, **above)]
 
 
 def _curve(label: str, rows: list[Row], name: str, line: Figure, kind: str) -> Figure:
@@ -152,8 +152,11 @@ NOTHING = 1e-9
 """Shares of the variance below this are rounding, as of images fewer than features, and not drawn."""
 
 
-def spectrum_over_time(record: Record) -> list[Figure]:
-    """The spectrum of held-out features at each look of the monitor, or of views where there are no such rows."""
+def spectrum_over_time(record: Record, of: str = "") -> list[Figure]:
+    """The spectrum of held-out features at each look of the monitor, or of views where there are no such rows.
+
+    ``of`` is the name of the run, where there are several.
+    """
     rows = [row for row in record.spectra if row["where"] == "backbone"]
     rows = [row for row in rows if row["on"] == "held_out"] or rows
     traces = []
@@ -167,7 +170,10 @@ def spectrum_over_time(record: Record) -> list[Figure]:
             | {"opacity": 0.15 + 0.85 * (i + 1) / len(rows), "showlegend": i in (0, len(rows) - 1)}
         )
     axes: Figure = {"xaxis": _log_axis("eigenvalue, largest first"), "yaxis": _log_axis("share of the variance")}
-    return [figure("Spectrum while training, from faint to full", traces, height=380, **axes)] if traces else []
+    name = f"{of}: " * bool(of)  # first, as a phone shows the beginning of a title only
+    text = f"{name}Spectrum while training"
+    label, above = f"{text}, from faint to full", {"text": plain(text)}
+    return [figure(label, traces, height=380, title=above, **axes)] if traces else []
 
 
 def state_figures(record: Record) -> list[Figure]:

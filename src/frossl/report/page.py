@@ -103,7 +103,8 @@ def render(chapters: Sequence[Chapter]) -> str:
         optimiser=figures.optimiser_figures(records),
         ranks=figures.rank_figure(records, single.untrained_rank if single else None)
         + (figures.state_figures(single.record) if single else []),
-        spectra=figures.spectrum_figure(spectra) + [f for r in records for f in figures.spectrum_over_time(r)],
+        spectra=figures.spectrum_figure(spectra)
+        + [f for r in records for f in figures.spectrum_over_time(r, "" if single else r.name)],
         speed=figures.speed_figure(records),
         times=[(r.name, time_table(r)) for r in records],
         settings=settings(records),

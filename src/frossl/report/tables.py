@@ -18,11 +18,18 @@ from frossl.report.words import ACCURACIES, Arm, arms_of, minus
 
 
 def accuracy_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """A table for each data set that any run was evaluated on."""
-    names = dict.fromkeys(name for r in records for name in r.evaluations)
-    tables = [accuracy_table(n, [(r.name, r.evaluations[n]) for r in records if n in r.evaluations]) for n in names]
+    """A table for each data set that any run was evaluated on; images of one name from two places are two."""
+    found: dict[tuple[str, str], list[tuple[Record, Evaluation]]] = {}
+    for record in records:
+        for name, evaluation in record.evaluations.items():
+            found.setdefault((name, evaluation.source), []).append((record, evaluation))
+    names = [name for name, _ in found]
     own = {Path(r.config["data"]).name for r in records}
-    return [t | {"transfer": t["data"] not in own} for t in tables]
+    return [
+        accuracy_table(source if names.count(name) > 1 and source else name, [(r.name, e) for r, e in of])
+        | {"transfer": name not in own}
+        for (name, source), of in found.items()
+    ]
 
 
 def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> dict[str, Any]:

@@ -45,7 +45,7 @@
       layout.title = { ...layout.title, font: { size: 14, color: css("ink") }, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 14 } };
       layout.margin.t = 44;
     }
-    if (layout.showlegend !== false && figure.data.length > 1) layout.margin.b = 12 + legendHeight(figure, place.clientWidth);
+    if (layout.showlegend ?? figure.data.length > 1) layout.margin.b = 12 + legendHeight(figure, place.clientWidth);
     if (figure.curves) {
       for (const trace of figure.data) trace.x = trace.meta[axis];
       layout.xaxis = merge(layout.xaxis, { title: { text: axes[axis] }, rangemode: "tozero" });
