@@ -113,7 +113,7 @@ class Report:
     """Write what is known of one or several runs, side by side, as one HTML file that needs no network."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
-    """run directories"""
+    """run directories, or the directory of a comparison"""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """file to write (report.html, in the run directory if there is one run)"""
     open: bool = False
@@ -372,7 +372,7 @@ def _compare(args: list[str], console: Console) -> int:
             console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
         return 0
     again = [arg for arg in args if arg != "--commands"]
-    compare.keep_plan(runs, shlex.join(["frossl", "compare", *again]))
+    compare.keep_plan(runs, shlex.join(["frossl", "compare", *again]), given.target)
     if given.commands:
         for name, state in states.items():
             if state in ("started", "to do"):
@@ -383,9 +383,9 @@ def _compare(args: list[str], console: Console) -> int:
         given.protocol,
         lambda run: [sys.executable, "-m", "frossl.cli", "compare", *again, "--only", run.name],
         console,
-        lambda: write_comparison(given.out, given.target),
+        lambda: write_comparison(given.out),
     )
-    study = write_comparison(given.out, given.target)
+    study = write_comparison(given.out)
     show_comparison(console, study)
     _tell_report(given.out / "comparison.html", False, console)
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0

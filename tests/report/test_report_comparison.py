@@ -92,7 +92,13 @@ def test_a_target_is_the_best_of_the_worst_run_unless_it_is_given(study):
     (result,) = read_study(study, target=0.81).results
     by_arm = {a.arm: a.reached for a in result.arms}
     assert [by_arm[a]["seeds"] for a in ("frossl:4", "vicreg:2", "simclr:2")] == [1, 1, 0]
+    plan = study / "comparison.json"
+    kept = json.loads(plan.read_text())
+    plan.write_text(json.dumps(kept | {"target": 0.81}))
+    assert read_study(study).results == [result]
+    plan.write_text(json.dumps(kept))
     rows = {row[0]: row for row in tables(result)[2][2]}
+    assert rows["mmcr V=2"][1:] == ["–"] * 5  # which the monitor has not looked at
     assert rows["simclr V=2"][1:] == ["not reached"] * 4 + ["0 of 2"]
 
 

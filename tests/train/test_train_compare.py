@@ -90,10 +90,12 @@ def test_the_plan_has_every_arm_under_every_budget_with_every_seed(frossl, image
 
 def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, images, tmp_path):
     argv = ["compare", images, *TINY, "--arms", "frossl", "frossl:4", "--seeds", "1", "--budget", "96view"]
-    argv += ["--out", "study", "--protocol", "knn", "rank"]
+    argv += ["--out", "study", "--protocol", "knn", "rank", "--target", "0.125"]
     code, said = frossl(*argv)
     assert code == 0
     assert set(states(tmp_path / "study").values()) == {"done"}
+    assert frossl("report", "study")[0] == 0  # which knows the target
+    assert json.loads((tmp_path / "study/comparison.json").read_text())["results"][0]["target"] == 0.125
     for name in ("comparison.json", "comparison.md", "comparison.html"):
         assert (tmp_path / "study" / name).stat().st_size > 500
     rows = {r["arm"]: r for r in json.loads((tmp_path / "study/comparison.json").read_text())["results"][0]["arms"]}

@@ -179,11 +179,11 @@ def _amount(axis: str, value: float | None) -> str:
 
 def _place(arm: ArmResult, axis: str) -> str:
     reached = arm.reached or {}
-    return "not reached" if arm.seeds and not reached.get("seeds") else _amount(axis, reached.get(axis))
+    return "not reached" if reached.get("seeds") == 0 else _amount(axis, reached.get(axis))
 
 
 def _there(arm: ArmResult) -> str:
-    return f"{(arm.reached or {}).get('seeds', 0)} of {len(arm.seeds)}"
+    return "–" if arm.reached is None else f"{arm.reached['seeds']} of {len(arm.seeds)}"
 
 
 def _step(arm: ArmResult) -> str:
@@ -195,9 +195,10 @@ def _memory(arm: ArmResult) -> str:
 
 
 NOTES = (
-    "Accuracies are means over seeds, with the lowest and highest in brackets, on the same held-out images; ± is the "
-    "95 % margin of all differences at once over seeds (Tukey, arms and seeds as a two-way layout, the same spread in "
-    "every arm). It does not hold for other held-out images.",
+    "Accuracies are means over seeds, with the lowest and highest in brackets, on held-out images that are the same "
+    "for every arm; where the data bring none, each seed holds out its own. ± is the 95 % margin of all differences "
+    "at once over seeds (Tukey, arms and seeds as a two-way layout, the same spread in every arm). It does not hold "
+    "for other held-out images.",
     "Minutes are those of the training loop, with the looks of the monitor and without the final evaluation; steps are "
     "medians, and memory is the peak of the process with the images in it, all on this machine as it was. Views are "
     "those that pass the trained encoder; passes of averaged networks are not counted.",

@@ -53,7 +53,8 @@ class Trial:
 class ArmResult:
     """An arm under a budget: ``values`` of its encoders and controls by seed, and means over seeds of what it cost.
 
-    ``reached`` says how many seeds got to the target and, as means over these, after how much of each axis.
+    ``reached`` says how many seeds got to the target and, as means over these, after how much of each axis; None if
+    that was not watched, as of a method that learns nothing.
     """
 
     arm: str
@@ -100,7 +101,7 @@ class Study:
 def read_study(path: Path, target: float | None = None) -> Study:
     """Reads the plan and its runs and works out the results; ``target`` is an accuracy of the monitor's kNN.
 
-    Without a target it is the best that the worst run got to, so that all get there.
+    Without one it is that of the plan, and without one there the best that the worst run got to, so that all get there.
 
     Raises:
         UserError: not a directory of a comparison, or a run in it is damaged.
@@ -114,6 +115,7 @@ def read_study(path: Path, target: float | None = None) -> Study:
         raise UserError(f"{plan} is damaged: {error}") from None
     trials = [_read_trial(path, run) for run in about["runs"]]
     budgets = list(dict.fromkeys(t.budget for t in trials))
+    target = about.get("target") if target is None else target
     results = [_budget_result(budget, [t for t in trials if t.budget == budget], target) for budget in budgets]
     return Study(path, about, trials, results)
 
@@ -179,11 +181,13 @@ def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> Arm
     )
 
 
-def _reached(trials: Sequence[Trial], target: float) -> dict[str, float]:
-    """How many seeds got to ``target``, and the means of where they did."""
+def _reached(trials: Sequence[Trial], target: float) -> dict[str, float] | None:
+    """How many seeds got to ``target``, and the means of where they did; None where the monitor looked at none."""
+    curves = [curve for trial in trials if (curve := trial.curve(WATCHED))[1]]
+    if not curves:
+        return None
     places = []
-    for trial in trials:
-        rows, values = trial.curve(WATCHED)
+    for rows, values in curves:
         at = {axis: first_reached([row[axis] for row in rows], values, target) for axis in AXES}
         places.append({axis: value for axis, value in at.items() if value is not None})
     there = [place for place in places if place]

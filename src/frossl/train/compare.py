@@ -156,8 +156,8 @@ def _check(config: Config, data: Dataset) -> None:
             )
 
 
-def keep_plan(runs: Sequence[Run], command: str) -> None:
-    """Writes the plan to ``comparison.json``; what was planned before and is not now stays part of it.
+def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) -> None:
+    """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
 
     Raises:
         UserError: a run of the same name was planned with other settings, or the directory holds something else.
@@ -183,7 +183,8 @@ def keep_plan(runs: Sequence[Run], command: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
-    plan = {"frossl": __version__, "machine": machine(), "command": command, "runs": list(planned.values())}
+    plan = {"frossl": __version__, "machine": machine(), "command": command, "target": target}
+    plan["runs"] = list(planned.values())
     write_text(path, json.dumps(before | plan, indent=2) + "\n")
 
 
