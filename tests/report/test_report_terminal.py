@@ -114,7 +114,9 @@ def test_the_table_has_intervals_of_accuracies_and_fits_a_narrow_terminal():
 
 def test_many_figures_stand_below_each_other_and_can_be_read():
     names = ("knn", "linear", "linear_1", "linear_10", "ridge", "finetune_1pct", "rankme", "lidar")
-    arms = {arm: {name: (i + 1) / 8 for i, name in enumerate(names)} for arm in ("pretrained", "untrained", "raw pixels")}
+    arms = {
+        arm: {name: (i + 1) / 8 for i, name in enumerate(names)} for arm in ("pretrained", "untrained", "raw pixels")
+    }
     console = Console(file=StringIO(), width=80)
     show_evaluation(console, Evaluation(arms | {"supervised": {"knn": 0.9}}, {}, 10))
     cells = [[cell.strip() for cell in line.split("│")] for line in printed(console) if "│" in line]

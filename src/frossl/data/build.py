@@ -205,7 +205,7 @@ def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tup
     ]
     raise UserError(
         f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
-        "Give both the same classes, or open the data without labels."
+        "Give both the same classes, or open the data without labels (--no-labels)."
     )
 
 

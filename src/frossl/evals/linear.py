@@ -112,8 +112,9 @@ def linear(features: Features) -> dict[str, float]:
 @metric(
     "fewshot",
     needs_labels=True,
-    protocol=f"10 labels: logistic regression on {SHOTS} labelled train images per class, {DRAWS} draws; L2 penalty "
-    "from 6 values by 5-fold cross-validation on those labels; mean and standard deviation over draws",
+    protocol=f"10 labels: logistic regression on {SHOTS} labelled train images per class, all where there are fewer, "
+    f"{DRAWS} draws; L2 penalty from 6 values by 5-fold cross-validation on those labels; mean and standard deviation "
+    "over draws",
 )
 def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> dict[str, float]:
     """Mean and standard deviation over draws of the accuracy with ``shots`` labels per class."""

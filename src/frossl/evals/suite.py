@@ -47,6 +47,7 @@ HEADINGS = {
     "recall_at_1": "recall@1",
     "cluster_accuracy": "clusters",
     "cluster_nmi": "NMI",
+    "cluster_ari": "ARI",
     "effective_rank": "rank",
     "rankme": "RankMe",
     "power_law_exponent": "exponent",
