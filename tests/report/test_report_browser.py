@@ -28,9 +28,18 @@ MEASURE = """<script>addEventListener("load", () => setTimeout(() => {
   });
 }, 3000));</script></body>"""
 
+FRAME = """<body style="margin: 0"><iframe src="{page}" style="border: 0; width: {width}px; height: 800px"></iframe>
+<script>addEventListener("load", () => setTimeout(() => {{
+  const seen = document.querySelector("iframe").contentDocument.documentElement;
+  document.replaceChild(document.adoptNode(seen), document.documentElement);
+}}, 5000));</script></body>"""
+"""No window of Chromium is less than 500 pixels wide, a frame may be."""
+
 
 def browse(page, width: int, *options: str) -> tuple[str, list[str]]:
     """The page after its scripts, and what the console got."""
+    frame = page.parent / "frame.html"
+    frame.write_text(FRAME.format(page=page.name, width=width))
     ended = subprocess.run(
         [
             BROWSER,
@@ -39,11 +48,12 @@ def browse(page, width: int, *options: str) -> tuple[str, list[str]]:
             "--disable-gpu",
             "--enable-logging=stderr",
             "--virtual-time-budget=20000",
-            f"--window-size={width},800",
+            "--allow-file-access-from-files",
+            f"--window-size={max(width, 500)},800",
             f"--user-data-dir={page.parent / 'profile'}",
             *options,
             "--dump-dom",
-            page.resolve().as_uri(),
+            frame.resolve().as_uri(),
         ],
         capture_output=True,
         text=True,
@@ -97,7 +107,7 @@ def all_is_drawn(page, width, *options):
     assert len(re.findall(r'<div class="[^"]*js-plotly-plot', seen)) == places
     assert re.search(r'data-drawn="(\d+)"', seen)[1] == str(places)
     wide, window, fetched = (int(re.search(rf'data-{n}="(\d+)"', seen)[1]) for n in ("wide", "window", "fetched"))
-    assert wide <= window
+    assert wide <= window == width
     assert fetched == 0
     assert re.search(r'data-stuck="([^"]*)"', seen)[1] == ""
     return seen
