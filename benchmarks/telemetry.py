@@ -202,7 +202,10 @@ def show(rows: list[Row], args: argparse.Namespace) -> str:
                 *parts,
             ]
         )
-    command = f"python benchmarks/telemetry.py --data path/to/cifar10 --length {args.length} --threads {args.threads}"
+    command = (
+        f"python benchmarks/telemetry.py --data path/to/cifar10 --length {args.length} --rounds {len(costs)} "
+        f"--threads {args.threads}"
+    )
     pooled = [[wall for row in costs for wall in row[name]] for name in ("watched", "alone")]
     more, low, high = interval(*pooled)
     parts = statistics.fmean(100 * sum(row["parts"].values()) / row["processor"] for row in costs)
