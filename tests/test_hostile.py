@@ -23,8 +23,9 @@ from frossl.core.types import UserError
 from frossl.nn.backbones import READ_FILES, build_backbone
 from frossl.nn.encoder import read_encoder
 from frossl.train.checkpoint import newest_checkpoint
+from frossl.train.directory import read_run
 from frossl.train.export import export_encoder
-from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.run import evaluate_run, pretrain
 
 
 def bomb(side: int = 100_000) -> bytes:

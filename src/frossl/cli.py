@@ -35,9 +35,10 @@ from frossl.report.page import show, write_report
 from frossl.train import compare
 from frossl.train.bench import Bench, bench
 from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
+from frossl.train.directory import read_run
 from frossl.train.export import export_encoder
 from frossl.train.replay import replay
-from frossl.train.run import evaluate_run, pretrain, read_run
+from frossl.train.run import evaluate_run, pretrain
 from frossl.train.run import open as open_run_data
 from frossl.train.step import NonFiniteError
 from frossl.train.supervised import supervised_encoder

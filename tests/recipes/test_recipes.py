@@ -13,6 +13,7 @@ from frossl.recipes import RECIPES
 from frossl.recipes.paper import TABLE
 from frossl.train import run as runs
 from frossl.train.config import Config
+from frossl.train.directory import read_run
 from frossl.train.log import read_rows
 from frossl.views.recipes import VIEWS, with_views
 
@@ -72,7 +73,7 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
     run = runs.pretrain(given).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
-    saved, _ = runs.read_run(run)
+    saved, _ = read_run(run)
     assert saved == given
 
 
@@ -81,7 +82,7 @@ def test_every_method_trains_on_two_large_and_six_small_views(name, tmp_path, mo
     config = Config(data="cifar10", method=name, objective=METHODS[name].Config(), view_recipe="multicrop")
     monkeypatch.setattr(runs, "open", lambda *_: made(config))
     run = runs.pretrain(small(config, tmp_path)).run
-    assert [(view.size, view.count) for view in runs.read_run(run)[1]] == [(16, 2), (7, 6)]
+    assert [(view.size, view.count) for view in read_run(run)[1]] == [(16, 2), (7, 6)]
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert [row["images"] for row in rows] == [8, 16]
 

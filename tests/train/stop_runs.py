@@ -24,8 +24,9 @@ from test_train_loop import config, losses
 
 from frossl.methods import METHODS
 from frossl.train.checkpoint import ended_before_a_save, load_newest
+from frossl.train.directory import read_run
 from frossl.train.log import read_rows
-from frossl.train.run import pretrain, read_run
+from frossl.train.run import pretrain
 from frossl.train.step import Stepper
 from rank_programs import free_port, rank_environment
 

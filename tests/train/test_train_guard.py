@@ -18,12 +18,13 @@ from frossl.methods import METHODS
 from frossl.nn.optim import OPTIMIZERS
 from frossl.train.checkpoint import load_checkpoint
 from frossl.train.config import make_plan
+from frossl.train.directory import read_run
 from frossl.train.loop import build
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
 from frossl.train.replay import replay
 from frossl.train.run import open as open_data
-from frossl.train.run import pretrain, read_run
+from frossl.train.run import pretrain
 from frossl.train.step import NonFiniteError, Stepper
 
 TRAINED = [name for name in METHODS if METHODS[name].trains]

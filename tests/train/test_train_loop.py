@@ -33,8 +33,9 @@ from frossl.methods.swav import SwAV
 from frossl.nn.encoder import read_encoder
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import Config, device_of
+from frossl.train.directory import new_run_directory, read_run
 from frossl.train.log import RunLog, read_rows
-from frossl.train.run import evaluate_run, new_run_directory, pretrain, read_run
+from frossl.train.run import evaluate_run, pretrain
 from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import VIEWS, View
 

@@ -148,7 +148,7 @@ def test_an_encoder_that_cannot_recompute_says_so(images, tmp_path):
 def test_a_run_in_parts_is_killed_and_resumed_like_any_other(images, tmp_path, monkeypatch):
     from test_train_loop import killed_at, losses, same_weights
 
-    from frossl.train.run import read_run
+    from frossl.train.directory import read_run
 
     changes = {"micro_batch": 3, "batch": 8}
     whole = pretrain(config(images, tmp_path, name="whole", **changes)).run
@@ -204,7 +204,7 @@ def test_out_of_memory_in_mid_run_saves_what_was_learned(images, tmp_path, monke
     from test_train_loop import losses, same_weights
 
     from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
-    from frossl.train.run import read_run
+    from frossl.train.directory import read_run
 
     def short():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 byte")

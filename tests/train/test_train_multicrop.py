@@ -6,8 +6,9 @@ from PIL import Image
 
 from frossl.methods import METHODS
 from frossl.train.config import Config
+from frossl.train.directory import read_run
 from frossl.train.log import read_rows
-from frossl.train.run import pretrain, read_run
+from frossl.train.run import pretrain
 
 FEW_IMAGES = {"wmse": {"epsilon": 0.1}}
 """What a method needs for a batch smaller than its embeddings are wide."""

@@ -20,8 +20,9 @@ from frossl.data import open_data
 from frossl.methods import METHODS
 from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.train.config import make_plan
+from frossl.train.directory import read_run
 from frossl.train.log import read_rows
-from frossl.train.run import pretrain, read_run
+from frossl.train.run import pretrain
 from rank_programs import finish, free_port, rank_environment, start_ranks
 
 METHODS_HERE = ["frossl", "dino", "mocov2plus", "corinfomax", "supervised"]
@@ -52,7 +53,8 @@ import torch; torch.set_num_threads(1)
 from rich.console import Console
 from test_train_ranks import RUNS
 from test_train_loop import config
-from frossl.train.run import pretrain, read_run
+from frossl.train.directory import read_run
+from frossl.train.run import pretrain
 images, out = Path(sys.argv[1]), Path(sys.argv[2])
 for name, changes in RUNS.items():
     pretrain(config(images, out, name=name, **changes), console=Console(width=100))

@@ -24,8 +24,9 @@ from frossl.methods.frossl import FroSSL
 from frossl.methods.simclr import SimCLR
 from frossl.nn.encoder import load_encoder
 from frossl.train.config import Config
+from frossl.train.directory import read_run
 from frossl.train.log import read_rows
-from frossl.train.run import pretrain, read_run
+from frossl.train.run import pretrain
 from frossl.train.telemetry import KEPT, SAMPLES, WIDEST, Telemetry
 
 CONTEXT = Context("frossl", 8)

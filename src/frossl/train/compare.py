@@ -31,8 +31,9 @@ from frossl.evals import find_metric
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.train.config import FREE_TO_CHANGE, Config, device_of, make_plan
+from frossl.train.directory import read_run
 from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
-from frossl.train.run import evaluate_run, open, pretrain, read_run
+from frossl.train.run import evaluate_run, open, pretrain
 from frossl.views.recipes import pair
 
 PROTOCOLS = ("knn", "linear", "spectrum", "alignment", "lidar")

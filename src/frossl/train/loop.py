@@ -42,8 +42,10 @@ REPEATS = 10.0
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is. ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN,
-    ``looked`` the step after which the monitor last looked.
+    """Where a run is.
+
+    ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN; ``looked`` is the step
+    after which the monitor last looked.
     """
 
     length: Length

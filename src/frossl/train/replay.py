@@ -18,10 +18,11 @@ from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.train.checkpoint import load_checkpoint
 from frossl.train.config import make_plan
+from frossl.train.directory import read_run
 from frossl.train.loop import FAILED, Progress, build, restore
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
-from frossl.train.run import prepare, read_run
+from frossl.train.run import prepare
 from frossl.train.step import NonFiniteError, Stepper
 
 

@@ -1,0 +1,164 @@
+"""The directory of a run: its name, what is written and read there, how far the run came, whether it can go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from frossl import __version__
+from frossl.core.config import from_plain, to_plain
+from frossl.core.length import Length
+from frossl.core.machine import machine
+from frossl.core.types import UserError
+from frossl.data import Dataset
+from frossl.methods import find_method
+from frossl.nn.encoder import OWN
+from frossl.report.record import refuse_no_run
+from frossl.train.checkpoint import newest_position
+from frossl.train.config import Config, Plan
+from frossl.train.loop import FAILED, Progress, environment
+from frossl.views.recipes import Recipe, View
+
+
+def worth_keeping(run: Path) -> bool:
+    """Whether a run that ended in an error got as far as a row of metrics or a checkpoint."""
+    metrics = run / "metrics.jsonl"
+    return (metrics.exists() and metrics.stat().st_size > 0) or any((run / x).exists() for x in ("checkpoints", FAILED))
+
+
+def unfinished(run: Path) -> str:
+    """Where a run stands whose newest checkpoint is not that of its end, and how to go on, as a sentence.
+
+    Nothing for a run that is finished, trains nothing, or has no checkpoint that tells.
+    """
+    try:
+        about = json.loads((run / "config.json").read_text())
+        saved = newest_position(run)
+        length = Length.parse(saved["length"])
+        total = length.steps(batch=about["batch"], images=about["images"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).share >= 1:
+        return ""
+    whole = f"of {total:,}" if total is not None else f"after {saved['seconds'] / 60:.1f} of {length.amount:g} min"
+    return f"{run} is not finished: saved at step {saved['step']:,} {whole}. Go on with: {resume_command(run)}"
+
+
+def encoder_of(run: Path) -> Path:
+    """The exported encoder of a run directory.
+
+    Raises:
+        UserError: the run has not come so far, or is none.
+    """
+    refuse_no_run(run)
+    path = run / "encoder.safetensors"
+    if not path.exists():
+        state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"
+        raise UserError(f"there is no encoder yet: {state}")
+    return path
+
+
+def resume_command(run: Path) -> str:
+    """What to type to go on with a run."""
+    return shlex.join(["frossl", "pretrain", "--resume", str(run)])
+
+
+def read_run(run: Path) -> tuple[Config, Recipe]:
+    """Configuration and views of a run directory.
+
+    Raises:
+        UserError: it is none.
+    """
+    path = run / "config.json"
+    refuse_no_run(run)
+    try:
+        saved = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(saved, dict) or "frossl" not in saved:
+        raise UserError(f"{path} was not written by frossl")
+    missing = [name for name in ("config", "views", "encoder") if name not in saved]
+    if missing or not {"method", "objective"} <= set(saved["config"]):
+        raise UserError(f"{path} is damaged: {', '.join(missing) or 'the method'} is missing in it")
+    plain = saved["config"]
+    objective = find_method(plain["method"]).Config
+    config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
+    config = dataclasses.replace(config, objective=from_plain(objective, plain["objective"]))
+    return config, tuple(from_plain(View, view) for view in saved["views"])
+
+
+def refuse_without_own(run: Path) -> None:
+    """Raises if ``run`` trains a module that the caller has to bring, or is no run."""
+    read_run(run)
+    own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
+    if own.startswith(OWN):
+        raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
+
+
+def refuse_differences(run: Path, now: dict[str, Any]) -> None:
+    """Raises if the data or the machine would make a resumed run another one."""
+    then = json.loads((run / "config.json").read_text())
+    then["views"] = to_plain(read_run(run)[1])  # with what views have now and had not then
+    pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch", "precision")]
+    pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
+    changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if not _same(before, after)]
+    if changed:
+        raise UserError(
+            f"{run} cannot go on as the same run, because the data or the device changed: {'; '.join(changed)}"
+        )
+
+
+def _same(before: Any, after: Any) -> bool:
+    """Equal, but for the last digits of means and deviations, which earlier versions added up in another order."""
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_same, before, after))
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=1e-9)
+    return before == after
+
+
+def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
+    """What ``config.json`` holds: the configuration with its length resolved, and what it came to."""
+    return {
+        "frossl": __version__,
+        "environment": environment(),
+        "machine": machine(),
+        "config": to_plain(dataclasses.replace(config, length=str(length), micro_batch=plan.micro_batch)),
+        "images": [len(data.train), len(data.test)],
+        "views": to_plain(plan.recipe),
+        "encoder": to_plain(plan.spec),
+        "batch": plan.batch,
+        "precision": plan.precision,
+        "device": str(plan.device),
+    }
+
+
+def new_run_directory(config: Config) -> Path:
+    """Makes ``out/name``; without a name, the first free one of data and method.
+
+    Raises:
+        UserError: a run of that name exists, or the place cannot be written to.
+    """
+    data = Path(config.data).expanduser().absolute()
+    place = Path(os.path.normpath(data)).name.lstrip(".")  # of . and .. the folder's own name, and nothing hidden
+    stem = config.name or f"{place or 'data'}-{config.method.replace(':', '.')}"
+    names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
+    for name in names:
+        run = config.out / name
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"cannot make the run directory {run}: {error.strerror}. Choose another with --out"
+            ) from None
+    raise UserError(
+        f"{config.out / stem} exists; choose another --name, or go on with it: {resume_command(config.out / stem)}"
+    )
