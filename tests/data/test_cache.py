@@ -99,8 +99,8 @@ def test_sizes_are_those_of_the_stored_images(write, tmp_path, limit):
 
 def test_what_is_stored_is_not_decoded_again(folder, tmp_path, monkeypatch):
     first = opened(folder, tmp_path)
-    monkeypatch.setattr("frossl.data.build.decode", lambda *a: pytest.fail("decoded again"))
-    monkeypatch.setattr("frossl.data.build.probe", lambda *a: pytest.fail("looked through again"))
+    monkeypatch.setattr("frossl.data.sources.decode", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr("frossl.data.scan.probe", lambda *a: pytest.fail("looked through again"))
     second = opened(folder, tmp_path)
     assert all(torch.equal(first.train.images[i], second.train.images[i]) for i in range(len(first.train)))
     assert (first.mean, first.skipped, first.channels) == (second.mean, second.skipped, second.channels)
@@ -110,7 +110,7 @@ def test_one_store_serves_every_choice_of_held_out_images(folder, tmp_path, monk
     choice = {"seed": 1, "held_out": 0.3, "labels": False}
     wanted = [shrink(x, 16) for x in open_data(str(folder), data_dir=tmp_path / "data", **choice).test.images]
     opened(folder, tmp_path)
-    monkeypatch.setattr("frossl.data.build.decode", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr("frossl.data.sources.decode", lambda *a: pytest.fail("decoded again"))
     held_out = opened(folder, tmp_path, **choice).test.images
     assert len(directories(tmp_path)) == 1
     assert len(held_out) == len(wanted) == 7
@@ -119,8 +119,8 @@ def test_one_store_serves_every_choice_of_held_out_images(folder, tmp_path, monk
 
 def test_a_store_killed_at_any_moment_goes_on_to_the_same_pixels(folder, tmp_path, monkeypatch):
     whole = pixels(opened(folder, tmp_path / "whole"))
-    monkeypatch.setattr("frossl.data.build.CHUNK", 2)
-    monkeypatch.setattr("frossl.data.build.decode", slowly)
+    monkeypatch.setattr("frossl.data.scan.CHUNK", 2)
+    monkeypatch.setattr("frossl.data.sources.decode", slowly)
     monkeypatch.setattr(cache, "FLUSHED", 2)
     generator, reached = np.random.default_rng(0), set()
     for attempt in range(200):
@@ -135,7 +135,7 @@ def test_a_store_killed_at_any_moment_goes_on_to_the_same_pixels(folder, tmp_pat
             reached.add(index.stat().st_size // 32 if index.exists() else 0)
     assert process.exitcode == 0
     assert any(0 < n < COUNT for n in reached)
-    monkeypatch.setattr("frossl.data.build.decode", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr("frossl.data.sources.decode", lambda *a: pytest.fail("decoded again"))
     assert pixels(opened(folder, tmp_path)) == whole
 
 
@@ -147,7 +147,7 @@ def test_two_processes_fill_one_store_one_after_the_other(folder, tmp_path, monk
             file.write(b".")
         return slowly(*args)
 
-    monkeypatch.setattr("frossl.data.build.decode", counted)
+    monkeypatch.setattr("frossl.data.sources.decode", counted)
     processes = [in_a_process(lambda: opened(folder, tmp_path)) for _ in range(3)]
     try:
         for process in processes:
@@ -282,13 +282,13 @@ def test_files_that_cannot_be_read_are_listed_and_only_they_are_tried_again(writ
     write("20.png", content=b"not an image")
     tried, busy = [], ["19.png"]
 
-    def tried_probe(path):
+    def tried_probe(path, *how):
         tried.append(os.path.basename(path))
         if tried[-1] in busy:
             raise UnreadableError("Too many open files")
-        return probe(path)
+        return probe(path, *how)
 
-    monkeypatch.setattr("frossl.data.build.probe", tried_probe)
+    monkeypatch.setattr("frossl.data.scan.probe", tried_probe)
     assert [skip.path for skip in opened(tmp_path / "set", tmp_path).skipped] == ["19.png", "20.png"]
     assert len(tried) == 40
     for again in (["19.png", "20.png"], ["20.png"]):

@@ -30,7 +30,7 @@ def test_path_and_bytes_agree(tmp_path):
 
 def test_one_pixel_survives():
     one = Image.new("RGB", (1, 1), (1, 2, 3))
-    assert probe(encoded(one)).size == (1, 1)
+    assert probe(encoded(one))[0].size == (1, 1)
     assert decode(encoded(one), 3).flatten().tolist() == [1, 2, 3]
 
 
@@ -38,7 +38,7 @@ def test_one_pixel_survives():
 def test_16_bit_grey_keeps_full_range(channels):
     values = np.array([[0, 257, 65535, 32768, 128]], dtype=np.uint16)
     data = encoded(Image.fromarray(values))
-    assert probe(data).grey
+    assert probe(data)[0].grey
     assert decode(data, channels)[:, 0].tolist() == [[0, 1, 255, 128, 0]] * channels
 
 
@@ -46,13 +46,13 @@ def test_16_bit_grey_keeps_full_range(channels):
 def test_float_tiff(top, expected):
     values = np.array([[0, 0.5, 1]], dtype=np.float32) * top
     data = encoded(Image.fromarray(values), "TIFF")
-    assert probe(data).grey
+    assert probe(data)[0].grey
     assert decode(data, 1)[0, 0].tolist() == expected
 
 
 def test_cmyk_jpeg():
     data = encoded(Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK"), "JPEG", quality=100)
-    assert not probe(data).grey
+    assert not probe(data)[0].grey
     assert (decode(data, 3)[:, 8, 8] - torch.tensor(RED)).abs().max() < 8
 
 
@@ -67,7 +67,7 @@ def test_palette_with_transparency_lies_on_white():
 @pytest.mark.parametrize(("mode", "clear"), [("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))])
 def test_alpha_lies_on_white(mode, clear):
     data = encoded(Image.new(mode, (1, 1), clear))
-    assert probe(data).grey == (mode == "LA")
+    assert probe(data)[0].grey == (mode == "LA")
     assert decode(data, 3).flatten().tolist() == WHITE
     assert decode(data, 1).flatten().tolist() == [255]
 
@@ -75,26 +75,29 @@ def test_alpha_lies_on_white(mode, clear):
 def test_one_bit():
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
-    assert probe(encoded(image)).grey
+    assert probe(encoded(image))[0].grey
     assert decode(encoded(image), 1)[0, 0].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("mode", ["RGB", "I;16"])
-def test_exif_orientation(orientation, mode):
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_exif_orientation(orientation, mode, kind, tmp_path):
     """The corner marked in the upright image comes back to its place, whatever way it was stored."""
     from PIL import ImageOps
 
     exif = Image.Exif()
     exif[0x0112] = orientation
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
-    stored = Image.fromarray(pixels.astype(np.uint16) * 257 if mode == "I;16" else np.stack([pixels] * 3, 2))
-    data = encoded(stored, exif=exif)
+    as_stored = {"RGB": np.stack([pixels] * 3, 2), "L": pixels, "I;16": pixels.astype(np.uint16) * 257}
+    data = encoded(Image.fromarray(as_stored[mode]), kind, exif=exif)
     marked = Image.fromarray(pixels)
     marked.getexif()[0x0112] = orientation
     expected = np.array(ImageOps.exif_transpose(marked))
-    assert decode(data, 1)[0].tolist() == expected.tolist()
-    assert probe(data).size == expected.shape
+    (tmp_path / "image").write_bytes(data)
+    for one in (data, str(tmp_path / "image")):
+        assert decode(one, 1)[0].tolist() == expected.tolist()
+        assert probe(one)[0].size == expected.shape
 
 
 def test_animation_gives_its_first_frame():
@@ -128,7 +131,7 @@ def test_damage_is_either_readable_or_named(kind, data):
     for _ in range(data.draw(st.integers(1, 5))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        size = probe(bytes(content)).size
+        size = probe(bytes(content))[0].size
     except UnreadableError:
         with pytest.raises(UnreadableError):
             decode(bytes(content), 3)

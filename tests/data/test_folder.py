@@ -10,7 +10,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from frossl.core.types import UserError
-from frossl.data import build, open_data
+from frossl.data import open_data, scan
 
 
 @pytest.fixture
@@ -135,6 +135,52 @@ def test_lazy_equals_in_memory_and_pickles(write, folder):
         copy[len(copy)]
 
 
+MODES = ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "F")
+
+
+@pytest.mark.parametrize("modes", [MODES, ("L", "LA", "1", "I;16", "F")], ids=["colour", "grey"])
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_small_images_of_one_size_are_decoded_once_and_alike(write, folder, monkeypatch, modes, channels):
+    for i in range(3 * len(modes)):
+        mode, exif = modes[i % len(modes)], Image.Exif()
+        exif[0x0112] = 6 if i % 2 else 1
+        image = picture(size=(12, 16) if i % 2 else (16, 12), seed=i).convert(mode if mode != "I;16" else "L")
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(image).astype(np.uint16) * 250)
+        write(f"{i:03}.tif", content=encoded(image, "TIFF", exif=exif))
+    lazy = open_data(folder, memory_limit=0, channels=channels)
+    expected = [torch.stack([split.images[i] for i in range(len(split))]) for split in (lazy.train, lazy.test)]
+    monkeypatch.setattr("frossl.data.sources.decode", lambda *a: pytest.fail("decoded twice"))
+    eager = open_data(folder, channels=channels)
+    assert eager.channels == lazy.channels == (channels or (3 if "RGB" in modes else 1))
+    assert torch.equal(eager.train.images, expected[0])
+    assert torch.equal(eager.test.images, expected[1])
+    assert (eager.mean, eager.std) == (lazy.mean, lazy.std)
+
+
+def test_pixels_are_kept_only_while_all_are_of_one_size_and_few(write, folder, monkeypatch):
+    flat(write, 20)
+    sizes = []
+
+    def watched(encoded, room, channels):
+        found, pixels = scan_probe(encoded, room, channels)
+        sizes.append(None if pixels is None else tuple(pixels.shape))
+        return found, pixels
+
+    scan_probe = scan.probe
+    monkeypatch.setattr(scan, "probe", watched)
+    whole = 20 * 3 * 12 * 16
+    assert open_data(folder, memory_limit=2 * whole).train.in_memory
+    assert sizes == [(3, 12, 16)] * 20
+    sizes.clear()
+    assert open_data(folder, memory_limit=2 * whole - 120).train.in_memory
+    assert sizes == [None] * 20
+    sizes.clear()
+    write("000.png", size=(8, 8))
+    assert not open_data(folder).train.in_memory
+    assert sizes == [(3, 8, 8), *[(3, 12, 16)] * 15, *[None] * 4]  # by chunks of 16
+
+
 def test_lazy_works_in_loader_workers(write, folder):
     flat(write, 6)
     lazy = open_data(folder, memory_limit=0).train
@@ -144,7 +190,7 @@ def test_lazy_works_in_loader_workers(write, folder):
 
 def test_a_long_scan_says_how_far_it_is(write, folder, monkeypatch):
     flat(write, 3)
-    monkeypatch.setattr(build, "SECONDS_BETWEEN_LOGS", -1)
+    monkeypatch.setattr(scan, "SECONDS_BETWEEN_LOGS", -1)
     said = []
     open_data(folder, log=said.append)
     assert said == [f"checked {i} of 3 images" for i in (1, 2, 3)]

@@ -206,6 +206,6 @@ def test_what_comes_after_the_end_of_a_jpeg_is_no_damage(kind):
     """Phones put a second picture or a film there."""
     more = {"save_all": True, "append_images": [photograph(80, 120)]} if kind == "MPO" else {}
     content = encoded(photograph(400, 600), kind, quality=90, **more)
-    assert probe(content + bytes(3000)).size == (400, 600)
+    assert probe(content + bytes(3000))[0].size == (400, 600)
     assert torch.equal(decode(content + b"film", 3), decode(content, 3))
     assert tuple(decode(content, 3, least=150).shape[1:]) == (200, 300)

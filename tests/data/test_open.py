@@ -7,7 +7,7 @@ import pytest
 
 from frossl.core.types import UserError
 from frossl.data import open_data
-from frossl.data.build import _in_threads
+from frossl.data.scan import in_threads
 
 
 def test_typo_in_a_name_suggests():
@@ -49,5 +49,5 @@ def test_images_that_are_read_in_no_time_are_read_without_threads(seconds):
         seen.add(threading.get_ident())
         return i
 
-    assert list(_in_threads(work, 150, 2)) == list(range(150))
+    assert list(in_threads(work, 150, 2)) == list(range(150))
     assert (seen == {threading.get_ident()}) == (seconds == 0)

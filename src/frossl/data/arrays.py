@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from frossl.core.types import UserError
-from frossl.data.build import Options, hold_out, measure, to_channels
+from frossl.data.build import hold_out, measure, to_channels
+from frossl.data.sources import Options
 from frossl.data.types import Dataset, Split
 
 EXTENSIONS = (".npy", ".npz")

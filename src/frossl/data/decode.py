@@ -66,7 +66,8 @@ class Probe(NamedTuple):
 @contextmanager
 def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
     try:
-        with Image.open(BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        # Pillow maps files that it opens by name, and mixes up the pixels of TIFFs that lie on their side.
+        with BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file, Image.open(file) as image:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
@@ -91,14 +92,22 @@ def _check_end(image: JpegImageFile) -> None:
     image.fp.seek(place)
 
 
-def probe(encoded: str | bytes) -> Probe:
-    """Read a path or bytes to the end, a JPEG at an eighth of its size; raise :class:`UnreadableError` if damaged."""
+def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> tuple[Probe, Tensor | None]:
+    """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged.
+
+    An image of at most ``room`` pixels comes decoded as well, to ``channels`` or, by default, to one if it is grey;
+    of others a JPEG is read at an eighth of its size.
+    """
     with _opened(encoded) as image:
         width, height = image.size
-        image.draft(image.mode, (1, 1))
+        small = width * height <= room
+        if not small:
+            image.draft(image.mode, (1, 1))
         image.load()
+        grey = image.mode in GREY
         lying = image.getexif().get(ORIENTATION_TAG) in (5, 6, 7, 8)
-        return Probe((width, height) if lying else (height, width), image.mode in GREY)
+        pixels = _pixels(image, channels or (1 if grey else 3)) if small else None
+        return Probe((width, height) if lying else (height, width), grey), pixels
 
 
 def decode(encoded: str | bytes, channels: int, least: int = 0) -> Tensor:
@@ -107,15 +116,20 @@ def decode(encoded: str | bytes, channels: int, least: int = 0) -> Tensor:
     With ``least``, a JPEG comes at a half, a quarter or an eighth of its size, as long as its shorter side keeps that
     many pixels: its decoder leaves out the finest frequencies, which costs far less than to decode and shrink.
     """
-    mode = "L" if channels == 1 else "RGB"
     with _opened(encoded) as image:
         if least:
             share = min(1.0, least / min(image.size))
             image.draft(image.mode, (math.ceil(image.width * share), math.ceil(image.height * share)))
         image.load()
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-        upright = _eight_bit(image if turn is None else image.transpose(turn))
-        pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
+        return _pixels(image, channels)
+
+
+def _pixels(image: Image.Image, channels: int) -> Tensor:
+    """A loaded image, upright and in eight bits, as ``(C, H, W)``."""
+    turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    upright = _eight_bit(image if turn is None else image.transpose(turn))
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
     return torch.from_numpy(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from frossl.core.types import UserError
-from frossl.data.build import Encoded, Options, build, check_same_classes
+from frossl.data.build import build, check_same_classes
+from frossl.data.sources import Encoded, Options
 from frossl.data.types import Dataset
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")

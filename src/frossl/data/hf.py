@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from frossl.core.types import UserError
-from frossl.data.build import Encoded, Options, build, check_same_classes
+from frossl.data.build import build, check_same_classes
 from frossl.data.decode import UnreadableError
+from frossl.data.sources import Encoded, Options
 from frossl.data.types import Dataset
 
 if TYPE_CHECKING:

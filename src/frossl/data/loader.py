@@ -16,8 +16,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
-from frossl.data.build import LazyImages
 from frossl.data.decode import UnreadableError
+from frossl.data.sources import LazyImages
 from frossl.data.types import Dataset, LazySequence, Split
 from frossl.views import ops
 from frossl.views.colour import find_colour

@@ -8,10 +8,10 @@ from pathlib import Path
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import arrays
-from frossl.data.build import Options
 from frossl.data.folder import open_folder
 from frossl.data.hf import find_parquet, open_parquet
 from frossl.data.records import DATASETS
+from frossl.data.sources import Options
 from frossl.data.types import Dataset
 
 

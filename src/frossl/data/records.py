@@ -23,8 +23,9 @@ from torch import Tensor
 
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
-from frossl.data.build import Options, build, check_same_classes, measure, to_channels
+from frossl.data.build import build, check_same_classes, measure, to_channels
 from frossl.data.folder import Files, first_folder, label, list_images
+from frossl.data.sources import Options
 from frossl.data.types import Dataset, Split
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
