@@ -276,10 +276,8 @@ def centre_square(x_BCHW: Tensor, size: int) -> Tensor:
     side = min(height, width)
     if height == width == size:
         return x_BCHW
-    n = len(x_BCHW)
-    box = [torch.full((n,), float(v), device=x_BCHW.device) for v in ((height - side) // 2, (width - side) // 2, side)]
-    flip = torch.zeros(n, dtype=torch.bool, device=x_BCHW.device)
-    return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, "bicubic", flip).clamp_(0, 1)
+    box = [torch.tensor([float(v)], device=x_BCHW.device) for v in ((height - side) // 2, (width - side) // 2, side)]
+    return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, "bicubic").clamp_(0, 1)
 
 
 class _Squares:
