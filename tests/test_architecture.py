@@ -1,6 +1,8 @@
-"""Rooms of the package depend on rooms below them only."""
+"""Rooms of the package depend on rooms below them only, and start without what they may not need."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,19 @@ def test_only_one_file_speaks_to_other_ranks():
 )
 def test_a_method_is_one_short_file(path):
     assert len(path.read_text().splitlines()) < 80
+
+
+def loaded_with(module: str) -> set[str]:
+    """Libraries that a new interpreter has loaded with ``module``."""
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_the_command_line_answers_before_libraries_that_take_seconds_are_loaded():
+    slow = {"torchvision", "timm", "lightning_fabric", "sklearn", "datasets", "plotly", "tensorboard"}
+    assert not slow & loaded_with("frossl.cli")
+
+
+def test_losses_need_nothing_but_torch():
+    installed = {"numpy", "scipy", "sklearn", "PIL", "timm", "torchvision", "lightning_fabric", "tyro", "rich"}
+    assert not (loaded_with("frossl.losses") - loaded_with("torch")) & installed

@@ -14,7 +14,7 @@ from frossl.report.study import BudgetResult, read_study
 
 @pytest.fixture
 def study(tmp_path) -> Path:
-    """Two arms that are apart, one like the better, one that diverged, one with a seed to come."""
+    """Two arms that are apart, one like the better, one that diverged, one with a seed that is not finished."""
     accuracies = {"frossl:4": [0.80, 0.82], "vicreg:2": [0.79, 0.815], "simclr:2": [0.60, 0.62]}
     runs = [write_run(tmp_path, a, s, x, views=int(a[-1])) for a, xs in accuracies.items() for s, x in enumerate(xs)]
     runs.append(write_run(tmp_path, "byol:2", 0, 0.9))
@@ -77,7 +77,7 @@ def test_arms_are_ranked_over_the_seeds_that_they_share(study):
     assert result.rankings["linear"].seeds == 2
     assert left_out(result) == [
         "byol V=2 diverged with 1 of 2 seeds and is not ranked.",
-        "1 of 9 runs with 2ep are still to come.",
+        "1 of 9 runs with 2ep are not finished.",
     ]
     assert conclude(result, "linear").startswith("frossl V=4 and vicreg V=2 cannot be told apart by the linear probe;")
 
@@ -99,7 +99,7 @@ def test_a_target_is_the_best_of_the_worst_run_unless_it_is_given(study):
     plan.write_text(json.dumps(kept))
     rows = {row[0]: row for row in tables(result)[2][2]}
     assert rows["mmcr V=2"][1:] == ["–"] * 5  # which the monitor has not looked at
-    assert rows["simclr V=2"][1:] == ["not reached"] * 4 + ["0 of 2"]
+    assert rows["simclr V=2"][1:] == ["–"] * 4 + ["0 of 2"]
 
 
 def test_tables_have_costs_and_controls(study):
@@ -111,7 +111,7 @@ def test_tables_have_costs_and_controls(study):
     assert accuracy["untrained"][0] == "0.250"
     assert accuracy["raw pixels"][0] == "0.300"
     assert accuracy["byol V=2"][-1] == "1, 1 diverged"
-    assert accuracy["mmcr V=2"][-1] == "0, 1 to come"
+    assert accuracy["mmcr V=2"][-1] == "0, 1 not finished"
     spent = {row[0]: row[1:] for row in found["What was spent"]}
     assert spent["frossl V=4"] == ["2.00", "2,000", "8,000", "0.67", "2000", "1,024"]
     assert spent["mmcr V=2"] == ["–"] * 6
@@ -141,4 +141,4 @@ def test_nothing_done_yet_is_a_page_too(tmp_path):
     write_plan(tmp_path, [{"name": "a-1ep-seed0", "arm": "a", "budget": "1ep", "seed": 0, "config": {"data": "x"}}])
     study = read_study(tmp_path)
     assert "Nothing to rank yet" in render_comparison(study)
-    assert "1 of 1 runs with 1ep are still to come." in markdown(study)
+    assert "1 of 1 runs with 1ep are not finished." in markdown(study)

@@ -149,7 +149,7 @@ def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_p
     assert states(out) == {"frossl-1ep-seed0": "done", "random-1ep-seed0": "unfinished"}
     code, said = frossl("report", out)
     assert code == 0
-    assert "1 of 2 runs with 1ep are still to come." in said
+    assert "1 of 2 runs with 1ep are not finished." in said
 
 
 def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):

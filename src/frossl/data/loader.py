@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import functional as tv
 
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
@@ -290,6 +289,8 @@ class _Squares:
         return len(self.split)
 
     def __getitem__(self, i: int) -> Tensor:
+        from torchvision.transforms.v2 import functional as tv
+
         x = self.split.images[i]
         side = min(x.shape[1:])
         x = tv.center_crop(x, [side, side])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 GROUPS = 10
@@ -23,7 +23,7 @@ def bootstrap_interval(
     """
     values = correct_N.double().cpu()
     if correct_N.dtype == torch.bool and bool((values == values[0]).all()):
-        doubt = 1 - len(values) / (len(values) + float(norm.ppf((1 + level) / 2)) ** 2)
+        doubt = 1 - len(values) / (len(values) + float(ndtri((1 + level) / 2)) ** 2)
         return (1 - doubt, 1.0) if values[0] else (0.0, doubt)
     generator = torch.Generator().manual_seed(seed)
     draws = (torch.randint(len(values), values.shape, generator=generator) for _ in range(resamples))
@@ -58,7 +58,7 @@ def with_jackknife(whole: dict[str, float], without: Sequence[dict[str, float]])
             continue
         left = torch.tensor([one[name] for one in without], dtype=torch.float64)
         error = ((groups - 1) / groups * (left - left.mean()).square().sum()).sqrt().item()
-        margin = float(t.ppf(0.975, groups - 1)) * error
+        margin = float(stdtrit(groups - 1, 0.975)) * error
         values |= {f"{name}_low": value - margin, f"{name}_high": value + margin}
     return values
 

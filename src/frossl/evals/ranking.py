@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ def rank(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Ranking:
 
 @cache
 def _studentised_range(level: float, arms: int, freedom: int) -> float:
+    from scipy import stats
+
     return float(stats.studentized_range.ppf(level, arms, freedom))
 
 
@@ -68,6 +69,8 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement | None:
     """
     if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
         return None
+    from scipy import stats
+
     spearman: Any = stats.spearmanr(one, other)
     kendall: Any = stats.kendalltau(one, other)
     return Agreement(float(spearman.statistic), float(kendall.statistic), float(kendall.pvalue), len(one))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +54,8 @@ def build_backbone(
 
 def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None = None) -> str:
     """``stem`` with ``"auto"`` decided; arguments and errors as :func:`build_backbone`."""
+    import timm
+
     if stem not in STEMS:
         raise unknown_name("stem", stem, list(STEMS))
     if not timm.is_model(name):
@@ -71,6 +72,8 @@ def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None
 
 def takes_one_size(name: str) -> bool:
     """Whether this timm encoder is built for images of one size, as vision transformers are."""
+    import timm
+
     return bool(timm.is_model(name) and timm.get_pretrained_cfg_value(name, "fixed_input_size"))
 
 
@@ -84,6 +87,8 @@ READ_FILES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg
 
 
 def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
+    import timm
+
     if refused := sorted(set(options) & set(READ_FILES)):
         raise UserError(
             f"backbone options may describe an architecture, not read files: leave out {', '.join(refused)}"

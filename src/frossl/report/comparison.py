@@ -59,7 +59,7 @@ def left_out(result: BudgetResult) -> list[str]:
             said.append(f"{arm_name(arm.arm)} diverged with {len(arm.diverged)} of {over} seeds and is not ranked.")
     missing = sum(len(arm.missing) for arm in result.arms)
     planned = sum(len(arm.seeds) + len(arm.diverged) + len(arm.missing) for arm in result.arms)
-    return [*said, f"{missing} of {planned} runs with {result.budget} are still to come."] if missing else said
+    return [*said, f"{missing} of {planned} runs with {result.budget} are not finished."] if missing else said
 
 
 def arm_name(arm: str) -> str:
@@ -144,10 +144,8 @@ def _accuracy(result: BudgetResult, arm: ArmResult, measures: Sequence[str], spr
         else:
             margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
             cells.append(f"{_points(ranking, next(iter(ranking.means)), arm.arm)}{margin}")
-    state = [f"{len(arm.seeds)}"]
-    state += [f"{len(arm.diverged)} diverged"] * bool(arm.diverged) + [f"{len(arm.missing)} to come"] * bool(
-        arm.missing
-    )
+    others = {"diverged": arm.diverged, "not finished": arm.missing}
+    state = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
     return [*cells, ", ".join(state)]
 
 
@@ -178,8 +176,7 @@ def _amount(axis: str, value: float | None) -> str:
 
 
 def _place(arm: ArmResult, axis: str) -> str:
-    reached = arm.reached or {}
-    return "not reached" if reached.get("seeds") == 0 else _amount(axis, reached.get(axis))
+    return _amount(axis, (arm.reached or {}).get(axis))
 
 
 def _there(arm: ArmResult) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
-import torchvision
 from torch import nn
 
 from frossl.core.types import UserError
@@ -45,6 +43,8 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
 
 
 def _timm(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
+    import timm
+
     chosen = sized_options(spec.backbone, spec.size, spec.options)
     options = "".join(f", {key}={value!r}" for key, value in chosen.items())
     call = f"timm.create_model({spec.backbone!r}, num_classes=0, in_chans={spec.channels}{options})"
@@ -53,6 +53,8 @@ def _timm(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
 
 
 def _torchvision(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
+    import torchvision
+
     if not spec.backbone.startswith("resnet") or spec.options or not hasattr(torchvision.models, spec.backbone):
         with_options = f" with options {spec.options}" if spec.options else ""
         raise UserError(f"torchvision has no {spec.backbone!r}{with_options}; export for timm")

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor
 
 from frossl.core.files import write_text
@@ -33,6 +32,8 @@ class RunLog:
     """
 
     def __init__(self, run: Path, resume_step: int = 0, wandb: bool = False) -> None:
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
         self.run = run
         self.history = _cut(run / METRICS, resume_step)
         for name in FILES.values():

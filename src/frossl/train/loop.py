@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from frossl.core.dist import largest, on_first_rank, rank, world_size
@@ -35,6 +34,9 @@ from frossl.train.probe import OnlineProbe, look
 from frossl.train.ranks import start
 from frossl.train.step import Learner, NonFiniteError, Stepper
 from frossl.train.telemetry import Telemetry, context_of, picture_of_views
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 REPEATS = 10.0

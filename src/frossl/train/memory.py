@@ -6,9 +6,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from frossl.core.dist import largest, world_size
@@ -17,6 +17,9 @@ from frossl.data.types import Dataset
 from frossl.train.config import Config, Plan
 from frossl.train.loop import measure_step
 from frossl.train.step import Learner, NoMemoryError, recompute_activations
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SPARE = 0.85
 """Share of the free memory that is planned with."""

@@ -6,16 +6,15 @@ import logging
 import os
 import warnings
 from datetime import timedelta
-
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
+from typing import TYPE_CHECKING
 
 from frossl.core.dist import set_timeout, world_size
 from frossl.core.machine import keep_freed_pages
 from frossl.core.types import UserError
 from frossl.train.config import Config, device_of, find_precision
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def launched() -> tuple[int, int]:
@@ -24,6 +23,9 @@ def launched() -> tuple[int, int]:
     Raises:
         UserError: the environment speaks of several ranks without saying which of them this process is.
     """
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     if TorchElasticEnvironment.detect():
         return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if SLURMEnvironment.detect() and "SLURM_PROCID" in os.environ:
@@ -47,6 +49,9 @@ def start(config: Config) -> Fabric:
     Raises:
         UserError: launcher and Fabric do not agree on the number of ranks, so that some would train alone.
     """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     ranks, local = launched()
     device = device_of(config)
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")  # of DDP: the buffers it shares are wanted so

@@ -9,10 +9,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.markup import escape
 from torch import nn
@@ -48,6 +47,9 @@ from frossl.train.loop import build, environment, resolve_length, train
 from frossl.train.memory import fit
 from frossl.train.ranks import start
 from frossl.views.recipes import left_out
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from frossl.core.axes import over_views
@@ -27,6 +27,9 @@ from frossl.nn.ema import follow, frozen_copy
 from frossl.nn.optim import build_optimizer
 from frossl.train.config import Config, Plan
 from frossl.train.probe import OnlineProbe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class NonFiniteError(RuntimeError):

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchvision.utils import make_grid
 
 from frossl.core.axes import fold
 from frossl.data.loader import epoch_order, views_of
@@ -166,6 +165,8 @@ class Telemetry:
 
 def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
     """The views that a run makes of its first image side by side, uint8 ``(3, H, W)``."""
+    from torchvision.utils import make_grid
+
     first = epoch_order(len(data.train), seed, 0)[:1]
     groups = views_of(data.train, recipe, first, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
     side = max(x.shape[-1] for x in groups)
