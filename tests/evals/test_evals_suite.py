@@ -275,7 +275,7 @@ def two_of_encoders(monkeypatch):
     def seen(subject):
         subjects.append(subject)
         subject.log("at it")
-        return {"finetune": 0.25}
+        return {"finetune": 0.25, "lidar": math.nan, "rankme": math.inf}  # of which there is nothing to tell
 
     made = Registry("metric of encoders")
     made.add("for-encoders", Metric(seen, needs_labels=True, protocol="as it is", of_pixels=False))

@@ -93,8 +93,8 @@ def evaluate(
 
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
-    Arms that are ``known`` are taken as they are given. ``keep`` gets what there is after each arm, from the untrained
-    one on, as an arm may take hours.
+    Figures that are not finite, as of features that overflow, are left out. Arms that are ``known`` are taken as they
+    are given. ``keep`` gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
     chosen = {name: find_metric(name) for name in protocols}
     chosen = {name: m for name, m in chosen.items() if data.classes or not m.needs_labels}
@@ -122,7 +122,7 @@ def evaluate(
         for name in names:
             if name in ENCODER_METRICS:
                 values |= ENCODER_METRICS[name].measure(subject)
-        return values
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     for arm in subjects:
         evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm)
