@@ -1,6 +1,6 @@
 """How long a report takes, from the command to the file, and how large it is.
 
-    python benchmarks/report.py runs/NAME [runs/OTHER ...] [--rounds 3] > docs/results/report.md
+    python benchmarks/report_time.py runs/NAME [runs/OTHER ...] [--rounds 3] > docs/results/report.md
 
 Every report is a process of its own. "start" is Python with its libraries, "images" opens the data, "encoder" looks at
 them with the trained and the untrained encoder, "page" is what is computed from these features and written.
@@ -91,7 +91,7 @@ def main() -> None:
         return
     columns = ["data", "images, training + held out", "encoder", "seconds", *(f"{part}, s" for part in PARTS), "MB"]
     rows = [row(run, given.rounds) for run in given.runs]
-    command = f"python benchmarks/report.py {' '.join(f'runs/{run.name}' for run in given.runs)}"
+    command = f"python benchmarks/report_time.py {' '.join(f'runs/{run.name}' for run in given.runs)}"
     note = f"Medians of {given.rounds} reports, each in a process of its own; the lowest and highest in brackets."
     about = environment(torch.get_num_threads(), "plotly")
     print(heading("How long a report takes", f"{command} --rounds {given.rounds}", about, note), end="\n\n")
