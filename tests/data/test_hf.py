@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 
@@ -11,6 +12,8 @@ from frossl.core.types import UserError
 from frossl.data import open_data
 
 datasets = pytest.importorskip("datasets")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
 def rows(count: int, start: int = 0, broken: tuple[int, ...] = (), **options):
@@ -69,6 +72,50 @@ def test_labels_without_names(parquet, opened):
     assert data.classes == ("3", "7")
     assert sorted(torch.cat([data.train.labels, data.test.labels]).tolist()) == [-1, 0, 0, 0, 1, 1]
     assert opened(str(data.source).split()[-1], labels=False).train.labels is None
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "numbers"),
+    [
+        ([7.0, float("nan"), 3.0, float("nan")], ("3.0", "7.0"), [1, -1, 0, -1]),
+        ([7, -1, 3, -1], ("3", "7"), [1, -1, 0, -1]),
+        ([b"cat", None, b"ant", b"cat"], ("ant", "cat"), [1, -1, 0, 1]),
+    ],
+)
+def test_unknown_labels_are_no_class_and_bytes_are_words(tmp_path, opened, values, classes, numbers):
+    for split in ("train", "test"):
+        table = datasets.Dataset.from_dict({"image": rows(4), "label": values})
+        table.to_parquet(tmp_path / "set" / f"{split}.parquet")
+    data = opened(str(tmp_path / "set"))
+    assert data.classes == classes
+    assert data.train.labels.tolist() == data.test.labels.tolist() == numbers
+
+
+def test_the_same_classes_in_another_order_are_the_same_labels(parquet, opened):
+    parquet("train.parquet", rows(3), [0, 1, -1], ["cat", "dog"])
+    data = opened(parquet("test.parquet", rows(3), [0, 1, -1], ["dog", "cat"]))
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1, -1]
+    assert data.test.labels.tolist() == [1, 0, -1]
+
+
+@pytest.mark.parametrize("values", [[[0], [1]], [{"a": 1}, {"a": 2}]])
+def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path, opened, values):
+    file = tmp_path / "train.parquet"
+    datasets.Dataset.from_dict({"image": rows(2), "label": values}).to_parquet(file)
+    with pytest.raises(UserError, match="one number or word for each image"):
+        opened(str(file))
+    assert len(opened(str(file), labels=False).train) == 1
+
+
+def test_class_names_that_do_not_fit_are_named(tmp_path, opened):
+    image = pa.array(rows(2), pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    for names, said in ((["cat", "dog"], r"goes from 1 to 2, with 2 names"), (["cat", "cat"], "duplicated")):
+        about = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}}}
+        table = pa.table({"image": image, "label": [1, 2]}).replace_schema_metadata({"huggingface": json.dumps(about)})
+        pq.write_table(table, tmp_path / f"{names[1]}.parquet")
+        with pytest.raises(UserError, match=said):
+            opened(str(tmp_path / f"{names[1]}.parquet"))
 
 
 def test_different_classes_stop(parquet, opened):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,10 +81,13 @@ def open_parquet(path: Path, options: Options) -> Dataset:
     train, classes = _read(train_files, options)
     test, test_classes = _read(test_files, options) if test_files else (None, classes)
     check_same_classes(classes, test_classes, ("the training split", "the held-out split"))
+    if test is not None and test.labels is not None and test_classes != classes:  # the same in another order
+        places = np.array([*map(classes.index, test_classes), -1])
+        test = Encoded(test.sources, places[test.labels])
     if classes:
         notes.append(f"{len(classes)} classes come from the column 'label'")
     elif options.labels:
-        notes.append("no labels: there is no column 'label'")
+        notes.append("no labels: there is no column 'label', or nothing in it")
     return build(path.resolve().stem, f"Parquet files {path}", train, test, classes, options, notes)
 
 
@@ -106,15 +110,32 @@ def _read(files: list[Path], options: Options) -> tuple[Encoded, tuple[str, ...]
     rows = Rows(table, files[0].name, np.arange(len(table)))
     if not options.labels or "label" not in table.column_names:
         return Encoded(rows), ()
-    values = np.array(table.data.column("label").to_pylist(), dtype=object)
-    known = np.array([value is not None for value in values])
-    labels = np.full(len(values), -1)
     names = getattr(table.features["label"], "names", None)
-    if names is not None:
-        labels[known] = values[known]
-    else:
-        names, labels[known] = np.unique(values[known], return_inverse=True)
-    return Encoded(rows, labels), tuple(str(name) for name in names)
+    labels, classes = _labels(files[0], table.data.column("label").to_pylist(), names)
+    return Encoded(rows, labels), classes
+
+
+def _labels(file: Path, values: list[Any], names: Sequence[Any] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The number of the class of each value, -1 for null, NaN and -1, and the classes: ``names``, or all values."""
+    known = [i for i, value in enumerate(values) if value is not None and value == value and value != -1]
+    labels = np.full(len(values), -1)
+    found = [values[i] for i in known]
+    if any(isinstance(value, list | dict) for value in found):
+        raise UserError(
+            f"{file}: the column 'label' must hold one number or word for each image, got {found[0]}. Make it so, or "
+            "open the data without labels (--no-labels)."
+        )
+    if names is None:
+        names = sorted(set(found))
+        number = {name: i for i, name in enumerate(names)}
+        found = [number[value] for value in found]
+    elif found and not 0 <= min(found) <= max(found) < len(names):
+        raise UserError(
+            f"{file}: the column 'label' goes from {min(found)} to {max(found)}, with {len(names)} names of classes. "
+            "Mend it, or open the data without labels (--no-labels)."
+        )
+    labels[known] = found
+    return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
 def _table(files: list[Path], options: Options) -> datasets.Dataset:
@@ -133,7 +154,7 @@ def _table(files: list[Path], options: Options) -> datasets.Dataset:
         assert isinstance(table, datasets.Dataset)
         if "image" in table.column_names:
             return table.cast_column("image", datasets.Image(decode=False))
-    except (DatasetGenerationError, ArrowException, OSError, TypeError) as error:
+    except (DatasetGenerationError, ArrowException, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}"
         ) from error
