@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import struct
+import zlib
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +66,62 @@ def test_palette_with_transparency_lies_on_white():
     image.putdata([0, 1])
     data = encoded(image, transparency=1)
     assert decode(data, 3)[:, 0].T.tolist() == [RED, WHITE]
+
+
+def png(depth: int, colour: int, transparent: tuple[int, ...], row: list[int]) -> bytes:
+    """A PNG of one row, as its specification has it: samples of ``depth`` bits and one colour that is transparent."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    bits = "".join(f"{value:0{depth}b}" for value in row)
+    pixels = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    width = len(row) // (3 if colour else 1)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)),
+            chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+            chunk(b"IDAT", zlib.compress(b"\0" + pixels)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "expected"),
+    [
+        (1, [1, 0, 0, 0, 1, 0, 0, 0], [255, 0, 0, 0, 255, 0, 0, 0]),
+        (2, [1, 0, 2, 3], [255, 0, 170, 255]),
+        (4, [1, 0, 2, 15], [255, 0, 34, 255]),
+        (8, [1, 0, 2, 15], [255, 0, 2, 15]),
+        (16, [1, 0, 2, 65535], [255, 0, 0, 255]),
+    ],
+)
+def test_a_transparent_grey_lies_on_white_at_any_depth(depth, row, expected):
+    assert decode(png(depth, 0, (1,), row), 1).flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_lies_on_white_at_any_depth(depth):
+    one, other = [0, 80, 160], [0, 80, 161]
+    row = [value if depth == 8 else 256 * value + 7 for value in one + other]
+    assert decode(png(depth, 2, tuple(row[:3]), row), 3)[:, 0].T.tolist() == [WHITE, other]
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_16_bit_tiff_whose_white_is_zero(compression):
+    values = np.array([[0, 257, 65535]], dtype=np.uint16)
+    data = bytearray(encoded(Image.fromarray(values), "TIFF", compression=compression))
+    entry = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[entry + 8 : entry + 10] = b"\0\0"
+    assert decode(bytes(data), 1).flatten().tolist() == [255, 254, 0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_damaged_metadata_harm_no_pixel(kind):
+    data = encoded(picture(), kind, exif=b"Exif\0\0no metadata at all")
+    assert probe(data)[0].size == (12, 16)
+    assert torch.equal(decode(data, 3), as_tensor(Image.open(BytesIO(data))))
 
 
 @pytest.mark.parametrize(("mode", "clear"), [("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))])

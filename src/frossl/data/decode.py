@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
 
 GREY_16 = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -75,6 +77,8 @@ def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
                 raise UnreadableError(f"colour mode {image.mode} is not supported")
             if isinstance(image, JpegImageFile):
                 _check_end(image)
+            if isinstance(image, PngImageFile) and "transparency" in image.info:
+                _fit_transparency(image)
             yield image
     except UnidentifiedImageError:
         raise UnreadableError("not an image that Pillow can identify") from None
@@ -92,6 +96,23 @@ def _check_end(image: JpegImageFile) -> None:
     image.fp.seek(place)
 
 
+def _fit_transparency(image: PngImageFile) -> None:
+    """Pillow makes eight bits of grey in two or four and of colour in 16, but not of the one that is transparent."""
+    raw, value = image.tile[0].args, image.info["transparency"]
+    if raw in ("L;2", "L;4"):
+        image.info["transparency"] = value * (85 if raw == "L;2" else 17)
+    elif raw == "RGB;16B":
+        image.info["transparency"] = tuple(v >> 8 for v in value)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How a loaded image lies, from 1 (upright) to 8; upright where its metadata are damaged, which harms no pixel."""
+    try:
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    except BROKEN:
+        return 1
+
+
 def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> tuple[Probe, Tensor | None]:
     """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged.
 
@@ -105,7 +126,7 @@ def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> t
             image.draft(image.mode, (1, 1))
         image.load()
         grey = image.mode in GREY
-        lying = image.getexif().get(ORIENTATION_TAG) in (5, 6, 7, 8)
+        lying = _orientation(image) in (5, 6, 7, 8)
         pixels = _pixels(image, channels or (1 if grey else 3)) if small else None
         return Probe((width, height) if lying else (height, width), grey), pixels
 
@@ -126,7 +147,7 @@ def decode(encoded: str | bytes, channels: int, least: int = 0) -> Tensor:
 
 def _pixels(image: Image.Image, channels: int) -> Tensor:
     """A loaded image, upright and in eight bits, as ``(C, H, W)``."""
-    turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    turn = UPRIGHT.get(_orientation(image))
     upright = _eight_bit(image if turn is None else image.transpose(turn))
     mode = "L" if channels == 1 else "RGB"
     pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
@@ -135,7 +156,13 @@ def _pixels(image: Image.Image, channels: int) -> Tensor:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in GREY_16:
-        return Image.fromarray(np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8))
+        values = np.asarray(image).clip(0, 65535)
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+            values = 65535 - values  # white is zero, which Pillow heeds in eight bits alone
+        grey = np.rint(values / 257).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = 255
+        return Image.fromarray(grey)
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         scale = 255 if values.max() <= 1 else 1
