@@ -99,6 +99,20 @@ def test_unknown_labels_are_no_class_and_bytes_are_words(tmp_path, labels, class
 
 
 @pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"labels": -np.ones(8, int), "test_labels": -np.ones(8, int)}, "none is known"),
+        ({"labels": np.arange(8)}, "no array labels and test_labels with"),
+        ({}, "no array labels and test_labels with"),
+    ],
+)
+def test_why_there_are_no_labels_is_said(tmp_path, labels, said):
+    data = open_data(saved(tmp_path, images=noise(8, 3), test_images=noise(8, 3), **labels))
+    assert (data.classes, data.train.labels) == ((), None)
+    assert any(said in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
     ("arrays", "said"),
     [
         ({"pictures": noise(4, 3)}, r"no array train_images or images, only pictures"),
@@ -106,6 +120,7 @@ def test_unknown_labels_are_no_class_and_bytes_are_words(tmp_path, labels, class
         ({"images": noise(4, 3).astype(np.uint16)}, r"uint16"),
         ({"images": np.moveaxis(noise(4, 4), -1, 1)}, r"channels come last.*moveaxis"),
         ({"images": noise(1, 3)}, r"at least 2 are needed"),
+        ({"images": noise(1, 3)[0]}, r"one image in colour; give several"),
         ({"images": noise(0, 3)}, r"must be uint8 \(N"),
         ({"images": np.array([None, "x"])}, r"cannot read .*set.npz"),
         (

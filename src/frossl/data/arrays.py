@@ -130,7 +130,9 @@ def open_arrays(path: Path, options: Options) -> Dataset:
     said = (
         f"{len(classes)} classes come from the labels"
         if found
-        else f"no labels: no array {' or '.join(map(_labels_of, TRAIN))} with one word or number for each image"
+        else "no labels: none is known"
+        if len(given) == len(images)
+        else f"no labels: no array {' and '.join(map(_labels_of, keys))} with one word or number for each image"
     )
     notes = (*data.notes, *([said] if options.labels else []))
     return replace(data, source=f"arrays in {path}", notes=notes)
@@ -166,6 +168,8 @@ def _labels_of(key: str) -> str:
 
 def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Tensor:
     x = array[..., None] if array.ndim == 3 else array
+    if array.ndim == 3 and array.shape[2] in (3, 4) and min(array.shape[:2]) > 4:
+        raise UserError(f"{path}: {key} is {array.shape}, one image in colour; give several, as (N, H, W, C)")
     if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
         raise UserError(
             f"{path}: {key} must be uint8 (N, H, W) or (N, H, W, C) with values from 0 to 255, got {array.shape} of "
