@@ -240,6 +240,22 @@ def test_split_folders(write, folder, held_out):
     assert f"splits come from train/ and {held_out}/; not used: extra/" in data.notes
 
 
+def test_training_and_testing_are_splits_and_not_classes(write, folder):
+    for path in ("training/a/0.png", "training/b/0.png", "testing/a/0.png", "testing/b/0.png"):
+        write(path)
+    data = open_data(folder)
+    assert (len(data.train), len(data.test), data.classes) == (2, 2, ("a", "b"))
+
+
+@pytest.mark.parametrize(("one", "other"), [("Val", "test"), ("train", "unlabeled")])
+def test_names_of_splits_are_no_classes_but_a_train_may_be_one(write, folder, one, other):
+    for path in (f"{one}/a/0.png", f"{one}/b/0.png", f"{other}/0.png"):
+        write(path)
+    assert open_data(folder).classes == ()
+    write("bus/0.png")
+    assert open_data(folder).classes == tuple(sorted((one, other, "bus")))
+
+
 def test_unlabelled_test_folder_gives_way_to_labelled_val(write, folder):
     for path in ("train/a/0.png", "train/b/0.png", "val/a/0.png", "val/b/0.png", "test/0.png"):
         write(path)

@@ -16,7 +16,9 @@ from frossl.data.sources import Encoded, Options
 from frossl.data.types import Dataset
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-HELD_OUT_NAMES = ("test", "val", "valid", "validation")
+TRAIN_NAMES = ("train", "training")
+HELD_OUT_NAMES = ("test", "testing", "val", "valid", "validation")
+SPLIT_NAMES = {*TRAIN_NAMES, *HELD_OUT_NAMES, "unlabeled", "unlabelled"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +76,9 @@ def list_images(folder: Path) -> tuple[Files, str]:
 def open_folder(folder: Path, options: Options) -> Dataset:
     """A folder of images as a data set.
 
-    ``train/`` with ``test/`` (or ``val/``, ``valid/``, ``validation/``) are the splits, else a part is held out.
-    Sub-folders are classes when two or more hold images and no image lies beside them.
+    ``train/`` (or ``training/``) with ``test/`` (or ``testing/``, ``val/``, ``valid/``, ``validation/``) are the
+    splits, else a part is held out. Sub-folders are classes when two or more hold images and no image lies beside them,
+    unless all are called like splits.
     """
     files, others = list_images(folder)
     notes = [f"ignored files that are not images: {others}"] if others else []
@@ -134,7 +137,8 @@ def first_folder(path: str, prefix: str = "") -> str:
 
 def _classes(files: Files, prefix: str) -> tuple[str, ...]:
     names = {first_folder(path, prefix) for path in files.paths}
-    return () if len(names) < 2 or "" in names else tuple(sorted(names))
+    splits = {name.lower() for name in names} <= SPLIT_NAMES
+    return () if len(names) < 2 or "" in names or splits else tuple(sorted(names))
 
 
 def _labelled(files: Files, prefix: str, classes: tuple[str, ...]) -> Encoded:
@@ -151,7 +155,7 @@ def _split_prefixes(files: Files, options: Options, notes: list[str]) -> tuple[s
     """Where the training and the held-out images lie; a note is added for what was passed over."""
     tops = {first_folder(path) for path in files.paths}
     prefixes = {top.lower(): f"{top}/" for top in sorted(tops, reverse=True) if top}
-    train = prefixes.get("train")
+    train = next((prefixes[name] for name in TRAIN_NAMES if name in prefixes), None)
     held_out = [prefixes[name] for name in HELD_OUT_NAMES if name in prefixes]
     if train is None or not held_out:
         return (train if train and len(tops) == 1 else ""), None
