@@ -12,7 +12,7 @@ from PIL import Image
 
 from frossl.data.cache import shrink
 from frossl.data.decode import ORIENTATION_TAG, decode, probe
-from frossl.data.loader import ahead, training_batches
+from frossl.data.loader import ahead, plain_batches, training_batches
 from frossl.data.open import open_data
 from frossl.views.draw import draw
 from frossl.views.make import crop_one
@@ -57,6 +57,15 @@ def test_images_in_memory_give_the_views_of_the_same_images_decoded_one_by_one(w
     assert not lazy.train.in_memory
     lazy = replace(lazy, mean=whole.mean, std=whole.std)
     assert same(some(whole), some(lazy))
+
+
+@pytest.mark.parametrize("size", [(35, 32), (32, 35), (33, 32), (40, 47)])
+def test_evaluation_sees_the_same_square_in_memory_and_decoded_one_by_one(write, tmp_path, size):
+    for i in range(4):
+        write(f"{i}.png", seed=i, size=size)
+    whole, lazy = (open_data(str(tmp_path / "set"), **options) for options in ({}, {"memory_limit": 0}))
+    squares = [next(plain_batches(data.train, 32, (0.0,) * 3, (1.0,) * 3)) for data in (whole, lazy)]
+    torch.testing.assert_close(*squares, atol=1.1 / 255, rtol=0)
 
 
 def test_the_thread_ahead_ends_with_its_items_passes_on_errors_and_closes_its_source():

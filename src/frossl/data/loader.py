@@ -292,6 +292,6 @@ class _Squares:
         from torchvision.transforms.v2 import functional as tv
 
         x = self.split.images[i]
-        side = min(x.shape[1:])
-        x = tv.center_crop(x, [side, side])
+        (height, width), side = x.shape[1:], min(x.shape[1:])
+        x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
         return tv.resize(x, [self.size, self.size], interpolation=tv.InterpolationMode.BICUBIC, antialias=True)
