@@ -1,6 +1,7 @@
 """The commands views, cache and bench, and pretraining from a store."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_a_run_from_the_store_that_cache_made(frossl, folder, tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "runs/r/metrics.jsonl") if row["kind"] == "train"] == [1, 2]
     assert json.loads((tmp_path / "runs/r/config.json").read_text())["config"]["cache"] == 16
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data" / "cache").glob("*/pixels.bin")} == stores
+
+
+def test_a_folder_whose_name_is_in_another_code_is_named_as_well_as_can_be(frossl, folder):
+    name = os.fsdecode(b"caf\xe9")
+    folder.rename(folder.with_name(name))
+    code, said = frossl("cache", name, "--size", 16)
+    assert code == 0
+    assert "24 images are stored" in said
+    assert "caf?" in said
 
 
 def test_bench_says_where_the_time_goes(frossl, folder):

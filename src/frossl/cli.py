@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -192,6 +193,8 @@ class List:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a wrong input ends with its message and code 2, never a traceback."""
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names of files may be in another code
     console = Console(emoji=False)
     commands: dict[str, Callable[[list[str], Console], int]] = {
         "pretrain": _pretrain,

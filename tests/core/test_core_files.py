@@ -39,6 +39,11 @@ def test_success_leaves_the_file_and_nothing_else(path):
     assert contents(path) == {"file": "new"}
 
 
+def test_text_with_a_name_in_another_code_is_written(tmp_path):
+    write_text(tmp_path / "file", "a folder: caf\udce9")
+    assert (tmp_path / "file").read_text() == "a folder: caf?"
+
+
 def test_the_file_is_not_touched_before_all_is_written(path):
     before = contents(path)
 

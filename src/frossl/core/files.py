@@ -49,8 +49,8 @@ def flush_directory(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` as UTF-8, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """``text`` as UTF-8, atomically, with a question mark for what has no place there, as in names in other codes."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
