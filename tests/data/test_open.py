@@ -51,3 +51,11 @@ def test_images_that_are_read_in_no_time_are_read_without_threads(seconds):
 
     assert list(in_threads(work, 150, 2)) == list(range(150))
     assert (seen == {threading.get_ident()}) == (seconds == 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("x" * 300, "File name too long"), ("~no-such-user/images", "home directory")]
+)
+def test_places_that_cannot_be_looked_at_are_named(source, said):
+    with pytest.raises(UserError, match=f"cannot open {source}: .*{said}"):
+        open_data(source)

@@ -48,7 +48,11 @@ def open_data(
         cache=cache,
         log=log,
     )
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # no permission, too long a name, no such home directory
+        raise UserError(f"cannot open {source}: {getattr(error, 'strerror', None) or error}") from None
     if source in DATASETS:
         if path.exists():
             log(f"{source} is read as the name of a data set; for the folder of that name write ./{source}")
