@@ -320,6 +320,12 @@ def test_text_only_and_empty_folders(write, folder, tmp_path):
         open_data(str(tmp_path / "empty"))
 
 
+def test_parquet_deeper_in_a_folder_is_to_be_given_itself(write, folder):
+    write("plain_text/train.parquet", content=b"")
+    with pytest.raises(UserError, match=r"found 1 \.parquet.*Parquet files and arrays by their own path"):
+        open_data(folder)
+
+
 def test_order_does_not_depend_on_the_file_system(write, folder):
     for i in np.random.default_rng(0).permutation(30):
         write(f"{i:02}.png", i, size=(1, 1))

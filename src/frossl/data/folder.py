@@ -68,7 +68,8 @@ def list_images(folder: Path) -> tuple[Files, str]:
     if not images:
         raise UserError(
             f"no images in {folder}. Looked, at any depth, for {' '.join(EXTENSIONS)}; "
-            f"found {counts or 'no files at all'}. Give a folder that holds images."
+            f"found {counts or 'no files at all'}. Give a folder that holds images, or Parquet files and "
+            "arrays by their own path."
         )
     return Files(str(folder), images), counts
 
