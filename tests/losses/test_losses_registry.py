@@ -154,6 +154,17 @@ def test_a_list_of_tensors_is_the_stacked_tensor(name, options):
         assert torch.equal(torch.stack(torch.autograd.grad(other.total, views)), gradients[first])
 
 
+@cases
+def test_what_it_needs_is_made_where_the_embeddings_are(name, options):
+    """Constants made elsewhere and copied would make every step wait for an accelerator."""
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(5, 3, 6, 4, **options))
+    loss, _ = with_gradients(oracle, inputs)
+    with torch.device("meta"):
+        other, _ = with_gradients(oracle, inputs)
+    assert torch.equal(other.total, loss.total)
+
+
 @pytest.mark.parametrize("what", ["one view", "one view in a list", "no view", "unequal views", "integers"])
 @pytest.mark.parametrize("name", [name for name, oracle in ORACLES.items() if oracle.fewest_views > 1])
 def test_views_that_are_none_are_a_named_error(name, what):

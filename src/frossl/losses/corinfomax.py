@@ -62,7 +62,7 @@ def corinfomax(
     x = x - mean[:, None]
     covariance = torch.lerp(moment_matrix(x.mT) / n, covariance.detach().double(), forgetting)
     determinant = log_determinant(
-        covariance + epsilon * torch.eye(width).to(covariance),
+        covariance + epsilon * torch.eye(width, dtype=x.dtype, device=x.device),
         "CorInfoMax: a running covariance is not positive definite; use a larger epsilon",
     )
     return sum_of(

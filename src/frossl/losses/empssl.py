@@ -54,7 +54,7 @@ def empssl(
     similarity = (mean * unit_rows(mean)).sum(-1).mean()  # the mean over views of cos(z_v, zbar) is the norm of zbar
     matrix = smaller_moment(z_VND) * (width / (n * distortion))
     rate = log_determinant(
-        matrix + torch.eye(matrix.shape[1]).to(matrix),
+        matrix + torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device),
         "EMP-SSL: the coding rate is lost in rounding; use a larger distortion",
     )
     return sum_of(

@@ -82,7 +82,7 @@ class _EppsPulley(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_VNM: Tensor, knots: int, reach: float) -> Tensor:
         step = reach / (knots - 1)
-        t = step * torch.arange(1, knots).to(x_VNM)
+        t = step * torch.arange(1, knots, dtype=x_VNM.dtype, device=x_VNM.device)
         normal = (-t * t / 2).exp()
         weight = 2 * step * normal
         weight[-1] /= 2

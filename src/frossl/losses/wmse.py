@@ -88,7 +88,7 @@ class _Whitened(torch.autograd.Function):
         mean = x.mean(-2, keepdim=True)
         x = x - mean
         share = (1 - epsilon) / (size - 1)
-        covariance = x.mT @ x * share + epsilon * torch.eye(width).to(x)
+        covariance = x.mT @ x * share + epsilon * torch.eye(width, dtype=x.dtype, device=x.device)
         # Rounding of the mean, and of a column that the others determine, must not be taken for variance.
         eps = torch.finfo(x.dtype).eps
         floor = width * eps * covariance.diagonal(dim1=-2, dim2=-1) + (16 * eps * mean.squeeze(-2)).square()
