@@ -182,6 +182,25 @@ def test_views_that_are_none_are_a_named_error(name, what):
         call(oracle, inputs | {oracle.embeddings[0]: wrong})
 
 
+TARGETS = [(name, target) for name, oracle in ORACLES.items() for target in oracle.embeddings[1:]]
+
+
+@pytest.mark.parametrize("what", ["none", "an empty list", "unequal shapes", "no tensors"])
+@pytest.mark.parametrize(("name", "target"), TARGETS)
+def test_targets_that_are_none_are_a_named_error(name, target, what):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(6, 2, 6, 4))
+    x = inputs[target]
+    wrong = {
+        "none": None,
+        "an empty list": [],
+        "unequal shapes": [x[0], x[0, :-1]],
+        "no tensors": x.numpy(),
+    }[what]
+    with pytest.raises(UserError):
+        call(oracle, inputs | {target: wrong})
+
+
 ERRORS = [(name, what) for name, oracle in ORACLES.items() for what in oracle.errors]
 
 

@@ -49,18 +49,24 @@ def as_tensors(z: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return tensors
 
 
+def as_tensor(z: Tensor | Sequence[Tensor]) -> Tensor:
+    """``z``, or the tensors in it stacked; raises UserError if they are none or have different shapes."""
+    views = as_tensors(z)
+    if isinstance(z, Tensor):
+        return z
+    shapes = [tuple(v.shape) for v in views]
+    if len(set(shapes)) > 1:
+        raise UserError(f"all views must have one shape (N, D), got {shapes}")
+    return torch.stack(list(views)) if shapes else torch.empty(0)
+
+
 def stack_views(z: Tensor | Sequence[Tensor]) -> Tensor:
     """Embeddings of V views as one ``(V, N, D)`` tensor; accepts that tensor or V tensors ``(N, D)``.
 
     Raises:
         UserError: no tensors, fewer than two views, unequal shapes, or integer embeddings.
     """
-    views = as_tensors(z)
-    if not isinstance(z, Tensor):
-        shapes = [tuple(v.shape) for v in views]
-        if len(set(shapes)) > 1:
-            raise UserError(f"all views must have one shape (N, D), got {shapes}")
-        z = torch.stack(list(views)) if shapes else torch.empty(0)
+    z = as_tensor(z)
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] < 1 or z.shape[2] < 1:
         raise UserError(
             f"embeddings must be (V, N, D) with at least 2 views, or a list of at least 2 tensors (N, D); "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from frossl.core.axes import as_tensor
 from frossl.core.dist import gather
 from frossl.core.types import UserError
 from frossl.losses.base import widened
@@ -16,10 +16,10 @@ def stopped(target: Tensor | Sequence[Tensor], views_VND: Tensor) -> Tensor:
     """Targets ``(G, N, D)`` of the first G of V views, of the global batch, without gradient, float32 or wider.
 
     Raises:
-        UserError: they are not of the images, the width or at most the number of views of ``views_VND``.
+        UserError: they are no tensors, or not of the images, the width or at most the number of views of ``views_VND``.
     """
-    x = target if isinstance(target, Tensor) else torch.stack(list(target))
-    x_GND = gather(widened(x.detach()), dim=1)
+    x = as_tensor(target).detach()
+    x_GND = gather(widened(x), dim=1) if x.ndim == 3 else x
     if x_GND.ndim != 3 or not 1 <= len(x_GND) <= len(views_VND) or x_GND.shape[1:] != views_VND.shape[1:]:
         raise UserError(
             f"targets must be (G, N, D) for the first G of the views {tuple(views_VND.shape)}, got {tuple(x_GND.shape)}"
