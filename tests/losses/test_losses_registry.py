@@ -229,6 +229,23 @@ def assert_totals(got: Loss, wanted: Loss, bound: float) -> None:
     assert abs(float(got.total.detach()) - float(wanted.total.detach())) <= bound * max(1, size_of(wanted.terms))
 
 
+@pytest.mark.parametrize(("one", "rest"), [(torch.float64, torch.float32), (torch.float32, torch.float64)], ids=str)
+@cases
+def test_embeddings_may_be_more_or_less_precise_than_what_they_meet(name, options, one, rest):
+    """Queues, centres and statistics are float32 or float64 whatever the network computes in."""
+    oracle = ORACLES[name]
+    inputs = widened(tensors(oracle, oracle.arguments(5, 3, 6, 4, **options)))
+    wanted, _ = with_gradients(oracle, inputs)
+    mixed = {
+        key: value.to(one if key == oracle.embeddings[0] else rest)
+        if isinstance(value, Tensor) and value.is_floating_point()
+        else value
+        for key, value in inputs.items()
+    }
+    got, _ = with_gradients(oracle, mixed)
+    assert_totals(got, wanted, 1e-5)
+
+
 @pytest.mark.parametrize(("images", "width"), [(16, 48), (48, 16)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @cases

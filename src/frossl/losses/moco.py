@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of, widened
+from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 from frossl.losses.targets import stopped
 
 
@@ -48,7 +48,7 @@ def moco(
     """
     query_VND = unit_rows(embeddings(query))
     key_GND = unit_rows(stopped(key, query_VND))
-    queue_GQD = widened(queue.detach())
+    queue_GQD = queue.detach().to(query_VND.dtype)
     views, (targets, _, width) = len(query_VND), key_GND.shape
     if queue_GQD.ndim != 3 or queue_GQD.shape[::2] != (targets, width) or queue_GQD.shape[1] < 1:
         raise UserError(f"the queue must be (G, Q, D) for keys {tuple(key_GND.shape)}, got {tuple(queue_GQD.shape)}")
