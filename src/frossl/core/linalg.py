@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from frossl.core import dist
+from frossl.core.gradient import only_once
 from frossl.core.types import UserError
 
 CACHE = 2 * 2**20
@@ -152,7 +152,6 @@ class _Moment(torch.autograd.Function):
         return product_with_itself(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
@@ -221,6 +220,6 @@ class _LogDeterminant(torch.autograd.Function):
         return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
-    @once_differentiable
+    @only_once
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return torch.cholesky_inverse(ctx.saved_tensors[0]) * grad[..., None, None], None

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from frossl.core import dist
 from frossl.core.axes import stack_views
+from frossl.core.gradient import only_once
 from frossl.core.linalg import block_width, centre_columns, inverse_root, product_with_itself, square_norm
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import LOSSES, without_autocast
@@ -193,7 +193,7 @@ class _FroSSL(torch.autograd.Function):
         return total, entropy, invariance
 
     @staticmethod
-    @once_differentiable
+    @only_once
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if grad_outputs[0] is None:
             return (None,) * 5

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from frossl.core.gradient import only_once
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
@@ -95,7 +95,7 @@ class _EppsPulley(torch.autograd.Function):
         return torch.einsum("k,kvm->vm", weight, error_KVM.real.square() + error_KVM.imag.square())
 
     @staticmethod
-    @once_differentiable
+    @only_once
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         base, slope_KVM = ctx.saved_tensors
         # The gradient is the imaginary part of sum_k conj(-slope_k) exp(i k theta), here by Horner's rule.

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from frossl.core.gradient import only_once
 from frossl.core.linalg import cholesky, pair_products, unit_rows
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
@@ -106,7 +106,7 @@ class _Whitened(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @only_once
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         y, factor = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
