@@ -333,6 +333,20 @@ def test_every_figure_has_an_interval_that_holds_it_or_a_spread(name):
         assert f"{key}_std" in got or got[f"{key}_low"] <= got[key] <= got[f"{key}_high"], key
 
 
+@pytest.mark.parametrize("kind", ["half", "float64", "with a gradient", "int32 labels", "default float64"])
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs_labels])
+def test_features_and_labels_of_any_type_are_measured(name, kind):
+    x, y = gaussian_classes(60, width=40, apart=2.0)
+    y = y.int() if kind == "int32 labels" else y
+    x = {"half": x.half(), "float64": x.double(), "with a gradient": x.clone().requires_grad_()}.get(kind, x)
+    torch.set_default_dtype(torch.float64 if kind == "default float64" else torch.float32)
+    try:
+        got = METRICS[name].measure(Features(x, x.flip(0), y, y.flip(0), ("a", "b", "c")))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(math.isfinite(value) for value in got.values())
+
+
 def test_an_unknown_protocol_is_named_before_anything_is_measured():
     extractor = Watching()
     with pytest.raises(UserError, match=r"no metric is called 'knnn'.*'knn'"):

@@ -15,6 +15,8 @@ from frossl.evals.extract import pick
 def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Train features and labels, held-out features and labels, without images whose label is -1.
 
+    Features come as constants in float32, or float64 if they were, labels as int64.
+
     Raises:
         UserError: one side has no labelled image.
     """
@@ -25,6 +27,8 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     ):
         if not any_known(y):
             raise UserError(f"this metric needs labels, and no image of the {side} split has one")
+        x, y = x.detach(), y.long()
+        x = x if x.dtype == torch.float64 else x.float()
         sides += [x, y] if bool((y >= 0).all()) else [x[y >= 0], y[y >= 0]]
     return sides[0], sides[1], sides[2], sides[3]
 

@@ -31,7 +31,7 @@ def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor |
     """
     moment = (x_NF * x_NF).mean(0)
     scale = torch.cat([moment / classes + 2 * penalty, moment.new_ones(1) / classes]).rsqrt()
-    u = torch.zeros(classes, x_NF.shape[1] + 1, device=x_NF.device) if start is None else start / scale
+    u = x_NF.new_zeros(classes, x_NF.shape[1] + 1) if start is None else start / scale
     u.requires_grad_()
     optimizer = torch.optim.LBFGS([u], max_iter=100, tolerance_change=1e-6, line_search_fn="strong_wolfe")
 
