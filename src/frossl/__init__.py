@@ -4,7 +4,12 @@
 the rest.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from frossl.nn.encoder import load_encoder
+    from frossl.train.config import Config
+    from frossl.train.run import evaluate_run, pretrain
 
 __version__ = "0.1.0"
 
@@ -24,3 +29,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
