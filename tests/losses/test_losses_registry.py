@@ -429,6 +429,12 @@ def test_what_is_no_tensor_is_refused(name):
         LOSSES[name](**arguments | {first: [np.zeros((4, 3))] * 2})
 
 
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_an_argument_that_is_missing_is_named_as_by_any_function(name):
+    with pytest.raises(TypeError, match="missing"):
+        LOSSES[name]()
+
+
 @pytest.mark.parametrize("name", [name for name in LOSSES if "temperature" in str(inspect.signature(LOSSES[name]))])
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_that_is_none_is_refused(name, temperature):

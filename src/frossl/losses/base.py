@@ -34,7 +34,7 @@ def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
 
     @functools.wraps(loss)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Loss:
-        first = args[0] if args else kwargs[first_name]
+        first = args[0] if args else kwargs.get(first_name, ())  # without it the loss says what is missing
         tensors = as_tensors(first)  # type: ignore[arg-type]
         for name, value in kwargs.items():
             if name.endswith("temperature") and not value > 0:  # type: ignore[operator]
