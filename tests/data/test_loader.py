@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -12,8 +13,9 @@ from PIL import Image
 
 from frossl.data.cache import shrink
 from frossl.data.decode import ORIENTATION_TAG, decode, probe
-from frossl.data.loader import ahead, plain_batches, training_batches
+from frossl.data.loader import ahead, plain_batches, training_batches, view_batches
 from frossl.data.open import open_data
+from frossl.data.types import Split
 from frossl.views.draw import draw
 from frossl.views.make import crop_one
 from frossl.views.recipes import VIEWS, View, least_side
@@ -41,6 +43,31 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("options", [{"workers": 2}, {"prefetch": True}], ids=str)
 def test_workers_and_threads_change_nothing(mixed, options):
     assert same(some(mixed), some(mixed, **options))
+
+
+class MadeBy:
+    """Images of one pixel: 1 where another process made it than wants them, else 0."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.parent = count, os.getpid()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> torch.Tensor:
+        return torch.full((3, 1, 1), int(os.getpid() != self.parent), dtype=torch.uint8)
+
+    def take(self, index: np.ndarray) -> MadeBy:
+        return MadeBy(len(index))
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_one_batch_is_made_without_workers(batches):
+    nothing, whole = [0.0] * 3, [1.0] * 3
+    plain = plain_batches(Split(MadeBy(4 * batches)), 1, nothing, whole, batch=4, workers=1)
+    views = view_batches(Split(MadeBy(256 * batches)), (View(size=1),), nothing, whole, seed=0, workers=1)
+    assert torch.cat(list(plain)).mul(255).unique().tolist() == [batches - 1]
+    assert torch.cat([group for x in views for group in x]).mul(255).round().unique().tolist() == [batches - 1]
 
 
 def test_a_later_start_gives_the_same_batches(mixed):

@@ -75,8 +75,9 @@ def training_batches(
 def view_batches(
     split: Split, recipe: Recipe, mean: Sequence[float], std: Sequence[float], *, seed: int, workers: int = 0
 ) -> Iterator[list[Tensor]]:
-    """Views of every image of ``split`` in order, 256 images at a time, on the CPU."""
+    """Views of every image of ``split`` in order, 256 images at a time, on the CPU; a single batch without workers."""
     plan = [(0, index_N) for index_N in torch.arange(len(split)).split(256)]
+    workers = workers if len(plan) > 1 else 0
     return (b.views for b in _batches(split, recipe, mean, std, plan, seed, workers, "cpu"))
 
 
@@ -252,7 +253,11 @@ def plain_batches(
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Every image of ``split`` in order, as normalised ``(B, C, size, size)``: the centre square, resized (bicubic)."""
+    """Every image of ``split`` in order, as normalised ``(B, C, size, size)``: the centre square, resized (bicubic).
+
+    What is one batch is decoded without workers: one of these would be no faster, and takes seconds to start where
+    processes are spawned.
+    """
     shift, scale = (torch.tensor(t, device=device)[:, None, None] for t in (mean, std))
     if isinstance(split.images, Tensor):
         parts = (centre_square(x.to(device).float().div_(255), size) for x in split.images.split(batch))
@@ -260,7 +265,7 @@ def plain_batches(
         squares = DataLoader(
             _Squares(split, size),  # type: ignore[arg-type]
             batch_size=batch,
-            num_workers=workers,
+            num_workers=workers if len(split) > batch else 0,
             worker_init_fn=_leave_interrupts_to_parent,
             generator=torch.Generator(),
         )
