@@ -33,10 +33,10 @@ def k_means(x_NF: Tensor, k: int, seed: int = 0, starts: int = STARTS) -> Tensor
 
 def matched(clusters_N: Tensor, labels_N: Tensor) -> Tensor:
     """Whether the cluster of each sample is that of its class, by the one-to-one matching that makes most so."""
-    size = int(max(clusters_N.max(), labels_N.max())) + 1
-    table = np.bincount((clusters_N * size + labels_N).numpy(), minlength=size * size).reshape(size, size)
     from scipy.optimize import linear_sum_assignment
 
+    size = int(max(clusters_N.max(), labels_N.max())) + 1
+    table = np.bincount((clusters_N * size + labels_N).numpy(), minlength=size * size).reshape(size, size)
     rows, columns = linear_sum_assignment(table, maximize=True)
     class_of = torch.empty(size, dtype=torch.long)
     class_of[torch.from_numpy(rows)] = torch.from_numpy(columns)

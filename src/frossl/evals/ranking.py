@@ -67,10 +67,10 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement | None:
 
     ``p`` is how often arms in random order would agree, or disagree, as much (exact without ties).
     """
-    if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
-        return None
     from scipy import stats
 
+    if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
+        return None
     spearman: Any = stats.spearmanr(one, other)
     kendall: Any = stats.kendalltau(one, other)
     return Agreement(float(spearman.statistic), float(kendall.statistic), float(kendall.pvalue), len(one))

@@ -102,7 +102,7 @@ def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[st
     spent = [[arm_name(a.arm), *(_amount(k, a.spent.get(k)) for k in SPENT), _step(a), _memory(a)] for a in arms]
     made.append(("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], spent))
     if result.target is not None:
-        rows = [[arm_name(a.arm), *(_place(a, k) for k in SPENT), _there(a)] for a in arms]
+        rows = [[arm_name(a.arm), *(_amount(k, (a.reached or {}).get(k)) for k in SPENT), _there(a)] for a in arms]
         heading = f"To reach a kNN of {result.target:.3f} while training"
         made.append((heading, ["arm", *SPENT.values(), "seeds that did"], rows))
     figures = [name for name in LABEL_FREE if any(name in a.values for a in arms)]
@@ -173,10 +173,6 @@ def _amount(axis: str, value: float | None) -> str:
     if value is None:
         return "–"
     return {"epoch": f"{value:.2f}", "seconds": f"{value / 60:.2f}"}.get(axis, f"{value:,.0f}")
-
-
-def _place(arm: ArmResult, axis: str) -> str:
-    return _amount(axis, (arm.reached or {}).get(axis))
 
 
 def _there(arm: ArmResult) -> str:
