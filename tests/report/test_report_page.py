@@ -4,14 +4,21 @@ import json
 import re
 import shutil
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from PIL import Image
 from plotly.offline import get_plotlyjs
-from tiny_runs import HOSTILE
+from tiny_runs import HOSTILE, config, folder
 
 from frossl.core.types import UserError
+from frossl.data import open_data
+from frossl.report.chapter import make_chapter
+from frossl.report.gallery import show_views
 from frossl.report.page import show, write_report
+from frossl.report.record import read_record
+from frossl.train.run import pretrain
 
 MEGABYTE = 2**20
 
@@ -213,6 +220,30 @@ def test_data_that_changed_are_not_taken_for_those_of_the_run(tmp_path, labelled
     about["images"][0] += 1
     (run / "config.json").write_text(json.dumps(about))
     assert "changed since the run" in written(tmp_path / "report.html", run)
+
+
+def test_a_run_from_the_cache_shows_the_views_that_training_saw(tmp_path):
+    """Of smaller images other crops are cut, at the same place and share."""
+    images = tmp_path / "images"
+    folder(images, count=24)
+    for path in images.rglob("*.png"):
+        Image.open(path).resize((40, 56)).save(path)
+    c = config(images, tmp_path, name="r", cache=20, size=16, length="1it", evaluate=False)
+    record = read_record(pretrain(c).run)
+    chapter = make_chapter(record, None, None, {})
+    stored, decoded = (open_data(c.data, data_dir=c.data_dir, held_out=c.held_out, cache=x) for x in (20, None))
+    assert chapter.views == show_views(record, stored)
+    assert chapter.views != show_views(record, decoded)
+
+
+def test_a_supervised_run_with_images_without_a_label_has_its_pictures(tmp_path):
+    x = torch.randint(0, 256, (40, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    y = np.arange(40) % 3 - 1
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(tmp_path / "some.npz", **dict(zip(names, (x[:30], y[:30], x[30:], y[30:]), strict=True)))
+    c = config(tmp_path / "some.npz", tmp_path, name="r", method="supervised", objective=None, length="1it")
+    record = read_record(pretrain(c).run)
+    assert make_chapter(record, None, None, {}).missing is None
 
 
 def test_spectra_in_the_log_are_shown_over_time_and_state_by_place(tmp_path, labelled):

@@ -140,6 +140,12 @@ def sample(data: Dataset, bank: int = BANK, queries: int = QUERIES) -> Dataset:
     return replace(data, train=first(data.train, bank), test=first(data.test, queries))
 
 
+def with_labels(data: Dataset) -> Dataset:
+    """Only the training images whose label is known: what a supervised method trains on."""
+    labels = data.train.labels
+    return data if labels is None else replace(data, train=pick(data.train, (labels >= 0).nonzero().flatten()))
+
+
 def pick(split: Split, index: Iterable[int] | Tensor) -> Split:
     """The images at ``index``."""
     index = torch.as_tensor(index)

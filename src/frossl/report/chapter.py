@@ -13,8 +13,9 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
-from frossl.evals.extract import Extractor
+from frossl.evals.extract import Extractor, with_labels
 from frossl.evals.suite import CONTROLS
+from frossl.methods import find_method
 from frossl.nn.encoder import load_encoder
 from frossl.report.gallery import show_views
 from frossl.report.look import Look, look, spectrum_shares
@@ -100,10 +101,12 @@ def _open(record: Record, opened: dict[str, Dataset]) -> Dataset:
         UserError: they are not there, or other than they were.
     """
     config = record.config
-    how = {name: config[name] for name in ("labels", "channels", "held_out", "seed")}
-    key = json.dumps([config["data"], config["data_dir"], how])
+    how = {name: config[name] for name in ("labels", "channels", "held_out", "seed", "cache")}
+    key = json.dumps([config["data"], config["data_dir"], config["method"], how])
     if key not in opened:
         opened[key] = open_data(config["data"], data_dir=Path(config["data_dir"]), **how)
+        if find_method(config["method"]).uses_labels:
+            opened[key] = with_labels(opened[key])
     data = opened[key]
     now, then = [len(data.train), len(data.test)], record.about["images"]
     if now != then:
@@ -118,6 +121,6 @@ def _extractor(record: Record, data: Dataset) -> Extractor:
     """As in the run, if its device is here."""
     device = torch.device(record.about["device"])
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
-    bf16 = here and record.about["precision"] == "bf16-mixed"
+    bf16 = here and record.about["precision"] == "bf16"
     workers = 0 if data.train.in_memory else min(4, os.cpu_count() or 1)
     return Extractor(device=device if here else "cpu", bf16=bf16, workers=workers)
