@@ -155,11 +155,12 @@ def test_a_run_in_parts_is_killed_and_resumed_like_any_other(images, tmp_path, m
     assert same_weights(killed, whole)
 
 
-def planned(images, tmp_path, monkeypatch, free: float, **changes) -> tuple[str, dict]:
+def planned(images, tmp_path, monkeypatch, free: float, own=Plain, **changes) -> tuple[str, dict]:
     """What a run says, and its saved configuration, on a machine with ``free`` bytes."""
     said = StringIO()
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    run = pretrain(config(images, tmp_path, length="2it", **changes), console=Console(file=said, width=200)).run
+    c = config(images, tmp_path, length="2it", **changes)
+    run = pretrain(c, backbone=own and own(), console=Console(file=said, width=200)).run
     return said.getvalue(), json.loads((run / "config.json").read_text())["config"]
 
 
@@ -172,6 +173,14 @@ def test_the_plan_says_what_fits_and_takes_parts_where_the_batch_does_not(images
     assert saved["micro_batch"] == 1
     said, saved = planned(images, tmp_path, monkeypatch, 1e3, name="asked", micro_batch=4)
     assert "does not fit" not in said
+    assert saved["micro_batch"] == 4
+
+
+def test_a_batch_norm_is_never_given_parts_without_being_asked(images, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"--micro-batch 1\).*batch norms"):
+        planned(images, tmp_path, monkeypatch, 1e3, own=None, name="r")
+    assert not (tmp_path / "r").exists()
+    _, saved = planned(images, tmp_path, monkeypatch, 1e3, own=None, name="asked", micro_batch=4)
     assert saved["micro_batch"] == 4
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frossl.core.dist import largest, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.train.config import Config, Plan
 from frossl.train.loop import measure_step
-from frossl.train.step import Learner, NoMemoryError, recompute_activations
+from frossl.train.step import Learner, NoMemoryError, place, recompute_activations
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -81,14 +81,14 @@ class Need:
 
 def need(learner: Learner, config: Config, plan: Plan, data: Dataset) -> Need:
     """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
-    dtype = torch.float64 if plan.precision == "64-true" else torch.float32
-    learner.to(plan.device, dtype)
+    place(learner, plan)
+    dtype = next(p.dtype for p in learner.backbone.parameters())
     was = learner.training
     if config.activation_checkpointing:
         recompute_activations(learner.backbone)
     batch = next(training_batches(data, plan.recipe, batch=2, seed=config.seed, device=plan.device, dtype=dtype))
     before = [b.clone() for b in learner.buffers()]
-    with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16-mixed"):
+    with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16"):
         image = WORKSPACE * kept_bytes(learner.train(), batch.views) / 2
     for buffer, value in zip(learner.buffers(), before, strict=True):
         buffer.copy_(value)
@@ -103,11 +103,11 @@ def fit(
 ) -> tuple[float, Plan]:
     """Seconds of a step, and the plan, with a micro-batch if the batch does not fit; says what fits.
 
-    Falls back once, where the estimate or the first steps say that memory does not do. Batch norms of the encoder then
-    see a part at a time.
+    Falls back once, where the estimate or the first steps say that memory does not do, and only where that leaves the
+    model as it is: batch norms of the encoder would take the statistics of a part.
 
     Raises:
-        NoMemoryError: a step does not fit even so.
+        NoMemoryError: a step does not fit, or only in parts that change the model.
     """
     found = need(learner, config, plan, data)
     shard = math.ceil(plan.batch / world_size())
@@ -118,13 +118,30 @@ def fit(
         size += f" of {found.free / 2**30:.3g} GiB free; up to {most:,} images at once would fit"
     tell(f"memory of a step: {size}")
     if plan.micro_batch is None and most < shard:
-        plan = dataclasses.replace(plan, micro_batch=most)
+        plan = _in_parts(learner, plan, most, f"the batch of {shard} does not fit, by an estimate")
         tell(f"[yellow]the batch of {shard} does not fit: encoding {most} images at once (--micro-batch {most})[/]")
     try:
         return measure_step(learner, config, plan, data, fabric), plan
     except NoMemoryError:
         if plan.micro_batch is not None or world_size() > 1:
             raise
-        plan = dataclasses.replace(plan, micro_batch=max(1, min(most, shard) // 2))
-        tell(f"[yellow]out of memory: encoding {plan.micro_batch} images at once (--micro-batch)[/]")
+        half = max(1, min(most, shard) // 2)
+        plan = _in_parts(learner, plan, half, f"out of memory with {shard} images at once")
+        tell(f"[yellow]out of memory: encoding {half} images at once (--micro-batch {half})[/]")
     return measure_step(learner, config, plan, data, fabric), plan
+
+
+def _in_parts(learner: Learner, plan: Plan, images: int, why: str) -> Plan:
+    """``plan`` with a micro-batch of so many ``images``.
+
+    Raises:
+        NoMemoryError: the encoder has batch norms, which would make another model of it; says the number.
+    """
+    norms = [m for m in learner.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    if norms:
+        raise NoMemoryError(
+            f"{why}; parts of {images} would (--micro-batch {images}). But each of the encoder's {len(norms)} batch "
+            "norms then takes the statistics of a part, which is another model. Give that if you mean it, a smaller "
+            f"--batch, or --activation-checkpointing; --micro-batch {plan.batch} tries the whole batch all the same"
+        )
+    return dataclasses.replace(plan, micro_batch=images)
