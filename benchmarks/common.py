@@ -121,7 +121,7 @@ def pretrain_and_evaluate(
         path = run / "metrics.jsonl"
         log = list({row["step"]: row["seconds"] for row in (read_rows(path) if path.exists() else [])}.items())
     steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in pairwise(log)]
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
+    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers)
     features = extractor.data(learner.backbone.eval(), data, plan.spec)
     return {
         **measure(features, list(metrics)),
@@ -145,7 +145,7 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
     before = resident_mib("VmRSS")
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     take = Stepper(learner, config, plan, start(config))
-    bf16 = plan.precision == "bf16-mixed"
+    bf16 = plan.precision == "bf16"
     on_cuda = plan.device.type == "cuda"
 
     def now() -> float:

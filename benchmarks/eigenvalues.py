@@ -84,7 +84,7 @@ def track(config: Config, threads: int) -> Row:
     learner, plan = build(config, make_plan(config, data))
     chunks = view_batches(first(data.test, IMAGES), plan.recipe, plan.spec.mean, plan.spec.std, seed=VIEWS_SEED)
     views = [part for groups in chunks for part in groups[0].split(plan.batch, dim=1)]
-    bf16 = plan.precision == "bf16-mixed"
+    bf16 = plan.precision == "bf16"
     found: dict[int, dict[str, dict[str, Any]]] = {}
 
     def look(progress: Progress, values: dict[str, float]) -> None:

@@ -35,7 +35,7 @@ from frossl.report.contact import contact_sheet
 from frossl.report.page import show, write_report
 from frossl.train import compare
 from frossl.train.bench import Bench, bench
-from frossl.train.config import FREE_TO_CHANGE, Config, make_plan
+from frossl.train.config import Config, make_plan
 from frossl.train.directory import read_run
 from frossl.train.export import export_encoder
 from frossl.train.replay import replay
@@ -286,8 +286,6 @@ def _parse_pretrain(args: list[str], prog: str) -> Pretrain[Any]:
         default=Pretrain(config=default),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    if saved is not None:
-        _refuse_changes(saved, given.config)
     return given
 
 
@@ -300,22 +298,6 @@ def _peek(args: list[str], flag: str) -> str | None:
         elif arg.startswith(f"{flag}="):
             found = arg.partition("=")[2]
     return found
-
-
-def _refuse_changes(saved: Config, given: Config) -> None:
-    def differences(one: Any, other: Any) -> list[str]:
-        names = [f.name for f in dataclasses.fields(one)]
-        return [name for name in names if name not in FREE_TO_CHANGE and getattr(one, name) != getattr(other, name)]
-
-    names = [name for name in differences(saved, given) if name != "objective"]
-    if saved.method == given.method:
-        names += differences(saved.objective, given.objective)
-    changed = ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in names]
-    if changed:
-        raise UserError(
-            f"a resumed run keeps its configuration; {', '.join(changed)} would make it another run. Leave that out, "
-            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}"
-        )
 
 
 def _evaluate(args: list[str], console: Console) -> int:

@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+import frossl.train.config as config_room
 import frossl.train.loop as loop
 import frossl.train.run as run_room
 from frossl.core.types import UserError
@@ -357,7 +358,8 @@ def test_batch_statistics_are_taken_as_asked(images, tmp_path, batch_norm, views
 def test_the_configuration_is_saved_and_comes_back(images, tmp_path):
     asked = config(images, tmp_path, name="saved", views=3, crop_scale=(0.3, 0.9), length="1it")
     saved, recipe = read_run(pretrain(asked).run)
-    assert saved == asked
+    resolved = {"size": 16, "stem": "small", "view_recipe": "natural", "precision": saved.precision}
+    assert saved == dataclasses.replace(asked, **resolved)
     assert recipe[0].scale == (0.3, 0.9)
     assert sum(group.count for group in recipe) == 3
 
@@ -530,40 +532,49 @@ def test_an_encoder_that_gives_maps_is_refused(images, tmp_path):
         pretrain(config(images, tmp_path), backbone=torch.nn.Conv2d(3, 8, 3))
 
 
-FORMAT_1 = Path(__file__).parent / "format-1"
-LATER = [6.567874431610107, 5.93820858001709, 5.258218765258789]
-"""Losses of steps 6 to 8 of that run when version 0.1.0 went on with it."""
+def test_a_run_saves_what_was_resolved_and_takes_it_from_another_machine(images, tmp_path, monkeypatch):
+    """On this one, precision and size would be decided otherwise; so must the flags that say what was saved."""
+    changes = {"precision": "auto", "size": None, "stem": "auto", "view_recipe": "auto", "views": None, "batch": None}
+    run = pretrain(config(images, tmp_path, name="r", length="3it", **changes)).run
+    saved = read_run(run)[0]
+    monkeypatch.setattr(config_room, "cpu_has_bf16", lambda: saved.precision != "bf16")
+    resolved = {"size": 16, "stem": "small", "view_recipe": "natural", "views": 2, "batch": 8}
+    assert {name: getattr(saved, name) for name in resolved} == resolved
+    assert saved.precision in ("32", "bf16")
+    for given in (saved, config(images, tmp_path, name="r", length="3it", **changes)):
+        assert pretrain(given, resume=run).run == run
+    with pytest.raises(UserError, match="--size, --lr would"):
+        pretrain(dataclasses.replace(saved, lr=1.0, size=20), resume=run)
 
 
-class Sixfold(Small):
-    """The encoder of the stored run."""
+def test_the_objective_of_a_resumed_run_stays(images, tmp_path):
+    run = pretrain(config(images, tmp_path, name="r", length="2it")).run
+    saved = read_run(run)[0]
+    other = dataclasses.replace(saved.objective, invariance_weight=3.0)
+    with pytest.raises(UserError, match="--invariance-weight would"):
+        pretrain(dataclasses.replace(saved, objective=other), resume=run)
 
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-        self.conv = torch.nn.Conv2d(3, 6, 5, 2)
-        self.norm = torch.nn.BatchNorm2d(6)
+
+def test_a_method_keeps_its_double_precision_state(images, tmp_path):
+    """The covariance of CorInfoMax is float64 whatever the precision of the encoder."""
+    own = CorInfoMax.Config(projector="16-bn-relu-16")
+    run = pretrain(config(images, tmp_path, method="corinfomax", objective=own, precision="32", length="2it")).run
+    learner = load_checkpoint(newest_checkpoint(run))["learner"]
+    assert learner["method.covariance"].dtype == learner["method.mean"].dtype == torch.float64
+    assert learner["backbone.conv1.weight"].dtype == torch.float32
 
 
-def test_a_run_saved_in_the_first_format_goes_on(images, tmp_path):
-    """``format-1`` is a run of version 0.1.0 that was stopped at step 5 of 8."""
-    run = tmp_path / "r"
-    (run / "checkpoints").mkdir(parents=True)
-    for name in ("config.json", "metrics.jsonl"):
-        (run / name).write_text((FORMAT_1 / name).read_text().replace("own:Small", "own:Sixfold"))
-    stored = next(FORMAT_1.glob("*.safetensors"))
-    (run / "checkpoints" / stored.name).write_bytes(stored.read_bytes())
-    first = losses(run)[:5]
-    saved = dataclasses.replace(read_run(run)[0], data=str(images), data_dir=tmp_path)
-    pretrain(saved, backbone=Sixfold(), resume=run)
-    assert [step for step, _ in losses(run)] == list(range(1, 9))
-    assert losses(run)[:5] == first
-    now = load_checkpoint(newest_checkpoint(run))
-    assert now["step"] == 8
-    assert now["optimizer"]["param_groups"][0]["fused"]
-    before = load_checkpoint(stored)["learner"]
-    assert not torch.equal(now["learner"]["backbone.conv.weight"], before["backbone.conv.weight"])
-    # Its crops were resampled in floats and its optimiser was not fused: near, not equal.
-    assert [loss for _, loss in losses(run)[5:]] == pytest.approx(LATER, rel=1e-2)
+def test_the_stem_is_chosen_by_the_views_and_the_plan_says_at_which_size_images_are_evaluated(tmp_path):
+    for i in range(16):
+        path = tmp_path / "large" / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.effect_noise((64, 64), 60).save(path)
+    said = StringIO()
+    c = config(tmp_path / "large", tmp_path, size=32, length="1it", name="r")
+    run = pretrain(c, console=Console(file=said, width=200)).run
+    spec = read_encoder(run / "encoder.safetensors")[1]
+    assert (spec.stem, spec.size) == ("small", 64)
+    assert "evaluated at 64x64" in said.getvalue()
 
 
 def test_a_configuration_takes_the_options_of_its_method():

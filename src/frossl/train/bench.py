@@ -191,7 +191,7 @@ def _train(given: Bench) -> tuple[list[str], Rows]:
         one = _decode_seconds(data)
         rows.append(["decoding, in workers", f"{1e3 * one * plan.batch:,.1f}", f"{1 / one:,.0f} images/s and worker"])
     telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every)
-    extractor = Extractor(device=device, bf16=plan.precision == "bf16-mixed", workers=plan.workers)
+    extractor = Extractor(device=device, bf16=plan.precision == "bf16", workers=plan.workers)
     for name, now_and_then in (
         ("telemetry, a spectrum", lambda: telemetry.see(config.telemetry_every, features, {"loss": torch.zeros(())})),
         ("telemetry, the monitor", lambda: look(learner.backbone, data, plan.spec, extractor, None)),

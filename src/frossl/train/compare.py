@@ -229,6 +229,8 @@ def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | No
         if not going:  # nothing to go on with
             shutil.rmtree(run.path, ignore_errors=True)
         config = replace(run.config, evaluate=False)
+        if going:  # the directory of a comparison may have been moved
+            config = replace(config, out=read_run(run.path)[0].out)
         try:
             ended = pretrain(config, data=data, resume=run.path if going else None, console=console)
         except NonFiniteError as error:

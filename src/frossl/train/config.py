@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
@@ -186,8 +186,12 @@ class Config(Generic[M]):
 
 @dataclass(frozen=True)
 class Plan:
-    """A :class:`Config` on given data and a given machine, with nothing left open but the length."""
+    """A :class:`Config` on given data and a given machine, with nothing left open but the length.
 
+    ``config`` is the same as a configuration: what is saved, so that a resumed run decides nothing anew.
+    """
+
+    config: Config
     recipe: Recipe
     spec: EncoderSpec
     batch: int
@@ -221,24 +225,67 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     device = device_of(config)
     side = min(data.typical)
     size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
-    name = config.view_recipe
-    recipe = VIEWS[domain(data.channels) if name == "auto" else name]
+    name = domain(data.channels) if config.view_recipe == "auto" else config.view_recipe
+    recipe = _make_recipe(config, name, size)
+    fixed = own is None and takes_one_size(config.backbone)
+    if fixed and len({group.size for group in recipe}) > 1:
+        raise UserError(
+            f"{config.backbone} takes images of one size and view recipe {name!r} has several; choose another view "
+            "recipe or a convolutional backbone"
+        )
+    options = _options(config.backbone_options)
+    spec = EncoderSpec(
+        backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
+        channels=data.channels,
+        size=max(side, size) if side <= 96 and not fixed else size,
+        # By the size of the views: the encoder is trained on these, and only evaluated on larger images.
+        stem="imagenet" if own is not None else resolve_stem(config.backbone, config.stem, size, options),
+        features=0,  # known once the encoder is built
+        mean=data.mean,
+        std=data.std,
+        options=options,
+    )
+    batch = _batch(config, len(data.train))
+    precision = find_precision(config.precision, device)
+    resolved = replace(
+        config,
+        size=size,
+        view_recipe=name,
+        views=sum(group.count for group in recipe),
+        stem=spec.stem,
+        batch=batch,
+        precision=precision,
+    )
+    return Plan(
+        config=resolved,
+        recipe=recipe,
+        spec=spec,
+        batch=batch,
+        lr=config.lr * batch / 256,
+        device=device,
+        precision=precision,
+        workers=0 if data.train.in_memory else _workers() if config.workers is None else config.workers,
+        micro_batch=config.micro_batch,
+    )
+
+
+def _make_recipe(config: Config, name: str, size: int) -> Recipe:
+    """The view recipe ``name`` with the size, number and crops of ``config``."""
     if config.cache is not None and config.cache < size:
         raise UserError(
             f"images stored with a shorter side of {config.cache} pixels are too small for views of {size}; "
             f"give --cache {size} or more, or --size {config.cache}"
         )
-    recipe = with_size(recipe, size)
+    recipe = with_size(VIEWS[name], size)
     recipe = recipe if config.views is None else with_views(recipe, config.views)
     recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)
     if [g.size for g in recipe] != sorted((g.size for g in recipe), reverse=True):
         raise UserError(f"view recipe {name!r}: its groups must be in order of size, the largest first")
-    if own is None and takes_one_size(config.backbone) and len({group.size for group in recipe}) > 1:
-        raise UserError(
-            f"{config.backbone} takes images of one size and view recipe {name!r} has several; choose another view "
-            "recipe or a convolutional backbone"
-        )
-    images = len(data.train)
+    return recipe
+
+
+def _batch(config: Config, images: int) -> int:
+    """Images per step, over all ranks."""
     batch = config.batch or next(b for b in (128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
     if batch > images or batch < 2:
         raise UserError(
@@ -249,29 +296,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         raise UserError(
             f"a batch of {batch} images leaves some of {world_size()} ranks without any; give a larger --batch"
         )
-    options = _options(config.backbone_options)
-    fixed = own is None and takes_one_size(config.backbone)
-    whole = max(side, size) if side <= 96 and not fixed else size
-    spec = EncoderSpec(
-        backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
-        channels=data.channels,
-        size=whole,
-        stem="imagenet" if own is not None else resolve_stem(config.backbone, config.stem, whole, options),
-        features=0,  # known once the encoder is built
-        mean=data.mean,
-        std=data.std,
-        options=options,
-    )
-    return Plan(
-        recipe=recipe,
-        spec=spec,
-        batch=batch,
-        lr=config.lr * batch / 256,
-        device=device,
-        precision=find_precision(config.precision, device),
-        workers=0 if data.train.in_memory else _workers() if config.workers is None else config.workers,
-        micro_batch=config.micro_batch,
-    )
+    return batch
 
 
 def _workers() -> int:
@@ -323,18 +348,18 @@ def _local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
 
-def find_precision(name: str, device: torch.device) -> str:
-    """Fabric's name of the precision."""
-    if name == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = device.type == "cpu" and _cpu_has_bf16()
-        name = "bf16" if fast else "32"
-    return {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}[name]
+def find_precision(name: Precision, device: torch.device) -> Precision:
+    """``name`` with ``auto`` decided: bf16 where the hardware computes in it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and cpu_has_bf16()
+    return "bf16" if fast else "32"
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """Whether bf16 products run in hardware; without that they are slower than float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text()

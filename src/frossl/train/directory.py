@@ -20,7 +20,7 @@ from frossl.methods import find_method
 from frossl.nn.encoder import OWN
 from frossl.report.record import refuse_no_run
 from frossl.train.checkpoint import newest_position
-from frossl.train.config import Config, Plan
+from frossl.train.config import FREE_TO_CHANGE, Config, Plan
 from frossl.train.loop import FAILED, Progress, environment
 from frossl.views.recipes import Recipe, View
 
@@ -92,6 +92,40 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     return config, tuple(from_plain(View, view) for view in saved["views"])
 
 
+def continued(run: Path, given: Config) -> Config:
+    """The configuration of ``run`` with what ``given`` may change of it (:data:`FREE_TO_CHANGE`).
+
+    Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved.
+
+    Raises:
+        UserError: ``given`` would make it another run.
+    """
+    saved = read_run(run)[0]
+    views = saved.views or 2
+    wanted = dataclasses.replace(given, length=_in_images(given.length, views))
+    pairs = [(f.name, getattr(saved, f.name), getattr(wanted, f.name)) for f in dataclasses.fields(Config)]
+    if saved.method == given.method:
+        options = dataclasses.fields(saved.objective)
+        pairs += [(f.name, getattr(saved.objective, f.name), getattr(given.objective, f.name)) for f in options]
+    changed = [
+        name
+        for name, before, after in pairs
+        if name not in ("objective", *FREE_TO_CHANGE) and after not in (None, "auto", before)
+    ]
+    if changed:
+        flags = ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed]
+        raise UserError(
+            f"a resumed run keeps its configuration; {', '.join(flags)} would make it another run. Leave that out, "
+            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}"
+        )
+    return dataclasses.replace(saved, **{name: getattr(given, name) for name in FREE_TO_CHANGE})
+
+
+def _in_images(length: str, views: int) -> str:
+    """A length as it is saved."""
+    return length if length == "auto" else str(Length.parse(length).as_images(views))
+
+
 def refuse_without_own(run: Path) -> None:
     """Raises if ``run`` trains a module that the caller has to bring, or is no run."""
     read_run(run)
@@ -104,7 +138,7 @@ def refuse_differences(run: Path, now: dict[str, Any]) -> None:
     """Raises if the data or the machine would make a resumed run another one."""
     then = json.loads((run / "config.json").read_text())
     then["views"] = to_plain(read_run(run)[1])  # with what views have now and had not then
-    pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch", "precision")]
+    pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
     changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if not _same(before, after)]
     if changed:
@@ -122,13 +156,13 @@ def _same(before: Any, after: Any) -> bool:
     return before == after
 
 
-def describe(config: Config, plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
-    """What ``config.json`` holds: the configuration with its length resolved, and what it came to."""
+def describe(plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
+    """What ``config.json`` holds: the configuration, resolved, and what it came to."""
     return {
         "frossl": __version__,
         "environment": environment(),
         "machine": machine(),
-        "config": to_plain(dataclasses.replace(config, length=str(length), micro_batch=plan.micro_batch)),
+        "config": to_plain(dataclasses.replace(plan.config, length=str(length), micro_batch=plan.micro_batch)),
         "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
         "encoder": to_plain(plan.spec),

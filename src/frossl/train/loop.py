@@ -160,9 +160,7 @@ def train(
     if resume is not None:
         progress.step, progress.seconds, progress.best = resume["step"], resume["seconds"], resume["best"]
         restore(resume, learner, take.optimizer, probe)
-    extractor = Extractor(
-        device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers, over_ranks=True
-    )
+    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True)
     monitor = Every("--monitor-every", config.monitor_every, progress, plan.batch, images)
     checkpoint = Every("--checkpoint-every", config.checkpoint_every, progress, plan.batch, images)
     warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images, flag="--warmup")

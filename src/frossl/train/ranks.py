@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+PRECISIONS = {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}
+"""Fabric's names of the precisions."""
+
+
 def launched() -> tuple[int, int]:
     """Number of processes that a launcher has started, in all and on this machine; 1 and 1 without a launcher.
 
@@ -61,7 +65,7 @@ def start(config: Config) -> Fabric:
         accelerator=device.type,
         devices=local if ranks > 1 or device.index is None else [device.index],
         num_nodes=ranks // local,
-        precision=find_precision(config.precision, device),  # type: ignore[arg-type]
+        precision=PRECISIONS[find_precision(config.precision, device)],  # type: ignore[arg-type]
         strategy="auto"
         if ranks == 1
         else DDPStrategy(

@@ -22,7 +22,7 @@ from frossl.core.length import Length
 from frossl.data import Dataset, open_data
 from frossl.data.types import any_known
 from frossl.evals import find_metric
-from frossl.evals.extract import Extractor, pick
+from frossl.evals.extract import Extractor, with_labels
 from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate
 from frossl.methods import find_method
 from frossl.nn.encoder import load_encoder
@@ -31,6 +31,7 @@ from frossl.report.page import write_report
 from frossl.train.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.train.config import Config, Plan, make_plan
 from frossl.train.directory import (
+    continued,
     describe,
     encoder_of,
     new_run_directory,
@@ -80,6 +81,8 @@ def pretrain(
         NonFiniteError: the loss or its gradient is not a number.
     """
     console = console or Console(quiet=True)
+    if resume is not None:
+        config = continued(Path(resume), config)
     if config.wandb:
         require_wandb()
     fabric = start(config)
@@ -158,10 +161,10 @@ def _train(
     else:
         length = Length.parse(state["length"])
         tell_differences(console, state["environment"])
-        refuse_differences(run, describe(config, plan, length, data))
+        refuse_differences(run, describe(plan, length, data))
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
-        write_text(run / "config.json", json.dumps(describe(config, plan, length, data), indent=2) + "\n")
+        write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
     with terminal.training(console, plan.batch * plan.views) as display:
         stopped = train(
             learner,
@@ -218,9 +221,7 @@ def evaluate_run(
         data = open(config, console)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
-    extractor = Extractor(
-        device=plan.device, bf16=plan.precision == "bf16-mixed", workers=plan.workers, over_ranks=True
-    )
+    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True)
     networks = {
         arm: network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for arm, network in {"pretrained": encoder, **others}.items()
@@ -277,9 +278,7 @@ def open(config: Config, console: Console) -> Dataset:
 def prepare(config: Config, console: Console, data: Dataset | None = None) -> Dataset:
     """The data of ``config``, if not there already, to train on: for a supervised method, images that have a label."""
     data = open(config, console) if data is None else data
-    if find_method(config.method).uses_labels and data.classes and data.train.labels is not None:
-        data = dataclasses.replace(data, train=pick(data.train, (data.train.labels >= 0).nonzero().flatten()))
-    return data
+    return with_labels(data) if find_method(config.method).uses_labels and data.classes else data
 
 
 def show_plan(
@@ -295,12 +294,7 @@ def show_plan(
     """What will be done, and about how long it will take."""
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
-    precision = {
-        "64-true": "float64",
-        "32-true": "float32",
-        "bf16-mixed": "bfloat16 autocast",
-        "16-mixed": "float16 autocast",
-    }[plan.precision]
+    precision = {"64": "float64", "32": "float32", "bf16": "bfloat16 autocast"}[plan.precision]
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
     done, gone = (state["step"], state["seconds"]) if state else (0, 0.0)
     left = length.amount * 60 - gone if steps is None else (steps - done) * step_seconds
@@ -311,6 +305,7 @@ def show_plan(
     else:
         how, long = "nothing is trained", "one pass over the images for statistics of batch norms"
     net = f"{escape(plan.spec.backbone)} with {plan.spec.features} features, {plan.spec.stem} stem"
+    net += f", evaluated at {plan.spec.size}x{plan.spec.size}"
     terminal.say(console, f"{escape(config.method)}, views {shape}; {net}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
     if note := left_out(plan.recipe, plan.spec.channels):

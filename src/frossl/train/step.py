@@ -113,6 +113,11 @@ class Learner(nn.Module):
         return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
 
 
+def place(learner: Learner, plan: Plan) -> None:
+    """Moves ``learner`` to the device of a run; types change for float64 only, as methods keep state in it."""
+    learner.to(plan.device, torch.float64 if plan.precision == "64" else None)
+
+
 @dataclass(frozen=True)
 class Taken:
     """What a step came to, on the device."""
@@ -142,7 +147,7 @@ class Stepper:
         self.recomputes = config.activation_checkpointing
         if self.recomputes:
             recompute_activations(learner.backbone)
-        learner.to(fabric.device, torch.float64 if plan.precision == "64-true" else None)
+        place(learner, plan)
         self.optimizer = learner.optimizer(config, plan)
         self.model, self.wrapped = fabric.setup(learner, self.optimizer)
         self.buffers = [*learner.changing_buffers(), *(probe.buffers() if probe else ())]
