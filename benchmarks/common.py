@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from rich.console import Console
 
+from frossl.commands.bench import noise
 from frossl.core.config import to_plain
 from frossl.core.length import Length
 from frossl.core.types import Moment
@@ -33,12 +33,12 @@ from frossl.data.types import Dataset
 from frossl.evals import measure
 from frossl.evals.extract import Extractor
 from frossl.evals.linear import fewshot
-from frossl.train.bench import noise
-from frossl.train.config import Config, make_plan
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.log import read_rows
 from frossl.train.loop import build, train
+from frossl.train.plan import make_plan
 from frossl.train.ranks import start
-from frossl.train.run import open as open_data
 from frossl.train.step import Stepper
 
 P = ParamSpec("P")
@@ -56,7 +56,7 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     """The result of ``function`` in a process that has only imported what training needs."""
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(kind)
-    context.set_forkserver_preload(["frossl.train.run"])
+    context.set_forkserver_preload(["frossl.train.pretrain"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
@@ -110,7 +110,7 @@ def pretrain_and_evaluate(
     """
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
-    data = open_data(config, Console(quiet=True))
+    data = open_run_data(config)
     if validation:
         data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
     learner, plan = build(config, make_plan(config, data), len(data.classes))

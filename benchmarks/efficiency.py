@@ -21,8 +21,8 @@ from typing import Any
 from common import DATA, Row, cost_on_noise, environment, heading, latest, run_jobs, table
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
-from frossl.train.config import Config
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
 from plot import BLUE, GREY, RED, Line, Panel, save_plot
 
 GRID = {"views": (2, 4, 8), "batch": (128, 256), "width": (512, 1024, 2048)}

@@ -21,18 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from common import DATA, NEVER, Row, environment, heading, latest, run_jobs, summary, table
 from frossl.core.length import Length
+from frossl.core.progress import Progress
 from frossl.data.loader import view_batches
 from frossl.evals.extract import first
 from frossl.evals.spectral import Moments, collision_entropy, condition_number, von_neumann_entropy
-from frossl.train.config import Config, make_plan
-from frossl.train.log import read_rows
-from frossl.train.loop import Learner, Progress, build, train
-from frossl.train.run import open as open_data
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.log import read_rows
+from frossl.train.loop import Learner, build, train
+from frossl.train.plan import make_plan
 from methods import shared
 from plot import Line, Panel, ramp, save_plot
 
@@ -80,7 +81,7 @@ def track(config: Config, threads: int) -> Row:
     """Trains as ``config`` says; the figures of :func:`spectra` at every step at which they are taken."""
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER, telemetry_every=0)
-    data = open_data(config, Console(quiet=True))
+    data = open_run_data(config)
     learner, plan = build(config, make_plan(config, data))
     chunks = view_batches(first(data.test, IMAGES), plan.recipe, plan.spec.mean, plan.spec.std, seed=VIEWS_SEED)
     views = [part for groups in chunks for part in groups[0].split(plan.batch, dim=1)]

@@ -4,7 +4,7 @@
     python benchmarks/health.py --table > docs/results/health.md
 
 20 runs are made to collapse by settings that are wrong in different ways, 20 are healthy runs of different methods.
-Each is the first 200 steps of a run of 2,000. Even numbers served to set the thresholds of ``frossl.evals.health``, odd
+Each is the first 200 steps of a run of 2,000. Even numbers served to set the thresholds of ``frossl.train.health``, odd
 ones to test them. Every row of --out holds what the monitor saw, so --table judges it anew by the rules as they are.
 """
 
@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from common import DATA, NEVER, Row, environment, heading, table
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor, first
-from frossl.evals.health import STILL, Context, diagnose
 from frossl.evals.knn import knn
 from frossl.methods import find_method
 from frossl.recipes import RECIPES
-from frossl.train.config import Config, make_plan
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.log import read_rows
+from frossl.train.health import STILL, Context, diagnose
 from frossl.train.loop import NonFiniteError, build, train
-from frossl.train.run import open as open_data
+from frossl.train.plan import make_plan
 from frossl.train.telemetry import context_of
 from frossl.views.recipes import VIEWS, View
 
@@ -229,7 +229,7 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(args.threads)
         about = environment(args.threads)
-        data = open_data(config_of("frossl", {}, {}, args.data), Console(quiet=True))
+        data = open_run_data(config_of("frossl", {}, {}, args.data))
         done = {row["case"] for row in rows}
         for number in map(int, args.only.split(",")) if args.only else range(len(CASES)):
             if number in done:

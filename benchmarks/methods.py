@@ -37,8 +37,8 @@ from common import (
 from frossl.core.length import Length
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
-from frossl.train.config import Config
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
 
 MANY_CROPS = ("empssl", "emp_frossl")
 CROPS, PATCH = 8, 16

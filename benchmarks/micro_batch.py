@@ -21,12 +21,13 @@ from typing import Any
 import torch
 
 from common import DATA, Row, environment, heading, latest, resident_mib, run_jobs, table, warm_allocator
+from frossl.commands.bench import noise
 from frossl.data.loader import training_batches
-from frossl.train.bench import noise
-from frossl.train.config import Config, make_plan
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
 from frossl.train.loop import build
 from frossl.train.memory import need
+from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 

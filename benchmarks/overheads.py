@@ -21,13 +21,15 @@ from pathlib import Path
 import torch
 
 from common import environment, heading, seconds, table
+from frossl.commands.bench import noise
 from frossl.core.length import Length
+from frossl.core.progress import Progress
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
-from frossl.train.bench import noise
-from frossl.train.checkpoint import load_checkpoint, save_checkpoint
-from frossl.train.config import Config, make_plan
-from frossl.train.loop import Progress, build, snapshot
+from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
+from frossl.runs.config import Config
+from frossl.train.loop import build, snapshot
+from frossl.train.plan import make_plan
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
 from frossl.train.step import Stepper, _copy

@@ -26,7 +26,7 @@ from torch.multiprocessing.spawn import ProcessException
 from torch.nn.parallel import DistributedDataParallel
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
-from frossl.train.log import read_rows
+from frossl.runs.log import read_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "losses"))

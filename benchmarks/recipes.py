@@ -32,8 +32,8 @@ from common import (
     table,
 )
 from frossl.recipes import RECIPES
-from frossl.train.config import Config
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS
 
 METRICS, VALIDATION, DRAWS = ("knn", "ridge", "rank"), 1 / 6, 20

@@ -24,7 +24,7 @@ import torch
 
 from common import Row, environment, heading, table
 from frossl.report import chapter, page
-from frossl.report.record import read_record
+from frossl.runs.record import read_record
 
 PARTS = ("start", "images", "encoder", "page")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
-from frossl.train.log import read_rows
+from frossl.runs.log import read_rows
 
 for _room in ("", "train"):
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / _room))

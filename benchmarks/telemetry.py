@@ -25,7 +25,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 import frossl.train.telemetry as room
@@ -34,9 +33,10 @@ from frossl.core.axes import fold
 from frossl.core.length import Length
 from frossl.evals.spectral import Moments
 from frossl.recipes import RECIPES
-from frossl.train.config import Config, make_plan
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
 from frossl.train.loop import build, train
-from frossl.train.run import open as open_data
+from frossl.train.plan import make_plan
 from frossl.train.telemetry import STEPS, Telemetry
 
 SAME = ("study", "recipe", "length", "threads", "number")
@@ -80,7 +80,7 @@ def _take_turns(turns: dict[bool, Any], threads: int) -> None:
 
 def _run(on: bool, config: Config) -> Row:
     """One run with or without telemetry, which waits for its turn before every step."""
-    data = open_data(config, Console(quiet=True))
+    data = open_run_data(config)
     spent: dict[str, float] = defaultdict(float)
     took: dict[str, float] = defaultdict(float)
     wall: list[float] = []
@@ -132,7 +132,7 @@ def reach(config: Config, threads: int) -> Row:
     """Figures at each of :data:`AT` of moments over each of :data:`REACHES`, of at most :data:`STEPS` steps."""
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, length=f"{max(AT)}it", monitor_every=NEVER)
-    data = open_data(config, Console(quiet=True))
+    data = open_run_data(config)
     learner, plan = build(config, make_plan(config, data), len(data.classes))
     moments: dict[tuple[str, int, int], Moments] = {}
     found: list[Row] = []

@@ -31,8 +31,8 @@ from common import (
 )
 from frossl.methods import find_method
 from frossl.recipes import RECIPES
-from frossl.train.config import Config
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
 
 ARMS = {
     "FroSSL, 2 views": ("frossl", 2),

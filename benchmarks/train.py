@@ -25,20 +25,20 @@ from typing import Any
 
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor, nn
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
+from frossl.commands.bench import noise
 from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
 from frossl.methods.frossl import FroSSL
-from frossl.train.bench import noise
-from frossl.train.config import Config, make_plan
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.log import read_rows
 from frossl.train.loop import build
+from frossl.train.plan import make_plan
 from frossl.train.ranks import start
-from frossl.train.run import open as open_data
 from frossl.train.step import Stepper
 from frossl.views.colour import has_compiler
 
@@ -65,7 +65,7 @@ class Pictures(torch.utils.data.Dataset):
 
 def saved(source: str, directory: str) -> str:
     """The first training images of ``source`` in a file that every arm reads, so that each need not decode them."""
-    images = open_data(Config(data=source), Console(quiet=True)).train.images
+    images = open_run_data(Config(data=source)).train.images
     assert isinstance(images, Tensor)
     path = f"{directory}/images.pt"
     torch.save(images[:IMAGES].clone(), path)

@@ -41,12 +41,12 @@ from common import (
     run_jobs,
     table,
 )
+from frossl.commands.bench import noise
 from frossl.core.machine import keep_freed_pages
 from frossl.data.decode import decode
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
-from frossl.train.bench import noise
-from frossl.train.log import read_rows
+from frossl.runs.log import read_rows
 from frossl.views.colour import has_compiler
 from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
 

@@ -11,9 +11,11 @@ import frossl
 
 ORDER = [
     {"cli"},
+    {"commands"},
     {"recipes"},
     {"train"},
     {"report"},
+    {"runs"},
     {"evals", "methods"},
     {"data"},
     {"views"},
@@ -58,7 +60,7 @@ def test_every_room_has_a_level():
 
 def test_only_one_file_speaks_to_other_ranks():
     users = [path for path in FILES if "torch.distributed" in path.read_text().replace("``torch.distributed``", "")]
-    assert users == [ROOT / "core" / "dist.py"]
+    assert users == [ROOT / "core" / "distributed.py"]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
-import frossl.train.run as run_room
+import frossl.runs.data as run_data
 from frossl.cli import main
 from frossl.nn.encoder import load_encoder
-from frossl.train.config import Config
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
 from frossl.train.step import Stepper
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
@@ -210,7 +210,7 @@ def test_a_resumed_run_keeps_its_configuration(frossl, tmp_path, argv, names):
 def test_a_run_of_a_module_of_ones_own_is_resumed_from_python(frossl, tmp_path):
     mine = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     asked = Config(data=str(folder(tmp_path / "images")), length="1it", batch=8, name="own", evaluate=False)
-    outcome = run_room.pretrain(asked, backbone=mine)
+    outcome = pretrain(asked, backbone=mine)
     before = sorted(outcome.run.rglob("*"))
     code, said = frossl("pretrain", "--resume", outcome.run)
     assert code == 2
@@ -278,13 +278,13 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
 def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, monkeypatch):
     images = folder(tmp_path / "images")
     frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "8", "--name", "r", "--no-evaluate")
-    opened, places = run_room.open_data, []
+    opened, places = run_data.open_data, []
 
     def watched(source, **options):
         places.append(options["data_dir"])
         return opened(source, **options)
 
-    monkeypatch.setattr(run_room, "open_data", watched)
+    monkeypatch.setattr(run_data, "open_data", watched)
     frossl("evaluate", "runs/r", "--protocol", "rank")
     frossl("evaluate", "runs/r", "--protocol", "rank", "--data-dir", "elsewhere")
     assert places == [Path("data"), Path("elsewhere")]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from frossl.report.contact import CELL, GAP
-from frossl.train.log import read_rows
+from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS, summary
 from test_cli import TINY
 
@@ -132,7 +132,7 @@ def test_bench_refuses_options_of_its_other_measurements(frossl, what, options, 
 
 
 def test_bench_of_views_from_files_has_decoding_and_both_kinds_of_colours(frossl, folder, monkeypatch):
-    monkeypatch.setattr("frossl.train.bench.has_compiler", lambda: False)
+    monkeypatch.setattr("frossl.commands.bench.has_compiler", lambda: False)
     code, said = frossl(
         "bench", "views", "--data", folder, "--size", 16, "--steps", 2, "--batch", 8, "--workers", 0, "--device", "cpu"
     )

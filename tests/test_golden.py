@@ -18,9 +18,9 @@ from test_train_guard import TRAINED, narrow
 from frossl.core.config import to_plain
 from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
-from frossl.train.config import Config
-from frossl.train.log import read_rows
-from frossl.train.run import pretrain
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
+from frossl.train.pretrain import pretrain
 
 GOLDEN = Path(__file__).parent / "golden"
 PLACE = ("kind", "step", "epoch", "images", "seconds", "lr", "grad_norm", "probe_on_views")

@@ -22,10 +22,11 @@ from frossl.cli import main
 from frossl.core.types import UserError
 from frossl.nn.backbones import READ_FILES, build_backbone
 from frossl.nn.encoder import read_encoder
-from frossl.train.checkpoint import newest_checkpoint
-from frossl.train.directory import read_run
-from frossl.train.export import export_encoder
-from frossl.train.run import evaluate_run, pretrain
+from frossl.runs.checkpoint import newest_checkpoint
+from frossl.runs.directory import read_run
+from frossl.runs.export import export_encoder
+from frossl.train.evaluate import evaluate_run
+from frossl.train.pretrain import pretrain
 
 
 def bomb(side: int = 100_000) -> bytes:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from frossl.nn.encoder import load_encoder
-    from frossl.train.config import Config
-    from frossl.train.run import evaluate_run, pretrain
+    from frossl.runs.config import Config
+    from frossl.train.evaluate import evaluate_run
+    from frossl.train.pretrain import pretrain
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Config": "frossl.train.config",
-    "pretrain": "frossl.train.run",
-    "evaluate_run": "frossl.train.run",
+    "Config": "frossl.runs.config",
+    "pretrain": "frossl.train.pretrain",
+    "evaluate_run": "frossl.train.evaluate",
     "load_encoder": "frossl.nn.encoder",
 }
 __all__ = ["Config", "__version__", "evaluate_run", "load_encoder", "pretrain"]

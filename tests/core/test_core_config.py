@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from frossl.core.config import from_plain, to_plain
 from frossl.core.types import UserError
 from frossl.methods.frossl import FroSSL
-from frossl.train.config import Config
+from frossl.runs.config import Config
 from frossl.views.recipes import VIEWS, View
 
 

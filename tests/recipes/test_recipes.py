@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+import frossl.train.pretrain as pretraining
 from frossl.data import DATASETS, Dataset, Split
 from frossl.methods import METHODS
 from frossl.recipes import RECIPES
 from frossl.recipes.paper import TABLE
-from frossl.train import run as runs
-from frossl.train.config import Config
-from frossl.train.directory import read_run
-from frossl.train.log import read_rows
+from frossl.runs.config import Config
+from frossl.runs.directory import read_run
+from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS, with_views
 
 ALL = {name: RECIPES[name]() for name in RECIPES}
@@ -68,7 +68,7 @@ def made(config: Config) -> Dataset:
 @pytest.mark.parametrize("name", ALL)
 def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypatch):
     config = ALL[name]
-    monkeypatch.setattr(runs, "open", lambda *_: made(config))
+    monkeypatch.setattr(pretraining, "open_run_data", lambda *_: made(config))
     given = small(config, tmp_path)
     run = runs.pretrain(given).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
@@ -80,7 +80,7 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].trains])
 def test_every_method_trains_on_two_large_and_six_small_views(name, tmp_path, monkeypatch):
     config = Config(data="cifar10", method=name, objective=METHODS[name].Config(), view_recipe="multicrop")
-    monkeypatch.setattr(runs, "open", lambda *_: made(config))
+    monkeypatch.setattr(pretraining, "open_run_data", lambda *_: made(config))
     run = runs.pretrain(small(config, tmp_path)).run
     assert [(view.size, view.count) for view in read_run(run)[1]] == [(16, 2), (7, 6)]
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]

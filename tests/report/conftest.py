@@ -10,7 +10,8 @@ import torch
 from tiny_runs import HOSTILE, config, folder
 
 from frossl.nn.encoder import load_encoder, save_encoder
-from frossl.train.run import evaluate_run, pretrain
+from frossl.train.evaluate import evaluate_run
+from frossl.train.pretrain import pretrain
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from frossl.data import open_data
 from frossl.report.chapter import make_chapter
 from frossl.report.gallery import show_views
 from frossl.report.page import show, write_report
-from frossl.report.record import read_record
-from frossl.train.run import pretrain
+from frossl.runs.record import read_record
+from frossl.train.pretrain import pretrain
 
 MEGABYTE = 2**20
 

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from frossl.evals.suite import Evaluation
-from frossl.report.terminal import INDENT, describe, say, show_evaluation, training
+from frossl.report.terminal import INDENT, say, show_evaluation
+from frossl.train.display import describe, training
 
 VALUES = {
     "loss": 40.43,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from frossl.evals.suite import Evaluation
-from frossl.report.record import Record
 from frossl.report.words import Arm, arms_of, glossary, judge
+from frossl.runs.record import Record
 
 
 def finding(state: str, **more) -> dict:

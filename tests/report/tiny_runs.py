@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from frossl.methods.frossl import FroSSL
-from frossl.train.config import Config
+from frossl.runs.config import Config
 
 HOSTILE = ("<img src=x onerror=alert(1)>", '"&amp;</script>', "{{ 7 * 7 }}")
 """Names of classes that would do harm in a page that trusts them."""

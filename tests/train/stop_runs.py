@@ -23,10 +23,10 @@ from test_train_guard import narrow
 from test_train_loop import config, losses
 
 from frossl.methods import METHODS
-from frossl.train.checkpoint import ended_before_a_save, load_newest
-from frossl.train.directory import read_run
-from frossl.train.log import read_rows
-from frossl.train.run import pretrain
+from frossl.runs.checkpoint import ended_before_a_save, load_newest
+from frossl.runs.directory import read_run
+from frossl.runs.log import read_rows
+from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
 from rank_programs import free_port, rank_environment
 

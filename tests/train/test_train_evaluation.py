@@ -15,11 +15,12 @@ from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
-from frossl.report.record import read_record
-from frossl.train.checkpoint import newest_checkpoint
-from frossl.train.evaluation import keep_evaluation, same_source
-from frossl.train.log import read_rows
-from frossl.train.run import evaluate_run, pretrain
+from frossl.runs.checkpoint import newest_checkpoint
+from frossl.runs.evaluation import keep_evaluation, same_source
+from frossl.runs.log import read_rows
+from frossl.runs.record import read_record
+from frossl.train.evaluate import evaluate_run
+from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
 from report.tiny_runs import config, folder

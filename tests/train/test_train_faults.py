@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import frossl.train.checkpoint as checkpoint
+import frossl.runs.checkpoint as checkpoint
 from frossl.core import files
 from frossl.core.files import DamagedError
 from frossl.core.types import UserError
-from frossl.train.checkpoint import keep_as_best, load_checkpoint, load_newest, newest_checkpoint, save_checkpoint
+from frossl.runs.checkpoint import keep_as_best, load_checkpoint, load_newest, newest_checkpoint, save_checkpoint
 
 
 def state(step: int) -> dict:

@@ -16,15 +16,15 @@ from frossl.core.types import UserError
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import METHODS
 from frossl.nn.optim import OPTIMIZERS
-from frossl.train.checkpoint import load_checkpoint
-from frossl.train.config import make_plan
-from frossl.train.directory import read_run
+from frossl.runs.checkpoint import load_checkpoint
+from frossl.runs.data import open_run_data
+from frossl.runs.directory import read_run
 from frossl.train.loop import build
+from frossl.train.plan import make_plan
+from frossl.train.pretrain import pretrain
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
 from frossl.train.replay import replay
-from frossl.train.run import open as open_data
-from frossl.train.run import pretrain
 from frossl.train.step import NonFiniteError, Stepper
 
 TRAINED = [name for name in METHODS if METHODS[name].trains]
@@ -56,10 +56,9 @@ def images(tmp_path_factory):
 
 def made(images, tmp_path, method: str = "frossl", **changes) -> tuple[Stepper, list[Batch]]:
     """A stepper and its first six batches."""
-    from rich.console import Console
 
     c = config(images, tmp_path, method=method, objective=narrow(method), precision="32", lr=0.1, **changes)
-    data = open_data(c, Console(quiet=True))
+    data = open_run_data(c)
     learner, plan = build(c, make_plan(c, data), len(data.classes))
     take = Stepper(learner, c, plan, start(c), OnlineProbe(plan.spec.features, len(data.classes)))
     learner.train()
@@ -237,7 +236,7 @@ def test_the_first_module_that_gives_what_is_not_finite_is_named(images, tmp_pat
 
     asked = config(images, tmp_path, name="r", log_every=1)
     with monkeypatch.context() as patch:
-        patch.setattr("frossl.train.run.build", weights(3e38))
+        patch.setattr("frossl.train.pretrain.build", weights(3e38))
         with pytest.raises(NonFiniteError, match="step 0: "):
             pretrain(asked)
     assert replay(tmp_path / "r").module == "method.projector.0"

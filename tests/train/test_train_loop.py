@@ -16,9 +16,10 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-import frossl.train.config as config_room
+import frossl.runs.data as run_data
 import frossl.train.loop as loop
-import frossl.train.run as run_room
+import frossl.train.plan as plan_room
+import frossl.train.pretrain as run_room
 from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor
@@ -32,11 +33,13 @@ from frossl.methods.random import Random
 from frossl.methods.supervised import Supervised
 from frossl.methods.swav import SwAV
 from frossl.nn.encoder import read_encoder
-from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
-from frossl.train.config import Config, device_of
-from frossl.train.directory import new_run_directory, read_run
-from frossl.train.log import RunLog, read_rows
-from frossl.train.run import evaluate_run, pretrain
+from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.runs.config import Config
+from frossl.runs.directory import new_run_directory, read_run
+from frossl.runs.log import RunLog, read_rows
+from frossl.train.evaluate import evaluate_run
+from frossl.train.plan import device_of
+from frossl.train.pretrain import pretrain
 from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import VIEWS, View
 
@@ -167,7 +170,7 @@ def test_a_run_killed_after_a_checkpoint_and_resumed_is_the_run_never_killed(ima
         "from pathlib import Path\n"
         "import torch; torch.set_num_threads(1)\n"
         "from test_train_loop import config\n"
-        "from frossl.train.run import pretrain\n"
+        "from frossl.train.pretrain import pretrain\n"
         "from frossl.train.step import Stepper\n"
         "take = Stepper.__call__\n"
         "def kill_at_nine(self, batch, step, *rest):\n"
@@ -426,7 +429,7 @@ def test_groups_of_views_come_in_order_of_size(images, tmp_path, monkeypatch):
 
 def relabel(monkeypatch, train=lambda labels: labels, test=lambda labels: labels) -> None:
     """Changes the labels of all data that are opened."""
-    opened = run_room.open_data
+    opened = run_data.open_data
 
     def changed(*source, **options):
         data = opened(*source, **options)
@@ -436,7 +439,7 @@ def relabel(monkeypatch, train=lambda labels: labels, test=lambda labels: labels
             test=Split(data.test.images, test(data.test.labels)),
         )
 
-    monkeypatch.setattr(run_room, "open_data", changed)
+    monkeypatch.setattr(run_data, "open_data", changed)
 
 
 def test_labels_that_held_out_images_lack_are_not_used(images, tmp_path, monkeypatch):
@@ -489,7 +492,7 @@ def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tm
     untrained = untrained_encoder(spec, seed=0)
     assert torch.equal(state["conv1.weight"], untrained.state_dict()["conv1.weight"])
     assert state["bn1.running_mean"].any()
-    Extractor().settle_batch_norm(untrained, run_room.open(asked, Console(quiet=True)).train, spec)
+    Extractor().settle_batch_norm(untrained, run_data.open_run_data(asked).train, spec)
     wanted = untrained.state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
@@ -537,7 +540,7 @@ def test_a_run_saves_what_was_resolved_and_takes_it_from_another_machine(images,
     changes = {"precision": "auto", "size": None, "stem": "auto", "view_recipe": "auto", "views": None, "batch": None}
     run = pretrain(config(images, tmp_path, name="r", length="3it", **changes)).run
     saved = read_run(run)[0]
-    monkeypatch.setattr(config_room, "cpu_has_bf16", lambda: saved.precision != "bf16")
+    monkeypatch.setattr(plan_room, "cpu_has_bf16", lambda: saved.precision != "bf16")
     resolved = {"size": 16, "stem": "small", "view_recipe": "natural", "views": 2, "batch": 8}
     assert {name: getattr(saved, name) for name in resolved} == resolved
     assert saved.precision in ("32", "bf16")
@@ -595,7 +598,7 @@ def test_paths_may_be_words():
 
 
 def test_a_run_of_a_recipe_is_read_without_importing_recipes():
-    program = "from frossl.train.config import Config; Config(data='x', view_recipe='cifar-cpu')"
+    program = "from frossl.runs.config import Config; Config(data='x', view_recipe='cifar-cpu')"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

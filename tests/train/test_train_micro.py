@@ -14,11 +14,11 @@ from test_train_loop import config, folder_of_images
 import frossl.train.memory as memory
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
-from frossl.train.config import make_plan
+from frossl.runs.data import open_run_data
 from frossl.train.loop import build
+from frossl.train.plan import make_plan
+from frossl.train.pretrain import pretrain
 from frossl.train.ranks import start
-from frossl.train.run import open as open_data
-from frossl.train.run import pretrain
 from frossl.train.step import Stepper
 
 
@@ -42,7 +42,7 @@ def images(tmp_path_factory):
 
 def made(images, tmp_path, own, **changes) -> tuple[Stepper, list]:
     c = config(images, tmp_path, **{"batch": 12, "optimizer": "sgd", **changes})
-    data = open_data(c, Console(quiet=True))
+    data = open_run_data(c)
     torch.manual_seed(1)
     own = own() if own else None
     learner, plan = build(c, make_plan(c, data, own), len(data.classes), own)
@@ -145,7 +145,7 @@ def test_an_encoder_that_cannot_recompute_says_so(images, tmp_path):
 def test_a_run_in_parts_is_killed_and_resumed_like_any_other(images, tmp_path, monkeypatch):
     from test_train_loop import killed_at, losses, same_weights
 
-    from frossl.train.directory import read_run
+    from frossl.runs.directory import read_run
 
     changes = {"micro_batch": 3, "batch": 8}
     whole = pretrain(config(images, tmp_path, name="whole", **changes)).run
@@ -209,8 +209,8 @@ def test_out_of_memory_falls_back_once(images, tmp_path, monkeypatch, times):
 def test_out_of_memory_in_mid_run_saves_what_was_learned(images, tmp_path, monkeypatch):
     from test_train_loop import losses, same_weights
 
-    from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
-    from frossl.train.directory import read_run
+    from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
+    from frossl.runs.directory import read_run
 
     def short():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 byte")

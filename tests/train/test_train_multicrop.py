@@ -5,10 +5,10 @@ import torch
 from PIL import Image
 
 from frossl.methods import METHODS
-from frossl.train.config import Config
-from frossl.train.directory import read_run
-from frossl.train.log import read_rows
-from frossl.train.run import pretrain
+from frossl.runs.config import Config
+from frossl.runs.directory import read_run
+from frossl.runs.log import read_rows
+from frossl.train.pretrain import pretrain
 
 FEW_IMAGES = {"wmse": {"epsilon": 0.1}}
 """What a method needs for a batch smaller than its embeddings are wide."""

@@ -18,11 +18,11 @@ from test_train_loop import config, folder_of_images, losses, same_weights
 from frossl.core.types import UserError
 from frossl.data import open_data
 from frossl.methods import METHODS
-from frossl.train.checkpoint import load_checkpoint, newest_checkpoint
-from frossl.train.config import make_plan
-from frossl.train.directory import read_run
-from frossl.train.log import read_rows
-from frossl.train.run import pretrain
+from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
+from frossl.runs.directory import read_run
+from frossl.runs.log import read_rows
+from frossl.train.plan import make_plan
+from frossl.train.pretrain import pretrain
 from rank_programs import finish, free_port, rank_environment, start_ranks
 
 METHODS_HERE = ["frossl", "dino", "mocov2plus", "corinfomax", "supervised"]
@@ -53,8 +53,8 @@ import torch; torch.set_num_threads(1)
 from rich.console import Console
 from test_train_ranks import RUNS
 from test_train_loop import config
-from frossl.train.directory import read_run
-from frossl.train.run import pretrain
+from frossl.runs.directory import read_run
+from frossl.train.pretrain import pretrain
 images, out = Path(sys.argv[1]), Path(sys.argv[2])
 for name, changes in RUNS.items():
     pretrain(config(images, out, name=name, **changes), console=Console(width=100))
@@ -169,7 +169,7 @@ import sys, time
 from pathlib import Path
 import torch; torch.set_num_threads(1)
 from test_train_loop import config
-from frossl.train.run import pretrain
+from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
 take = Stepper.__call__
 def slowly(self, batch, step, *rest):
@@ -211,7 +211,7 @@ import torch.distributed as td
 torch.set_num_threads(1)
 td.init_process_group("gloo")
 from frossl import cli
-from frossl.core import dist
+from frossl.core import distributed as dist
 dist.set_timeout(30.0)
 dist.largest(0.0)
 def fails(args, console):
@@ -303,7 +303,7 @@ def test_a_fabric_of_another_size_than_the_launcher_is_refused(images, tmp_path,
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("frossl.train.config.world_size", lambda: 9)
+    monkeypatch.setattr("frossl.train.plan.world_size", lambda: 9)
     with pytest.raises(UserError, match="leaves some of 9 ranks without any"):
         pretrain(config(images, tmp_path))
 
@@ -313,7 +313,7 @@ def test_a_batch_smaller_than_the_ranks_is_refused(images, tmp_path, monkeypatch
     [(1, 8, None, 1), (1, 8, 3, 3), (2, 5, 1, 2), (2, 9, 5, 1), (2, 11, 5, 2), (3, 7, 100, 1), (3, 8, 1, 2)],
 )
 def test_parts_are_as_many_on_every_rank(images, tmp_path, monkeypatch, ranks, batch, micro, wanted):
-    monkeypatch.setattr("frossl.train.config.world_size", lambda: ranks)
+    monkeypatch.setattr("frossl.train.plan.world_size", lambda: ranks)
     plan = make_plan(config(images, tmp_path, batch=batch, micro_batch=micro), open_data(str(images)))
     for shard in torch.arange(batch).tensor_split(ranks):
         parts = [part for part in shard.tensor_split(plan.chunks) if len(part)]

@@ -11,8 +11,8 @@ from stop_runs import asked_for, ended, forked, killed_once, same_run, started, 
 from test_train_loop import folder_of_images, losses
 
 from frossl.core.types import UserError
-from frossl.train.directory import read_run
-from frossl.train.run import pretrain
+from frossl.runs.directory import read_run
+from frossl.train.pretrain import pretrain
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -10,23 +10,23 @@ import torch
 from rich.console import Console
 from test_train_loop import Killed, config, folder_of_images, kill_at, killed_at, losses, same_weights
 
-import frossl.train.run as run_room
 import frossl.train.telemetry as room
 from frossl.core.linalg import covariance_spectrum, second_moment_spectrum
 from frossl.core.types import Setting, UserError
 from frossl.evals.alignment import alignment
 from frossl.evals.extract import Extractor
-from frossl.evals.health import Context, Finding
 from frossl.evals.lidar import lidar
 from frossl.evals.spectral import effective_rank, summary
 from frossl.methods import METHODS
 from frossl.methods.frossl import FroSSL
 from frossl.methods.simclr import SimCLR
 from frossl.nn.encoder import load_encoder
-from frossl.train.config import Config
-from frossl.train.directory import read_run
-from frossl.train.log import read_rows
-from frossl.train.run import pretrain
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.directory import read_run
+from frossl.runs.log import read_rows
+from frossl.train.health import Context, Finding
+from frossl.train.pretrain import pretrain
 from frossl.train.telemetry import KEPT, SAMPLES, WIDEST, Telemetry
 
 CONTEXT = Context("frossl", 8)
@@ -166,7 +166,7 @@ def test_held_out_spectra_are_those_of_the_encoder_that_is_saved(images, tmp_pat
     asked = config(images, tmp_path, name="a", precision="32")
     run = pretrain(asked).run
     encoder, spec = load_encoder(run / "encoder.safetensors")
-    data = run_room.open(asked, Console(quiet=True))
+    data = open_run_data(asked)
     h = Extractor().split(encoder.eval(), data.test, spec)
     last = [row for row in rows(run, "spectrum") if row["on"] == "held_out" and row["where"] == "backbone"][-1]
     assert last["effective_rank"] == pytest.approx(effective_rank(h), rel=1e-3)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frossl.core import dist
+from frossl.core import distributed
 from frossl.core.gradient import only_once
 from frossl.core.types import UserError
 
@@ -23,11 +23,11 @@ def centre_columns(z_VND: Tensor, n: int, keep_noise: bool) -> tuple[Tensor, Ten
     norm. Columns below the returned ``(V, 1, D)`` squared norm are to be treated as zero, or, without
     ``keep_noise``, are set to zero here.
     """
-    mean = dist.sum_over_ranks(z_VND.sum(1, keepdim=True)) / n
+    mean = distributed.sum_over_ranks(z_VND.sum(1, keepdim=True)) / n
     z = z_VND - mean
     floor = rounding_noise(mean, n)
     if not keep_noise:
-        z = z * (dist.sum_over_ranks((z * z).sum(1, keepdim=True)) > floor)
+        z = z * (distributed.sum_over_ranks((z * z).sum(1, keepdim=True)) > floor)
     return z, floor
 
 
@@ -75,7 +75,7 @@ def block_width(z_VND: Tensor) -> int:
     All of them elsewhere, and with many ranks, so that a pass needs one collective.
     """
     width = z_VND.shape[2]
-    if z_VND.device.type != "cpu" or dist.world_size() > 1:
+    if z_VND.device.type != "cpu" or distributed.world_size() > 1:
         return width
     column = z_VND.shape[0] * z_VND.shape[1] * z_VND.element_size()
     return min(width, max(64, CACHE // max(column, 1)))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from frossl.core.distributed import world_size
+
 MMAP_MAX, TRIM_THRESHOLD = -4, -1
 """Options of glibc's ``mallopt``: most blocks mapped by themselves; free bytes from which on pages are given back."""
 
@@ -75,3 +77,13 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return described.stdout.strip() if described.returncode == 0 else ""
+
+
+def environment() -> dict[str, str]:
+    """What bit-identity depends on besides the configuration."""
+    return {
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "views": "uint8",  # what crops are resampled in on the CPU
+        "ranks": str(world_size()),
+    }

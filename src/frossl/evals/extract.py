@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from frossl.core.dist import gather, rank, together, world_size
+from frossl.core.distributed import gather, rank, together, world_size
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split

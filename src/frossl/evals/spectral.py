@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frossl.core.dist import global_count, sum_over_ranks, world_size
+from frossl.core.distributed import global_count, sum_over_ranks, world_size
 from frossl.core.linalg import covariance_spectrum, eigenvalues, rounding_noise, second_moment_spectrum
 from frossl.core.types import Features
 from frossl.evals import metric

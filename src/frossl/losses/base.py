@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import as_tensors, stack_views
-from frossl.core.dist import gather
+from frossl.core.distributed import gather
 from frossl.core.registry import Registry
 from frossl.core.types import Loss, UserError
 

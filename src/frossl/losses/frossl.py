@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from frossl.core import dist
+from frossl.core import distributed
 from frossl.core.axes import stack_views
 from frossl.core.gradient import only_once
 from frossl.core.linalg import block_width, centre_columns, inverse_root, product_with_itself, square_norm
@@ -138,7 +138,7 @@ def _count_alive(r: Tensor, z_VND: Tensor, by_batch: bool, centre: bool) -> Tens
         UserError: on the CPU, a view has none. Values that are not finite are let through, to show in the loss.
     """
     alive = r.count_nonzero(dim=(1, 2))
-    alive = alive if by_batch else dist.sum_over_ranks(alive)
+    alive = alive if by_batch else distributed.sum_over_ranks(alive)
     if alive.device.type == "cpu" and not bool(alive.all()) and bool(torch.isfinite(z_VND).all()):
         what = "column" if by_batch else "row"
         raise UserError(
@@ -159,7 +159,7 @@ class _FroSSL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool) -> Any:
-        n = dist.global_count(z_VND.shape[1], z_VND)
+        n = distributed.global_count(z_VND.shape[1], z_VND)
         views = len(z_VND)
         zh_VND, sum_ND = torch.empty_like(z_VND), torch.empty_like(z_VND[0])
         scales, sums = [], []
@@ -168,7 +168,7 @@ class _FroSSL(torch.autograd.Function):
         for z, zh, total in zip(*(x.split(block, -1) for x in (z_VND, zh_VND, sum_ND)), strict=True):
             z, floor = centre_columns(z, n, keep_noise=by_batch) if centre else (z, None)
             square = torch.mul(z, z, out=zh).sum(1 if by_batch else 2, keepdim=True)
-            r = inverse_root(dist.sum_over_ranks(square), floor) if by_batch else inverse_root(square)
+            r = inverse_root(distributed.sum_over_ranks(square), floor) if by_batch else inverse_root(square)
             torch.mul(z, r, out=zh)
             torch.sum(zh, 0, out=total)
             sums.append(torch.mul(total, total, out=workspace[:, : total.shape[1]]).sum(0 if by_batch else 1))
@@ -176,14 +176,14 @@ class _FroSSL(torch.autograd.Function):
         r, sums = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in (scales, sums))
         trace = _count_alive(r, z_VND, by_batch, centre)
         # Sum of squared distances to the mean view, column by column (row by row), where every |zh|^2 is one or zero.
-        spread = r.count_nonzero(0).flatten() - (dist.sum_over_ranks(sums) if by_batch else sums) / views
+        spread = r.count_nonzero(0).flatten() - (distributed.sum_over_ranks(sums) if by_batch else sums) / views
         spread = spread.clamp_min(0).sum()
-        gram = dist.world_size() == 1 and z_VND.shape[1] <= z_VND.shape[2]
+        gram = distributed.world_size() == 1 and z_VND.shape[1] <= z_VND.shape[2]
         c = product_with_itself(zh_VND if gram else zh_VND.transpose(1, 2))
-        c = c if gram else dist.sum_over_ranks(c)
+        c = c if gram else distributed.sum_over_ranks(c)
         square = square_norm(c)
         entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
-        invariance = (spread if by_batch else dist.sum_over_ranks(spread)) * (weight / n)
+        invariance = (spread if by_batch else distributed.sum_over_ranks(spread)) * (weight / n)
         ctx.save_for_backward(zh_VND, r, sum_ND, c.mul_((4 / (square if log else trace**2))[:, None, None]))
         ctx.pull, ctx.gram, ctx.centre, ctx.block, ctx.n = 2 * weight / (n * views), gram, centre, block, n
         ctx.axis = 1 if by_batch else 2
@@ -200,22 +200,22 @@ class _FroSSL(torch.autograd.Function):
         zh_VND, r_V, sum_ND, a = ctx.saved_tensors
         with without_autocast(zh_VND.device.type):
             g_VND = a @ zh_VND if ctx.gram else zh_VND @ a
-            r_V = r_V * (grad_outputs[0] * dist.world_size())
+            r_V = r_V * (grad_outputs[0] * distributed.world_size())
             workspace = g_VND.new_empty(*g_VND.shape[:2], ctx.block)
             parts = (x.split(ctx.block, -1) for x in (g_VND, zh_VND, sum_ND, r_V))
             for g, zh, total, r in zip(*parts, strict=True):
                 g.sub_(total, alpha=ctx.pull)
                 along = torch.mul(g, zh, out=workspace[..., : zh.shape[2]]).sum(ctx.axis, keepdim=True)
-                along = dist.sum_over_ranks(along) if ctx.axis == 1 else along
+                along = distributed.sum_over_ranks(along) if ctx.axis == 1 else along
                 g.addcmul_(zh, along, value=-1).mul_(r)
                 if ctx.centre:
-                    g.sub_(dist.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
+                    g.sub_(distributed.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
         return g_VND, None, None, None, None
 
 
 def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Normalise, log: bool) -> Loss:
     """The Gaussian-kernel ablation by plain autograd; every pair of samples must be on one rank."""
-    if dist.world_size() > 1:
+    if distributed.world_size() > 1:
         raise UserError("kernel='gaussian' needs all samples on one rank; use kernel='linear' with many ranks")
     n = z_VND.shape[1]
     dim = 1 if normalise == "batch" else 2

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from frossl.core.dist import gather
+from frossl.core.distributed import gather
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of, widened
 from frossl.losses.targets import across_views, stopped

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from frossl.core.axes import as_tensor
-from frossl.core.dist import gather
+from frossl.core.distributed import gather
 from frossl.core.types import UserError
 from frossl.losses.base import widened
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frossl.core.dist import global_count
+from frossl.core.distributed import global_count
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.frossl import Kernel, Normalise, ViewScaling, frossl
 from frossl.methods.base import METHODS, Method

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frossl.core.dist import broadcast
+from frossl.core.distributed import broadcast
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.sigreg import sigreg
 from frossl.methods.base import METHODS, Method

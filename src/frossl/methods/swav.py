@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frossl.core.dist import gather
+from frossl.core.distributed import gather
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.base import widened

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frossl.core.dist import broadcast, global_count
+from frossl.core.distributed import broadcast, global_count
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.wmse import wmse
 from frossl.methods.base import METHODS, Method

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from frossl.core.dist import stack_ranks, sum_over_ranks, world_size
+from frossl.core.distributed import stack_ranks, sum_over_ranks, world_size
 
 
 class BatchNormOverRanks(TorchFunctionMode):

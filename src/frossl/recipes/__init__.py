@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from frossl.core.registry import Registry
-from frossl.train.config import Config
+from frossl.runs.config import Config
 
 RECIPES: Registry[Callable[[], Config]] = Registry("recipe")
 

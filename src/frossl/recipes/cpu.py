@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from frossl.recipes import RECIPES
-from frossl.train.config import Config
+from frossl.runs.config import Config
 
 _TWO_CORES = Config(
     data="cifar10",

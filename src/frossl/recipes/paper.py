@@ -19,7 +19,7 @@ from typing import Any
 
 from frossl.methods import METHODS
 from frossl.recipes import add_recipe
-from frossl.train.config import Config
+from frossl.runs.config import Config
 
 _DEEP, _BN, _PLAIN = "{0}-bn-relu-{0}-bn-relu-{1}", "{0}-bn-relu-{1}", "{0}-relu-{1}"
 

@@ -19,9 +19,9 @@ from frossl.methods import find_method
 from frossl.nn.encoder import load_encoder
 from frossl.report.gallery import show_views
 from frossl.report.look import Look, look, spectrum_shares
-from frossl.report.record import Record
 from frossl.report.terminal import duration
 from frossl.report.words import ACCURACIES, Verdict, judge
+from frossl.runs.record import Record
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from frossl.report.comparison import (
 )
 from frossl.report.figures import Figure
 from frossl.report.page import render_page
-from frossl.report.record import Record
 from frossl.report.study import BudgetResult, Study, read_study
 from frossl.report.tables import settings
+from frossl.runs.record import Record
 
 AXES = (("images", "images"), ("epoch", "epochs"), ("views", "forward passes"), ("seconds", "time"))
 

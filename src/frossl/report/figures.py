@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from frossl.report.look import Look, plane
-from frossl.report.record import Record, Row
 from frossl.report.words import ACCURACIES, Arm
+from frossl.runs.record import Record, Row
 
 Figure = dict[str, Any]
 COLOURS = tuple(f"$c{i}" for i in range(10))

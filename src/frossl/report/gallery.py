@@ -22,8 +22,8 @@ from frossl.report.look import (
     typicality,
 )
 from frossl.report.pictures import sheet, thumbnail
-from frossl.report.record import Record
 from frossl.report.words import minus
+from frossl.runs.record import Record
 from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import Recipe, View
 

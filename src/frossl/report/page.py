@@ -22,9 +22,9 @@ from frossl.report.chapter import Chapter, make_chapter
 from frossl.report.figures import Figure
 from frossl.report.gallery import show_confusion, show_map, show_neighbours, show_twins, show_typical
 from frossl.report.look import Look
-from frossl.report.record import read_records
 from frossl.report.tables import accuracy_tables, settings, summary, time_table
 from frossl.report.words import glossary
+from frossl.runs.record import read_records
 
 
 def write_report(

@@ -11,8 +11,8 @@ from typing import Any
 
 from frossl.core.types import UserError
 from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
-from frossl.report.record import Record, read_record
 from frossl.report.tables import time_table
+from frossl.runs.record import Record, read_record
 
 AXES = ("epoch", "images", "views", "seconds")
 """What a run has used up, by the names of ``metrics.jsonl``; views are images times views per image."""

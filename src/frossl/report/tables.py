@@ -12,9 +12,9 @@ from typing import Any
 from frossl.evals.robustness import under_augmentation
 from frossl.evals.suite import ARMS, HEADINGS, Evaluation
 from frossl.report import figures
-from frossl.report.record import Record, Row
 from frossl.report.terminal import duration
 from frossl.report.words import ACCURACIES, Arm, arms_of, minus
+from frossl.runs.record import Record, Row
 
 
 def accuracy_tables(records: Sequence[Record]) -> list[dict[str, Any]]:

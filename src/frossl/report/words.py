@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from frossl.evals.linear import DRAWS
 from frossl.evals.suite import Evaluation, collapsed, near_collapse, verdict
-from frossl.report.record import Record
+from frossl.runs.record import Record
 
 ACCURACIES = {
     "knn": "kNN",

@@ -25,15 +25,19 @@ from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine, peak_memory
+from frossl.core.progress import Every, Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import find_metric
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
-from frossl.train.config import FREE_TO_CHANGE, Config, device_of, make_plan
-from frossl.train.directory import read_run
-from frossl.train.loop import Every, NonFiniteError, Progress, build, stop_signals
-from frossl.train.run import evaluate_run, open, pretrain
+from frossl.runs.config import FREE_TO_CHANGE, Config
+from frossl.runs.data import open_run_data
+from frossl.runs.directory import read_run
+from frossl.train.evaluate import evaluate_run
+from frossl.train.loop import NonFiniteError, build, stop_signals
+from frossl.train.plan import device_of, make_plan
+from frossl.train.pretrain import pretrain
 from frossl.views.recipes import pair
 
 PROTOCOLS = ("knn", "linear", "spectrum", "alignment", "lidar")
@@ -131,7 +135,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
     """
     for name in protocols:
         find_metric(name)
-    data = open(runs[0].config, console)
+    data = open_run_data(runs[0].config, terminal.detail(console))
     terminal.show_data(console, data)
     for run in runs:
         if run.seed == 0:
@@ -223,7 +227,7 @@ def _alone(run: Run) -> Iterator[None]:
 def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:
     if run.outcome().get("state") == "diverged":
         return None
-    data = open(run.config, console)
+    data = open_run_data(run.config, terminal.detail(console))
     if not run.outcome():
         going = any((run.path / "checkpoints").glob("step-*"))
         if not going:  # nothing to go on with

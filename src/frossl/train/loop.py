@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from frossl.core.dist import largest, on_first_rank, rank, world_size
+from frossl.core.distributed import largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
+from frossl.core.machine import environment
+from frossl.core.progress import Every, Progress
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
@@ -27,12 +29,15 @@ from frossl.methods import find_method
 from frossl.nn.backbones import feature_width
 from frossl.nn.encoder import save_encoder
 from frossl.nn.optim import start_momentum, warmup_cosine
-from frossl.train.checkpoint import keep_as_best, random_state, save_checkpoint, set_random_state
-from frossl.train.config import Config, Plan
-from frossl.train.log import NoLog, RunLog
+from frossl.runs.checkpoint import keep_as_best, random_state, save_checkpoint, set_random_state
+from frossl.runs.config import Config
+from frossl.runs.directory import FAILED
+from frossl.runs.log import NoLog, RunLog
+from frossl.train.learner import Learner
+from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe, look
 from frossl.train.ranks import start
-from frossl.train.step import Learner, NonFiniteError, Stepper
+from frossl.train.step import NonFiniteError, Stepper
 from frossl.train.telemetry import Telemetry, context_of, picture_of_views
 
 if TYPE_CHECKING:
@@ -40,49 +45,6 @@ if TYPE_CHECKING:
 
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 REPEATS = 10.0
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run is.
-
-    ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN; ``looked`` is the step
-    after which the monitor last looked.
-    """
-
-    length: Length
-    total: int | None
-    step: int = 0
-    seconds: float = 0.0
-    best: float | None = None
-    looked: int = 0
-
-    @property
-    def share(self) -> float:
-        """0 to 1 of the run, by steps, or by the clock for a length in minutes."""
-        done = self.seconds / (60 * self.length.amount) if self.total is None else self.step / max(self.total, 1)
-        return min(done, 1.0)
-
-
-class Every:
-    """Says when something is due: each length of a run that ``flag`` gives, by steps, by share or by the clock."""
-
-    def __init__(self, flag: str, text: str, progress: Progress, batch: int, images: int) -> None:
-        length = Length.parse(text)
-        self.progress, self.minutes = progress, length.unit == "min"
-        if self.minutes:
-            self.period = 60 * length.amount
-        else:
-            self.period = length.share(progress.length, batch=batch, images=images, flag=flag)
-        self.count = self._now()
-
-    def _now(self) -> int:
-        at = self.progress.seconds if self.minutes else self.progress.share
-        return math.floor(at / self.period + 1e-9) if self.period else 0
-
-    def due(self) -> bool:
-        before, self.count = self.count, self._now()
-        return self.count > before
 
 
 def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = None) -> tuple[Learner, Plan]:
@@ -291,10 +253,6 @@ def snapshot(
     }
 
 
-FAILED = "nonfinite"
-"""Stem of the files that hold the last good state and the images of a step that was not finite."""
-
-
 def leave(run: Path, error: NonFiniteError, epoch: int, state: dict[str, Any]) -> None:
     """Writes what ``frossl replay`` needs to take the bad step again."""
     path = save_checkpoint(run / FAILED, error.step, state, keep=1)
@@ -319,16 +277,6 @@ def restore(
         probe.load_state_dict(state["probe"][0])
         probe.optimizer.load_state_dict(state["probe"][1])
     set_random_state(state["random"])
-
-
-def environment() -> dict[str, str]:
-    """What bit-identity depends on besides the configuration."""
-    return {
-        "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
-        "views": "uint8",  # what crops are resampled in on the CPU
-        "ranks": str(world_size()),
-    }
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frossl.core.dist import largest, world_size
+from frossl.core.distributed import largest, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
-from frossl.train.config import Config, Plan
+from frossl.runs.config import Config
+from frossl.train.learner import Learner, place
 from frossl.train.loop import measure_step
-from frossl.train.step import Learner, NoMemoryError, place, recompute_activations
+from frossl.train.plan import Plan
+from frossl.train.step import NoMemoryError, recompute_activations
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

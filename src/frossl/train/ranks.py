@@ -8,10 +8,11 @@ import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from frossl.core.dist import set_timeout, world_size
+from frossl.core.distributed import set_timeout, world_size
 from frossl.core.machine import keep_freed_pages
 from frossl.core.types import UserError
-from frossl.train.config import Config, device_of, find_precision
+from frossl.runs.config import Config
+from frossl.train.plan import device_of, find_precision
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -11,18 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor, nn
 
-from frossl.core.dist import world_size
+from frossl.core.distributed import world_size
 from frossl.core.files import write_safetensors
 from frossl.core.length import Length
+from frossl.core.progress import Progress
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
-from frossl.train.checkpoint import load_checkpoint
-from frossl.train.config import make_plan
-from frossl.train.directory import read_run
-from frossl.train.loop import FAILED, Progress, build, restore
+from frossl.runs.checkpoint import load_checkpoint
+from frossl.runs.data import for_training, open_run_data
+from frossl.runs.directory import FAILED, read_run
+from frossl.train.loop import build, restore
+from frossl.train.plan import make_plan
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
-from frossl.train.run import prepare
 from frossl.train.step import NonFiniteError, Stepper
 
 
@@ -61,7 +62,7 @@ def replay(
     fabric = start(config)
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
-    data = prepare(config, console)
+    data = for_training(config, open_run_data(config))
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
     take = Stepper(learner, config, plan, fabric, probe)

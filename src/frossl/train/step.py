@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frossl.core.axes import over_views
-from frossl.core.dist import average_gradients, gather, rank, sum_over_ranks, world_size
+from frossl.core.distributed import average_gradients, gather, rank, sum_over_ranks, world_size
 from frossl.core.random import seed_of
-from frossl.core.types import Loss, Moment, UserError
+from frossl.core.types import UserError
 from frossl.data.loader import Batch
-from frossl.methods import Method
 from frossl.nn.batch_norm import BatchNormOverRanks
-from frossl.nn.ema import follow, frozen_copy
-from frossl.nn.optim import build_optimizer
-from frossl.train.config import Config, Plan
+from frossl.runs.config import Config
+from frossl.train.learner import Learner, place
+from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
 
 if TYPE_CHECKING:
@@ -53,69 +51,6 @@ class NoMemoryError(UserError):
 
 
 _SUMS = ("loss", "gradient norm")
-
-
-class Learner(nn.Module):
-    """Backbone and method as the one module that is trained, and the averaged backbone of methods that have one."""
-
-    def __init__(self, backbone: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.backbone, self.method = backbone, method
-        self.target = None if method.momentum(0.0) is None else frozen_copy(backbone)
-        self.loss: Loss | None = None
-
-    def forward(
-        self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss, its terms and features ``(V, N, F)``."""
-        h_VNF = torch.cat([self.encode(self.backbone, x) for x in views])
-        target_VNF = None
-        if self.target is not None:
-            with torch.no_grad():
-                target_VNF = self.encode(self.target, views[0])
-        loss = self.objective(h_VNF, target_VNF, share, epoch, labels_N)
-        return loss.total, loss.terms, h_VNF
-
-    def objective(
-        self, h_VNF: Tensor, target_VNF: Tensor | None, share: float, epoch: float, labels_N: Tensor | None
-    ) -> Loss:
-        """The method's loss of features, kept for :meth:`remember`."""
-        labels_N = labels_N.to(h_VNF.device) if labels_N is not None and self.method.uses_labels else None
-        loss: Loss = self.method(h_VNF, Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N))
-        self.loss = loss
-        return loss
-
-    def encode(self, network: nn.Module, x_VNCHW: Tensor) -> Tensor:
-        """Features ``(V, N, F)``."""
-        return over_views(
-            lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.setting.joint
-        )
-
-    def remember(self, share: float, good: Tensor) -> None:
-        """If the step was ``good``, the method's new state takes effect and averaged networks follow the trained."""
-        assert self.loss is not None
-        self.method.commit(self.loss, good)
-        self.loss = None
-        keep = self.method.momentum(share)
-        if keep is not None and self.target is not None:
-            follow(self.target, self.backbone, keep, good)
-            for target, online in self.method.averaged.items():
-                follow(getattr(self.method, target), getattr(self.method, online), keep, good)
-
-    def changing_buffers(self) -> list[Tensor]:
-        """Those that a forward pass may change, batch norms' above all; not the method's own, which it commits."""
-        own = {id(b) for b in self.method.buffers(recurse=False)}
-        return [b for b in self.buffers() if id(b) not in own]
-
-    def optimizer(self, config: Config, plan: Plan) -> torch.optim.Optimizer:
-        """The optimiser of everything that is trained."""
-        steady = [getattr(self.method, name) for name in self.method.steady]
-        return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
-
-
-def place(learner: Learner, plan: Plan) -> None:
-    """Moves ``learner`` to the device of a run; types change for float64 only, as methods keep state in it."""
-    learner.to(plan.device, torch.float64 if plan.precision == "64" else None)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import nn
 from frossl.core.length import Length
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
-from frossl.train.checkpoint import ended_before_a_save, load_newest, newest_checkpoint
-from frossl.train.config import Config
-from frossl.train.directory import read_run, worth_keeping
+from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_checkpoint
+from frossl.runs.config import Config
+from frossl.runs.directory import read_run, worth_keeping
+from frossl.train.pretrain import _train
 from frossl.train.ranks import start
-from frossl.train.run import _train
 
 
 def supervised_encoder(

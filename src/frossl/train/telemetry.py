@@ -16,12 +16,13 @@ from torch.nn.functional import pad
 from frossl.core.axes import fold
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
-from frossl.evals.health import COLLAPSES, Context, diagnose
-from frossl.evals.signs import leading, signs_of, spectrum_of
 from frossl.evals.spectral import Moments
 from frossl.methods import Method
 from frossl.report.pictures import shown
-from frossl.train.config import Config, Plan
+from frossl.runs.config import Config
+from frossl.train.batch_statistics import leading, signs_of, spectrum_of
+from frossl.train.health import COLLAPSES, Context, diagnose
+from frossl.train.plan import Plan
 from frossl.views.recipes import Recipe
 
 STEPS = 12
@@ -175,7 +176,7 @@ def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
 
 
 def context_of(config: Config, plan: Plan) -> Context:
-    """What the rules of :mod:`frossl.evals.health` want to know of a run."""
+    """What the rules of :mod:`frossl.train.health` want to know of a run."""
     return Context(config.method, plan.batch, getattr(config.objective, "prototypes", 0))
 
 

@@ -12,17 +12,19 @@ from typing import Any, Literal, TypeVar
 import torch
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset, Split
 from frossl.evals.extract import Extractor
 from frossl.losses import frossl
-from frossl.train.config import Config, make_plan
+from frossl.runs.config import Config, Device
+from frossl.runs.data import open_run_data
 from frossl.train.loop import build
+from frossl.train.plan import make_plan
 from frossl.train.probe import look
 from frossl.train.ranks import start
-from frossl.train.run import open as open_data
 from frossl.train.step import Stepper
 from frossl.train.telemetry import Telemetry, context_of
 from frossl.views.colour import has_compiler
@@ -61,7 +63,7 @@ class Bench:
     """images per step"""
     steps: int = 10
     """steps that are timed; the median counts"""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     """where to compute"""
     cache: int | None = None
     """decode --data once to this shorter side, as in frossl pretrain"""
@@ -96,7 +98,7 @@ def _opened(given: Bench) -> tuple[Config, Dataset]:
         compile_views=given.compile_views,
         **{name: getattr(given, name) for name in names},
     )
-    return config, open_data(config, Console(quiet=True)) if given.data else noise(4 * given.batch, given.size or 32)
+    return config, open_run_data(config) if given.data else noise(4 * given.batch, given.size or 32)
 
 
 def noise(images: int, size: int, classes: int = 10) -> Dataset:
@@ -229,3 +231,15 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter() - start
+
+
+def run(args: list[str], console: Console) -> int:
+    given = tyro.cli(Bench, prog="frossl bench", args=args)
+    table = Table(box=None, pad_edge=False, title=None)
+    headings, rows = bench(given)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == headings[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, highlight=False)
+    return 0

@@ -6,46 +6,39 @@ import copy
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from frossl.core.dist import on_first_rank, rank, share_text, together, world_size
+from frossl.core.distributed import on_first_rank, rank, share_text, together, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.data import Dataset, open_data
-from frossl.data.types import any_known
-from frossl.evals import find_metric
-from frossl.evals.extract import Extractor, with_labels
-from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate
+from frossl.core.machine import environment
+from frossl.data import Dataset
+from frossl.evals.suite import Evaluation
 from frossl.methods import find_method
-from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
-from frossl.train.checkpoint import ended_before_a_save, load_checkpoint, load_newest
-from frossl.train.config import Config, Plan, make_plan
-from frossl.train.directory import (
+from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
+from frossl.runs.config import Config
+from frossl.runs.data import for_training, open_run_data
+from frossl.runs.directory import (
     continued,
-    describe,
-    encoder_of,
     new_run_directory,
-    read_run,
     refuse_differences,
     refuse_without_own,
     resume_command,
-    unfinished,
     worth_keeping,
 )
-from frossl.train.evaluation import keep_evaluation, same_source
-from frossl.train.log import require_wandb
-from frossl.train.loop import build, environment, resolve_length, train
+from frossl.runs.log import require_wandb
+from frossl.train.display import show_health, training
+from frossl.train.evaluate import evaluate_run
+from frossl.train.loop import build, resolve_length, train
 from frossl.train.memory import fit
+from frossl.train.plan import Plan, describe, make_plan
 from frossl.train.ranks import start
 from frossl.views.recipes import left_out
 
@@ -143,14 +136,17 @@ def _train(
     run: Path,
     state: dict[str, Any] | None,
     backbone: nn.Module | None,
-    data: Dataset | None,
+    given: Dataset | None,
     console: Console,
     fabric: Fabric,
 ) -> tuple[Dataset, str | None]:
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
-    # What is fetched is fetched once.
-    first = on_first_rank(lambda: prepare(config, console, data))
-    data = together(lambda: first or prepare(config, console, data))
+
+    def opened() -> Dataset:
+        return for_training(config, open_run_data(config, terminal.detail(console)) if given is None else given)
+
+    first = on_first_rank(opened)  # what is fetched is fetched once
+    data = together(lambda: first or opened())
     learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
     terminal.show_data(console, data)
     seconds = 0.0
@@ -165,7 +161,7 @@ def _train(
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
-    with terminal.training(console, plan.batch * plan.views) as display:
+    with training(console, plan.batch * plan.views) as display:
         stopped = train(
             learner,
             config,
@@ -175,110 +171,10 @@ def _train(
             run,
             state,
             lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values, p.looked == p.step),
-            lambda step, health: terminal.show_health(console, step, health),
+            lambda step, health: show_health(console, step, health),
             fabric,
         )
     return data, stopped
-
-
-def evaluate_run(
-    run: Path | str,
-    *,
-    source: str | None = None,
-    data: Dataset | None = None,
-    backbone: nn.Module | None = None,
-    protocols: tuple[str, ...] = PROTOCOLS,
-    others: Mapping[str, nn.Module] = MappingProxyType({}),
-    known: Mapping[str, dict[str, float]] = MappingProxyType({}),
-    data_dir: Path | None = None,
-    device: str = "auto",
-    console: Console | None = None,
-) -> Evaluation:
-    """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
-
-    The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
-    default that of the run. ``others`` are further encoders of the same kind, by the name of their arm; arms that are
-    ``known`` already are not measured again.
-
-    Raises:
-        UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
-    """
-    console, run = console or Console(quiet=True), Path(run)
-    for name in protocols:
-        find_metric(name)
-    own, recipe = read_run(run)
-    own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
-    encoder, spec = load_encoder(encoder_of(run), backbone)
-    if told := unfinished(run):
-        console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
-    config = own
-    if data is None:
-        elsewhere = source is not None and same_source(source) != same_source(own.data)
-        channels = spec.channels if spec.channels in (1, 3) else None
-        labels = own.labels or elsewhere  # --no-labels was said of the run's own data
-        config = dataclasses.replace(own, data=source or own.data, channels=channels, labels=labels)
-        data = open(config, console)
-        terminal.show_data(console, data)
-    plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True)
-    networks = {
-        arm: network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for arm, network in {"pretrained": encoder, **others}.items()
-    }
-    with console.status("evaluating") as status:
-
-        def log(message: str) -> None:
-            status.update(escape(message))
-            if not console.is_terminal:
-                console.print(f"       {escape(message)}", style="dim", highlight=False, soft_wrap=True)
-
-        def keep(evaluation: Evaluation) -> None:
-            if rank() == 0:
-                keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
-
-        evaluation = evaluate(
-            networks.pop("pretrained"),
-            spec,
-            data,
-            extractor,
-            seed=config.seed,
-            recipe=recipe,
-            untrained=backbone,
-            others=networks,
-            known=known,
-            protocols=protocols,
-            source=same_source(config.data),
-            log=log,
-            keep=keep,
-        )
-    terminal.show_evaluation(console, evaluation)
-    return evaluation
-
-
-def open(config: Config, console: Console) -> Dataset:
-    """The data of ``config``; a split without a single known label counts as unlabelled."""
-    data = open_data(
-        config.data,
-        data_dir=config.data_dir,
-        labels=config.labels,
-        channels=config.channels,
-        held_out=config.held_out,
-        seed=config.seed,
-        workers=config.workers or 0,
-        cache=config.cache,
-        log=lambda message: console.print(f"       {escape(message)}", style="dim"),
-    )
-    if data.classes and not (any_known(data.train.labels) and any_known(data.test.labels)):
-        note = "labels are not used: one of the splits has none"
-        data = dataclasses.replace(data, classes=(), notes=(*data.notes, note))
-    return data
-
-
-def prepare(config: Config, console: Console, data: Dataset | None = None) -> Dataset:
-    """The data of ``config``, if not there already, to train on: for a supervised method, images that have a label."""
-    data = open(config, console) if data is None else data
-    return with_labels(data) if find_method(config.method).uses_labels and data.classes else data
 
 
 def show_plan(

@@ -8,8 +8,8 @@ import torch
 from frossl.core.axes import fold
 from frossl.evals.alignment import alignment
 from frossl.evals.lidar import lidar
-from frossl.evals.signs import SHOWN, leading, shown_places, signs_of, spectrum_of
 from frossl.evals.spectral import effective_rank, summary
+from frossl.train.batch_statistics import SHOWN, leading, shown_places, signs_of, spectrum_of
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

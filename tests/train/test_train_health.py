@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from frossl.evals import health
-from frossl.evals.health import EARLY, Context, diagnose
 from frossl.methods import METHODS
+from frossl.train import health
+from frossl.train.health import EARLY, Context, diagnose
 
 CONTEXT = Context("frossl", 128)
 FIRST = {

@@ -9,7 +9,7 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import EncoderSpec, load_all_keys, load_encoder, save_encoder
-from frossl.train.directory import encoder_of, unfinished
+from frossl.runs.directory import encoder_of, unfinished
 
 
 def export_encoder(run: Path, output: Path, format: str = "timm") -> str:

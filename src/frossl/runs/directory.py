@@ -10,18 +10,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from frossl import __version__
 from frossl.core.config import from_plain, to_plain
 from frossl.core.length import Length
-from frossl.core.machine import machine
+from frossl.core.progress import Progress
 from frossl.core.types import UserError
-from frossl.data import Dataset
 from frossl.methods import find_method
 from frossl.nn.encoder import OWN
-from frossl.report.record import refuse_no_run
-from frossl.train.checkpoint import newest_position
-from frossl.train.config import FREE_TO_CHANGE, Config, Plan
-from frossl.train.loop import FAILED, Progress, environment
+from frossl.runs.checkpoint import newest_position
+from frossl.runs.config import FREE_TO_CHANGE, Config
+from frossl.runs.record import refuse_no_run
 from frossl.views.recipes import Recipe, View
 
 
@@ -156,22 +153,6 @@ def _same(before: Any, after: Any) -> bool:
     return before == after
 
 
-def describe(plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
-    """What ``config.json`` holds: the configuration, resolved, and what it came to."""
-    return {
-        "frossl": __version__,
-        "environment": environment(),
-        "machine": machine(),
-        "config": to_plain(dataclasses.replace(plan.config, length=str(length), micro_batch=plan.micro_batch)),
-        "images": [len(data.train), len(data.test)],
-        "views": to_plain(plan.recipe),
-        "encoder": to_plain(plan.spec),
-        "batch": plan.batch,
-        "precision": plan.precision,
-        "device": str(plan.device),
-    }
-
-
 def new_run_directory(config: Config) -> Path:
     """Makes ``out/name``; without a name, the first free one of data and method.
 
@@ -196,3 +177,7 @@ def new_run_directory(config: Config) -> Path:
     raise UserError(
         f"{config.out / stem} exists; choose another --name, or go on with it: {resume_command(config.out / stem)}"
     )
+
+
+FAILED = "nonfinite"
+"""Stem of the files that hold the last good state and the images of a step that was not finite."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from frossl.core import dist
+from frossl.core import distributed as dist
 from frossl.nn.batch_norm import BatchNormOverRanks
 from rank_programs import finish, outlived, start_ranks
 
@@ -17,7 +17,7 @@ import torch.distributed as td
 torch.set_num_threads(1)
 td.init_process_group("gloo", timeout=__import__("datetime").timedelta(seconds=20))
 from torch.nn.parallel import DistributedDataParallel
-from frossl.core import dist
+from frossl.core import distributed as dist
 from frossl.nn.batch_norm import BatchNormOverRanks
 sys.path[:0] = [sys.argv[2]]
 from test_core_dist import CASES, SHARDS, batch_of, network_of, outcome
@@ -143,7 +143,7 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(ranks, case):
 WAITING = """
 import sys, time, torch.distributed as td
 td.init_process_group("gloo")
-from frossl.core import dist
+from frossl.core import distributed as dist
 dist.BEAT = 0.5
 dist.set_timeout(4.0)
 dist.largest(0.0)
@@ -170,7 +170,7 @@ def test_nobody_waits_for_a_rank_that_does_not_answer(absent):
 UNEVEN = """
 import sys, time, torch.distributed as td
 td.init_process_group("gloo")
-from frossl.core import dist
+from frossl.core import distributed as dist
 dist.BEAT = 0.5
 dist.set_timeout(5.0)
 dist.largest(0.0)

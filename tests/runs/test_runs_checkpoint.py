@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from frossl.core.types import UserError
-from frossl.train.checkpoint import (
+from frossl.runs.checkpoint import (
     load_checkpoint,
     newest_checkpoint,
     random_state,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.core.types import UserError
-from frossl.report.record import read_rows
+from frossl.runs.record import read_rows
 
 METRICS = "metrics.jsonl"
 FILES = {"eigenvalues": "eigenvalues.jsonl"}

@@ -1,0 +1,110 @@
+"""``frossl compare``: several arms at an equal budget."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from frossl.commands import pretrain
+from frossl.commands.report import say_where
+from frossl.core.registry import unknown_name
+from frossl.core.types import UserError
+from frossl.report.comparison import show_comparison
+from frossl.report.comparison_page import write_comparison
+from frossl.runs.config import Config
+from frossl.train import compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Pretrain several arms with several seeds at an equal budget and say what the outcome supports.
+
+    Takes DATA and every option of frossl pretrain beside these, for all arms: frossl compare cifar10 --recipe
+    cifar10-cpu --arms frossl:4 vicreg "vicreg --lr 1e-3" --seeds 3 --budget 10min 20ep --batch 256. What is finished
+    is not run again, so the same command goes on where it was stopped, and more arms, seeds or budgets can be added.
+    """
+
+    methods: tuple[str, ...] = ()
+    """objectives to compare, each with every number of --views"""
+    views: tuple[int, ...] = ()
+    """numbers of views per image for --methods (the view recipe's number if not given)"""
+    arms: tuple[str, ...] = ()
+    """arms one by one: METHOD, METHOD:VIEWS, or either with options of its own, in quotes"""
+    seeds: int = 3
+    """how often each arm is run, with seeds from 0"""
+    budget: tuple[str, ...] = ()
+    """length of every run: 20ep, 1e6img, 1e6view (forward passes of the encoder), 10min; several are several races"""
+    target: float | None = None
+    """accuracy of the monitor's kNN to be reached (the best of the worst run if not given)"""
+    protocol: tuple[str, ...] = compare.PROTOCOLS
+    """what to measure of every encoder at the end (frossl list metrics)"""
+    out: Path = Path("runs/comparison")
+    """directory of the comparison, with a directory for each run"""
+    dry_run: bool = False
+    """check everything and list the runs and how they stand, but run nothing"""
+    commands: bool = False
+    """print a command for each run that is not over, for a cluster; frossl report DIRECTORY gathers what they did"""
+    only: str | None = None
+    """carry out this run alone, in this process"""
+
+
+_DECIDED = ("--method", "--seed", "--length", "--name", "--resume", "--evaluate", "--no-evaluate", "--open")
+"""Options of pretrain that a comparison sets for each run itself."""
+
+
+def run(args: list[str], console: Console) -> int:
+    given, rest = tyro.cli(Compare, prog="frossl compare", args=args, return_unknown_args=True)
+    taken = [flag for flag in _DECIDED if any(arg.partition("=")[0] == flag for arg in rest)]
+    if taken:
+        raise UserError(f"{', '.join(taken)}: frossl compare sets this for each run; see frossl compare --help")
+    arms = [f"{m}:{v}" for m in given.methods for v in given.views] if given.views else list(given.methods)
+    arms += given.arms
+    if not arms or given.seeds < 1 or not given.budget:
+        raise UserError(
+            "give the data first, then at least one arm (--methods or --arms), one --budget and one of --seeds: frossl "
+            "compare cifar10 --methods frossl vicreg --budget 10min"
+        )
+
+    def configure(options: list[str]) -> Config[Any]:
+        return pretrain.parse([*rest, *options], "frossl compare").config
+
+    runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out)
+    if given.only is not None:
+        names = {run.name: run for run in runs}
+        if given.only not in names:
+            raise unknown_name("run of this comparison", given.only, list(names))
+        stopped = compare.carry_out(names[given.only], given.protocol, console)
+        return 128 + signal.Signals[stopped] if stopped else 0
+    quiet = Console(quiet=True) if given.commands else console
+    compare.check(runs, given.protocol, quiet)
+    states = {run.name: run.state(given.protocol) for run in runs}
+    if given.dry_run:
+        for name, state in states.items():
+            console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
+        return 0
+    again = [arg for arg in args if arg != "--commands"]
+    compare.keep_plan(runs, shlex.join(["frossl", "compare", *again]), given.target)
+    if given.commands:
+        for name, state in states.items():
+            if state in ("started", "to do"):
+                print(shlex.join(["frossl", "compare", *again, "--only", name]))
+        return 0
+    failed, stopped = compare.carry_out_all(
+        runs,
+        given.protocol,
+        lambda run: [sys.executable, "-m", "frossl.cli", "compare", *again, "--only", run.name],
+        console,
+        lambda: write_comparison(given.out),
+    )
+    study = write_comparison(given.out)
+    show_comparison(console, study)
+    say_where(given.out / "comparison.html", False, console)
+    return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0

@@ -1,0 +1,58 @@
+"""``frossl evaluate``: the encoder of a run beside its controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from frossl.core.types import UserError
+from frossl.evals import find_metric
+from frossl.evals.suite import PROTOCOLS
+from frossl.runs.config import Device
+from frossl.train.evaluate import evaluate_run
+from frossl.train.supervised import supervised_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate the encoder of a run beside an untrained one and raw pixels."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run directory"""
+    data: str | None = None
+    """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
+    protocol: tuple[str, ...] = PROTOCOLS
+    """what to measure (frossl list metrics)"""
+    arms: tuple[Literal["supervised"], ...] = ()
+    """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
+    data_dir: Path | None = None
+    """where named data sets are kept (as in the run if not given)"""
+    device: Device = "auto"
+    """where to compute"""
+
+
+def run(args: list[str], console: Console) -> int:
+    given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    if not given.protocol:
+        raise UserError(f"--protocol: name something to measure: {' '.join(PROTOCOLS)} (frossl list metrics has all)")
+    for name in given.protocol:
+        find_metric(name)
+    others = {}
+    if "supervised" in given.arms:
+        others["supervised"] = supervised_encoder(
+            given.run, data_dir=given.data_dir, device=given.device, console=console
+        )
+    evaluate_run(
+        given.run,
+        source=given.data,
+        protocols=given.protocol,
+        others=others,
+        data_dir=given.data_dir,
+        device=given.device,
+        console=console,
+    )
+    return 0

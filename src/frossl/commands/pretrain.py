@@ -1,0 +1,72 @@
+"""``frossl pretrain``: from images without labels to an encoder and its verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tyro
+from rich.console import Console
+
+from frossl.commands.report import open_in_browser
+from frossl.recipes import RECIPES
+from frossl.runs.config import Config
+from frossl.runs.directory import read_run
+from frossl.train.pretrain import pretrain
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Generic[M]):
+    """Pretrain an encoder on images without labels, then compare it with an untrained one and with raw pixels."""
+
+    config: Config[M]
+    resume: Path | None = None
+    """go on with the newest checkpoint of this run directory; its configuration holds"""
+    open: bool = False
+    """open the report in a browser at the end, where there is a display"""
+
+
+def run(args: list[str], console: Console) -> int:
+    given = parse(args, "frossl pretrain")
+    outcome = pretrain(given.config, resume=given.resume, console=console)
+    if given.open and not outcome.stopped:
+        open_in_browser(outcome.run / "report.html", console)
+    return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
+
+
+def parse(args: list[str], prog: str) -> Pretrain[Any]:
+    resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
+    saved = None if resume is None else read_run(Path(resume))[0]
+    if saved is not None:
+        default = saved
+    elif recipe is not None and recipe != "default":
+        default = RECIPES[recipe]()
+    else:
+        default = Config(data=tyro.MISSING)
+    if method is not None and method != default.method:
+        default = dataclasses.replace(default, method=method, objective=None)
+    kind = Pretrain[type(default.objective)]
+    given = tyro.cli(
+        kind,
+        prog=prog,
+        args=args,
+        default=Pretrain(config=default),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+    return given
+
+
+def _peek(args: list[str], flag: str) -> str | None:
+    """The last value of ``flag``, which decides what other flags there are, before they are parsed."""
+    found = None
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            found = args[i + 1]
+        elif arg.startswith(f"{flag}="):
+            found = arg.partition("=")[2]
+    return found

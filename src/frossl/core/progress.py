@@ -1,0 +1,51 @@
+"""Where a run is, and when something that is done now and then is due."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from frossl.core.length import Length
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is.
+
+    ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN; ``looked`` is the step
+    after which the monitor last looked.
+    """
+
+    length: Length
+    total: int | None
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    looked: int = 0
+
+    @property
+    def share(self) -> float:
+        """0 to 1 of the run, by steps, or by the clock for a length in minutes."""
+        done = self.seconds / (60 * self.length.amount) if self.total is None else self.step / max(self.total, 1)
+        return min(done, 1.0)
+
+
+class Every:
+    """Says when something is due: each length of a run that ``flag`` gives, by steps, by share or by the clock."""
+
+    def __init__(self, flag: str, text: str, progress: Progress, batch: int, images: int) -> None:
+        length = Length.parse(text)
+        self.progress, self.minutes = progress, length.unit == "min"
+        if self.minutes:
+            self.period = 60 * length.amount
+        else:
+            self.period = length.share(progress.length, batch=batch, images=images, flag=flag)
+        self.count = self._now()
+
+    def _now(self) -> int:
+        at = self.progress.seconds if self.minutes else self.progress.share
+        return math.floor(at / self.period + 1e-9) if self.period else 0
+
+    def due(self) -> bool:
+        before, self.count = self.count, self._now()
+        return self.count > before

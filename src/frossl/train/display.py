@@ -1,0 +1,117 @@
+"""The live display of a training run in the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from frossl.report.terminal import INDENT, duration, say
+
+
+class _Bar(Progress):
+    """A progress bar with lines of numbers below it, where a narrow terminal has room for them."""
+
+    lines: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield from (Padding(Text(line), (0, 0, 0, INDENT), expand=False) for line in self.lines)
+
+
+class TrainingDisplay:
+    """A progress bar in a terminal; elsewhere a line for each time the monitor looks."""
+
+    def __init__(self, console: Console, views_per_step: int) -> None:
+        self.console, self.views_per_step = console, views_per_step
+        self.live = console.is_terminal and not console.is_dumb_terminal
+        self.bar = _Bar(
+            TextColumn("[bold]Train[/]  {task.fields[where]}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            refresh_per_second=4,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("train", total=1.0, visible=False, where="", left="", speed="")
+        self.mark: tuple[float, int, float] | None = None
+        self.speed = 0.0
+        self.last: float | None = None
+
+    def update(
+        self, share: float, step: int, total: int | None, seconds: float, values: dict[str, float], looked: bool
+    ) -> None:
+        """Takes the position (0 to 1 and steps), the time in the loop, the newest numbers, if the monitor looked."""
+        now = time.perf_counter()
+        if self.mark is None:
+            self.mark = (share, step, seconds)
+        since, first, began = share - self.mark[0], step - self.mark[1], seconds - self.mark[2]
+        if began > 0:
+            self.speed = first * self.views_per_step / began
+        left = began / since * (1 - share) if since > 0 else None
+        where = f"step {step:,}" + (f"/{total:,}" if total is not None else "")
+        speed = f"{self.speed:,.0f} views/s" if self.speed else ""
+        lines = describe(values)
+        if self.live:
+            if self.last is None or now - self.last > 0.2 or share >= 1:
+                self.last = now
+                text = f"{duration(left)} left" if left is not None else ""
+                self.bar.lines = lines
+                self.bar.update(self.task, completed=share, visible=True, where=where, left=text, speed=speed)
+        elif looked:
+            parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
+            self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
+
+
+def show_health(console: Console, step: int, health: dict[str, Any]) -> None:
+    """A row ``health`` of the log: what state the run is in and which knob to turn, or that it is over."""
+    state = escape(health["state"])
+    if health.get("over"):
+        if "now" not in health:  # else that has just been told in its place
+            say(console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
+        return
+    say(
+        console, f"[bold yellow]step {step:,}: {state}.[/] {escape(health['words'])} {escape(health['knob'])}", "Health"
+    )
+
+
+@contextmanager
+def training(console: Console, views_per_step: int) -> Iterator[TrainingDisplay]:
+    """The display while training goes on."""
+    display = TrainingDisplay(console, views_per_step)
+    with display.bar:
+        yield display
+
+
+def describe(values: dict[str, float]) -> tuple[str, ...]:
+    """A line for the loss, with its terms where it has several, and one for whatever the monitor measured.
+
+    >>> describe({"loss": 0.5, "entropy": -0.5, "invariance": 1.0, "lr": 0.1, "knn": 0.5, "effective_rank": 9.26})
+    ('loss 0.50 = entropy -0.50 + invariance 1.00', 'kNN 0.500  rank 9.3')
+    """
+    apart = {"loss", "grad_norm", "lr", "probe_on_views", "knn", "probe", "effective_rank"}
+    lines = []
+    if "loss" in values:
+        terms = [f"{name} {number(value)}" for name, value in values.items() if name not in apart]
+        lines.append(f"loss {number(values['loss'])}" + (f" = {' + '.join(terms)}" if len(terms) > 1 else ""))
+    figures = {"knn": "kNN {:.3f}", "probe": "probe {:.3f}", "effective_rank": "rank {:.1f}"}
+    measured = [text.format(values[name]) for name, text in figures.items() if name in values]
+    return (*lines, "  ".join(measured)) if measured else tuple(lines)
+
+
+def number(value: float) -> str:
+    """A term of a loss: two decimals, or two digits of what would round to nothing.
+
+    >>> number(-4.953), number(0.00314), number(0.0), number(18234.5)
+    ('-4.95', '0.0031', '0.00', '18,234.50')
+    """
+    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:,.2f}"

@@ -1,0 +1,227 @@
+"""What a configuration comes to on given data and a given machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from frossl import __version__
+from frossl.core.config import to_plain
+from frossl.core.distributed import world_size
+from frossl.core.length import Length
+from frossl.core.machine import environment, machine
+from frossl.core.types import UserError
+from frossl.data import Dataset
+from frossl.methods import find_method
+from frossl.nn.backbones import resolve_stem, takes_one_size
+from frossl.nn.encoder import OWN, EncoderSpec
+from frossl.runs.config import Config, Precision
+from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A :class:`Config` on given data and a given machine, with nothing left open but the length.
+
+    ``config`` is the same as a configuration: what is saved, so that a resumed run decides nothing anew.
+    """
+
+    config: Config
+    recipe: Recipe
+    spec: EncoderSpec
+    batch: int
+    lr: float
+    device: torch.device
+    precision: str
+    workers: int
+    micro_batch: int | None = None
+
+    @property
+    def views(self) -> int:
+        return sum(group.count for group in self.recipe)
+
+    @property
+    def chunks(self) -> int:
+        """In how many parts a rank encodes its share of a batch; the same on all ranks, and none of them empty.
+
+        Batch norms over ranks meet at every part, so a rank that has an image more than others takes two of them at
+        once rather than a part more, where ``micro_batch`` is 1.
+        """
+        largest, smallest = math.ceil(self.batch / world_size()), self.batch // world_size()
+        return min(math.ceil(largest / (self.micro_batch or largest)), smallest)
+
+
+def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Plan:
+    """Resolves everything that ``config`` leaves to the data and the machine; ``own`` is an encoder not of timm.
+
+    Raises:
+        UserError: what was asked for cannot be had.
+    """
+    device = device_of(config)
+    side = min(data.typical)
+    size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
+    name = domain(data.channels) if config.view_recipe == "auto" else config.view_recipe
+    recipe = _make_recipe(config, name, size)
+    fixed = own is None and takes_one_size(config.backbone)
+    if fixed and len({group.size for group in recipe}) > 1:
+        raise UserError(
+            f"{config.backbone} takes images of one size and view recipe {name!r} has several; choose another view "
+            "recipe or a convolutional backbone"
+        )
+    options = _options(config.backbone_options)
+    spec = EncoderSpec(
+        backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
+        channels=data.channels,
+        size=max(side, size) if side <= 96 and not fixed else size,
+        # By the size of the views: the encoder is trained on these, and only evaluated on larger images.
+        stem="imagenet" if own is not None else resolve_stem(config.backbone, config.stem, size, options),
+        features=0,  # known once the encoder is built
+        mean=data.mean,
+        std=data.std,
+        options=options,
+    )
+    batch = _batch(config, len(data.train))
+    precision = find_precision(config.precision, device)
+    resolved = replace(
+        config,
+        size=size,
+        view_recipe=name,
+        views=sum(group.count for group in recipe),
+        stem=spec.stem,
+        batch=batch,
+        precision=precision,
+    )
+    return Plan(
+        config=resolved,
+        recipe=recipe,
+        spec=spec,
+        batch=batch,
+        lr=config.lr * batch / 256,
+        device=device,
+        precision=precision,
+        workers=0 if data.train.in_memory else _workers() if config.workers is None else config.workers,
+        micro_batch=config.micro_batch,
+    )
+
+
+def _make_recipe(config: Config, name: str, size: int) -> Recipe:
+    """The view recipe ``name`` with the size, number and crops of ``config``."""
+    if config.cache is not None and config.cache < size:
+        raise UserError(
+            f"images stored with a shorter side of {config.cache} pixels are too small for views of {size}; "
+            f"give --cache {size} or more, or --size {config.cache}"
+        )
+    recipe = with_size(VIEWS[name], size)
+    recipe = recipe if config.views is None else with_views(recipe, config.views)
+    recipe = recipe if config.crop_scale is None else with_scale(recipe, config.crop_scale)
+    if [g.size for g in recipe] != sorted((g.size for g in recipe), reverse=True):
+        raise UserError(f"view recipe {name!r}: its groups must be in order of size, the largest first")
+    return recipe
+
+
+def _batch(config: Config, images: int) -> int:
+    """Images per step, over all ranks."""
+    batch = config.batch or next(b for b in (128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
+    if batch > images or batch < 2:
+        raise UserError(
+            f"a batch of {batch} does not fit {images} training images; "
+            + (f"give --batch {images} or less" if images > 1 else "give more images (at least 8)")
+        )
+    if batch < world_size():
+        raise UserError(
+            f"a batch of {batch} images leaves some of {world_size()} ranks without any; give a larger --batch"
+        )
+    return batch
+
+
+def _workers() -> int:
+    """One process per core, shared out among the ranks of this machine."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--backbone-options {text!r} is not JSON ({error})") from None
+    if not isinstance(options, dict):
+        raise UserError(f"--backbone-options must be a JSON object such as '{{\"drop_rate\": 0.1}}', got {text!r}")
+    return options
+
+
+def device_of(config: Config) -> torch.device:
+    """Where a run computes: as :func:`find_device`, but not on MPS if it needs float64, which MPS has not.
+
+    Raises:
+        UserError: this machine has no such device, or ``--device mps`` was asked for with float64.
+    """
+    device = find_device(config.device)
+    if device.type != "mps" or not (find_method(config.method).float64 or config.precision == "64"):
+        return device
+    if config.device == "mps":
+        raise UserError(f"--device mps has no float64, which this run needs ({config.method}); give --device cpu")
+    return torch.device("cpu")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this rank; ``auto`` is the fastest kind there is.
+
+    Raises:
+        UserError: this machine has none of that kind.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    if not there[name]:
+        have = ", ".join(kind for kind, yes in there.items() if yes)
+        raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {have})")
+    return torch.device(name, _local_rank()) if name == "cuda" else torch.device(name)
+
+
+def _local_rank() -> int:
+    """As torchrun and SLURM give it."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def find_precision(name: Precision, device: torch.device) -> Precision:
+    """``name`` with ``auto`` decided: bf16 where the hardware computes in it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and cpu_has_bf16()
+    return "bf16" if fast else "32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether bf16 products run in hardware; without that they are slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def describe(plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
+    """What ``config.json`` holds: the configuration, resolved, and what it came to."""
+    return {
+        "frossl": __version__,
+        "environment": environment(),
+        "machine": machine(),
+        "config": to_plain(dataclasses.replace(plan.config, length=str(length), micro_batch=plan.micro_batch)),
+        "images": [len(data.train), len(data.test)],
+        "views": to_plain(plan.recipe),
+        "encoder": to_plain(plan.spec),
+        "batch": plan.batch,
+        "precision": plan.precision,
+        "device": str(plan.device),
+    }
