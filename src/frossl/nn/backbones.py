@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
+from frossl.nn.modes import eval_mode
 
 STEMS = ("auto", "imagenet", "small", "cifar")
 SMALL_STEMS = {"small": (2, 1), "cifar": (1, 2)}
@@ -106,15 +107,12 @@ def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
     Raises:
         UserError: the output is not ``(B, F)``.
     """
-    was_training = backbone.training
-    backbone.eval()
+    some = next(backbone.parameters(), torch.empty(0))
     try:
-        some = next(backbone.parameters(), torch.empty(0))
-        h: Tensor = backbone(torch.zeros(1, channels, size, size, device=some.device, dtype=some.dtype))
+        with eval_mode(backbone):
+            h: Tensor = backbone(torch.zeros(1, channels, size, size, device=some.device, dtype=some.dtype))
     except (RuntimeError, AssertionError, AttributeError) as error:
         raise UserError(f"the encoder does not take {channels} x {size} x {size} images: {error}") from None
-    finally:
-        backbone.train(was_training)
     if h.ndim != 2:
         raise UserError(f"the encoder must give one vector per image, (B, F); got {tuple(h.shape)} for one image")
     return h.shape[1]

@@ -16,6 +16,7 @@ from frossl.core.files import write_safetensors
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
+from frossl.nn.modes import eval_mode
 from frossl.train.checkpoint import load_checkpoint
 from frossl.train.config import make_plan
 from frossl.train.directory import read_run
@@ -127,13 +128,12 @@ class _First:
 @torch.no_grad()
 def _culprits(encoder: nn.Module, views: list[Tensor], index_N: Tensor) -> list[int]:
     """Images that are not finite by themselves: as pixels, or as features in eval mode, where none sees another."""
-    encoder.eval()
     dtype = next(encoder.parameters()).dtype
     fine = torch.ones(len(index_N), dtype=torch.bool)
-    for x in views:
-        for view in x:
-            fine &= (view.flatten(1).isfinite().all(1) & encoder(view.to(dtype)).isfinite().all(1)).cpu()
-    encoder.train()
+    with eval_mode(encoder):
+        for x in views:
+            for view in x:
+                fine &= (view.flatten(1).isfinite().all(1) & encoder(view.to(dtype)).isfinite().all(1)).cpu()
     return index_N[~fine].tolist()
 
 

@@ -24,6 +24,7 @@ from frossl.data.loader import Batch
 from frossl.methods import Method
 from frossl.nn.batch_norm import BatchNormOverRanks
 from frossl.nn.ema import follow, frozen_copy
+from frossl.nn.modes import kept_in_eval, train_mode
 from frossl.nn.optim import build_optimizer
 from frossl.train.config import Config, Plan
 from frossl.train.probe import OnlineProbe
@@ -63,6 +64,15 @@ class Learner(nn.Module):
         self.backbone, self.method = backbone, method
         self.target = None if method.momentum(0.0) is None else frozen_copy(backbone)
         self.loss: Loss | None = None
+        self.kept = kept_in_eval(backbone)
+
+    def train(self, mode: bool = True) -> Learner:
+        """All in train or eval mode, but sub-modules of the backbone that came in eval mode stay in it."""
+        super().train(mode)
+        for network in (self.backbone, self.target) if mode else ():
+            if network is not None:
+                train_mode(network, self.kept)
+        return self
 
     def forward(
         self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None

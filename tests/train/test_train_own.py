@@ -1,0 +1,76 @@
+"""Encoders that come as modules: which of them train, and which parts of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_train_loop import config, folder_of_images
+from torch import nn
+
+from frossl.methods import find_method
+from frossl.nn.encoder import read_encoder
+from frossl.train.run import evaluate_run, pretrain
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.BatchNorm2d(8), nn.ReLU())
+        self.last = nn.Sequential(nn.Conv2d(8, 12, 3, 2), nn.BatchNorm2d(12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.stem(x)).relu().mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return folder_of_images(tmp_path_factory.mktemp("images"))
+
+
+def settings(method: str, **changes) -> dict:
+    heads = {} if method == "random" else {"projector": "16-relu-16"}
+    return {"method": method, "objective": find_method(method).Config(**heads)} | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [settings("frossl"), settings("frossl", micro_batch=3), settings("mocov2plus"), settings("random")],
+    ids=["frossl", "in parts", "averaged network", "untrained"],
+)
+def test_batch_norms_that_came_in_eval_mode_stay_in_it(images, tmp_path, changes):
+    mine = Net()
+    mine.stem.eval()
+    asked = config(images, tmp_path, name="r", length="4it", monitor_every="1it", telemetry_every=1, **changes)
+    run = pretrain(asked, backbone=mine).run
+    state, _ = read_encoder(run / "encoder.safetensors")
+    assert torch.equal(state["stem.1.running_mean"], torch.zeros(8))
+    assert torch.equal(state["stem.1.running_var"], torch.ones(8))
+    assert int(state["stem.1.num_batches_tracked"]) == 0
+    assert not torch.equal(state["last.1.running_mean"], torch.zeros(12))
+
+
+def test_the_untrained_control_keeps_the_statistics_of_batch_norms_in_eval_mode(images, tmp_path):
+    def ranks(train_mode: bool) -> tuple[float, float]:
+        def mine() -> Net:
+            torch.manual_seed(0)
+            net = Net().train(train_mode)
+            net.stem.eval()
+            return net
+
+        asked = config(images, tmp_path, name=f"r{train_mode}", length="1it", **settings("random"))
+        arms = evaluate_run(pretrain(asked, backbone=mine()).run, backbone=mine(), protocols=("rank",)).arms
+        return arms["pretrained"]["effective_rank"], arms["untrained"]["effective_rank"]
+
+    kept, settled = ranks(train_mode=True), ranks(train_mode=False)
+    assert kept[0] == kept[1]
+    assert settled[0] == settled[1]
+    assert kept != settled
+
+
+def test_an_encoder_in_eval_mode_is_trained_as_a_whole(images, tmp_path):
+    run = pretrain(config(images, tmp_path, name="r", length="2it"), backbone=Net().eval()).run
+    state, _ = read_encoder(run / "encoder.safetensors")
+    assert state["stem.1.running_mean"].any()
+    assert state["last.1.running_mean"].any()
