@@ -7,6 +7,7 @@ import torch
 from test_train_loop import config, folder_of_images
 from torch import nn
 
+from frossl.core.types import UserError
 from frossl.methods import find_method
 from frossl.nn.encoder import read_encoder
 from frossl.train.run import evaluate_run, pretrain
@@ -74,3 +75,62 @@ def test_an_encoder_in_eval_mode_is_trained_as_a_whole(images, tmp_path):
     state, _ = read_encoder(run / "encoder.safetensors")
     assert state["stem.1.running_mean"].any()
     assert state["last.1.running_mean"].any()
+
+
+class Auxiliary(Net):
+    """With a second head in train mode."""
+
+    def forward(self, x: torch.Tensor):
+        h = super().forward(x)
+        return (h, h) if self.training else h
+
+
+class Named(Net):
+    def forward(self, x: torch.Tensor):
+        return {"features": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (Named, r"in eval mode it returned dict of \['features'\] \(1, 12\)"),
+        (Auxiliary, "in train mode it returned tuple"),
+    ],
+)
+def test_an_encoder_that_returns_no_tensor_is_refused_before_anything_is_kept(images, tmp_path, own, said):
+    with pytest.raises(UserError, match=said):
+        pretrain(config(images, tmp_path, name="r"), backbone=own())
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_encoder_that_is_frozen_throughout_is_refused(images, tmp_path):
+    with pytest.raises(UserError, match=r"no parameter of the encoder would be trained.*requires_grad_\(True\)"):
+        pretrain(config(images, tmp_path, name="r"), backbone=Net().requires_grad_(False))
+
+
+def test_an_encoder_that_is_frozen_throughout_is_measured_by_the_method_that_trains_nothing(images, tmp_path):
+    asked = config(images, tmp_path, name="r", evaluate=True, **settings("random"))
+    outcome = pretrain(asked, backbone=Net().requires_grad_(False))
+    assert outcome.evaluation is not None
+    assert "pretrained" in outcome.evaluation.arms
+
+
+@pytest.mark.parametrize("changes", [settings("frossl"), settings("mocov2plus", micro_batch=3)])
+@pytest.mark.parametrize("learns", ["last", "last.1", "last.1.bias"])
+def test_what_is_frozen_of_an_encoder_stays_and_the_rest_learns(images, tmp_path, changes, learns):
+    mine = Net()
+    for name, p in mine.named_parameters():
+        p.requires_grad_(name.startswith(learns))
+    before = {name: p.detach().clone() for name, p in mine.named_parameters()}
+    run = pretrain(config(images, tmp_path, name="r", length="2it", **changes), backbone=mine).run
+    state, _ = read_encoder(run / "encoder.safetensors")
+    for name, value in before.items():
+        assert torch.equal(state[name], value) == (not name.startswith(learns)), name
+
+
+def test_a_bias_alone_can_be_trained(images, tmp_path):
+    """Nothing is kept for its backward pass, so that there is no memory to plan with."""
+    mine = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)).requires_grad_(False)
+    mine[1].bias.requires_grad_(True)
+    pretrain(config(images, tmp_path, name="r", length="1it"), backbone=mine)
+    assert mine[1].bias.grad is not None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
-from frossl.nn.modes import eval_mode
 
 STEMS = ("auto", "imagenet", "small", "cifar")
 SMALL_STEMS = {"small": (2, 1), "cifar": (1, 2)}
@@ -98,21 +97,3 @@ def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
     except (TypeError, AssertionError, RuntimeError, AttributeError) as error:
         raise UserError(f"timm could not build {name!r} with options {options}: {error}") from None
-
-
-@torch.no_grad()
-def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
-    """F of ``backbone``, by looking at one blank image in eval mode.
-
-    Raises:
-        UserError: the output is not ``(B, F)``.
-    """
-    some = next(backbone.parameters(), torch.empty(0))
-    try:
-        with eval_mode(backbone):
-            h: Tensor = backbone(torch.zeros(1, channels, size, size, device=some.device, dtype=some.dtype))
-    except (RuntimeError, AssertionError, AttributeError) as error:
-        raise UserError(f"the encoder does not take {channels} x {size} x {size} images: {error}") from None
-    if h.ndim != 2:
-        raise UserError(f"the encoder must give one vector per image, (B, F); got {tuple(h.shape)} for one image")
-    return h.shape[1]
