@@ -23,7 +23,7 @@ def build_backbone(
     """An encoder with random weights that maps ``(B, C, H, W)`` to ``(B, F)``.
 
     Args:
-        name: any timm model name.
+        name: any timm model name, without a tag of pretrained weights.
         channels: input channels.
         stem: for convolutional nets that begin with ``conv1`` and ``maxpool``. ``"imagenet"`` leaves them alone;
             ``"cifar"`` is the paper's (3x3, stride 1, padding 2, no pooling: full resolution, expensive); ``"small"``
@@ -58,6 +58,12 @@ def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None
 
     if stem not in STEMS:
         raise unknown_name("stem", stem, list(STEMS))
+    architecture, _, tag = name.partition(".")
+    if tag and timm.is_model(architecture):
+        raise UserError(
+            f"encoder {name!r}: .{tag} names pretrained weights, and this version starts from random ones; give "
+            f"{architecture!r}"
+        )
     if not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models(), "see timm.list_models()")
     with torch.device("meta"):
