@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 import torch
+from rich.console import Console
 from test_train_loop import config, folder_of_images
 from torch import nn
 
@@ -75,6 +78,14 @@ def test_an_encoder_in_eval_mode_is_trained_as_a_whole(images, tmp_path):
     state, _ = read_encoder(run / "encoder.safetensors")
     assert state["stem.1.running_mean"].any()
     assert state["last.1.running_mean"].any()
+
+
+def test_the_plan_names_options_and_stem_of_the_encoder(images, tmp_path):
+    said = StringIO()
+    pretrain(config(images, tmp_path, length="1it"), console=Console(file=said, width=400))
+    assert "; resnet18 (channels 8, 8, 8, 8; layers 1, 1, 1, 1), small stem, 8 features; adamw" in said.getvalue()
+    pretrain(config(images, tmp_path, length="1it"), backbone=Net(), console=Console(file=said, width=400))
+    assert "; Net (own module), 12 features; adamw" in said.getvalue()
 
 
 class Auxiliary(Net):
