@@ -295,7 +295,18 @@ def test_hidden_and_other_files_are_left_out(write, folder):
         write(path, content=b"text")
     data = open_data(folder)
     assert data.skipped == ()
-    assert "ignored files that are not images: 2 .txt, 1 .csv" in data.notes
+    assert any(note.startswith("ignored files: 2 .txt, 1 .csv; read are .jpg .jpeg .png") for note in data.notes)
+
+
+def test_images_of_a_format_that_is_not_read_are_not_called_something_else(write, folder):
+    """Pillow reads icons, and an icon is an image."""
+    write("0.ico", 0, size=(16, 16))
+    with pytest.raises(UserError, match=r"no file of a format that is read\. .*\.png.*found 1 \.ico\. Convert"):
+        open_data(folder)
+    flat(write, 2)
+    notes = open_data(folder).notes
+    assert any(note.startswith("ignored files: 1 .ico; read are") for note in notes)
+    assert not any("not images" in note for note in notes)
 
 
 def test_link_loops_end_and_linked_folders_count(write, folder, tmp_path):
@@ -313,7 +324,7 @@ def test_link_loops_end_and_linked_folders_count(write, folder, tmp_path):
 def test_text_only_and_empty_folders(write, folder, tmp_path):
     write("a.txt", content=b"text")
     write("b/c.txt", content=b"text")
-    with pytest.raises(UserError, match=r"no images in .*\.jpg.*found 2 \.txt"):
+    with pytest.raises(UserError, match=r"no file of a format that is read\..*\.jpg.*found 2 \.txt"):
         open_data(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="found no files at all"):

@@ -121,6 +121,12 @@ def test_without_labels_collapse_is_named():
     )
 
 
+def test_without_labels_an_encoder_is_not_blamed_for_images_that_are_all_alike():
+    got = verdict(evaluation(pretrained={"effective_rank": 0.0}, untrained={"effective_rank": 0.0}))
+    assert "the images are all alike" in got
+    assert "COLLAPSED" not in got
+
+
 def test_without_labels_a_rank_far_below_that_of_the_untrained_encoder_is_close_to_collapse():
     got = evaluation(pretrained={"effective_rank": 2.9}, untrained={"effective_rank": 13.7})
     assert "The encoder is close to collapse: the features vary along few directions: effective rank 2.9" in verdict(

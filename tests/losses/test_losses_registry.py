@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ FLOAT32_OF: dict[str, dict[str, float]] = {}
 
 cases = pytest.mark.parametrize(("name", "options"), CASES, ids=[case_name(case) for case in CASES])
 names = pytest.mark.parametrize("name", ORACLES)
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error", "ignore:embeddings .* are read as")
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
@@ -200,6 +202,36 @@ def test_views_that_are_none_are_a_named_error(name, what):
     }[what]
     with pytest.raises(UserError):
         call(oracle, inputs | {oracle.embeddings[0]: wrong})
+
+
+@names
+def test_one_tensor_with_more_views_than_images_is_warned_of_where_it_is_given(name):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(5, 4, 3, 2, **oracle.options[0]))
+    says = r"\(4, 3, 2\) are read as 4 views of 3 images.*transpose\(0, 1\).*a list"
+    with pytest.warns(UserWarning, match=says) as said:
+        call(oracle, inputs)
+    assert [Path(one.filename).name for one in said] == ["loss_cases.py"]  # which calls the loss
+
+
+@names
+def test_a_list_of_views_and_one_tensor_of_as_many_images_are_not_warned_of(name):
+    oracle = ORACLES[name]
+    inputs = tensors(oracle, oracle.arguments(5, 4, 3, 2, **oracle.options[0]))
+    first = oracle.embeddings[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(oracle, inputs | {first: list(inputs[first])})
+        call(oracle, tensors(oracle, oracle.arguments(5, 4, 4, 2, **oracle.options[0])))
+
+
+def test_a_criterion_is_warned_of_at_its_call_and_once():
+    criterion, z = frossl.losses.FroSSLLoss(), torch.randn(5, 3, 4)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            criterion(z)
+    assert [one.filename for one in said] == [__file__]
 
 
 TARGETS = [(name, target) for name, oracle in ORACLES.items() for target in oracle.embeddings[1:]]

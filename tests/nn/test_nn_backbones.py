@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from frossl.core.types import UserError
-from frossl.nn.backbones import build_backbone, feature_width, resolve_stem
+from frossl.nn.backbones import build_backbone, resolve_stem
+from frossl.nn.output import feature_width
 
 
 def stem_of(model: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
@@ -113,9 +114,11 @@ def test_an_unknown_encoder_is_told_in_a_message_one_can_read():
     assert len(str(caught.value)) < 2000
 
 
-def test_an_unknown_set_of_weights_is_refused():
-    with pytest.raises(UserError, match="resnet18"):
-        build_backbone("resnet18.no_such_tag")
+@pytest.mark.parametrize("tag", ["a1_in1k", "no_such_tag"])
+def test_the_name_of_pretrained_weights_is_refused_as_weights_are_random(tag):
+    for refuse in (lambda: build_backbone(f"resnet18.{tag}"), lambda: resolve_stem(f"resnet18.{tag}", "auto", 32)):
+        with pytest.raises(UserError, match=rf"\.{tag} names pretrained weights.*random ones; give 'resnet18'$"):
+            refuse()
 
 
 def test_an_unknown_stem_suggests_a_known_one():
@@ -134,46 +137,8 @@ def test_options_reach_timm():
     assert stem_of(model) == STEMS["small"]
 
 
-class Stub(nn.Module):
-    """Anything that gives ``output`` of ``(B, C, H, W)``."""
-
-    def __init__(self, output) -> None:
-        super().__init__()
-        self.output, self.norm = output, nn.BatchNorm2d(3)
-
-    def forward(self, x):
-        return self.output(self.norm(x))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_feature_width_leaves_the_encoder_as_it_was(training):
-    model = Stub(lambda x: x.flatten(1)).train(training)
-    assert feature_width(model, 3, 4) == 48
-    assert model.training == training
-    assert model.norm.training == training
-    assert int(model.norm.num_batches_tracked) == 0
-
-
-def test_feature_width_wants_one_vector_per_image():
-    with pytest.raises(UserError, match=r"\(B, F\); got \(1, 3, 4, 4\)"):
-        feature_width(Stub(lambda x: x), 3, 4)
-
-
-def test_feature_width_tells_what_the_encoder_does_not_take_and_leaves_it_as_it_was():
-    model = build_backbone("resnet18", size=32)
-    with pytest.raises(UserError, match="does not take 4 x 32 x 32 images"):
-        feature_width(model, 4, 32)
-    assert model.training
-
-
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_residual_branches_do_not_start_at_zero(name):
     norms = [m for m in build_backbone(name).modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert all(bool((m.weight == 1).all()) for m in norms)
-
-
-def test_an_encoder_of_ones_own_may_be_in_float64_or_elsewhere():
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
-    assert feature_width(encoder.double(), 3, 8) == 5
-    assert feature_width(encoder.to("meta"), 3, 8) == 5

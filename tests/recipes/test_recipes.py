@@ -70,7 +70,7 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
     config = ALL[name]
     monkeypatch.setattr(pretraining, "open_run_data", lambda *_: made(config))
     given = small(config, tmp_path)
-    run = runs.pretrain(given).run
+    run = pretraining.pretrain(given).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
     saved, _ = read_run(run)
@@ -81,7 +81,7 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
 def test_every_method_trains_on_two_large_and_six_small_views(name, tmp_path, monkeypatch):
     config = Config(data="cifar10", method=name, objective=METHODS[name].Config(), view_recipe="multicrop")
     monkeypatch.setattr(pretraining, "open_run_data", lambda *_: made(config))
-    run = runs.pretrain(small(config, tmp_path)).run
+    run = pretraining.pretrain(small(config, tmp_path)).run
     assert [(view.size, view.count) for view in read_run(run)[1]] == [(16, 2), (7, 6)]
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert [row["images"] for row in rows] == [8, 16]

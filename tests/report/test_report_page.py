@@ -298,3 +298,8 @@ def test_a_report_leaves_the_global_generator_alone(tmp_path, labelled):
     state = torch.get_rng_state()
     write_report([labelled], tmp_path / "report.html")
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_report_names_options_and_stem_of_the_encoder(labelled, tmp_path):
+    page = write_report([labelled], tmp_path / "report.html").read_text()
+    assert "<span>resnet18 (channels 16, 16, 16, 16; layers 1, 1, 1, 1), small stem, 16 features</span>" in page

@@ -52,6 +52,15 @@ def test_without_labels_only_collapse_can_be_told():
     assert (close.mood, close.headline) == ("bad", "Close to collapse")
 
 
+@pytest.mark.parametrize("arms", [{}, {"raw_pixels": {"knn": 0.5}}])
+def test_an_encoder_is_not_blamed_for_images_that_are_all_alike(arms):
+    alike = record(pretrained=scored(0.5, rank=0.0), untrained=scored(0.5, rank=0.0), **arms)
+    said = judge(alike, None)
+    assert (said.mood, said.headline) == ("bad", "Features never varied")
+    assert "the images are all alike" in said.more[0]
+    assert not any("ollapse" in sentence for sentence in said.more)
+
+
 def test_few_held_out_images_which_span_few_directions_are_no_collapse():
     three = {"pretrained": {"effective_rank": 1.6}, "untrained": {"effective_rank": 1.7}}
     said = judge(record(held_out=3, **three), None)

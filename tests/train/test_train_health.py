@@ -120,6 +120,12 @@ def test_an_encoder_whose_features_are_close_together_untrained_is_not_collapsed
     assert states([first, LATER | {"backbone_mean_to_spread": 17.0}]) == ["Collapsed to a constant"]
 
 
+def test_an_encoder_whose_features_never_varied_is_not_collapsed():
+    still = {"backbone_variance": 0.0, "backbone_effective_rank": 0.0}
+    assert states([FIRST | still, LATER | still]) == ["Features never varied"]
+    assert states([FIRST, LATER | still]) == ["Collapsed to a constant"]
+
+
 def test_embeddings_that_grow_over_a_whole_run_are_no_matter_of_the_learning_rate():
     grown = LATER | {"projector_variance": 20000.0}
     assert states([FIRST, LATER, grown | {"step": 5000}]) == []

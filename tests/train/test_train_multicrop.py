@@ -4,7 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
+from frossl.core.types import Loss
+from frossl.losses import frossl
 from frossl.methods import METHODS
+from frossl.methods.frossl import FroSSL
 from frossl.runs.config import Config
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
@@ -47,3 +50,30 @@ def test_every_method_trains_on_global_and_local_crops(name, images, tmp_path):
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["grad_norm"] > 0 for row in rows)
     assert [(group.count, group.size) for group in read_run(outcome.run)[1]] == [(2, 32), (6, 14)]
+
+
+class Own(FroSSL):
+    """A method outside of the package, which calls the loss itself."""
+
+    def forward(self, h_VNF, moment) -> Loss:
+        return frossl(self.project(self.projector, h_VNF))
+
+
+@pytest.mark.parametrize("method", ["frossl", f"{__name__}:Own"])
+@pytest.mark.filterwarnings("error:embeddings .* are read as")
+def test_a_method_with_more_views_than_images_is_not_warned(method, images, tmp_path):
+    options = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
+    config = Config(
+        data=str(images),
+        out=tmp_path,
+        method=method,
+        objective=FroSSL.Config(projector="16-bn-relu-16"),
+        view_recipe="multicrop",
+        backbone_options=options,
+        batch=4,
+        length="1it",
+        device="cpu",
+        precision="32",
+        evaluate=False,
+    )
+    assert pretrain(config).stopped is None

@@ -6,6 +6,8 @@ folded batch are the labels repeated V times as a block, which is what :func:`fo
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -63,10 +65,13 @@ def as_tensor(z: Tensor | Sequence[Tensor]) -> Tensor:
 def stack_views(z: Tensor | Sequence[Tensor]) -> Tensor:
     """Embeddings of V views as one ``(V, N, D)`` tensor; accepts that tensor or V tensors ``(N, D)``.
 
+    A single tensor with more views than images, which may be ``(N, V, D)``, is warned of where a loss is called outside
+    of a method and a training step.
+
     Raises:
         UserError: no tensors, fewer than two views, unequal shapes, or integer embeddings.
     """
-    z = as_tensor(z)
+    one_tensor, z = isinstance(z, Tensor), as_tensor(z)
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] < 1 or z.shape[2] < 1:
         raise UserError(
             f"embeddings must be (V, N, D) with at least 2 views, or a list of at least 2 tensors (N, D); "
@@ -74,4 +79,27 @@ def stack_views(z: Tensor | Sequence[Tensor]) -> Tensor:
         )
     if not z.is_floating_point():
         raise UserError(f"embeddings must be floating point, got {z.dtype}")
+    if one_tensor and z.shape[0] > z.shape[1] and (level := _level_of_caller()):
+        warnings.warn(
+            f"embeddings {tuple(z.shape)} are read as {z.shape[0]} views of {z.shape[1]} images, (V, N, D). If they "
+            "are (N, V, D), write z.transpose(0, 1); if there are more views than images, a list of V tensors (N, D)",
+            stacklevel=level,
+        )
     return z
+
+
+def _level_of_caller() -> int | None:
+    """The ``stacklevel``, for a warning from my caller, of the line that calls a loss.
+
+    None where a method or a training step does, anywhere up the stack: they know their axes.
+    """
+    frame, depth, level = sys._getframe(1), 1, None
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        inside = module.startswith(("frossl.losses.", "frossl.core."))
+        if module.startswith("frossl.") and not inside:
+            return None
+        if level is None and not inside and not module.startswith("torch."):
+            level = depth
+        frame, depth = frame.f_back, depth + 1
+    return level

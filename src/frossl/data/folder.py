@@ -56,7 +56,7 @@ class Files:
 def list_images(folder: Path) -> tuple[Files, str]:
     """The image files of a folder, sorted, and a phrase that counts the other files by extension.
 
-    Hidden files are left out, links are followed. Raises UserError when no file looks like an image.
+    Hidden files are left out, links are followed. Raises UserError when no file has one of :data:`EXTENSIONS`.
     """
     try:
         everything = sorted(_walk(str(folder), "", frozenset()))
@@ -67,9 +67,9 @@ def list_images(folder: Path) -> tuple[Files, str]:
     counts = ", ".join(f"{count:,} {extension}" for extension, count in others.most_common(10))
     if not images:
         raise UserError(
-            f"no images in {folder}. Looked, at any depth, for {' '.join(EXTENSIONS)}; "
-            f"found {counts or 'no files at all'}. Give a folder that holds images, or Parquet files and "
-            "arrays by their own path."
+            f"{folder} has no file of a format that is read. Looked, at any depth, for {' '.join(EXTENSIONS)}; "
+            f"found {counts or 'no files at all'}. Convert images of other formats; give Parquet files and arrays by "
+            "their own path."
         )
     return Files(str(folder), images), counts
 
@@ -82,7 +82,7 @@ def open_folder(folder: Path, options: Options) -> Dataset:
     unless all are called like splits.
     """
     files, others = list_images(folder)
-    notes = [f"ignored files that are not images: {others}"] if others else []
+    notes = [f"ignored files: {others}; read are {' '.join(EXTENSIONS)}"] if others else []
     prefix, test_prefix = _split_prefixes(files, options, notes)
     train = files.below(prefix)
     classes = _classes(train, prefix) if options.labels else ()

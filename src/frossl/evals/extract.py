@@ -14,6 +14,7 @@ from frossl.core.types import Features
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split
 from frossl.nn.encoder import EncoderSpec
+from frossl.nn.modes import eval_mode, kept_in_eval, train_mode
 from frossl.views.recipes import Recipe
 
 T = TypeVar("T")
@@ -71,36 +72,34 @@ class Extractor:
         most_views: int = 2048,
     ) -> Features:
         """Features of both splits and, given a recipe and a seed as ``views``, of views of held-out images."""
-        was_training = encoder.training
-        encoder.eval()
-        features = Features(
-            train_NF=self.split(encoder, data.train, spec),
-            test_NF=self.split(encoder, data.test, spec),
-            train_labels=data.train.labels,
-            test_labels=data.test.labels,
-            classes=data.classes,
-            views_VNF=None
-            if views is None
-            else self.each(lambda: self.views(encoder, first(data.test, most_views), spec, *views)),
-        )
-        encoder.train(was_training)
-        return features
+        with eval_mode(encoder):
+            return Features(
+                train_NF=self.split(encoder, data.train, spec),
+                test_NF=self.split(encoder, data.test, spec),
+                train_labels=data.train.labels,
+                test_labels=data.test.labels,
+                classes=data.classes,
+                views_VNF=None
+                if views is None
+                else self.each(lambda: self.views(encoder, first(data.test, most_views), spec, *views)),
+            )
 
     @torch.no_grad()
     def settle_batch_norm(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> None:
         """Sets running statistics of batch norms to their averages over one pass over ``split``.
 
-        Averages are over batches of one size: what is left over at the end, at most 511 images, is left out unless
-        it is all there is.
+        Batch norms that training would leave in eval mode keep theirs. Averages are over batches of one size: what is
+        left over at the end, at most 511 images, is left out unless it is all there is.
         """
-        norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        kept, norm = kept_in_eval(encoder), nn.modules.batchnorm._BatchNorm
+        norms = [m for name, m in encoder.named_modules() if isinstance(m, norm) and name not in kept]
         if not norms:
             return
         momenta = [m.momentum for m in norms]
         for m in norms:
             m.reset_running_stats()
             m.momentum = None  # a plain average over batches
-        encoder.train()
+        train_mode(encoder, kept)
         batches = plain_batches(split, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
         whole = 0
         for x in batches:

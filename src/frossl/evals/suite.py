@@ -151,6 +151,13 @@ def collapsed(rank: float, images: int) -> bool:
     return rank < min(COLLAPSED, CLOSE * (images - 1))
 
 
+ALIKE = (
+    "Not even features of the untrained encoder vary: the images are all alike, or it answers with a constant from the "
+    "start. Look at the images; what lies in a narrow part of the range of intensities is lost in 8 bits."
+)
+"""Said where the effective rank is 0 before training and after it, for which training is not to blame."""
+
+
 def near_collapse(rank: float, untrained: float) -> bool:
     """Whether training left less than :data:`CLOSE` of the effective rank that there was."""
     return rank < CLOSE * untrained
@@ -197,6 +204,8 @@ def verdict(evaluation: Evaluation) -> str:
             )
         if rank is None or before is None:
             return "Nothing measured says whether pretraining helped; without labels, accuracies are left out."
+        if rank == before == 0:
+            return f"No labels, so no accuracy. {ALIKE}"
         state = "not collapsed"
         if near_collapse(rank, before):
             state = "close to collapse: the features vary along few directions"

@@ -143,7 +143,7 @@ def _count_alive(r: Tensor, z_VND: Tensor, by_batch: bool, centre: bool) -> Tens
         what = "column" if by_batch else "row"
         raise UserError(
             f"FroSSL: every {what} of a view is zero{' or constant' if centre else ''}: the batch holds no "
-            "information. The encoder has collapsed to a constant, or the batch holds one image only."
+            "information. The encoder has collapsed to a constant, or the images of the batch are all alike, or one."
         )
     return alive
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -23,7 +23,7 @@ def build_backbone(
     """An encoder with random weights that maps ``(B, C, H, W)`` to ``(B, F)``.
 
     Args:
-        name: any timm model name.
+        name: any timm model name, without a tag of pretrained weights.
         channels: input channels.
         stem: for convolutional nets that begin with ``conv1`` and ``maxpool``. ``"imagenet"`` leaves them alone;
             ``"cifar"`` is the paper's (3x3, stride 1, padding 2, no pooling: full resolution, expensive); ``"small"``
@@ -58,6 +58,12 @@ def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None
 
     if stem not in STEMS:
         raise unknown_name("stem", stem, list(STEMS))
+    architecture, _, tag = name.partition(".")
+    if tag and timm.is_model(architecture):
+        raise UserError(
+            f"encoder {name!r}: .{tag} names pretrained weights, and this version starts from random ones; give "
+            f"{architecture!r}"
+        )
     if not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models(), "see timm.list_models()")
     with torch.device("meta"):
@@ -97,24 +103,3 @@ def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
     except (TypeError, AssertionError, RuntimeError, AttributeError) as error:
         raise UserError(f"timm could not build {name!r} with options {options}: {error}") from None
-
-
-@torch.no_grad()
-def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
-    """F of ``backbone``, by looking at one blank image in eval mode.
-
-    Raises:
-        UserError: the output is not ``(B, F)``.
-    """
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        some = next(backbone.parameters(), torch.empty(0))
-        h: Tensor = backbone(torch.zeros(1, channels, size, size, device=some.device, dtype=some.dtype))
-    except (RuntimeError, AssertionError, AttributeError) as error:
-        raise UserError(f"the encoder does not take {channels} x {size} x {size} images: {error}") from None
-    finally:
-        backbone.train(was_training)
-    if h.ndim != 2:
-        raise UserError(f"the encoder must give one vector per image, (B, F); got {tuple(h.shape)} for one image")
-    return h.shape[1]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -34,6 +36,11 @@ class EncoderSpec:
     std: tuple[float, ...]
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """As :func:`encoder_title`."""
+        return encoder_title(self.backbone, self.stem, self.options)
+
     def build(self) -> nn.Module:
         """The encoder with random weights.
 
@@ -46,6 +53,21 @@ class EncoderSpec:
         return build_backbone(
             self.backbone, channels=self.channels, stem=self.stem, size=self.size, options=self.options
         )
+
+
+def encoder_title(backbone: str, stem: str = "imagenet", options: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The name of an encoder for people, with the options and the stem that set it apart from others of that name.
+
+    >>> encoder_title("resnet18", "small", {"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]})
+    'resnet18 (channels 32, 64, 128, 256; layers 1, 1, 1, 1), small stem'
+    >>> encoder_title("vit_tiny_patch16_224"), encoder_title("own:Net")
+    ('vit_tiny_patch16_224', 'Net (own module)')
+    """
+    if backbone.startswith(OWN):
+        return f"{backbone.removeprefix(OWN)} (own module)"
+    values = {k: ", ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for k, v in options.items()}
+    said = "; ".join(f"{name} {value}" for name, value in values.items())
+    return backbone + (f" ({said})" if said else "") + ("" if stem == "imagenet" else f", {stem} stem")
 
 
 def save_encoder(path: Path, backbone: nn.Module, spec: EncoderSpec) -> None:

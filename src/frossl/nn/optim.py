@@ -126,7 +126,7 @@ def build_optimizer(
         for stays in (False, True)
         for decays in (True, False)
     ]
-    groups = [group for group in groups if group["params"]]
+    groups = [group for group in groups if group["params"]] or groups[:1]  # torch takes an empty group, but not none
     if name in ("adamw", "adam"):
         return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
     if name == "sgd":

@@ -11,6 +11,7 @@ from typing import Any
 
 from frossl.evals.robustness import under_augmentation
 from frossl.evals.suite import ARMS, HEADINGS, Evaluation
+from frossl.nn.encoder import encoder_title
 from frossl.report import figures
 from frossl.report.terminal import duration
 from frossl.report.words import ACCURACIES, Arm, arms_of, minus
@@ -137,12 +138,13 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
 def summary(record: Record) -> list[str]:
     """What a run was, in a few words each."""
     config, encoder, (train, test) = record.config, record.about["encoder"], record.about["images"]
+    title = encoder_title(encoder["backbone"], encoder.get("stem", "imagenet"), encoder.get("options", {}))
     views = " + ".join(f"{v['count']} of {v['size']}×{v['size']}" for v in record.about["views"])
     return [
         config["data"],
         f"{train:,} training and {test:,} held-out images",
         config["method"],
-        f"{encoder['backbone']}, {encoder['features']} features",
+        f"{title}, {encoder['features']} features",
         f"views {views}",
         f"batch {record.about['batch']}",
         config["length"],

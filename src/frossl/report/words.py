@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from frossl.evals.linear import DRAWS
-from frossl.evals.suite import Evaluation, collapsed, near_collapse, verdict
+from frossl.evals.suite import ALIKE, Evaluation, collapsed, near_collapse, verdict
 from frossl.runs.record import Record
 
 ACCURACIES = {
@@ -66,6 +66,8 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     seen = tuple(f"{row['state']}: {row['words']} {row['knob']}" for row in found)
     head, _, rest = (sentence or "").partition(": ")
     ranks = () if rank is None else (describe_rank(rank, width, images, untrained),)
+    if rank == untrained == 0:
+        return Verdict("bad", "Features never varied", (ALIKE, *ranks))
     if rank is not None and collapsed(rank, images) and not head.startswith("Pretraining helped"):
         advice = seen or (
             "Try a lower learning rate, a longer warm-up, a larger batch or a smaller weight of the invariance term, "

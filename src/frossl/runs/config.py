@@ -41,7 +41,7 @@ class Config(Generic[M]):
     """where the defaults come from (frossl list recipes); flags given beside it win"""
 
     backbone: str = "resnet18"
-    """encoder: any timm model name"""
+    """encoder: any timm model name, without the tag of pretrained weights, as they are random"""
     backbone_options: str = "{}"
     """options for timm as JSON: '{"channels": [32, 64, 128, 256]}' is a ResNet of half width"""
     stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"

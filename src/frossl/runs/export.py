@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from frossl.core.types import UserError
@@ -16,29 +17,34 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     """Writes the encoder of ``run`` to ``output`` and returns the lines of Python that load it there.
 
     The keys are timm's names, which torchvision shares for ResNets. Before anything is written every key is loaded
-    into the other library's model.
+    into the other library's model; torchvision's must give the same features.
 
     Raises:
-        UserError: no such run, a suffix other than .safetensors, or an architecture that torchvision has not.
+        UserError: no such run, a suffix other than .safetensors, or an architecture that torchvision has not or builds
+            in another way.
     """
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
     encoder, spec = load_encoder(encoder_of(run))
     model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
-    if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3):
+    if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3 and hasattr(model, "conv1")):
         conv = encoder.get_submodule("conv1")
         assert isinstance(conv, nn.Conv2d)
-        shape = f"{conv.in_channels}, {conv.out_channels}, {conv.kernel_size[0]}, {conv.stride[0]}, {conv.padding[0]}"
-        model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, bias=False)  # type: ignore[arg-type]
-        lines.append(f"model.conv1 = torch.nn.Conv2d({shape}, bias=False)")
+        sizes = conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0]
+        model.conv1 = nn.Conv2d(*sizes, bias=False)
+        lines.append(f"model.conv1 = torch.nn.Conv2d({', '.join(map(str, sizes))}, bias=False)")
     if spec.stem in SMALL_STEMS:
+        model.maxpool = nn.Identity()
         lines.append("model.maxpool = torch.nn.Identity()")
-    load_all_keys(model, encoder.state_dict(), f"{format}'s {spec.backbone}")
+    if format == "torchvision":
+        _load_alike(model, encoder, spec)
+    else:
+        load_all_keys(model, encoder.state_dict(), f"timm's {spec.backbone}")
     save_encoder(output, encoder, spec)
     lines.append(f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits")
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
     feed = f"images in [0, 1], {spec.size} pixels, minus {mean}, over {std}"
-    lines.append(f"# feed it {feed}")
+    lines.append(f"# {spec.title}; feed it {feed}")
     return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
 
 
@@ -53,12 +59,38 @@ def _timm(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
 
 
 def _torchvision(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
-    import torchvision
+    from torchvision import models
 
-    if not spec.backbone.startswith("resnet") or spec.options or not hasattr(torchvision.models, spec.backbone):
-        with_options = f" with options {spec.options}" if spec.options else ""
-        raise UserError(f"torchvision has no {spec.backbone!r}{with_options}; export for timm")
-    model = getattr(torchvision.models, spec.backbone)()
-    model.fc = nn.Identity()
+    if spec.backbone not in models.list_models(module=models):
+        raise UserError(f"torchvision has no {spec.backbone}; export for timm")
+    model = models.get_model(spec.backbone)
     lines = ["import safetensors.torch, torch, torchvision", f"model = torchvision.models.{spec.backbone}()"]
-    return model, [*lines, "model.fc = torch.nn.Identity()"]
+    for head in ("fc", "classifier"):
+        if hasattr(model, head):
+            setattr(model, head, nn.Identity())
+            lines.append(f"model.{head} = torch.nn.Identity()")
+    return model, lines
+
+
+def _load_alike(model: nn.Module, encoder: nn.Module, spec: EncoderSpec) -> None:
+    """Loads the weights of ``encoder`` into ``model`` of torchvision.
+
+    Raises:
+        UserError: keys or shapes differ, or features of random images.
+    """
+    ours, theirs = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (encoder, model))
+    wrong = [key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key)]
+    if wrong:
+        some = [f"{key} is {ours.get(key, 'missing')} here and {theirs.get(key, 'missing')} there" for key in wrong[:3]]
+        raise UserError(
+            f"torchvision's {spec.backbone} is another net than {spec.title}: of {len(ours)} keys here and "
+            f"{len(theirs)} there {len(wrong)} do not match ({'; '.join(some)}); export for timm"
+        )
+    model.load_state_dict(encoder.state_dict())
+    x = torch.randn(2, spec.channels, spec.size, spec.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mine, other = encoder(x), model.eval()(x)
+    if mine.shape != other.shape or not torch.allclose(mine, other, rtol=1e-4, atol=1e-5 * mine.abs().max().item()):
+        raise UserError(
+            f"torchvision's {spec.backbone} takes the weights of {spec.title} but gives other features; export for timm"
+        )

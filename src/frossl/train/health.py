@@ -122,6 +122,13 @@ def collapse_to_constant(rows: Sequence[Row], context: Context) -> Finding | Non
     for place, name in (("backbone", "features"), ("projector", "embeddings")):
         first, ratio = (row.get(f"{place}_mean_to_spread", 0.0) for row in (rows[0], rows[-1]))
         ratio = math.inf if rows[-1].get(f"{place}_variance") == 0 else ratio
+        if rows[0].get(f"{place}_variance") == 0:
+            return Finding(
+                "Features never varied",
+                f"Not even the {name} of the untrained encoder vary: the views are all alike, or it answers with a "
+                "constant from the start.",
+                "Look at the images and their views in the report.",
+            )
         if ratio > max(FAR, FARTHER * first):
             times = "do not vary at all" if ratio == math.inf else f"lie {ratio:.0f} times closer together than to 0"
             return Finding(

@@ -9,6 +9,7 @@ from frossl.core.axes import over_views
 from frossl.core.types import Loss, Moment
 from frossl.methods import Method
 from frossl.nn.ema import follow, frozen_copy
+from frossl.nn.modes import kept_in_eval, train_mode
 from frossl.nn.optim import build_optimizer
 from frossl.runs.config import Config
 from frossl.train.plan import Plan
@@ -22,6 +23,15 @@ class Learner(nn.Module):
         self.backbone, self.method = backbone, method
         self.target = None if method.momentum(0.0) is None else frozen_copy(backbone)
         self.loss: Loss | None = None
+        self.kept = kept_in_eval(backbone)
+
+    def train(self, mode: bool = True) -> Learner:
+        """All in train or eval mode, but sub-modules of the backbone that came in eval mode stay in it."""
+        super().train(mode)
+        for network in (self.backbone, self.target) if mode else ():
+            if network is not None:
+                train_mode(network, self.kept)
+        return self
 
     def forward(
         self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None

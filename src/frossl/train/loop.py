@@ -26,9 +26,9 @@ from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor
 from frossl.methods import find_method
-from frossl.nn.backbones import feature_width
 from frossl.nn.encoder import save_encoder
 from frossl.nn.optim import start_momentum, warmup_cosine
+from frossl.nn.output import feature_width, trains
 from frossl.runs.checkpoint import keep_as_best, random_state, save_checkpoint, set_random_state
 from frossl.runs.config import Config
 from frossl.runs.directory import FAILED
@@ -51,14 +51,21 @@ def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = 
     """The modules of a run from its seed, around the encoder ``own`` if given; the plan gets the encoder's width.
 
     Raises:
-        UserError: a supervised method and no ``classes``.
+        UserError: a supervised method and no ``classes``, or an encoder that does not return ``(B, F)`` or has nothing
+            to train.
     """
     kind = find_method(config.method)
     if kind.uses_labels and not classes:
         raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
-    width = feature_width(backbone, plan.spec.channels, plan.spec.size)
+    images = plan.spec.channels, plan.spec.size
+    width = feature_width(backbone, *images)
+    if not trains(backbone, *images, width, plan.device) and kind.trains:
+        raise UserError(
+            "no parameter of the encoder would be trained: its features require no gradient. Call requires_grad_(True) "
+            "on what is to learn, or measure the encoder as it is with --method random"
+        )
     plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, features=width))
     large = max(group.size for group in plan.recipe)
     setting = Setting(

@@ -78,7 +78,8 @@ class Need:
     @property
     def most(self) -> float:
         """Images at once that fit; 0 if not one does."""
-        return max(0.0, (SPARE * self.free - self.fixed) / self.image)
+        room = max(0.0, SPARE * self.free - self.fixed)
+        return room / self.image if self.image else math.inf  # of a bias alone nothing is kept
 
 
 def need(learner: Learner, config: Config, plan: Plan, data: Dataset) -> Need:

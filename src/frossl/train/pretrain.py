@@ -200,9 +200,8 @@ def show_plan(
         long = f"{length}: {amount}, about {about} at the {step_seconds:.2f} s per step just measured"
     else:
         how, long = "nothing is trained", "one pass over the images for statistics of batch norms"
-    net = f"{escape(plan.spec.backbone)} with {plan.spec.features} features, {plan.spec.stem} stem"
-    net += f", evaluated at {plan.spec.size}x{plan.spec.size}"
-    terminal.say(console, f"{escape(config.method)}, views {shape}; {net}; {how}", "Plan")
+    net = f"{plan.spec.title}, {plan.spec.features} features, evaluated at {plan.spec.size}x{plan.spec.size}"
+    terminal.say(console, f"{escape(config.method)}, views {shape}; {escape(net)}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
     if note := left_out(plan.recipe, plan.spec.channels):
         terminal.say(console, note)

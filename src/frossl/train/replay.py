@@ -17,6 +17,7 @@ from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
+from frossl.nn.modes import eval_mode
 from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import FAILED, read_run
@@ -128,13 +129,12 @@ class _First:
 @torch.no_grad()
 def _culprits(encoder: nn.Module, views: list[Tensor], index_N: Tensor) -> list[int]:
     """Images that are not finite by themselves: as pixels, or as features in eval mode, where none sees another."""
-    encoder.eval()
     dtype = next(encoder.parameters()).dtype
     fine = torch.ones(len(index_N), dtype=torch.bool)
-    for x in views:
-        for view in x:
-            fine &= (view.flatten(1).isfinite().all(1) & encoder(view.to(dtype)).isfinite().all(1)).cpu()
-    encoder.train()
+    with eval_mode(encoder):
+        for x in views:
+            for view in x:
+                fine &= (view.flatten(1).isfinite().all(1) & encoder(view.to(dtype)).isfinite().all(1)).cpu()
     return index_N[~fine].tolist()
 
 

@@ -1,0 +1,80 @@
+"""Encoders for timm and torchvision: the lines that are printed load them there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from frossl.core.types import UserError
+from frossl.nn.encoder import EncoderSpec, load_encoder, save_encoder
+from frossl.runs.export import export_encoder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Makes a directory with an encoder, whose batch norms have seen images, and as much of a run as export reads."""
+
+    def make(backbone: str, **changes):
+        plain = {"channels": 3, "size": 64, "stem": "imagenet", "features": 0, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+        spec = EncoderSpec(**{"backbone": backbone, **plain, **changes})
+        torch.manual_seed(0)
+        encoder = spec.build()
+        with torch.no_grad():
+            encoder(torch.randn(4, spec.channels, spec.size, spec.size))
+        (tmp_path / "config.json").write_text("{}")
+        save_encoder(tmp_path / "encoder.safetensors", encoder, spec)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("resnet18", {}),
+        ("resnet18", {"channels": 4, "stem": "cifar", "size": 16}),
+        ("resnet50", {}),
+        ("resnext50_32x4d", {"channels": 1}),
+        ("wide_resnet50_2", {"stem": "small", "size": 32}),
+        ("densenet121", {}),
+    ],
+)
+def test_nets_that_torchvision_builds_alike_load_there(run, name, changes):
+    here = run(name, **changes)
+    text = export_encoder(here, here / "out.safetensors", "torchvision")
+    names: dict = {}
+    exec(text, names)  # what a user would paste
+    encoder, spec = load_encoder(here / "encoder.safetensors")
+    x = torch.randn(2, spec.channels, spec.size, spec.size)
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"].eval()(x), encoder(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("mobilenetv3_small_050", {}, "torchvision has no mobilenetv3_small_050; export for timm"),
+        (
+            "efficientnet_b0",
+            {},
+            r"torchvision's efficientnet_b0 is another net than efficientnet_b0: .*conv_stem\.weight is "
+            r"\(32, 3, 3, 3\) here and missing there; .*export for timm",
+        ),
+        (
+            "resnet18",
+            {"options": {"channels": [8, 16, 24, 32]}},
+            r"another net than resnet18 \(channels 8, 16, 24, 32\): .*bn1\.weight is \(8,\) here and \(64,\) there",
+        ),
+        (
+            "resnet18",
+            {"options": {"global_pool": "max"}},
+            r"weights of resnet18 \(global_pool max\) but gives other feat",
+        ),
+        ("densenet121", {"channels": 1}, r"features\.conv0\.weight is \(64, 1, 7, 7\) here and \(64, 3, 7, 7\) there"),
+    ],
+)
+def test_nets_that_torchvision_builds_in_another_way_are_refused(run, name, changes, said):
+    here = run(name, **changes)
+    with pytest.raises(UserError, match=said):
+        export_encoder(here, here / "out.safetensors", "torchvision")
+    assert not (here / "out.safetensors").exists()
