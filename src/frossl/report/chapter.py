@@ -13,6 +13,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.data import Dataset, open_data
+from frossl.evals import columns
 from frossl.evals.extract import Extractor, with_labels
 from frossl.evals.suite import CONTROLS
 from frossl.methods import find_method
@@ -20,7 +21,7 @@ from frossl.nn.encoder import load_encoder
 from frossl.report.gallery import show_views
 from frossl.report.look import Look, look, spectrum_shares
 from frossl.report.terminal import duration
-from frossl.report.words import ACCURACIES, Verdict, judge
+from frossl.report.words import Verdict, judge
 from frossl.runs.record import Record
 
 
@@ -81,7 +82,7 @@ def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
         if evaluation is not None and name in values:
             controls = [evaluation.arms[k][name] for k in CONTROLS if name in evaluation.arms.get(k, {})]
             note = f"best control {max(controls):.3f}" if controls else ""
-            said.append((ACCURACIES[name], f"{values[name]:.3f}", note))
+            said.append((columns()[name].title, f"{values[name]:.3f}", note))
     rank = values.get("effective_rank", rank)
     if rank is not None:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))

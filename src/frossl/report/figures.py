@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from frossl.evals import accuracies, columns
+from frossl.report.arms import Arm
 from frossl.report.look import Look, plane
-from frossl.report.words import ACCURACIES, Arm
 from frossl.runs.record import Record, Row
 
 Figure = dict[str, Any]
@@ -27,16 +28,10 @@ CLASSES_IN_LEGEND, CLASSES_IN_MATRIX = 12, 40
 _APART = {"kind", "step", "epoch", "images", "seconds", "loss", "grad_norm", "lr", "probe_on_views"}
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 TITLES = {
-    "loss": "loss",
-    "knn": "kNN",
     "probe": "linear probe",
     "probe_on_views": "linear probe, on training views",
-    "effective_rank": "effective rank",
     "grad_norm": "gradient norm",
     "lr": "learning rate",
-    "alignment": "alignment",
-    "uniformity": "uniformity",
-    "lidar": "LiDAR",
     "von_neumann_entropy": "von Neumann entropy",
 }
 
@@ -48,7 +43,8 @@ def figure(label: str, data: list[Figure], *, height: int = 320, curves: bool = 
 
 def title(name: str) -> str:
     """A quantity of the log in words."""
-    return TITLES.get(name, name.replace("_", " "))
+    column = columns().get(name)
+    return column.title if column else TITLES.get(name, name.replace("_", " "))
 
 
 def heading(name: str) -> str:
@@ -198,7 +194,8 @@ def _log_axis(text: str) -> Figure:
 
 def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
     """Every arm's accuracies with their intervals, as points on a line for each measure."""
-    names = [name for name in ACCURACIES if any(name in arm.values for arm in arms)]
+    titles = {name: column.title for name, column in accuracies().items() if any(name in arm.values for arm in arms)}
+    names = list(titles)
     if not names:
         return []
     runs = list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
@@ -211,7 +208,7 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
         traces.append({
             "type": "scatter",
             "mode": "markers",
-            "name": plain(f"{arm.run} · {arm.name}" if len(runs) > 1 else arm.name),
+            "name": plain(arm.label),
             "x": [arm.values[name] for name in have],
             "y": [names[::-1].index(name) + offset for name in have],
             "error_x": error | {"thickness": 1.5, "width": 4},
@@ -219,7 +216,7 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
             | {"line": {"width": 2, "color": colour}},
             "hovertemplate": "%{x:.3f} ± %{error_x.array:.3f}<extra>%{fullData.name}</extra>",
         })  # fmt: skip
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [ACCURACIES[name] for name in reversed(names)]}
+    ticks = {"tickvals": list(range(len(names))), "ticktext": list(titles.values())[::-1]}
     yaxis = ticks | {"range": [-0.6, len(names) - 0.4], "showgrid": False, "zeroline": False}
     height = 130 + len(names) * max(56, 16 * len(arms))
     xaxis = {"title": {"text": "accuracy on held-out images"}}

@@ -107,7 +107,8 @@ def render(chapters: Sequence[Chapter]) -> str:
         + [f for r in records for f in figures.spectrum_over_time(r, "" if single else r.name)],
         speed=figures.speed_figure(records),
         times=[(r.name, time_table(r)) for r in records],
-        settings=settings(records),
+        settings=settings({r.name: r for r in records}),
+        differing=settings({r.name: r for r in records}, differing=True),
         glossary=glossary(e for r in records for e in r.evaluations.values()),
     )
 
