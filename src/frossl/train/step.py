@@ -154,7 +154,7 @@ class Stepper:
     ) -> None:
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
-        self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16-mixed"
+        self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16"
         self.recomputes = config.activation_checkpointing
         if self.recomputes:
             recompute_activations(learner.backbone)
