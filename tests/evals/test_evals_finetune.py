@@ -54,6 +54,14 @@ def test_the_encoder_learns_and_the_one_that_was_given_stays_as_it_was(encoder):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.usefixtures("fresh_memory_is_nan")
+def test_it_learns_in_bf16_where_maps_shrink_to_one_pixel():
+    torch.manual_seed(0)
+    data = dataset(dark_and_bright(96), dark_and_bright(40, seed=1))
+    small = Subject(spec(8).build(), spec(8), data, Extractor(bf16=True), RECIPE, seed=0)
+    assert finetune(small, rates=(5e-3,))["finetune"] > 0.9
+
+
 def test_wrong_labels_are_learned_as_they_are(encoder):
     train = striped(96)
     got = finetune(subject(encoder, Split(train.images, 1 - train.labels), striped(40, seed=1)), rates=(5e-3,))

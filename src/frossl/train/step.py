@@ -21,6 +21,7 @@ from frossl.core.random import seed_of
 from frossl.core.types import UserError
 from frossl.data.loader import Batch
 from frossl.nn.batch_norm import BatchNormOverRanks
+from frossl.nn.convolution import narrow_in_float32
 from frossl.runs.config import Config
 from frossl.train.learner import Learner, place
 from frossl.train.plan import Plan
@@ -78,7 +79,7 @@ class Stepper:
     ) -> None:
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
-        self.chunks = plan.chunks
+        self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16"
         self.recomputes = config.activation_checkpointing
         if self.recomputes:
             recompute_activations(learner.backbone)
@@ -142,7 +143,7 @@ class Stepper:
 
     def _learn(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Gradients of the global loss in all parameters; the loss, its terms and the features."""
-        with self._statistics():
+        with self._statistics(), narrow_in_float32(self.learner, self.fabric.device, self.bf16):
             self._seed(step, 0)
             if self.chunks > 1:
                 return self._in_chunks(batch, step, share, epoch)
