@@ -3,8 +3,9 @@
 import math
 
 import pytest
-from frossl.train.run import pretrain
 from test_train_loop import config, folder_of_images, losses, same_weights
+
+from frossl.train.pretrain import pretrain
 
 
 @pytest.mark.usefixtures("fresh_memory_is_nan")
