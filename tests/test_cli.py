@@ -214,7 +214,15 @@ def test_a_run_of_a_module_of_ones_own_is_resumed_from_python(frossl, tmp_path):
     before = sorted(outcome.run.rglob("*"))
     code, said = frossl("pretrain", "--resume", outcome.run)
     assert code == 2
-    assert "trained a module of your own, Sequential: resume from Python, with it" in said
+    assert "trained a module of your own, Sequential, which no command can build: go on from Python" in said
+    for command, says in (
+        (["evaluate", outcome.run], "a module of your own, Sequential: give one like it as backbone= in Python"),
+        (["evaluate", outcome.run, "--arms", "supervised"], "Sequential, which no command can build"),
+        (["export", outcome.run, "e.safetensors"], "Sequential, which other libraries have not: load safetensors"),
+        (["replay", outcome.run], "Sequential, which no command can build"),
+    ):
+        code, said = frossl(*command)
+        assert (code, says in said) == (2, True), said
     assert sorted(outcome.run.rglob("*")) == before
 
 

@@ -19,7 +19,7 @@ from frossl.data.loader import training_batches
 from frossl.nn.modes import eval_mode
 from frossl.train.checkpoint import load_checkpoint
 from frossl.train.config import make_plan
-from frossl.train.directory import read_run
+from frossl.train.directory import read_run, refuse_without_own
 from frossl.train.loop import FAILED, Progress, build, restore
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
@@ -54,6 +54,8 @@ def replay(
     """
     console = console or Console(quiet=True)
     config, _ = read_run(run)
+    if backbone is None:
+        refuse_without_own(run)
     path = run / FAILED / "step.json"
     if not path.exists():
         raise UserError(f"{run} has no step to take again: {path} is written when a loss or gradient is not finite")

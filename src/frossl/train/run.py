@@ -35,6 +35,7 @@ from frossl.train.directory import (
     describe,
     encoder_of,
     new_run_directory,
+    own_module,
     read_run,
     refuse_differences,
     refuse_without_own,
@@ -46,6 +47,7 @@ from frossl.train.evaluation import keep_evaluation, same_source
 from frossl.train.log import require_wandb
 from frossl.train.loop import build, environment, resolve_length, train
 from frossl.train.memory import fit
+from frossl.train.own import by_name
 from frossl.train.ranks import start
 from frossl.views.recipes import left_out
 
@@ -73,8 +75,12 @@ def pretrain(
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
     it again if it ended before its first save.
 
-    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone``; to
-    resume, give one of the same architecture. ``data`` are those of ``config``, where the caller has them open.
+    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone`` from
+    the weights it has; to resume, give one of the same architecture. Sub-modules that are in eval mode while it is in
+    train mode stay so; in eval mode as a whole, it is trained as a whole. The run of a module that timm builds alike by
+    name is a run of that name, which commands can resume, evaluate and export. Their untrained control has random
+    weights from the seed of the run; that of this function is ``backbone`` as it was given. ``data`` are those of
+    ``config``, where the caller has them open.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
@@ -151,7 +157,10 @@ def _train(
     # What is fetched is fetched once.
     first = on_first_rank(lambda: prepare(config, console, data))
     data = together(lambda: first or prepare(config, console, data))
-    learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
+    named = None if backbone is None or own_module(run) else by_name(config, data, backbone)
+    config = named or config
+    plan = make_plan(config, data, None if named else backbone)
+    learner, plan = build(config, plan, len(data.classes), backbone)
     terminal.show_data(console, data)
     seconds = 0.0
     if learner.method.trains:
@@ -197,7 +206,8 @@ def evaluate_run(
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
+    needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
+    run. Named data are looked for in ``data_dir``, by
     default that of the run. ``others`` are further encoders of the same kind, by the name of their arm; arms that are
     ``known`` already are not measured again.
 
