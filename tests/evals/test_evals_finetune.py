@@ -118,19 +118,19 @@ def test_the_time_left_is_told_and_falls(encoder, monkeypatch):
     said: list[str] = []
     finetune(subject(encoder, dark_and_bright(20), dark_and_bright(10, seed=1), said.append), rates=(1e-3, 1e-2))
     assert len(said) == 3
-    assert "learning rate 0.001 on nine tenths of the labels" in said[0]
+    assert "learning rate 0.001" in said[0]
     # Two readings of the clock, a minute apart, span five steps: 30 steps take 6 minutes.
     assert [int(re.search(r"about (\d+) min", text)[1]) for text in said] == [18, 12, 6]
 
 
 def test_too_few_labels_are_said(encoder):
-    with pytest.raises(UserError, match="at least 3 labelled training images, got 2"):
+    with pytest.raises(UserError, match=r"at least 3 .*got 2"):
         finetune(subject(encoder, dark_and_bright(2), dark_and_bright(10)))
     with pytest.raises(UserError, match="needs labels"):
         finetune(subject(encoder, Split(images(9)), dark_and_bright(10)))
 
 
 def test_cards_say_the_share_of_labels():
-    assert "100 % of the train labels" in ENCODER_METRICS["finetune"].protocol
-    assert "10 % of the train labels" in ENCODER_METRICS["finetune-10pct"].protocol
+    assert "100 % of" in ENCODER_METRICS["finetune"].protocol
+    assert " 10 % of" in ENCODER_METRICS["finetune-10pct"].protocol
     assert ENCODER_METRICS["finetune-1pct"].measure.keywords == {"percent": 1}
