@@ -19,7 +19,7 @@ from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.run import open as open_data
 from frossl.train.run import pretrain
-from frossl.train.step import Stepper
+from frossl.train.step import Learner, Stepper
 
 
 class Plain(torch.nn.Module):
