@@ -83,19 +83,25 @@ def test_the_same_twice_whatever_the_global_generator(encoder):
 
 
 def test_a_share_of_the_labels_is_that_many_of_each_class(encoder, monkeypatch):
-    seen, tune = [], finetuning._tune
+    seen, rates = [], []
+    batches, optimizer = finetuning.training_batches, finetuning.build_optimizer
 
-    def watched(subject, train, rate, *rest):
-        seen.append((rate, train.labels.bincount().tolist()))
-        return tune(subject, train, rate, *rest)
+    def watched_batches(data, *what, **how):
+        seen.append(data.train.labels.bincount().tolist())
+        return batches(data, *what, **how)
 
-    monkeypatch.setattr(finetuning, "_tune", watched)
+    def watched_optimizer(*what, lr, **how):
+        rates.append(lr)
+        return optimizer(*what, lr=lr, **how)
+
+    monkeypatch.setattr(finetuning, "training_batches", watched_batches)
+    monkeypatch.setattr(finetuning, "build_optimizer", watched_optimizer)
     train = Split(torch.cat([images(60), images(4, seed=5)]), torch.tensor([0] * 40 + [1] * 20 + [-1] * 4))
     got = finetune(subject(encoder, train, dark_and_bright(10)), percent=10, rates=(1e-3, 1e-2))
     assert got.keys() == {f"finetune_10pct{end}" for end in ("", "_low", "_high", "_rate")}
-    assert [rate for rate, _ in seen] == [1e-3, 1e-2, got["finetune_10pct_rate"]]
-    assert [sum(counts) for _, counts in seen] == [5, 5, 6]
-    assert seen[-1][1] == [4, 2]
+    assert rates == [1e-3, 1e-2, got["finetune_10pct_rate"]]
+    assert [sum(counts) for counts in seen] == [5, 5, 6]
+    assert seen[-1] == [4, 2]
 
 
 def test_views_are_crops_and_flips_of_the_run_at_the_size_of_the_encoder(encoder, monkeypatch):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import frossl.train.config as config_room
 import frossl.train.loop as loop
 import frossl.train.run as run_room
+from frossl.core.registry import Registry
 from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor
@@ -38,7 +39,7 @@ from frossl.train.directory import new_run_directory, read_run
 from frossl.train.log import RunLog, read_rows
 from frossl.train.run import evaluate_run, pretrain
 from frossl.train.step import NonFiniteError, Stepper
-from frossl.views.recipes import VIEWS, View
+from frossl.views.recipes import Recipe, View
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -417,8 +418,10 @@ def test_a_vision_transformer_is_not_given_views_of_two_sizes(images, tmp_path):
 
 
 def test_groups_of_views_come_in_order_of_size(images, tmp_path, monkeypatch):
-    monkeypatch.setitem(VIEWS._things, "small-first", (View(count=1, size=8), View(count=1, size=16)))
-    with pytest.raises(UserError, match="'small-first': its groups must be in order of size, the largest first"):
+    recipes: Registry[Recipe] = Registry("view recipe")
+    recipes.add("small-first", (View(count=1, size=8), View(count=1, size=16)))
+    monkeypatch.setattr("frossl.train.config.VIEWS", recipes)
+    with pytest.raises(UserError, match=r"'small-first'.*order of size"):
         pretrain(config(images, tmp_path, view_recipe="small-first"))
 
 

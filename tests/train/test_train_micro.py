@@ -186,7 +186,7 @@ def test_a_batch_norm_is_never_given_parts_without_being_asked(images, tmp_path,
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_out_of_memory_falls_back_once(images, tmp_path, monkeypatch, times):
-    learn, left = Stepper._learn, [times]
+    objective, left = Learner.objective, [times]
 
     def short(self, *rest):
         if left[0]:
@@ -194,11 +194,11 @@ def test_out_of_memory_falls_back_once(images, tmp_path, monkeypatch, times):
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
             )
-        return learn(self, *rest)
+        return objective(self, *rest)
 
-    monkeypatch.setattr(Stepper, "_learn", short)
+    monkeypatch.setattr(Learner, "objective", short)
     if times == 2:
-        with pytest.raises(UserError, match="a step does not fit in memory"):
+        with pytest.raises(UserError, match=r"memory.*--micro-batch"):
             planned(images, tmp_path, monkeypatch, 8 * 2**30)
         return
     said, saved = planned(images, tmp_path, monkeypatch, 8 * 2**30)

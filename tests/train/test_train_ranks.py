@@ -214,16 +214,16 @@ from frossl import cli
 from frossl.core import dist
 dist.set_timeout(30.0)
 dist.largest(0.0)
-def fails(args, console):
-    if args == ["own"]:
+def fails(run, **_):
+    if run.name == "own":
         raise RuntimeError("of one's own")
     network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
     loss = network(torch.ones(3, 2)).sum()
     if dist.rank() == 1:
         os._exit(9)
-    loss.backward() if args == ["backward"] else dist.largest(0.0)
-cli._list = fails
-cli.main(["list", sys.argv[1]])
+    loss.backward() if run.name == "backward" else dist.largest(0.0)
+cli.replay = fails
+cli.main(["replay", sys.argv[1]])
 """
 
 

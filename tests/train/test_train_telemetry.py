@@ -211,7 +211,7 @@ def test_on_a_device_without_float64_a_resumed_run_gathers_where_it_did_before(m
     own = method()
     watch = Telemetry(own, CONTEXT, every=100)
     watch.gather("backbone", torch.randn(2, 3, 4).double())
-    monkeypatch.setattr(room, "_device", lambda _: torch.device("mps"))
+    monkeypatch.setattr(own, "parameters", lambda: iter([types.SimpleNamespace(device=torch.device("mps"))]))
     again = Telemetry(own, CONTEXT, every=100)
     again.restore(watch.state(), [])
     again.gather("backbone", torch.randn(2, 3, 4).double())
