@@ -457,7 +457,7 @@ def test_what_is_no_tensor_is_refused(name):
     oracle = ORACLES[name]
     arguments = tensors(oracle, oracle.arguments(0, 2, 4, 3))
     first = next(iter(arguments))
-    with pytest.raises(UserError, match="embeddings must be a tensor"):
+    with pytest.raises(UserError, match="must be a tensor"):
         LOSSES[name](**arguments | {first: [np.zeros((4, 3))] * 2})
 
 
@@ -473,7 +473,7 @@ def test_a_temperature_that_is_none_is_refused(name, temperature):
     oracle = ORACLES[name]
     arguments = tensors(oracle, oracle.arguments(0, 2, 4, 3))
     option = next(option for option in inspect.signature(LOSSES[name]).parameters if option.endswith("temperature"))
-    with pytest.raises(UserError, match=f"{option} must be more than 0"):
+    with pytest.raises(UserError, match=f"{option} .*more than 0"):
         LOSSES[name](**arguments | {option: temperature})
 
 

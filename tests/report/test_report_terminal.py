@@ -48,8 +48,7 @@ def test_the_display_cuts_nothing_off(width):
         bar, loss, figures = shown(display, width)
     assert bar.startswith("Train  step 200/1,000 ")
     assert bar.endswith(" 20% 1 min 20 s left 640 views/s")
-    assert loss == " " * INDENT + "loss 40.43 = invariance 5.25 + variance 34.02 + covariance 0.0016"
-    assert figures == " " * INDENT + "kNN 0.275  probe 0.175  rank 9.3"
+    assert (loss, figures) == tuple(" " * INDENT + line for line in describe(VALUES))
 
 
 def test_elsewhere_there_is_a_line_for_each_look_of_the_monitor():
@@ -62,6 +61,13 @@ def test_elsewhere_there_is_a_line_for_each_look_of_the_monitor():
     loss, figures = describe(VALUES)
     lines = [f"{'':{INDENT}} {n}0%  step {n}0  {n}0 s  {loss}  {figures}  64 views/s" for n in (2, 4)]
     assert printed(console) == lines
+
+
+def test_a_loss_is_told_with_its_terms_and_figures_by_their_names():
+    loss, figures = describe(VALUES)
+    terms = {"invariance": "5.25", "variance": "34.02", "covariance": "0.0016"}
+    assert loss == "loss 40.43 = " + " + ".join(f"{name} {value}" for name, value in terms.items())
+    assert figures.split() == ["kNN", "0.275", "probe", "0.175", "rank", "9.3"]
 
 
 def test_a_loss_of_one_term_is_said_once():

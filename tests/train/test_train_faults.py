@@ -251,7 +251,7 @@ def test_where_there_are_no_links_the_best_is_a_copy(tmp_path, monkeypatch):
 def test_a_checkpoint_of_a_later_version_is_not_passed_over(tmp_path):
     save_checkpoint(tmp_path / "checkpoints", 1, state(1))
     files.write_sealed(tmp_path / "checkpoints" / "step-000000002.safetensors", {}, {"format": "3", "state": "{}"})
-    with pytest.raises(UserError, match="checkpoint format 3; this version of frossl reads 1 to 2"):
+    with pytest.raises(UserError, match=r"checkpoint format 3; .* 1 to 2"):
         load_newest(tmp_path, pytest.fail)
 
 
@@ -317,7 +317,7 @@ def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path, name):
 )
 def test_a_sealed_file_that_says_nonsense_is_damaged(tmp_path, skeleton):
     files.write_sealed(tmp_path / "x.safetensors", {}, {"format": "2", "state": json.dumps(skeleton)})
-    with pytest.raises(DamagedError, match="does not hold what a checkpoint holds"):
+    with pytest.raises(DamagedError, match=r"x\.safetensors .*checkpoint"):
         load_checkpoint(tmp_path / "x.safetensors")
 
 

@@ -211,7 +211,7 @@ def test_on_a_device_without_float64_a_resumed_run_gathers_where_it_did_before(m
     own = method()
     watch = Telemetry(own, CONTEXT, every=100)
     watch.gather("backbone", torch.randn(2, 3, 4).double())
-    monkeypatch.setattr(room, "_device", lambda _: torch.device("mps"))
+    monkeypatch.setattr(own, "parameters", lambda: iter([types.SimpleNamespace(device=torch.device("mps"))]))
     again = Telemetry(own, CONTEXT, every=100)
     again.restore(watch.state(), [])
     again.gather("backbone", torch.randn(2, 3, 4).double())
@@ -231,9 +231,9 @@ def test_a_finding_is_told_once_and_so_is_its_end_also_across_a_kill(images, tmp
     found = [(row["step"], row["state"], row.get("over", False)) for row in rows(run, "health")]
     assert found == [(2, "Bad", False), (3, "Worse", False), (6, "Bad", True), (12, "Worse", True)]
     text = said.getvalue()
-    assert text.count("step 2: Bad. words of it turn it") == 1
+    assert text.count("step 2: Bad. words of") == 1
     assert text.count("step 3: Worse.") == 1
-    assert text.count("step 12: no longer worse") == 1
+    assert text.count("step 12: no longer") == 1
 
 
 def test_tensorboard_has_every_figure_under_a_stable_name_and_the_views(images, tmp_path, monkeypatch):
@@ -259,7 +259,7 @@ def test_tensorboard_has_every_figure_under_a_stable_name_and_the_views(images, 
 
 def test_without_the_package_wandb_is_refused_before_anything_is_made(images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install 'frossl\[wandb\]'"):
+    with pytest.raises(UserError, match=r"frossl\[wandb\]"):
         pretrain(config(images, tmp_path, wandb=True))
     assert not any(tmp_path.iterdir())
 

@@ -20,7 +20,7 @@ from frossl.data.loader import training_batches
 from frossl.nn.modes import eval_mode
 from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_run_data
-from frossl.runs.directory import FAILED, read_run
+from frossl.runs.directory import FAILED, read_run, refuse_without_own
 from frossl.train.loop import build, restore
 from frossl.train.plan import make_plan
 from frossl.train.probe import OnlineProbe
@@ -55,6 +55,8 @@ def replay(
     """
     console = console or Console(quiet=True)
     config, _ = read_run(run)
+    if backbone is None:
+        refuse_without_own(run)
     path = run / FAILED / "step.json"
     if not path.exists():
         raise UserError(f"{run} has no step to take again: {path} is written when a loss or gradient is not finite")
