@@ -35,7 +35,7 @@ from frossl.runs.directory import (
     worth_keeping,
 )
 from frossl.runs.log import require_wandb
-from frossl.train.display import show_health, training
+from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import build, resolve_length, train
 from frossl.train.memory import fit
@@ -170,20 +170,9 @@ def _train(
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
-    with training(console, plan.batch * plan.views) as display:
-        stopped = train(
-            learner,
-            config,
-            plan,
-            data,
-            length,
-            run,
-            state,
-            lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values, p.looked == p.step),
-            lambda step, health: show_health(console, step, health),
-            fabric,
-        )
-    return data, stopped
+    display = TrainingDisplay(console, plan.batch * plan.views)
+    with display.bar:
+        return data, train(learner, config, plan, data, length, run, state, display, fabric)
 
 
 def show_plan(

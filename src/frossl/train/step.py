@@ -55,7 +55,7 @@ _SUMS = ("loss", "gradient norm")
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepOutput:
     """What a step came to, on the device."""
 
     total: Tensor
@@ -94,7 +94,7 @@ class Stepper:
         self.names: list[str] = []
         self.values = torch.zeros(0, device=fabric.device)
 
-    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> Taken:
+    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> StepOutput:
         """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
 
         ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
@@ -112,7 +112,7 @@ class Stepper:
                 ) from None
             raise
 
-    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> Taken:
+    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> StepOutput:
         self.optimizer.zero_grad()
         total, terms, h_VNF = self._learn(batch, step, share, epoch)
         norm = gradient_norm(self.learner, self.clip)
@@ -130,7 +130,7 @@ class Stepper:
             on_views = self.probe.learn(h_VNF, labels_N, self.good)
         for buffer, before in zip(self.buffers, self.before, strict=True):
             torch.where(self.good.bool(), buffer, before, out=buffer)
-        return Taken(total.detach(), terms, norm, on_views)
+        return StepOutput(total.detach(), terms, norm, on_views)
 
     def check(self) -> None:
         """Waits for the device.
