@@ -392,6 +392,24 @@ def test_every_metric_gives_the_same_finite_numbers_twice(name, kind):
     assert METRICS[name].protocol
 
 
+@pytest.mark.parametrize("where", ["train", "held out"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", list(METRICS))
+def test_of_features_that_are_not_finite_no_figure_is_told(name, bad, where):
+    whole = kinds()["isotropic"]
+    (whole.train_NF if where == "train" else whole.test_NF)[2, 3] = bad
+    whole.views_VNF[0, 1, 2] = bad
+    told = {k: v for k, v in METRICS[name].measure(whole).items() if math.isfinite(v)}
+    assert bool(told) == (where == "train" and name in ("rank", "spectrum", "alignment"))
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs_labels])
+def test_of_features_whose_squares_overflow_no_accuracy_is_made_up(name):
+    whole = kinds()["isotropic"]
+    huge = Features(whole.train_NF * 1e38, whole.test_NF * 1e38, whole.train_labels, whole.test_labels, whole.classes)
+    assert METRICS[name].measure(huge) == {}
+
+
 @pytest.mark.parametrize("held_out", [1, 2, 3])
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "retrieval"])
 def test_of_hardly_any_held_out_images_nothing_is_told_that_is_no_number(name, held_out):

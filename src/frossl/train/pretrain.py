@@ -71,9 +71,9 @@ def pretrain(
     ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone`` from
     the weights it has; to resume, give one of the same architecture. Sub-modules that are in eval mode while it is in
     train mode stay so; in eval mode as a whole, it is trained as a whole. The run of a module that timm builds alike by
-    name is a run of that name, which commands can resume, evaluate and export. Their untrained control has random
-    weights from the seed of the run; that of this function is ``backbone`` as it was given. ``data`` are those of
-    ``config``, where the caller has them open.
+    name, without options or with ``config.backbone_options``, is a run of that name, which commands can resume,
+    evaluate and export. Their untrained control has random weights from the seed of the run; that of this function is
+    ``backbone`` as it was given. ``data`` are those of ``config``, where the caller has them open.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
