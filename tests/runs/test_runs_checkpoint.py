@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, kind):
 )
 def test_another_format_is_refused_by_name(tmp_path, header, named):
     save_file({"x": torch.zeros(1)}, tmp_path / "step-000000001.safetensors", header)
-    with pytest.raises(UserError, match=rf"checkpoint format {named}; .* 1 to 2"):
+    with pytest.raises(UserError, match=rf"checkpoint format {named}"):
         load_checkpoint(tmp_path / "step-000000001.safetensors")
 
 
