@@ -17,7 +17,6 @@ from frossl.runs.config import Config
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.views.recipes import VIEWS, with_views
 
 ALL = {name: RECIPES[name]() for name in RECIPES}
@@ -286,7 +285,7 @@ def test_ablations_start_from_the_recipe_for_two_cores_and_are_all_different():
 def test_no_convolution_of_the_two_core_recipes_gets_a_map_narrower_than_its_stride(name, side):
     """So bf16 is theirs throughout (frossl.nn.convolution)."""
     data = noise(128, side)
-    learner, plan = build(ALL[name], make_plan(ALL[name], data), len(data.classes))
+    learner, plan = build(ALL[name], data)
     seen = []
     for module in learner.backbone.modules():
         if isinstance(module, torch.nn.Conv2d):

@@ -20,7 +20,6 @@ from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import open_run_data
 from frossl.runs.directory import read_run
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.train.pretrain import pretrain
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
@@ -59,8 +58,8 @@ def made(images, tmp_path, method: str = "frossl", **changes) -> tuple[Stepper, 
 
     c = config(images, tmp_path, method=method, objective=narrow(method), precision="32", lr=0.1, **changes)
     data = open_run_data(c)
-    learner, plan = build(c, make_plan(c, data), len(data.classes))
-    take = Stepper(learner, c, plan, start(c), OnlineProbe(plan.spec.features, len(data.classes)))
+    learner, plan = build(c, data)
+    take = Stepper(learner, plan, start(c), OnlineProbe(plan.spec.features, len(data.classes)))
     learner.train()
     batches = training_batches(data, plan.recipe, batch=plan.batch, seed=0)
     return take, [next(batches) for _ in range(6)]

@@ -36,7 +36,7 @@ from frossl.runs.data import open_run_data
 from frossl.runs.directory import read_run
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import NonFiniteError, build, stop_signals
-from frossl.train.plan import device_of, make_plan
+from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.views.recipes import pair
 
@@ -146,7 +146,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
 
 
 def _check(config: Config, data: Dataset) -> None:
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     images, batch = len(data.train), plan.batch
     length = Length.parse(config.length).as_images(plan.views)
     Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
