@@ -33,7 +33,6 @@ from frossl.data.arrays import from_tensors
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.evals import measure
-from frossl.evals.extract import Extractor
 from frossl.evals.linear import fewshot
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
@@ -134,7 +133,7 @@ def pretrain_and_evaluate(
         path = run / "metrics.jsonl"
         log = list({row["step"]: row["seconds"] for row in (read_rows(path) if path.exists() else [])}.items())
     steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in pairwise(log)]
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers)
+    extractor = plan.extractor()
     features = extractor.data(learner.backbone.eval(), data, plan.spec)
     return {
         **measure(features, list(metrics)),

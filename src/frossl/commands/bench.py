@@ -17,7 +17,6 @@ from rich.table import Table
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset, Split
-from frossl.evals.extract import Extractor
 from frossl.losses import frossl
 from frossl.runs.config import Config, Device
 from frossl.runs.data import open_run_data
@@ -193,7 +192,7 @@ def _train(given: Bench) -> tuple[list[str], Rows]:
         one = _decode_seconds(data)
         rows.append(["decoding, in workers", f"{1e3 * one * plan.batch:,.1f}", f"{1 / one:,.0f} images/s and worker"])
     telemetry = Telemetry(learner.method, context_of(plan), config.telemetry_every)
-    extractor = Extractor(device=device, bf16=plan.precision == "bf16", workers=plan.workers)
+    extractor = plan.extractor()
     for name, now_and_then in (
         (
             "telemetry, a spectrum",

@@ -24,7 +24,6 @@ from frossl.core.progress import Interval, Progress
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
-from frossl.evals.extract import Extractor
 from frossl.methods import find_method
 from frossl.nn.encoder import save_encoder
 from frossl.nn.optim import warmup_cosine
@@ -176,9 +175,7 @@ class _Loop:
         self.state = TrainingState(progress, learner, self.stepper.optimizer, self.probe, self.telemetry)
         if saved is not None:
             self.state.load_state_dict(saved)
-        self.extractor = Extractor(
-            device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True
-        )
+        self.extractor = plan.extractor(over_ranks=True)
         self.monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
         self.checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
         self.warmup = Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")

@@ -20,6 +20,7 @@ from frossl.core.length import Length
 from frossl.core.machine import environment, machine
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.evals.extract import Extractor
 from frossl.methods import find_method
 from frossl.nn.backbones import resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
@@ -58,6 +59,11 @@ class Plan:
     @property
     def views(self) -> int:
         return sum(group.count for group in self.recipe)
+
+    def extractor(self, over_ranks: bool = False) -> Extractor:
+        """Where and how features are taken."""
+        bf16 = self.precision == "bf16"
+        return Extractor(device=self.device, bf16=bf16, workers=self.workers, over_ranks=over_ranks)
 
     @property
     def chunks(self) -> int:

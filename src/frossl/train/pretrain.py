@@ -102,10 +102,8 @@ def pretrain(
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
     if stopped:
-        console.print(
-            f"[yellow]Stopped by {stopped}; saved. Go on with: {escape(resume_command(run))}[/]",
-            soft_wrap=True,
-        )
+        again = escape(resume_command(run))
+        console.print(f"[yellow]Stopped by {stopped}; saved. Go on with: {again}[/]", soft_wrap=True)
         return Outcome(run, stopped, None)
     console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}", soft_wrap=True)
     evaluation = None
