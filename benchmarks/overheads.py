@@ -28,10 +28,11 @@ from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config
-from frossl.train.loop import build, snapshot
+from frossl.train.loop import build
 from frossl.train.plan import make_plan
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
+from frossl.train.state import TrainingState
 from frossl.train.step import Stepper, _copy
 
 RUN, SAVES = 600.0, 12
@@ -112,7 +113,9 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
 
         def save() -> Path:
-            return save_checkpoint(Path(folder), 1, snapshot(progress, learner, take.optimizer, probe))
+            return save_checkpoint(
+                Path(folder), 1, TrainingState(progress, learner, take.optimizer, probe).state_dict()
+            )
 
         saves = [seconds(save) for _ in range(7)]
         path = save()

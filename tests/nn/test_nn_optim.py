@@ -163,9 +163,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
 
 @pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
 def test_unknown_optimizer_names_the_nearest_and_all(name, near):
-    with pytest.raises(
-        UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adam, adamw, lars, lars-original, sgd"
-    ):
+    with pytest.raises(UserError, match=f"optimizer.*'{name}'.*{near}.*: adam, adamw, lars, lars-original, sgd"):
         build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
 
 
@@ -173,7 +171,7 @@ def test_unknown_optimizer_names_the_nearest_and_all(name, near):
     ("lr", "weight_decay"), [(0.0, 0.0), (-1.0, 0.0), (0.1, -0.1), (math.nan, 0.0), (0.1, math.nan)]
 )
 def test_numbers_out_of_range_are_refused(lr, weight_decay):
-    with pytest.raises(UserError, match="learning rate must be positive"):
+    with pytest.raises(UserError, match=r"learning rate.*weight decay"):
         build_optimizer("sgd", [network()], lr=lr, weight_decay=weight_decay)
 
 

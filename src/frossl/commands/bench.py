@@ -195,7 +195,10 @@ def _train(given: Bench) -> tuple[list[str], Rows]:
     telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every)
     extractor = Extractor(device=device, bf16=plan.precision == "bf16", workers=plan.workers)
     for name, now_and_then in (
-        ("telemetry, a spectrum", lambda: telemetry.see(config.telemetry_every, features, {"loss": torch.zeros(())})),
+        (
+            "telemetry, a spectrum",
+            lambda: telemetry.observe(config.telemetry_every, features, {"loss": torch.zeros(())}),
+        ),
         ("telemetry, the monitor", lambda: look(learner.backbone, data, plan.spec, extractor, None)),
     ):
         once = _seconds(now_and_then, device)

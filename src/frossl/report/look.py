@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from frossl.core.linalg import covariance_spectrum, unit_rows
+from frossl.core.linalg import covariance_spectrum, decompose, require_finite, unit_rows
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split, any_known
@@ -40,7 +40,11 @@ class Look:
 def look(
     whole: Dataset, encoder: nn.Module, spec: EncoderSpec, extractor: Extractor, *, seed: int, own: nn.Module | None
 ) -> Look:
-    """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``)."""
+    """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``).
+
+    Raises:
+        NumericalError: features are not finite.
+    """
     encoder = encoder.to(extractor.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     untrained = (copy.deepcopy(own) or untrained_encoder(spec, seed)).to(extractor.device).eval()
     bank, queries = affordable(encoder, spec, whole, extractor)
@@ -49,7 +53,10 @@ def look(
         data = replace(data, classes=())
     features = extractor.data(encoder, data, spec)
     extractor.settle_batch_norm(untrained, first(data.train, bank // 2), spec)
-    return Look(data, whole, features, extractor.split(untrained, data.test, spec))
+    untrained_NF = extractor.split(untrained, data.test, spec)
+    for x in (features.train_NF, features.test_NF, untrained_NF):
+        require_finite(x, "features")
+    return Look(data, whole, features, untrained_NF)
 
 
 def affordable(encoder: nn.Module, spec: EncoderSpec, data: Dataset, extractor: Extractor) -> tuple[int, int]:
@@ -81,7 +88,7 @@ def nearest(features: Features, queries: Tensor, count: int) -> tuple[Tensor, Te
 def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
     """The features on their first two principal axes ``(N, 2)``, and the shares of the variance along these."""
     x = x_NF.double() - x_NF.double().mean(0)
-    values, axes = torch.linalg.eigh(x.T @ x)
+    values, axes = decompose(torch.linalg.eigh, x.T @ x)
     shares = (values / values.sum().clamp_min(1e-30)).flip(0)[:2]
     flat = x @ axes.flip(1)[:, :2]
     return torch.nn.functional.pad(flat, (0, 2 - flat.shape[1])), shares.tolist()

@@ -25,7 +25,7 @@ from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine, peak_memory
-from frossl.core.progress import Every, Progress
+from frossl.core.progress import Interval, Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import find_metric
@@ -151,7 +151,7 @@ def _check(config: Config, data: Dataset) -> None:
     length = Length.parse(config.length).as_images(plan.views)
     Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
     for flag, text in (("--monitor-every", config.monitor_every), ("--checkpoint-every", config.checkpoint_every)):
-        Every(flag, text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
+        Interval(flag, text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
     if learner.method.trains:
         noise_VNF = torch.randn(plan.views, batch, plan.spec.features)
         target_VNF = noise_VNF[: learner.method.setting.large_views]

@@ -45,9 +45,9 @@ def evaluate_run(
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
-    default that of the run. ``others`` are further encoders of the same kind, by the name of their arm; arms that are
-    ``known`` already are not measured again.
+    needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
+    run. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are further encoders of the
+    same kind, by the name of their arm; arms that are ``known`` already are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.

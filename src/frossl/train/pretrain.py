@@ -28,16 +28,18 @@ from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import (
     continued,
     new_run_directory,
+    own_module,
     refuse_differences,
     refuse_without_own,
     resume_command,
     worth_keeping,
 )
 from frossl.runs.log import require_wandb
-from frossl.train.display import show_health, training
+from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import build, resolve_length, train
 from frossl.train.memory import fit
+from frossl.train.own import by_name
 from frossl.train.plan import Plan, describe, make_plan
 from frossl.train.ranks import start
 from frossl.views.recipes import left_out
@@ -66,8 +68,12 @@ def pretrain(
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
     it again if it ended before its first save.
 
-    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone``; to
-    resume, give one of the same architecture. ``data`` are those of ``config``, where the caller has them open.
+    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone`` from
+    the weights it has; to resume, give one of the same architecture. Sub-modules that are in eval mode while it is in
+    train mode stay so; in eval mode as a whole, it is trained as a whole. The run of a module that timm builds alike by
+    name, without options or with ``config.backbone_options``, is a run of that name, which commands can resume,
+    evaluate and export. Their untrained control has random weights from the seed of the run; that of this function is
+    ``backbone`` as it was given. ``data`` are those of ``config``, where the caller has them open.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
@@ -147,7 +153,10 @@ def _train(
 
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
-    learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
+    named = None if backbone is None or own_module(run) else by_name(config, data, backbone)
+    config = named or config
+    plan = make_plan(config, data, None if named else backbone)
+    learner, plan = build(config, plan, len(data.classes), backbone)
     terminal.show_data(console, data)
     seconds = 0.0
     if learner.method.trains:
@@ -161,20 +170,9 @@ def _train(
     show_plan(console, config, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
-    with training(console, plan.batch * plan.views) as display:
-        stopped = train(
-            learner,
-            config,
-            plan,
-            data,
-            length,
-            run,
-            state,
-            lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values, p.looked == p.step),
-            lambda step, health: show_health(console, step, health),
-            fabric,
-        )
-    return data, stopped
+    display = TrainingDisplay(console, plan.batch * plan.views)
+    with display.bar:
+        return data, train(learner, config, plan, data, length, run, state, display, fabric)
 
 
 def show_plan(
