@@ -32,7 +32,7 @@ from frossl.commands.bench import noise
 from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
-from frossl.methods.frossl import FroSSL
+from frossl.methods import METHODS
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
@@ -74,7 +74,7 @@ def saved(source: str, directory: str) -> str:
 def config_of(views: int) -> Config:
     return Config(
         data="as saved",
-        objective=FroSSL.Config(projector="2048-bn-relu-2048"),
+        objective=METHODS["frossl"].Config(projector="2048-bn-relu-2048"),
         view_recipe="imagenet-vicreg",
         size=32,
         views=views,

@@ -335,6 +335,44 @@ class Apart(Method):
 """
 
 
+PLUG_IN_LOSS = """
+from __future__ import annotations
+
+from torch import Tensor
+
+from frossl.core.types import Loss
+from frossl.losses.base import embeddings
+
+
+def pull(z: Tensor, *, strength: float = 2.0, push: bool = True) -> Loss:
+    '''Views together, images apart.
+
+    Args:
+        z: projections.
+        strength: how hard views are drawn together
+        push: whether images are pushed apart.
+    '''
+    z_VND = embeddings(z)
+    total = strength * z_VND.var(0).mean() + push * (1 - z_VND.var(1)).relu().mean()
+    return Loss(total, {"pull": total.detach()})
+"""
+
+
+def test_a_loss_from_a_file_in_this_directory_trains_and_its_arguments_are_options(frossl, tmp_path):
+    images = folder(tmp_path / "images")
+    (tmp_path / "plug_in_loss.py").write_text(PLUG_IN_LOSS)
+    method = ["--method", "plug_in_loss:pull"]
+    said = frossl("pretrain", *method, "--help")[1]
+    assert "--strength FLOAT" in said
+    assert "how hard views are drawn together" in said
+    assert "--push, --no-push" in said
+    options = ["--strength", "3", "--no-push", "--projector", "8-relu-8", "--length", "2it", "--no-evaluate"]
+    code, _ = frossl("pretrain", images, *method, *options, "--backbone-options", TINY[1], "--name", "r")
+    assert code == 0
+    objective = json.loads(Path("runs/r/config.json").read_text())["config"]["objective"]
+    assert objective == {"projector": "8-relu-8", "strength": 3.0, "push": False}
+
+
 def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(frossl, tmp_path, monkeypatch):
     images = folder(tmp_path / "images")
     (tmp_path / "plug_in_apart.py").write_text(PLUG_IN)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from frossl.core.config import from_plain, to_plain
 from frossl.core.types import UserError
-from frossl.methods.frossl import FroSSL
+from frossl.methods import METHODS
 from frossl.runs.config import Config
 from frossl.views.recipes import VIEWS, View
 
@@ -54,7 +54,7 @@ CONFIGS = [
         labels=False,
         data_dir=Path("/somewhere/else"),
         name="mine",
-        objective=FroSSL.Config(invariance_weight=1.4, view_scaling="pairs", centre=False),
+        objective=METHODS["frossl"].Config(invariance_weight=1.4, view_scaling="pairs", centre=False),
     ),
 ]
 
@@ -63,7 +63,7 @@ CONFIGS = [
 def test_a_configuration_goes_through_json_and_back(config):
     """The objective's type hangs on the method, so it is read by itself, as run directories do."""
     plain = through_json(config)
-    objective = from_plain(FroSSL.Config, plain.pop("objective"))
+    objective = from_plain(METHODS["frossl"].Config, plain.pop("objective"))
     again = dataclasses.replace(from_plain(Config, plain), objective=objective)
     assert again == config
     assert [type(v) for v in vars(again).values()] == [type(v) for v in vars(config).values()]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from frossl.cli import main
 from frossl.core.types import Loss
-from frossl.methods.frossl import FroSSL
+from frossl.methods import METHODS
 from frossl.report.study import read_study
 from frossl.train.compare import arm_options
 
@@ -157,13 +157,14 @@ def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_p
 def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):
     argv = ["compare", images, *TINY, "--arms", "frossl", "--seeds", "1", "--budget", "2ep", "--protocol", "knn"]
     frossl(*argv, "--commands")
-    forward = FroSSL.forward
+    method = METHODS["frossl"]
+    forward = method.forward
 
     def bad(self, h_VNF, moment):
         loss = forward(self, h_VNF, moment)
         return Loss(loss.total * torch.nan, loss.terms) if moment.share == 3 / 8 else loss
 
-    monkeypatch.setattr(FroSSL, "forward", bad)
+    monkeypatch.setattr(method, "forward", bad)
     code, said = frossl(*argv, "--only", "frossl-2ep-seed0")
     assert code == 0
     assert "Diverged step 3" in said

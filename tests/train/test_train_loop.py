@@ -25,10 +25,10 @@ from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import untrained_encoder
+from frossl.methods import METHODS
 from frossl.methods.byol import BYOL
 from frossl.methods.corinfomax import CorInfoMax
 from frossl.methods.dino import DINO
-from frossl.methods.frossl import FroSSL
 from frossl.methods.mocov2plus import MoCoV2Plus
 from frossl.methods.random import Random
 from frossl.methods.supervised import Supervised
@@ -63,7 +63,7 @@ def config(data: Path, out: Path, **changes) -> Config:
         Config(
             data=str(data),
             out=out,
-            objective=FroSSL.Config(projector="16-bn-relu-16"),
+            objective=METHODS["frossl"].Config(projector="16-bn-relu-16"),
             backbone_options=TINY,
             batch=8,
             length="3ep",
@@ -584,8 +584,8 @@ def test_the_stem_is_chosen_by_the_views_and_the_plan_says_at_which_size_images_
 
 def test_a_configuration_takes_the_options_of_its_method():
     assert Config(data="x", method="byol").objective == BYOL.Config()
-    with pytest.raises(UserError, match=r"FroSSL\.Config.*'byol'"):
-        Config(data="x", method="byol", objective=FroSSL.Config())
+    with pytest.raises(UserError, match=r"frossl\.Config.*'byol'"):
+        Config(data="x", method="byol", objective=METHODS["frossl"].Config())
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", "gpu"), ("precision", "16")])

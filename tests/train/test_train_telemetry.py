@@ -18,8 +18,6 @@ from frossl.evals.extract import Extractor
 from frossl.evals.lidar import lidar
 from frossl.evals.spectral import effective_rank, summary
 from frossl.methods import METHODS
-from frossl.methods.frossl import FroSSL
-from frossl.methods.simclr import SimCLR
 from frossl.nn.encoder import load_encoder
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
@@ -45,7 +43,7 @@ def without_time(some):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in some]
 
 
-def method(kind=FroSSL, joint=True):
+def method(kind=METHODS["frossl"], joint=True):
     torch.manual_seed(0)
     return kind(kind.Config(projector="16-bn-relu-12"), Setting(features=6, joint=joint))
 
@@ -294,7 +292,9 @@ def test_what_cannot_be_watched_is_refused(name, value):
 
 
 def test_rows_are_json_that_other_programs_can_read(images, tmp_path):
-    asked = config(images, tmp_path, name="a", method="simclr", objective=SimCLR.Config(projector="16-relu-8"))
+    asked = config(
+        images, tmp_path, name="a", method="simclr", objective=METHODS["simclr"].Config(projector="16-relu-8")
+    )
     run = pretrain(asked).run
     for line in (run / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
