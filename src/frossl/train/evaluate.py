@@ -65,30 +65,23 @@ def evaluate_run(
         data = open_run_data(config, terminal.detail(console))
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
-    networks = {
-        arm: network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for arm, network in {"pretrained": encoder, **others}.items()
-    }
-    with console.status("evaluating") as status:
+    for network in (encoder, *others.values()):
+        network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        def log(message: str) -> None:
-            status.update(escape(message))
-            if not console.is_terminal:
-                console.print(f"       {escape(message)}", style="dim", highlight=False, soft_wrap=True)
+    def keep(evaluation: Evaluation) -> None:
+        if rank() == 0:
+            keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
 
-        def keep(evaluation: Evaluation) -> None:
-            if rank() == 0:
-                keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
-
+    with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(
-            networks.pop("pretrained"),
+            encoder,
             spec,
             data,
             plan.extractor(over_ranks=True),
             seed=config.seed,
             recipe=recipe,
             untrained=backbone,
-            others=networks,
+            others=others,
             known=known,
             protocols=protocols,
             source=same_source(config.data),
