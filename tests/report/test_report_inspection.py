@@ -73,8 +73,8 @@ def test_a_copy_across_the_split_is_found_though_it_is_brighter():
 
 
 def test_the_nearest_of_an_image_of_the_bank_is_that_image():
-    x, y = two_classes(30, 0)
-    similarity, places = nearest(Features(x, x[:5] * 2, y, y[:5]), torch.arange(5), 3)
+    x = two_classes(30, 0)[0]
+    similarity, places = nearest(x, x[:5] * 2, 3)
     assert places[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert similarity[:, 0].tolist() == pytest.approx([1.0] * 5)
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
-from itertools import pairwise, product
-from typing import Any
+from itertools import cycle, pairwise, product
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from frossl.report.inspection import InspectedEncoder, plane
 from frossl.report.words import ACCURACIES, Arm
 from frossl.runs.record import Record, Row
+
+if TYPE_CHECKING:
+    from frossl.report.run_summary import RunSummary
 
 Figure = dict[str, Any]
 COLOURS = tuple(f"$c{i}" for i in range(10))
@@ -87,11 +90,12 @@ def training_figures(records: Sequence[Record]) -> list[Figure]:
 
 def rank_figures(records: Sequence[Record], untrained: float | None) -> list[Figure]:
     """Effective rank over the run, with a line at that of the untrained encoder."""
-    line: Figure = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": untrained, "y1": untrained}
-    line |= {"line": {"color": "$muted", "dash": "dash", "width": 1.5}}
-    line |= {"label": {"text": "untrained", "textposition": "end", "font": {"color": "$muted"}}}
-    shapes = [] if untrained is None else [line]
-    return _over_run(records, "monitor", ["effective_rank"], yaxis=_FROM_ZERO, shapes=shapes)
+    made = _over_run(records, "monitor", ["effective_rank"], yaxis=_FROM_ZERO)
+    if made and untrained is not None:
+        rows = [row | {"effective_rank": untrained} for row in records[0].monitor]
+        made[0]["data"] += _curve("untrained", rows, "effective_rank", {"color": "$muted", "dash": "dash"})
+        made[0]["layout"]["showlegend"] = True
+    return made
 
 
 def speed_figures(records: Sequence[Record]) -> list[Figure]:
@@ -127,7 +131,7 @@ def _over_run(
     if several and len(names) > 1:
         return [f for name in names for f in _over_run(records, kind, [name], **layout)]
     traces = []
-    for colour, (record, name) in zip(COLOURS * len(records), product(records, names), strict=False):
+    for colour, (record, name) in zip(cycle(COLOURS), product(records, names), strict=False):
         text = record.name if several else title(name)
         traces += _curve(text, getattr(record, kind), name, {"color": colour})
     label = label if len(names) > 1 else heading(names[0])
@@ -136,7 +140,8 @@ def _over_run(
 
 def _curve(label: str, rows: list[Row], name: str, line: Figure) -> list[Figure]:
     """A trace with three horizontal axes to choose from, the first as its own; none if no row has ``name``."""
-    rows = _thin([row for row in rows if name in row])
+    rows = [row for row in rows if name in row]
+    rows = rows[:: -(1 + len(rows) // POINTS)][::-1]  # thinned, with the last
     axes = {key: [row[key] for row in rows] for key in _AXES}
     values = [row[name] if math.isfinite(row[name]) else None for row in rows]  # as JSON has no NaN
     return [points(label, axes["images"], values, line=line, meta=axes)] if rows else []
@@ -147,41 +152,43 @@ def _charts(label: str, traces: list[Figure], **layout: Any) -> list[Figure]:
     return [figure(label, traces, title={"text": plain(label)}, **layout)] if traces else []
 
 
-def spectrum_figures(spectra: Sequence[tuple[str, str, list[float]]]) -> list[Figure]:
-    """Eigenvalue spectra as ``(run, arm, shares)``: a colour for each run, dashes for what is untrained."""
-    runs = list(dict.fromkeys(run for run, _, _ in spectra))
+def spectrum_figures(runs: Sequence[RunSummary]) -> list[Figure]:
+    """Eigenvalue spectra of held-out features: of all runs at their end, then of each while it trained."""
+    several = len(runs) > 1
     lines = []
-    for run, arm, shares in spectra:
-        dash = "dash" if arm == "untrained" else "solid"
-        style = {"color": COLOURS[runs.index(run) % 10], "dash": dash}
-        lines.append(_spectrum(f"{run} · {arm}" if run else arm, range(1, len(shares) + 1), shares, style))
-    return _spectra("Eigenvalue spectrum", lines)
+    for run, colour in zip(runs, cycle(COLOURS), strict=False):
+        for arm, shares in run.spectra.items():
+            name = f"{run.record.name} · {arm}" if several else arm
+            style = {"color": colour, "dash": "dash" if arm == "untrained" else "solid"}
+            lines.append(_spectrum(name, list(range(1, len(shares) + 1)), shares, style))
+    made = _spectra("Eigenvalue spectrum", lines)
+    for run in runs:
+        label = "Spectrum while training, faint to full"
+        # The name comes first, as a phone shows the beginning of a title only.
+        made += _spectra(f"{run.record.name}: {label}" if several else label, _over_time(run.record))
+    return made
 
 
-def spectrum_over_time(record: Record, of: str = "") -> list[Figure]:
-    """The spectrum of held-out features at each look of the monitor, or of views where there are no such rows.
-
-    ``of`` is the name of the run, where there are several.
-    """
+def _over_time(record: Record) -> list[Figure]:
+    """The spectrum at each look of the monitor, or of views where there are no such rows."""
     rows = [row for row in record.spectra if row["where"] == "backbone"]
     rows = [row for row in rows if row["on"] == "held_out"] or rows
     lines = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(rows, 1):
         shares = [value / (row["variance"] or 1.0) for value in row["eigenvalues"]]
         count = sum(share > NOTHING for share in shares)  # they descend
         line = _spectrum(f"epoch {row['epoch']:.3g}", row["places"][:count], shares[:count], {"color": COLOURS[0]})
-        lines.append(line | {"opacity": 0.15 + 0.85 * (i + 1) / len(rows), "showlegend": i in (0, len(rows) - 1)})
-    # The name comes first, as a phone shows the beginning of a title only.
-    return _spectra(f"{of}: " * bool(of) + "Spectrum while training, faint to full", lines)
+        lines.append(line | {"opacity": 0.15 + 0.85 * i / len(rows), "showlegend": i in (1, len(rows))})
+    return lines
 
 
-def _spectrum(name: str, places: Sequence[int], shares: list[float], line: Figure) -> Figure:
+def _spectrum(name: str, places: list[int], shares: list[float], line: Figure) -> Figure:
     hover = "eigenvalue %{x}: %{y:.2%}<extra>%{fullData.name}</extra>"
-    return points(name, list(places), shares, mode="lines", line=line, hovertemplate=hover)
+    return points(name, places, shares, mode="lines", line=line, hovertemplate=hover)
 
 
 def _spectra(label: str, lines: list[Figure]) -> list[Figure]:
-    log: Figure = {"type": "log", "dtick": 1, "exponentformat": "power"}
+    log: Figure = {"type": "log", "dtick": 1}
     axes = {"xaxis": axis("eigenvalue, largest first", **log), "yaxis": axis("share of the variance", **log)}
     return _charts(label, lines, height=380, **axes)
 
@@ -195,16 +202,14 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
         have = [name for name in names if name in arm.values]
         colour = COLOURS[runs.index(arm.run) % 10] if arm.run in runs and arm.name != "raw pixels" else "$muted"
         offset = 0.6 * ((k + 0.5) / len(arms) - 0.5)
-        error = {"type": "data", "array": [arm.margin(name) for name in have], "color": colour}
-        mark = {"color": colour, "size": 10, "symbol": _MARKERS.get(arm.name, "square")}
         traces.append(
             points(
                 f"{arm.run} · {arm.name}" if len(runs) > 1 else arm.name,
                 [arm.values[name] for name in have],
                 [names.index(name) + offset for name in have],
                 mode="markers",
-                error_x=error | {"thickness": 1.5, "width": 4},
-                marker=mark | {"line": {"width": 2, "color": colour}},
+                error_x={"array": [arm.margin(name) for name in have], "thickness": 1.5},
+                marker={"color": colour, "size": 10, "symbol": _MARKERS.get(arm.name, "square")},
                 hovertemplate="%{x:.3f} ± %{error_x.array:.3f}<extra>%{fullData.name}</extra>",
             )
         )
@@ -234,13 +239,15 @@ def map_figure(seen: InspectedEncoder) -> tuple[Figure, list[int]]:
         cells = (labels == label).nonzero().flatten()
         x, y = flat[cells].T.tolist()
         mark = {"color": colour, "opacity": 0.75, "symbol": _SYMBOLS[max(label, 0) // 10 % len(_SYMBOLS)]}
-        hover = "%{fullData.name}<extra></extra>"
-        traces.append(points(short(name, 24), x, y, mode="markers", marker=mark, hovertemplate=hover))
-        traces[-1]["customdata"] = cells.tolist()
-    texts = [f"principal axis {i + 1}: {share:.0%} of the variance" for i, share in enumerate(shares)]
-    xaxis, yaxis = (axis(text, showticklabels=False, zeroline=False) for text in (*texts, "")[:2])
-    key = {"showlegend": 1 < len(traces) <= CLASSES_IN_LEGEND, "legend": {"itemsizing": "constant"}}
-    return figure("Map of the embedding", traces, height=520, xaxis=xaxis, yaxis=yaxis, **key), shown.tolist()
+        more = {"customdata": cells.tolist(), "hovertemplate": "%{fullData.name}<extra></extra>"}
+        traces.append(points(short(name, 24), x, y, mode="markers", marker=mark, **more))
+    xaxis, yaxis = (
+        axis(f"principal axis {i}: {share:.0%} of the variance", showticklabels=False, zeroline=False)
+        for i, share in enumerate(shares, 1)
+    )
+    legend = 1 < len(traces) <= CLASSES_IN_LEGEND
+    chart = figure("Map of the embedding", traces, height=520, xaxis=xaxis, yaxis=yaxis, showlegend=legend)
+    return chart, shown.tolist()
 
 
 def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
@@ -262,8 +269,7 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
         "hovertemplate": "true: %{y}<br>given: %{x}<br>%{z:.1%} (%{customdata} images)<extra></extra>",
     }
     if len(classes) <= CLASSES_IN_LEGEND:
-        trace["text"] = [[f"{100 * x:.0f}" if x >= 0.005 else "" for x in row] for row in trace["z"]]
-        trace["texttemplate"] = "%{text}"
+        trace |= {"text": (100 * shares).round().int().tolist(), "texttemplate": "%{text}"}
     ticks = _BARE | {"tickvals": places, "ticktext": [plain(short(name)) for name in classes], "ticks": ""}
     xaxis = axis("class given by kNN", tickangle=-45, **ticks)
     yaxis = axis("true class", autorange="reversed", **ticks)
@@ -279,13 +285,6 @@ def speeds(record: Record) -> list[Row]:
         if seconds > 0 and row["step"] > before["step"]:
             rows.append(row | {"images_per_second": (row["images"] - before["images"]) / seconds})
     return rows
-
-
-def _thin(rows: list[Row]) -> list[Row]:
-    """At most about :data:`POINTS` rows, evenly spread, with the last."""
-    if len(rows) <= POINTS:
-        return rows
-    return [*rows[:: math.ceil(len(rows) / POINTS)], rows[-1]]
 
 
 def short(text: str, most: int = 16) -> str:

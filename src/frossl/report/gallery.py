@@ -104,13 +104,11 @@ def class_of(split: Split, place: int, classes: Sequence[str]) -> str:
 
 def show_neighbours(seen: InspectedEncoder) -> list[dict[str, Any]]:
     """Held-out images, each with the training images nearest to it."""
-    data, queries = seen.data, spread_over_classes(seen, QUERIES)
-    rows = []
-    for query, similarities, places in zip(queries.tolist(), *nearest(seen.features, queries, NEAREST), strict=True):
+    data, queries, rows = seen.data, spread_over_classes(seen, QUERIES), []
+    similarities, places = nearest(seen.features.train_NF, seen.features.test_NF[queries], NEAREST)
+    for query, *found in zip(queries.tolist(), similarities.tolist(), places.tolist(), strict=True):
         first = picture(data.test, query, data.classes)
-        others = [
-            picture(data.train, int(i), data.classes, f"{x:.2f}") for i, x in zip(places, similarities, strict=True)
-        ]
+        others = [picture(data.train, i, data.classes, f"{x:.2f}") for x, i in zip(*found, strict=True)]
         if data.classes:
             others = [other | {"same": other["label"] == first["label"]} for other in others]
         rows.append({"first": first, "others": others})
@@ -131,17 +129,12 @@ def show_typical(seen: InspectedEncoder) -> dict[str, list[dict[str, Any]]]:
 
 def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
     """Pairs across the split that are most alike, and how many are nearly the same."""
-    found, classes = near_duplicates(seen), seen.data.classes
-    pairs = [
-        {
-            "held_out": picture(seen.data.test, i, classes),
-            "train": picture(found.split, int(found.where[i]), classes),
-            "alike": f"{found.alike[i]:.3f}",
-        }
-        for i in found.alike.argsort(descending=True, stable=True)[:PAIRS].tolist()
-    ]
+    found, classes, rows = near_duplicates(seen), seen.data.classes, []
+    for i in found.alike.argsort(descending=True, stable=True)[:PAIRS].tolist():
+        other = picture(found.split, int(found.where[i]), classes)
+        rows.append({"first": picture(seen.data.test, i, classes, f"{found.alike[i]:.3f}"), "others": [other]})
     same = int((found.alike >= SAME).sum())
-    return {"pairs": pairs, "same": same, "of": len(found.alike), "searched": found.searched}
+    return {"rows": rows, "same": same, "of": len(found.alike), "searched": found.searched}
 
 
 def show_map(seen: InspectedEncoder) -> dict[str, Any]:

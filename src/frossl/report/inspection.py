@@ -71,20 +71,19 @@ def spectrum_shares(x_NF: Tensor) -> list[float]:
     return (values / values.sum()).tolist() if len(values) else []
 
 
-def nearest(features: Features, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarities and indices ``(Q, count)`` in the bank of the nearest to held-out images ``queries``."""
-    bank, x = normalize(features.train_NF, dim=1), normalize(features.test_NF[queries], dim=1)
-    top = (x @ bank.T).topk(min(count, len(bank)), dim=1)
-    return top.values, top.indices
+def nearest(bank_NF: Tensor, queries_QF: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cosine similarities and indices ``(Q, count)`` in the bank of the features nearest to ``queries``."""
+    similarity = normalize(queries_QF, dim=1) @ normalize(bank_NF, dim=1).T
+    return similarity.topk(min(count, len(bank_NF)), dim=1)
 
 
 def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
     """The features on their first two principal axes ``(N, 2)``, and the shares of the variance along these."""
     x = x_NF.double() - x_NF.double().mean(0)
     values, axes = torch.linalg.eigh(x.T @ x)
-    shares = (values / values.sum().clamp_min(1e-30)).flip(0)[:2]
-    flat = x @ axes.flip(1)[:, :2]
-    return pad(flat, (0, 2 - flat.shape[1])), shares.tolist()
+    shares, flat = values.flip(0)[:2] / values.sum().clamp_min(1e-30), x @ axes.flip(1)[:, :2]
+    missing = (0, 2 - len(shares))
+    return pad(flat, missing), pad(shares, missing).tolist()
 
 
 def confusion(features: Features) -> Tensor:
@@ -105,9 +104,7 @@ def confused_pairs(counts: Tensor, classes: tuple[str, ...], most: int = 6) -> l
 
 def typicality(x_NF: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
     """Mean cosine similarity ``(N,)`` of each image to its nearest ``neighbours`` among the others."""
-    x = normalize(x_NF, dim=1)
-    similarity = (x @ x.T).fill_diagonal_(-1)
-    return similarity.topk(min(neighbours, len(x) - 1), dim=1).values.mean(1)
+    return nearest(x_NF, x_NF, neighbours + 1)[0][:, 1:].mean(1)  # the first is the image itself
 
 
 @dataclass(frozen=True, eq=False)

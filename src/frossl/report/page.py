@@ -61,11 +61,7 @@ def show(path: Path) -> bool:
 def render(runs: Sequence[RunSummary]) -> str:
     """The whole page."""
     records = [run.record for run in runs]
-    several = len(runs) > 1
-    names = [record.name if several else "" for record in records]
-    spectra = [(name, *spectrum) for name, run in zip(names, runs, strict=True) for spectrum in run.spectra.items()]
-    over_time = [f for name, r in zip(names, records, strict=True) for f in figures.spectrum_over_time(r, name)]
-    ranks = figures.rank_figures(records, None if several else runs[0].untrained_rank)
+    ranks = figures.rank_figures(records, runs[0].untrained_rank if len(runs) == 1 else None)
     return render_page(
         "report.html.j2",
         kind="report",
@@ -73,8 +69,8 @@ def render(runs: Sequence[RunSummary]) -> str:
         runs=runs,
         tables=accuracy_tables(records),
         training=figures.training_figures(records),
-        spectra=figures.spectrum_figures(spectra) + over_time,
-        ranks=ranks if several else ranks + figures.state_figures(records[0]),
+        spectra=figures.spectrum_figures(runs),
+        ranks=ranks + (figures.state_figures(records[0]) if len(runs) == 1 else []),
         views=_once(runs, "views"),
         near_duplicates=_once(runs, "near_duplicates"),
         speed=figures.speed_figures(records),

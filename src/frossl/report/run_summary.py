@@ -13,6 +13,7 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
+from frossl.evals.spectral import participation_ratio
 from frossl.evals.suite import CONTROLS
 from frossl.nn.encoder import load_encoder
 from frossl.report.gallery import show_encoder, show_views
@@ -61,7 +62,7 @@ def summarise_run(
     except UserError as error:
         missing = str(error)
     spectra = {arm: spectrum_shares(x) for arm, x in features.items()}
-    ranks = {arm: 1 / sum(x * x for x in shares) if shares else 0.0 for arm, shares in spectra.items()}
+    ranks = {arm: participation_ratio(torch.tensor(shares)) for arm, shares in spectra.items()}
     arms = {} if record.evaluation is None else record.evaluation.arms
     rank = ranks.get("pretrained", record.last("effective_rank"))
     untrained = arms.get("untrained", {}).get("effective_rank", ranks.get("untrained"))
