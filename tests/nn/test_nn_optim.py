@@ -139,15 +139,15 @@ def test_weight_decay_is_on_matrices_and_kernels_alone(name):
 @pytest.mark.parametrize(
     ("name", "kind", "setting"),
     [
-        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.95)}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.9, 0.999)}),
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": False, "dampening": 0}),
-        ("adam", torch.optim.Adam, {"betas": (0.8, 0.95)}),
+        ("adam", torch.optim.Adam, {"betas": (0.9, 0.999)}),
         ("lars", LARS, {"momentum": 0.9, "eta": 0.02, "clip": True, "exclude_1d": True}),
         ("lars-original", LARS, {"momentum": 0.9, "eta": 1e-3, "clip": False, "exclude_1d": False}),
     ],
 )
 def test_names_give_the_optimizers_they_say(name, kind, setting):
-    optimizer = build_optimizer(name, [network()], lr=0.1, weight_decay=0.0, betas=(0.8, 0.95))
+    optimizer = build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
         assert {key: group[key] for key in setting} == setting
