@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from frossl.core.linalg import or_nothing
 from frossl.core.registry import Registry
 from frossl.core.types import Features
 from frossl.data.types import Dataset
@@ -87,11 +88,12 @@ METRICS: Registry[Metric] = Registry("metric")
 def metric(name: str, *, needs_labels: bool, of_pixels: bool | None = None, **about: Any) -> Callable:
     """Registers ``measure(features) -> {name: value}``, or ``measure(subject)`` with ``of_encoder=True``.
 
-    ``about`` are fields of :class:`Metric`. Raw pixels are measured where labels are needed, unless told otherwise.
+    It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Raw pixels are
+    measured where labels are needed, unless told otherwise.
     """
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
-        pixels = needs_labels if of_pixels is None else of_pixels
+        measure, pixels = or_nothing(measure), needs_labels if of_pixels is None else of_pixels
         METRICS.add(name, Metric(measure=measure, needs_labels=needs_labels, of_pixels=pixels, **about))
         return measure
 
