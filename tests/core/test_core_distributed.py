@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from frossl.core import distributed as dist
 from frossl.nn.batch_norm import BatchNormOverRanks
 sys.path[:0] = [sys.argv[2]]
-from test_core_dist import CASES, SHARDS, batch_of, network_of, outcome
+from test_core_distributed import CASES, SHARDS, batch_of, network_of, outcome
 r = dist.rank()
 got = {"rank": r, "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
 got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
