@@ -40,6 +40,7 @@ from frossl.train.log import RunLog, read_rows
 from frossl.train.run import evaluate_run, pretrain
 from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import Recipe, View
+from rank_programs import ended, forked
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -161,24 +162,12 @@ def test_the_number_of_workers_does_not_change_the_run(mixed_images, tmp_path, w
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
 def test_a_run_killed_after_a_checkpoint_and_resumed_is_the_run_never_killed(images, tmp_path, optimizer):
     whole = pretrain(config(images, tmp_path, name="whole", optimizer=optimizer)).run
-    changes = {"name": "killed", "optimizer": optimizer, "checkpoint_every": "7it"}
-    program = (
-        "import os, signal, sys\n"
-        "sys.path[:0] = [sys.argv[3]]\n"
-        "from pathlib import Path\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from test_train_loop import config\n"
-        "from frossl.train.run import pretrain\n"
-        "from frossl.train.step import Stepper\n"
-        "take = Stepper.__call__\n"
-        "def kill_at_nine(self, batch, step, *rest):\n"
-        "    if step == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return take(self, batch, step, *rest)\n"
-        "Stepper.__call__ = kill_at_nine\n"
-        f"pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r}))\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program, str(images), str(tmp_path), str(Path(__file__).parent)])
-    assert ended.returncode == -signal.SIGKILL
+
+    def killed_in_the_ninth() -> None:
+        before_step(pytest.MonkeyPatch(), 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        pretrain(config(images, tmp_path, name="killed", optimizer=optimizer, checkpoint_every="7it"))
+
+    assert ended([forked(killed_in_the_ninth, tmp_path / "said")]) == [-signal.SIGKILL]
     killed = tmp_path / "killed"
     assert newest_checkpoint(killed).name == "step-000000007.safetensors"
     saved, _ = read_run(killed)
