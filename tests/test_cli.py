@@ -505,7 +505,7 @@ VIT = ["--backbone", "vit_tiny_patch16_224", "--backbone-options", '{"depth": 1}
     [
         ("timm", [], 64),
         ("timm", [], 16),
-        ("timm", TINY, 16),
+        ("timm", TINY[:2], 16),
         ("timm", VIT, 32),
         ("torchvision", [], 64),
         ("torchvision", [], 16),
@@ -513,7 +513,7 @@ VIT = ["--backbone", "vit_tiny_patch16_224", "--backbone-options", '{"depth": 1}
 )
 def test_the_printed_lines_load_every_key_elsewhere(frossl, tmp_path, monkeypatch, capsys, format, options, size):
     images = folder(tmp_path / "images", count=12)
-    base = ["--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r", "--size", size]
+    base = ["--method", "random", "--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r", "--size", size]
     assert frossl("pretrain", images, *base, *options)[0] == 0
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):

@@ -340,12 +340,13 @@ def test_every_figure_has_an_interval_that_holds_it_or_a_spread(name):
         assert f"{key}_std" in got or got[f"{key}_low"] <= got[key] <= got[f"{key}_high"], key
 
 
-@pytest.mark.parametrize("kind", ["half", "float64", "with a gradient", "int32 labels", "default float64"])
+@pytest.mark.parametrize("kind", ["half with a gradient and int32 labels", "float64", "default float64"])
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs_labels])
 def test_features_and_labels_of_any_type_are_measured(name, kind):
-    x, y = gaussian_classes(60, width=40, apart=2.0)
-    y = y.int() if kind == "int32 labels" else y
-    x = {"half": x.half(), "float64": x.double(), "with a gradient": x.clone().requires_grad_()}.get(kind, x)
+    x, y = gaussian_classes(30, width=12, apart=2.0)
+    if kind.startswith("half"):
+        x, y = x.half().requires_grad_(), y.int()
+    x = x.double() if kind == "float64" else x
     torch.set_default_dtype(torch.float64 if kind == "default float64" else torch.float32)
     try:
         got = METRICS[name].measure(Features(x, x.flip(0), y, y.flip(0), ("a", "b", "c")))
@@ -410,7 +411,7 @@ def test_of_features_whose_squares_overflow_no_accuracy_is_made_up(name):
     assert METRICS[name].measure(huge) == {}
 
 
-@pytest.mark.parametrize("held_out", [1, 2, 3])
+@pytest.mark.parametrize("held_out", [1, 2])
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "retrieval"])
 def test_of_hardly_any_held_out_images_nothing_is_told_that_is_no_number(name, held_out):
     whole, place = kinds()["isotropic"], slice(held_out)

@@ -355,7 +355,7 @@ def test_the_configuration_is_saved_and_comes_back(images, tmp_path):
 
 
 def test_without_a_length_the_epochs_that_fit_are_chosen_and_saved(images, tmp_path):
-    run = pretrain(config(images, tmp_path, length="auto", log_every=1000)).run
+    run = pretrain(config(images, tmp_path, length="auto", batch=38, telemetry_every=0, log_every=1000)).run
     assert json.loads((run / "config.json").read_text())["config"]["length"] == "100ep"
 
 
