@@ -22,6 +22,8 @@ from frossl.train.config import Config
 from frossl.train.log import read_rows
 from frossl.train.run import pretrain
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 GOLDEN = Path(__file__).parent / "golden"
 PLACE = ("kind", "step", "epoch", "images", "seconds", "lr", "grad_norm", "probe_on_views")
 """What a row holds beside the loss and its terms."""

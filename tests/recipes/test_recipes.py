@@ -21,6 +21,8 @@ from frossl.train.log import read_rows
 from frossl.train.loop import build
 from frossl.views.recipes import VIEWS, with_views
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 ALL = {name: RECIPES[name]() for name in RECIPES}
 PAPER = {name: config for name, config in ALL.items() if name.startswith("paper-")}
 ABLATIONS = {name: config for name, config in ALL.items() if name.startswith("ablation-")}

@@ -27,6 +27,8 @@ from frossl.train.run import open as open_data
 from frossl.train.run import pretrain
 from frossl.train.step import NonFiniteError, Stepper
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 TRAINED = [name for name in METHODS if METHODS[name].trains]
 NARROW = {
     "projector": "16-bn-relu-8",

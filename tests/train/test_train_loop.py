@@ -42,6 +42,8 @@ from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import Recipe, View
 from rank_programs import ended, forked
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
 
@@ -130,6 +132,7 @@ def mixed_images(tmp_path_factory) -> Path:
     return folder_of_images(tmp_path_factory.mktemp("mixed"), sizes=((16, 16), (20, 14), (33, 40)))
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_run_leaves_its_directory_and_two_runs_of_one_seed_are_equal(images, tmp_path):
     first = pretrain(config(images, tmp_path, name="a")).run
     second = pretrain(config(images, tmp_path, name="b")).run
@@ -395,6 +398,7 @@ def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monk
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
+@pytest.mark.usefixtures("reports")
 def test_other_timm_encoders_train(images, tmp_path, backbone):
     changes = {"backbone": backbone, "backbone_options": "{}", "length": "2it", "size": 32}
     assert len(losses(pretrain(config(images, tmp_path, **changes)).run)) == 2
@@ -429,6 +433,7 @@ def relabel(monkeypatch, train=lambda labels: labels, test=lambda labels: labels
     monkeypatch.setattr(run_room, "open_data", changed)
 
 
+@pytest.mark.usefixtures("reports")
 def test_labels_that_held_out_images_lack_are_not_used(images, tmp_path, monkeypatch):
     relabel(monkeypatch, test=lambda labels: torch.full_like(labels, -1))
     said = StringIO()
@@ -454,6 +459,7 @@ def test_supervised_training_needs_labels(images, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("reports")
 def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeypatch):
     relabel(monkeypatch, train=lambda labels: labels.where(torch.arange(len(labels)) % 2 == 0, -1))
     batches, seen = loop.training_batches, []
@@ -471,6 +477,7 @@ def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeyp
     pretrain(read_run(run)[0], resume=run)
 
 
+@pytest.mark.usefixtures("reports")
 def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tmp_path):
     asked = config(images, tmp_path, name="r", method="random", objective=Random.Config(), precision="32")
     run = pretrain(asked).run
@@ -500,6 +507,7 @@ class Small(torch.nn.Module):
         return self.norm(self.conv(x)).relu().mean((2, 3))
 
 
+@pytest.mark.usefixtures("reports")
 def test_any_module_can_be_the_encoder(images, tmp_path):
     torch.manual_seed(3)
     mine = Small()

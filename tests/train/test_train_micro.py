@@ -21,6 +21,8 @@ from frossl.train.run import open as open_data
 from frossl.train.run import pretrain
 from frossl.train.step import Learner, Stepper
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 
 class Plain(torch.nn.Module):
     """An encoder without batch norm."""

@@ -51,9 +51,17 @@ RUNS: dict[str, dict] = {
 }
 
 
+def train(images: Path, out: Path, name: str) -> None:
+    """One of the runs, which ends with a report if it is evaluated."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not RUNS[name].get("evaluate"):
+            patch.setattr("frossl.train.run.write_report", lambda runs, output, **_: output)
+        pretrain(config(images, out, name=name, **RUNS[name]), console=Console(width=100))
+
+
 def train_all(images: Path, out: Path) -> None:
-    for name, changes in RUNS.items():
-        pretrain(config(images, out, name=name, **changes), console=Console(width=100))
+    for name in RUNS:
+        train(images, out, name)
     pretrain(read_run(out / "resumed")[0], resume=out / "resumed")
     print("WORLD", torch.distributed.get_world_size())
 
@@ -67,8 +75,8 @@ def images(tmp_path_factory) -> Path:
 def runs(images, tmp_path_factory) -> tuple[Path, Path, list[str]]:
     """Directories of runs by one process and by two ranks, and what the ranks said."""
     alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
-    for name, changes in RUNS.items():
-        pretrain(config(images, alone, name=name, **changes))
+    for name in RUNS:
+        train(images, alone, name)
     interrupted(images, together, "resumed", 5)
     words = tmp_path_factory.mktemp("words") / "said"
     said = finish(start_ranks(lambda rank: train_all(images, together), words), words)

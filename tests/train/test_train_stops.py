@@ -15,6 +15,8 @@ from frossl.train.directory import read_run
 from frossl.train.run import pretrain
 from rank_programs import ended, forked
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 
 @pytest.mark.parametrize(("ranks", "kills"), [(1, 3), (2, 2)])
 def test_kills_at_random_moments_change_nothing(tmp_path, ranks, kills):

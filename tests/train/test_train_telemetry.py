@@ -29,6 +29,8 @@ from frossl.train.log import read_rows
 from frossl.train.run import pretrain
 from frossl.train.telemetry import KEPT, SAMPLES, WIDEST, Telemetry
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 CONTEXT = Context("frossl", 8)
 
 
