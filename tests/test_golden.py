@@ -53,6 +53,8 @@ def losses(root: Path, method: str) -> list[dict[str, float]]:
         precision="64",
         log_every=1,
         evaluate=False,
+        telemetry_every=0,
+        monitor_every="100%",
         out=root / "runs",
         data_dir=root / "data",
         device="cpu",

@@ -234,8 +234,8 @@ def test_the_command_line_says_plainly_that_a_rank_is_gone_and_shows_where_all_e
 
 
 def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
-    """As in the documentation, agent and all, from the images to the report."""
-    options = "--batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32"
+    """As in the documentation, agent and all, from the images to the report; the evaluation is that of ``runs``."""
+    options = "--no-evaluate --batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32"
     ended = subprocess.run(
         [
             *(
@@ -259,8 +259,6 @@ def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"r"}
     assert ended.stdout.count("Saved") == ended.stdout.count("Report") == 1
     assert (tmp_path / "r" / "report.html").exists()
-    (evaluated,) = json.loads((tmp_path / "r" / "evaluation.json").read_text()).values()
-    assert evaluated["arms"].keys() == {"pretrained", "untrained", "raw pixels"}
     assert json.loads((tmp_path / "r" / "config.json").read_text())["environment"]["ranks"] == "2"
 
 
