@@ -17,7 +17,7 @@ from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split, any_known
 from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
 from frossl.evals.knn import knn_predict
-from frossl.evals.labels import labelled
+from frossl.evals.labels import class_count, labelled
 from frossl.evals.suite import untrained_encoder
 from frossl.nn.encoder import EncoderSpec
 
@@ -96,7 +96,7 @@ def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
 def confusion(features: Features) -> Tensor:
     """Counts ``(classes, classes)`` of held-out images by true class (row) and the class kNN gives (column)."""
     x, y, test_x, test_y = labelled(features)
-    classes = len(features.classes)
+    classes = class_count(features)
     predicted = knn_predict(x, y, test_x, classes)
     return torch.bincount(test_y * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
