@@ -29,7 +29,6 @@ from frossl.methods import find_method
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
 from frossl.train.state import TrainingState
@@ -98,9 +97,9 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
         device="cpu",
     )
     data = noise(1024, 32)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     probe = OnlineProbe(plan.spec.features, len(data.classes))
-    take = Stepper(learner, config, plan, start(config), probe)
+    take = Stepper(learner, plan, start(config), probe)
     learner.train()
     batches = training_batches(data, plan.recipe, batch=batch, seed=0)
     total = torch.ones(())

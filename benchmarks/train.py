@@ -37,7 +37,6 @@ from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 from frossl.views.colour import has_compiler
@@ -99,8 +98,8 @@ def ours(data: str, views: int, threads: int, steps: int, how: str) -> Row:
     keep_freed_pages()
     config, split = config_of(views), Split(torch.load(data))
     opened = dataclasses.replace(noise(2, 32), train=split, test=split)
-    learner, plan = build(config, make_plan(config, opened))
-    take = Stepper(learner, config, plan, start(config))
+    learner, plan = build(config, opened)
+    take = Stepper(learner, plan, start(config))
     learner.train()
 
     def made() -> Generator[Batch, None, None]:

@@ -14,9 +14,10 @@ from tiny_runs import HOSTILE, config, folder
 
 from frossl.core.types import UserError
 from frossl.data import open_data
-from frossl.report.chapter import make_chapter
 from frossl.report.gallery import show_views
 from frossl.report.page import show, write_report
+from frossl.report.run_summary import summarise_run
+from frossl.runs.directory import read_run
 from frossl.runs.record import read_record
 from frossl.train.pretrain import pretrain
 
@@ -37,7 +38,7 @@ def labels(page: str) -> list[str]:
 
 
 def sections(page: str) -> list[str]:
-    return re.findall(r'<section id="([a-z]+)"', page)
+    return re.findall(r'<section id="([a-z-]+)"', page)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,13 @@ def test_a_run_ends_with_its_report(labelled, unlabelled):
 
 def test_everything_is_there_in_the_order_in_which_it_is_read(pages):
     order = ["accuracy", "training", "spectrum", "rank", "views", "neighbours", "map", "confusion", "typical"]
-    assert sections(pages["labelled"]) == [*order, "twins", "time", "settings", "glossary"]
+    assert sections(pages["labelled"]) == [*order, "near-duplicates", "time", "settings", "glossary"]
     assert pages["labelled"].index('id="verdict"') < pages["labelled"].index('id="accuracy"')
 
 
 def test_without_labels_there_are_only_the_parts_that_need_none(pages):
     assert sections(pages["labelled"] + pages["unlabelled"]).count("confusion") == 1
-    assert {"training", "spectrum", "views", "neighbours", "map", "typical", "twins"} <= set(
+    assert {"training", "spectrum", "views", "neighbours", "map", "typical", "near-duplicates"} <= set(
         sections(pages["unlabelled"])
     )
     assert "Accuracy of every arm" not in labels(pages["unlabelled"])
@@ -108,7 +109,9 @@ def test_several_runs_stand_side_by_side(pages):
     spectra = next(c for c in charts(page).values() if c["label"] == "Eigenvalue spectrum")
     assert [t["name"] for t in spectra["data"]].count("labelled · pretrained") == 1
     over_time = [c["layout"]["title"]["text"] for c in charts(page).values() if "Spectrum while" in c["label"]]
-    assert over_time == [f"{run}: Spectrum while training" for run in ("labelled", "unlabelled", "collapsed")]
+    assert over_time == [
+        f"{run}: Spectrum while training, faint to full" for run in ("labelled", "unlabelled", "collapsed")
+    ]
     assert page.count("<h3>labelled, collapsed</h3>") == 2  # their views and their near-duplicates are the same
 
 
@@ -230,10 +233,11 @@ def test_a_run_from_the_cache_shows_the_views_that_training_saw(tmp_path):
         Image.open(path).resize((40, 56)).save(path)
     c = config(images, tmp_path, name="r", cache=20, size=16, length="1it", evaluate=False)
     record = read_record(pretrain(c).run)
-    chapter = make_chapter(record, None, None, {})
+    shown = summarise_run(record, None, None, {}).pictures["views"]
     stored, decoded = (open_data(c.data, data_dir=c.data_dir, held_out=c.held_out, cache=x) for x in (20, None))
-    assert chapter.views == show_views(record, stored)
-    assert chapter.views != show_views(record, decoded)
+    recipe = read_run(record.path)[1]
+    assert shown == show_views(stored, recipe, c.seed)
+    assert shown != show_views(decoded, recipe, c.seed)
 
 
 def test_a_supervised_run_with_images_without_a_label_has_its_pictures(tmp_path):
@@ -243,7 +247,7 @@ def test_a_supervised_run_with_images_without_a_label_has_its_pictures(tmp_path)
     np.savez(tmp_path / "some.npz", **dict(zip(names, (x[:30], y[:30], x[30:], y[30:]), strict=True)))
     c = config(tmp_path / "some.npz", tmp_path, name="r", method="supervised", objective=None, length="1it")
     record = read_record(pretrain(c).run)
-    assert make_chapter(record, None, None, {}).missing is None
+    assert summarise_run(record, None, None, {}).missing is None
 
 
 def test_spectra_in_the_log_are_shown_over_time_and_state_by_place(tmp_path, labelled):
@@ -258,7 +262,7 @@ def test_spectra_in_the_log_are_shown_over_time_and_state_by_place(tmp_path, lab
     found = charts(written(tmp_path / "r.html", run)).values()
     (over_time,) = (c for c in found if "faint to full" in c["label"])
     assert [(trace["x"], trace["y"]) for trace in over_time["data"]] == [([1, 4], [0.6, 0.05])]
-    (state,) = (c for c in found if c["label"] == "Effective rank, backbone and projector")
+    (state,) = (c for c in found if c["label"] == "Effective rank by place")
     assert [(t["name"], t["y"]) for t in state["data"]] == [("backbone, held-out", [2.5]), ("backbone, views", [2.5])]
 
 

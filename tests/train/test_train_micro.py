@@ -17,10 +17,11 @@ from frossl.data.loader import training_batches
 from frossl.runs.data import open_run_data
 from frossl.train.learner import Learner
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.train.pretrain import pretrain
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 
 class Plain(torch.nn.Module):
@@ -46,8 +47,8 @@ def made(images, tmp_path, own, **changes) -> tuple[Stepper, list]:
     data = open_run_data(c)
     torch.manual_seed(1)
     own = own() if own else None
-    learner, plan = build(c, make_plan(c, data, own), len(data.classes), own)
-    take = Stepper(learner, c, plan, start(c))
+    learner, plan = build(c, data, own)
+    take = Stepper(learner, plan, start(c))
     learner.train()
     batches = training_batches(data, plan.recipe, batch=plan.batch, seed=0)
     return take, [next(batches) for _ in range(2)]

@@ -24,7 +24,6 @@ from frossl.core.progress import Interval, Progress
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
-from frossl.evals.extract import Extractor
 from frossl.methods import find_method
 from frossl.nn.encoder import save_encoder
 from frossl.nn.optim import warmup_cosine
@@ -35,7 +34,8 @@ from frossl.runs.directory import FAILED
 from frossl.runs.log import NoLog, RunLog
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
-from frossl.train.plan import Plan
+from frossl.train.own import by_name
+from frossl.train.plan import Plan, make_plan
 from frossl.train.probe import OnlineProbe, look
 from frossl.train.ranks import start
 from frossl.train.state import TrainingState
@@ -49,16 +49,20 @@ AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 REPEATS = 10.0
 
 
-def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = None) -> tuple[Learner, Plan]:
-    """The modules of a run from its seed, around the encoder ``own`` if given; the plan gets the encoder's width.
+def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[Learner, Plan]:
+    """The modules of a run on ``data`` from its seed, around the encoder ``own`` if given, and its plan.
+
+    A module that timm builds alike by name is trained under that name.
 
     Raises:
-        UserError: a supervised method and no ``classes``, or an encoder that does not return ``(B, F)`` or has nothing
-            to train.
+        UserError: a supervised method and no classes, or an encoder that does not return ``(B, F)`` or has nothing to
+            train.
     """
     kind = find_method(config.method)
-    if kind.uses_labels and not classes:
+    if kind.uses_labels and not data.classes:
         raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
+    named = None if own is None else by_name(config, data, own)
+    plan = make_plan(named or config, data, None if named else own)
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
     images = plan.spec.channels, plan.spec.size
@@ -74,36 +78,35 @@ def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = 
         features=width,
         views=plan.views,
         large=sum(group.count for group in plan.recipe if group.size == large),
-        classes=classes,
+        classes=len(data.classes),
         joint=config.batch_norm == "joint",
     )
     learner = Learner(backbone, kind(config.objective, setting))
     return learner.to(memory_format=torch.channels_last), plan  # type: ignore[call-overload]
 
 
-def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset, fabric: Fabric) -> float:
+def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) -> float:
     """Seconds of one training step, from three on a copy that is thrown away; the first two warm up."""
     with torch.random.fork_rng():
-        stepper = Stepper(copy.deepcopy(learner), config, plan, fabric)
+        stepper = Stepper(copy.deepcopy(learner), plan, fabric)
         started = 0.0
-        for step, batch in zip(range(3), rank_batches(data, config, plan), strict=False):
+        for step, batch in zip(range(3), rank_batches(data, plan), strict=False):
             stepper(batch, step, 0.0, 0.0).total.item()  # waits for the device
             if step == 1:
                 started = time.perf_counter()
         return largest(time.perf_counter() - started)[0]
 
 
-def resolve_length(config: Config, plan: Plan, images: int, step_seconds: float) -> Length:
+def resolve_length(plan: Plan, images: int, step_seconds: float) -> Length:
     """The length asked for; ``auto`` is 100 epochs, or as many whole ones as fit in 30 minutes, at least one."""
-    if config.length != "auto":
-        return Length.parse(config.length).as_images(plan.views)
+    if plan.config.length != "auto":
+        return Length.parse(plan.config.length).as_images(plan.views)
     epoch_minutes = step_seconds * (images // plan.batch) / 60
     return Length(max(1, min(AUTO_EPOCHS, int(AUTO_MINUTES / max(epoch_minutes, 1e-9)))), "ep")
 
 
 def train(
     learner: Learner,
-    config: Config,
     plan: Plan,
     data: Dataset,
     length: Length,
@@ -120,7 +123,7 @@ def train(
         NonFiniteError: names the step and the term; the state before that step is left in the run directory.
         UserError: the disk is full or cannot be written to; the last checkpoint stands.
     """
-    loop = _Loop(learner, config, plan, data, length, run, saved, display, fabric or start(config))
+    loop = _Loop(learner, plan, data, length, run, saved, display, fabric or start(plan.config))
     with closing(loop.log), stop_signals() as stopped:
         try:
             while learner.method.trains and loop.progress.share < 1 and not any(largest(len(stopped))):
@@ -152,7 +155,6 @@ class _Loop:
     def __init__(
         self,
         learner: Learner,
-        config: Config,
         plan: Plan,
         data: Dataset,
         length: Length,
@@ -161,25 +163,24 @@ class _Loop:
         display: TrainingDisplay | None,
         fabric: Fabric,
     ) -> None:
-        self.config, self.plan, self.data, self.run = config, plan, data, run
+        self.config = config = plan.config
+        self.plan, self.data, self.run = plan, data, run
         self.display = display or TrainingDisplay(Console(quiet=True), 1)
         images, batch = len(data.train), plan.batch
         self.probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
         self.progress = progress = Progress(length, length.steps(batch=batch, images=images))
-        self.stepper = Stepper(learner, config, plan, fabric, self.probe)
+        self.stepper = Stepper(learner, plan, fabric, self.probe)
         track = Length.parse(config.track_eigenvalues or "0it").steps(batch=batch, images=images)
-        self.telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every, track or 0)
+        self.telemetry = Telemetry(learner.method, context_of(plan), config.telemetry_every, track or 0)
         self.state = TrainingState(progress, learner, self.stepper.optimizer, self.probe, self.telemetry)
         if saved is not None:
             self.state.load_state_dict(saved)
-        self.extractor = Extractor(
-            device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True
-        )
+        self.extractor = plan.extractor(over_ranks=True)
         self.monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
         self.checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
         self.warmup = Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
         learner.train()
-        self.batches = rank_batches(data, config, plan, progress.step)
+        self.batches = rank_batches(data, plan, progress.step)
         self.shown: dict[str, float] = {}
         self.log = RunLog(run, progress.step, config.wandb) if rank() == 0 else NoLog()
         if saved is not None:
@@ -272,19 +273,19 @@ class _Loop:
         return found
 
 
-def rank_batches(data: Dataset, config: Config, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
+def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
     """This rank's part of every batch."""
     return training_batches(
         data,
         plan.recipe,
         batch=plan.batch,
-        seed=config.seed,
+        seed=plan.config.seed,
         first_step=first_step,
         workers=plan.workers,
         device=plan.device,
         rank=rank(),
         ranks=world_size(),
-        compiled=config.compile_views,
+        compiled=plan.config.compile_views,
     )
 
 

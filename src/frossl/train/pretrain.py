@@ -28,7 +28,6 @@ from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import (
     continued,
     new_run_directory,
-    own_module,
     refuse_differences,
     refuse_without_own,
     resume_command,
@@ -39,8 +38,7 @@ from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import build, resolve_length, train
 from frossl.train.memory import fit
-from frossl.train.own import by_name
-from frossl.train.plan import Plan, describe, make_plan
+from frossl.train.plan import Plan, describe
 from frossl.train.ranks import start
 from frossl.views.recipes import left_out
 
@@ -104,10 +102,8 @@ def pretrain(
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
     if stopped:
-        console.print(
-            f"[yellow]Stopped by {stopped}; saved. Go on with: {escape(resume_command(run))}[/]",
-            soft_wrap=True,
-        )
+        again = escape(resume_command(run))
+        console.print(f"[yellow]Stopped by {stopped}; saved. Go on with: {again}[/]", soft_wrap=True)
         return Outcome(run, stopped, None)
     console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}", soft_wrap=True)
     evaluation = None
@@ -153,31 +149,27 @@ def _train(
 
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
-    named = None if backbone is None or own_module(run) else by_name(config, data, backbone)
-    config = named or config
-    plan = make_plan(config, data, None if named else backbone)
-    learner, plan = build(config, plan, len(data.classes), backbone)
+    learner, plan = build(config, data, backbone)
     terminal.show_data(console, data)
     seconds = 0.0
     if learner.method.trains:
-        seconds, plan = fit(learner, config, plan, data, fabric, lambda text: terminal.say(console, text))
+        seconds, plan = fit(learner, plan, data, fabric, lambda text: terminal.say(console, text))
     if state is None:
-        length = resolve_length(config, plan, len(data.train), seconds)
+        length = resolve_length(plan, len(data.train), seconds)
     else:
         length = Length.parse(state["length"])
         tell_differences(console, state["environment"])
         refuse_differences(run, describe(plan, length, data))
-    show_plan(console, config, plan, length, len(data.train), seconds, run, state)
+    show_plan(console, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
     display = TrainingDisplay(console, plan.batch * plan.views)
     with display.bar:
-        return data, train(learner, config, plan, data, length, run, state, display, fabric)
+        return data, train(learner, plan, data, length, run, state, display, fabric)
 
 
 def show_plan(
     console: Console,
-    config: Config,
     plan: Plan,
     length: Length,
     images: int,
@@ -186,6 +178,7 @@ def show_plan(
     state: dict[str, Any] | None,
 ) -> None:
     """What will be done, and about how long it will take."""
+    config = plan.config
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
     precision = {"64": "float64", "32": "float32", "bf16": "bfloat16 autocast"}[plan.precision]

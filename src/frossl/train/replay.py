@@ -22,7 +22,6 @@ from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import FAILED, read_run, refuse_without_own
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
 from frossl.train.state import TrainingState
@@ -67,9 +66,9 @@ def replay(
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
     data = for_training(config, open_run_data(config))
-    learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
+    learner, plan = build(config, data, backbone)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
-    stepper = Stepper(learner, config, plan, fabric, probe)
+    stepper = Stepper(learner, plan, fabric, probe)
     state = load_checkpoint(run / FAILED / found["state"])
     step, images = found["step"], len(data.train)
     batch = next(

@@ -22,7 +22,6 @@ from frossl.core.types import UserError
 from frossl.data.loader import Batch
 from frossl.nn.batch_norm import BatchNormOverRanks
 from frossl.nn.convolution import narrow_in_float32
-from frossl.runs.config import Config
 from frossl.train.learner import Learner, place
 from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
@@ -74,9 +73,8 @@ def _nothing(step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None: ...
 class Stepper:
     """Takes training steps with ``learner``, which is moved to the device of ``fabric``."""
 
-    def __init__(
-        self, learner: Learner, config: Config, plan: Plan, fabric: Fabric, probe: OnlineProbe | None = None
-    ) -> None:
+    def __init__(self, learner: Learner, plan: Plan, fabric: Fabric, probe: OnlineProbe | None = None) -> None:
+        config = plan.config
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
         self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16"
@@ -84,7 +82,7 @@ class Stepper:
         if self.recomputes:
             recompute_activations(learner.backbone)
         place(learner, plan)
-        self.optimizer = learner.optimizer(config, plan)
+        self.optimizer = learner.optimizer(plan)
         self.model, self.wrapped = fabric.setup(learner, self.optimizer)
         self.buffers = [*learner.changing_buffers(), *(probe.buffers() if probe else ())]
         self.before = [b.clone() for b in self.buffers]

@@ -19,7 +19,6 @@ from frossl.data.types import Dataset
 from frossl.evals.spectral import Moments
 from frossl.methods import Method
 from frossl.report.pictures import shown
-from frossl.runs.config import Config
 from frossl.train.batch_statistics import leading, signs_of, spectrum_of
 from frossl.train.health import COLLAPSES, Context, diagnose
 from frossl.train.plan import Plan
@@ -177,9 +176,9 @@ def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
     return make_grid(views, nrow=8).mul(255).round().clamp(0, 255).byte()
 
 
-def context_of(config: Config, plan: Plan) -> Context:
+def context_of(plan: Plan) -> Context:
     """What the rules of :mod:`frossl.train.health` want to know of a run."""
-    return Context(config.method, plan.batch, getattr(config.objective, "prototypes", 0))
+    return Context(plan.config.method, plan.batch, getattr(plan.config.objective, "prototypes", 0))
 
 
 def _device(method: Method) -> torch.device:
