@@ -88,8 +88,8 @@ def test_a_recipe_is_planned_and_built_and_comes_back_from_json(name, tmp_path):
     learner, plan = build(given, make_plan(given, data), len(data.classes))
     assert sum(group.count for group in plan.recipe) == plan.views
     assert type(learner.method) is METHODS[given.method]
-    (tmp_path / "config.json").write_text(json.dumps(describe(given, plan, Length.parse(given.length), data)))
-    assert read_run(tmp_path) == (given, plan.recipe)
+    (tmp_path / "config.json").write_text(json.dumps(describe(plan, Length.parse(given.length), data)))
+    assert read_run(tmp_path) == (plan.config, plan.recipe)
 
 
 @pytest.mark.filterwarnings("ignore:view_scaling='pairs'")
@@ -102,7 +102,7 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
     saved, _ = read_run(run)
-    assert saved == given
+    assert saved == make_plan(given, made(config)).config
 
 
 @pytest.mark.parametrize("name", ALL)
