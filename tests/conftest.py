@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 
 from frossl.cli import main
+from frossl.report.page import write_report
 
 torch.set_num_threads(1)
 settings.register_profile("house", deadline=None, derandomize=True)
@@ -32,3 +36,26 @@ def frossl(tmp_path, monkeypatch, capsys):
         return int(ended.value.code or 0), re.sub(r"\s+", " ", printed.out + printed.err).strip()
 
     return run
+
+
+@pytest.fixture
+def fresh_memory_is_nan() -> Iterator[None]:
+    """What reads memory that nobody wrote gets NaN, in bf16 and in float32, where glibc is the allocator."""
+    perturb = -6
+    set_option = ctypes.CDLL(None).mallopt if platform.libc_ver()[0] == "glibc" else lambda *_: None
+    set_option(perturb, 0x100)  # fresh memory gets the lower byte of its complement
+    yield
+    set_option(perturb, 0)
+
+
+@pytest.fixture(scope="module")
+def no_reports():
+    """Runs of the module end without a report, which takes longer than they do; ``reports`` gives it back to a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frossl.train.pretrain.write_report", lambda runs, output, **_: output)
+        yield
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    monkeypatch.setattr("frossl.train.pretrain.write_report", write_report)

@@ -17,10 +17,11 @@ from test_train_guard import TRAINED, narrow
 
 from frossl.core.config import to_plain
 from frossl.methods import METHODS
-from frossl.methods.frossl import FroSSL
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.train.pretrain import pretrain
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 GOLDEN = Path(__file__).parent / "golden"
 PLACE = ("kind", "step", "epoch", "images", "seconds", "lr", "grad_norm", "probe_on_views")
@@ -38,7 +39,7 @@ def losses(root: Path, method: str) -> list[dict[str, float]]:
         path = root / "images" / (f"class{i % 2}" if METHODS[method].uses_labels else "") / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(path)
-    own = FroSSL.Config(projector="32-bn-relu-32", invariance_weight=0.5)
+    own = METHODS["frossl"].Config(projector="32-bn-relu-32", invariance_weight=0.5)
     config = Config(
         data=str(root / "images"),
         method=method,
@@ -51,6 +52,8 @@ def losses(root: Path, method: str) -> list[dict[str, float]]:
         precision="64",
         log_every=1,
         evaluate=False,
+        telemetry_every=0,
+        monitor_every="100%",
         out=root / "runs",
         data_dir=root / "data",
         device="cpu",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
+import warnings
 from io import TextIOWrapper
 
 from rich.console import Console
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files may be in another code
+    _quieten_libraries()
     console = Console(emoji=False)
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -54,6 +57,14 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         code = _say(lost_rank(error) or error)
     leave(code)
+
+
+def _quieten_libraries() -> None:
+    """What may be set for a process of the command line, and not for those who import the package."""
+    # DDP's buffers are synchronised on purpose, and the plan has said what Fabric would say.
+    warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")
+    for name in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _say(error: Exception) -> int:

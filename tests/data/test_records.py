@@ -47,12 +47,12 @@ def test_idx_files(tmp_path):
 
 def test_damaged_idx_files(tmp_path):
     images, labels = idx(tmp_path, "train", IMAGES, LABELS)
-    with pytest.raises(UserError, match="not an IDX file of bytes in 3 dimensions: it begins with 00000801"):
+    with pytest.raises(UserError, match=r"IDX.*3 dimensions.*00000801"):
         read_idx(labels, labels)
     with pytest.raises(UserError, match=r"holds 2 images, but .* 1 labels"):
         read_idx(images, idx(tmp_path, "short", IMAGES, LABELS[:1])[1])
     images.write_bytes(gzip.compress(gzip.decompress(images.read_bytes())[:-1]))
-    with pytest.raises(UserError, match=r"announces \(2, 3, 4\) bytes, but holds 23"):
+    with pytest.raises(UserError, match=r"\(2, 3, 4\).*23"):
         read_idx(images, labels)
     for damaged in (b"", b"text", labels.read_bytes()[:-9]):
         labels.write_bytes(damaged)
@@ -68,7 +68,7 @@ def test_fashion_mnist_from_debian(tmp_path, monkeypatch):
     assert data.train.images.shape == (2, 1, 3, 4)
     assert data.test.labels.tolist() == [7]
     assert "Debian" in data.source
-    assert "known to have 60,000 and 10,000" in data.notes[0]
+    assert "60,000 and 10,000" in data.notes[0]
     colour = open_data("fashion-mnist", channels=3, labels=False)
     assert torch.equal(colour.train.images, data.train.images.expand(-1, 3, -1, -1))
     assert len(colour.mean) == 3
@@ -77,7 +77,7 @@ def test_fashion_mnist_from_debian(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "stl10"])
 def test_a_cache_of_what_is_held_in_memory_is_refused_before_it_is_fetched(name, tmp_path):
-    with pytest.raises(UserError, match=f"^{name} is held in memory.*nothing to store, leave --cache out$"):
+    with pytest.raises(UserError, match=f"^{name}.*held in memory.*--cache"):
         open_data(name, data_dir=tmp_path / "data", cache=16)
     assert not (tmp_path / "data").exists()
 
@@ -109,8 +109,8 @@ def test_fashion_mnist_names_three_failed_ways(tmp_path, monkeypatch, as_root):
         open_data("fashion-mnist", data_dir=tmp_path, log=said.append)
     lines = str(error.value).splitlines()
     assert "No such file" in lines[1]
-    assert ("Unable to locate package" if as_root else "not root") in lines[2]
-    assert "no route to host" in lines[3]
+    assert ("E: Unable to locate" if as_root else "not root") in lines[2]
+    assert "no route" in lines[3]
     assert "apt-get install dataset-fashion-mnist" in lines[4]
     assert bool(said) == as_root
 
@@ -178,7 +178,7 @@ def test_tiny_imagenet_as_unpacked(write, tmp_path):
     assert data.mean == DATASETS["tiny-imagenet"].mean
     assert any("val_annotations" in note for note in data.notes)
     annotations.write_text("\n".join(lines[1:]))
-    with pytest.raises(UserError, match=r"does not name the class of val/images/val_0.png"):
+    with pytest.raises(UserError, match=r"val_annotations.*val/images/val_0.png"):
         open_data("tiny-imagenet", data_dir=tmp_path / "set")
 
 
@@ -189,9 +189,9 @@ def test_imagenet100_checks_and_fingerprints_its_classes(write, tmp_path):
     data = open_data("imagenet100", data_dir=tmp_path / "set")
     assert data.classes == tuple(wnids(100))
     assert not data.train.in_memory
-    assert any("SHA-256 of the 100 sorted class names" in note for note in data.notes)
+    assert any("SHA-256 of the 100" in note for note in data.notes)
     extra = write("imagenet100/train/dogs/0.png")
-    with pytest.raises(UserError, match=r"holds 101, 1 of them called otherwise \['dogs'\]"):
+    with pytest.raises(UserError, match=r"101, 1 .*\['dogs'\]"):
         open_data("imagenet100", data_dir=tmp_path / "set")
     extra.unlink()
     write("imagenet100/val/n99999999/0.png")
@@ -200,7 +200,7 @@ def test_imagenet100_checks_and_fingerprints_its_classes(write, tmp_path):
 
 
 def test_prepared_folder_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match="must be prepared by hand"):
+    with pytest.raises(UserError, match=r"imagenet100.*must be prepared"):
         open_data("imagenet100", data_dir=tmp_path)
 
 

@@ -137,7 +137,9 @@ def test_the_views_shown_are_those_of_training():
 def test_only_what_was_done_to_a_view_is_written_under_it():
     still = View(count=1, scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0)
     said = describe_view(still, _drawn(still), 0, (3, 16, 16))
-    assert said == ["100% of the area: 16×16 at (0, 0)"]
+    (line,) = said
+    assert line.startswith("100%")
+    assert line.endswith("16×16 at (0, 0)")
     wild = View(count=1, flip=1, jitter=1, saturation=0, hue=0.1, grayscale=1, blur=1, solarize=1)
     said = " ".join(describe_view(wild, _drawn(wild), 0, (3, 16, 16)))
     for word in ("brightness ×", "contrast ×", "hue ", "grey", "blur σ", "solarised", "mirrored"):

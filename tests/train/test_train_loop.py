@@ -20,14 +20,15 @@ import frossl.runs.data as run_data
 import frossl.train.loop as loop
 import frossl.train.plan as plan_room
 import frossl.train.pretrain as run_room
+from frossl.core.registry import Registry
 from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import untrained_encoder
+from frossl.methods import METHODS
 from frossl.methods.byol import BYOL
 from frossl.methods.corinfomax import CorInfoMax
 from frossl.methods.dino import DINO
-from frossl.methods.frossl import FroSSL
 from frossl.methods.mocov2plus import MoCoV2Plus
 from frossl.methods.random import Random
 from frossl.methods.supervised import Supervised
@@ -41,7 +42,10 @@ from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.train.step import NonFiniteError, Stepper
-from frossl.views.recipes import VIEWS, View
+from frossl.views.recipes import Recipe, View
+from rank_programs import ended, forked
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -62,7 +66,7 @@ def config(data: Path, out: Path, **changes) -> Config:
         Config(
             data=str(data),
             out=out,
-            objective=FroSSL.Config(projector="16-bn-relu-16"),
+            objective=METHODS["frossl"].Config(projector="16-bn-relu-16"),
             backbone_options=TINY,
             batch=8,
             length="3ep",
@@ -131,6 +135,7 @@ def mixed_images(tmp_path_factory) -> Path:
     return folder_of_images(tmp_path_factory.mktemp("mixed"), sizes=((16, 16), (20, 14), (33, 40)))
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_run_leaves_its_directory_and_two_runs_of_one_seed_are_equal(images, tmp_path):
     first = pretrain(config(images, tmp_path, name="a")).run
     second = pretrain(config(images, tmp_path, name="b")).run
@@ -163,24 +168,12 @@ def test_the_number_of_workers_does_not_change_the_run(mixed_images, tmp_path, w
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
 def test_a_run_killed_after_a_checkpoint_and_resumed_is_the_run_never_killed(images, tmp_path, optimizer):
     whole = pretrain(config(images, tmp_path, name="whole", optimizer=optimizer)).run
-    changes = {"name": "killed", "optimizer": optimizer, "checkpoint_every": "7it"}
-    program = (
-        "import os, signal, sys\n"
-        "sys.path[:0] = [sys.argv[3]]\n"
-        "from pathlib import Path\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from test_train_loop import config\n"
-        "from frossl.train.pretrain import pretrain\n"
-        "from frossl.train.step import Stepper\n"
-        "take = Stepper.__call__\n"
-        "def kill_at_nine(self, batch, step, *rest):\n"
-        "    if step == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return take(self, batch, step, *rest)\n"
-        "Stepper.__call__ = kill_at_nine\n"
-        f"pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r}))\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program, str(images), str(tmp_path), str(Path(__file__).parent)])
-    assert ended.returncode == -signal.SIGKILL
+
+    def killed_in_the_ninth() -> None:
+        before_step(pytest.MonkeyPatch(), 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        pretrain(config(images, tmp_path, name="killed", optimizer=optimizer, checkpoint_every="7it"))
+
+    assert ended([forked(killed_in_the_ninth, tmp_path / "said")]) == [-signal.SIGKILL]
     killed = tmp_path / "killed"
     assert newest_checkpoint(killed).name == "step-000000007.safetensors"
     saved, _ = read_run(killed)
@@ -258,12 +251,12 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
     kept = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     if change == "one more":
         Image.new("RGB", (16, 16)).save(images / "class0" / "new.png")
-        says = r"images was \[38, 10\], would be \[39, 10\]"
+        says = r"images .*\[38, 10\].*\[39, 10\]"
     else:
         for path in (images / "class0").iterdir():
             Image.new("RGB", (16, 16), "red").save(path)
-        says = "changed: mean of the encoder was"
-    with pytest.raises(UserError, match=f"cannot go on as the same run.*{says}"):
+        says = "mean of the encoder"
+    with pytest.raises(UserError, match=f"cannot go on.*{says}"):
         pretrain(read_run(run)[0], resume=run)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == kept
 
@@ -368,12 +361,12 @@ def test_the_configuration_is_saved_and_comes_back(images, tmp_path):
 
 
 def test_without_a_length_the_epochs_that_fit_are_chosen_and_saved(images, tmp_path):
-    run = pretrain(config(images, tmp_path, length="auto", log_every=1000)).run
+    run = pretrain(config(images, tmp_path, length="auto", batch=38, telemetry_every=0, log_every=1000)).run
     assert json.loads((run / "config.json").read_text())["config"]["length"] == "100ep"
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_a_batch_that_fits(images, tmp_path):
-    with pytest.raises(UserError, match=r"batch of 64 does not fit 38 training images; give --batch 38 or less"):
+    with pytest.raises(UserError, match=r"64 .*38 training images.*--batch 38"):
         pretrain(config(images, tmp_path, batch=64))
     assert not any(tmp_path.glob("*/config.json"))
 
@@ -396,34 +389,36 @@ def test_a_run_directory_is_never_overwritten(images, tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_named(images, tmp_path):
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(UserError, match="cannot make the run directory"):
+    with pytest.raises(UserError, match=f"run directory {tmp_path / 'file'}"):
         pretrain(config(images, tmp_path / "file" / "runs"))
 
 
 def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="torchrun's other variables are missing"):
+    with pytest.raises(UserError, match="torchrun's other variables"):
         pretrain(config(images, tmp_path))
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
+@pytest.mark.usefixtures("reports")
 def test_other_timm_encoders_train(images, tmp_path, backbone):
     changes = {"backbone": backbone, "backbone_options": "{}", "length": "2it", "size": 32}
     assert len(losses(pretrain(config(images, tmp_path, **changes)).run)) == 2
 
 
 def test_a_vision_transformer_is_not_given_views_of_two_sizes(images, tmp_path):
-    with pytest.raises(
-        UserError, match="vit_tiny_patch16_224 takes images of one size and view recipe 'imagenet-wmse'"
-    ):
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 .*one size.*'imagenet-wmse'"):
         pretrain(config(images, tmp_path, backbone="vit_tiny_patch16_224", view_recipe="imagenet-wmse"))
     assert not any(tmp_path.iterdir())
 
 
 def test_groups_of_views_come_in_order_of_size(images, tmp_path, monkeypatch):
-    monkeypatch.setitem(VIEWS._things, "small-first", (View(count=1, size=8), View(count=1, size=16)))
-    with pytest.raises(UserError, match="'small-first': its groups must be in order of size, the largest first"):
+    recipes: Registry[Recipe] = Registry("view recipe")
+    recipes.add("small-first", (View(count=1, size=8), View(count=1, size=16)))
+    for room in ("frossl.runs.config", "frossl.train.plan"):
+        monkeypatch.setattr(f"{room}.VIEWS", recipes)
+    with pytest.raises(UserError, match=r"'small-first'.*order of size"):
         pretrain(config(images, tmp_path, view_recipe="small-first"))
 
 
@@ -442,13 +437,14 @@ def relabel(monkeypatch, train=lambda labels: labels, test=lambda labels: labels
     monkeypatch.setattr(run_data, "open_data", changed)
 
 
+@pytest.mark.usefixtures("reports")
 def test_labels_that_held_out_images_lack_are_not_used(images, tmp_path, monkeypatch):
     relabel(monkeypatch, test=lambda labels: torch.full_like(labels, -1))
     said = StringIO()
     console = Console(file=said, width=200)
     outcome = pretrain(config(images, tmp_path, length="2it", evaluate=True), console=console)
-    assert "labels are not used: one of the splits has none" in said.getvalue()
-    assert "No labels, so no accuracy" in said.getvalue()
+    assert "labels are not" in said.getvalue()
+    assert "no accuracy" in said.getvalue()
     assert not any({"probe", "probe_on_views", "knn"} & row.keys() for row in read_rows(outcome.run / "metrics.jsonl"))
     assert outcome.evaluation is not None
     assert outcome.evaluation.arms.keys() == {"pretrained", "untrained"}
@@ -459,14 +455,15 @@ SUPERVISED = {"method": "supervised", "objective": Supervised.Config()}
 
 
 def test_supervised_training_needs_labels(images, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--method supervised learns from labels, and these data have none"):
+    with pytest.raises(UserError, match=r"--method supervised .*labels"):
         pretrain(config(images, tmp_path, labels=False, **SUPERVISED))
     relabel(monkeypatch, train=lambda labels: torch.full_like(labels, -1))
-    with pytest.raises(UserError, match="--method supervised learns from labels, and these data have none"):
+    with pytest.raises(UserError, match=r"--method supervised .*labels"):
         pretrain(config(images, tmp_path, **SUPERVISED))
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("reports")
 def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeypatch):
     relabel(monkeypatch, train=lambda labels: labels.where(torch.arange(len(labels)) % 2 == 0, -1))
     batches, seen = loop.training_batches, []
@@ -484,6 +481,7 @@ def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeyp
     pretrain(read_run(run)[0], resume=run)
 
 
+@pytest.mark.usefixtures("reports")
 def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tmp_path):
     asked = config(images, tmp_path, name="r", method="random", objective=Random.Config(), precision="32")
     run = pretrain(asked).run
@@ -513,6 +511,7 @@ class Small(torch.nn.Module):
         return self.norm(self.conv(x)).relu().mean((2, 3))
 
 
+@pytest.mark.usefixtures("reports")
 def test_any_module_can_be_the_encoder(images, tmp_path):
     torch.manual_seed(3)
     mine = Small()
@@ -522,7 +521,7 @@ def test_any_module_can_be_the_encoder(images, tmp_path):
     assert outcome.evaluation.arms.keys() == {"pretrained", "untrained", "raw pixels"}
     assert not torch.equal(mine.conv.weight, start)
     saved, _ = read_run(outcome.run)
-    with pytest.raises(UserError, match="a module of your own, Small: give one like it"):
+    with pytest.raises(UserError, match="own, Small"):
         evaluate_run(outcome.run)
     again = evaluate_run(outcome.run, backbone=Small(), protocols=("knn",))
     assert again.arms["pretrained"]["knn"] == outcome.evaluation.arms["pretrained"]["knn"]
@@ -582,13 +581,13 @@ def test_the_stem_is_chosen_by_the_views_and_the_plan_says_at_which_size_images_
 
 def test_a_configuration_takes_the_options_of_its_method():
     assert Config(data="x", method="byol").objective == BYOL.Config()
-    with pytest.raises(UserError, match=r"the objective is FroSSL\.Config, but method 'byol' takes its own"):
-        Config(data="x", method="byol", objective=FroSSL.Config())
+    with pytest.raises(UserError, match=r"frossl\.Config.*'byol'"):
+        Config(data="x", method="byol", objective=METHODS["frossl"].Config())
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", "gpu"), ("precision", "16")])
 def test_a_device_or_precision_that_does_not_exist_is_refused_at_once(name, value):
-    with pytest.raises(UserError, match=f"no {name} is called '{value}'"):
+    with pytest.raises(UserError, match=f"{name} .*'{value}'"):
         Config(data="x", **{name: value})
 
 

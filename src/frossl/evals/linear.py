@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.interval import with_interval
-from frossl.evals.labels import draw_labels, labelled, share_of_labels, validation_split
+from frossl.evals.labels import class_count, draw_labels, labelled, share_of_labels, validation_split
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SHOTS = 10
@@ -72,7 +74,7 @@ def standardise(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
 
 def principal(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
     """All arguments rotated to the principal axes of the first, which leaves an L2-penalised fit as it is."""
-    axes = torch.linalg.eigh((x_NF.T @ x_NF) / len(x_NF))[1]
+    axes = decompose(torch.linalg.eigh, (x_NF.T @ x_NF) / len(x_NF))[1]
     return [x @ axes for x in (x_NF, *others)]
 
 
@@ -105,8 +107,9 @@ def linear(features: Features) -> dict[str, float]:
     """Top-1 accuracy on the held-out images and its bootstrap interval."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = principal(*standardise(x, test_x))
-    penalty, w = select_penalty(x, y, len(features.classes))
-    return with_interval("linear", correct(test_x, test_y, fit(x, y, len(features.classes), penalty, w)))
+    classes = class_count(features)
+    penalty, w = select_penalty(x, y, classes)
+    return with_interval("linear", correct(test_x, test_y, fit(x, y, classes, penalty, w)))
 
 
 @metric(
@@ -159,22 +162,27 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     """Mean and deviation over draws of the accuracy with ``labels(n)`` random labels of each class of ``n`` images."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = standardise(x, test_x)
-    classes = len(features.classes)
+    classes = class_count(features)
     got = []
     for draw in range(draws):
         index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
-        basis = torch.linalg.svd(x[index], full_matrices=False)[2].T
+        basis = decompose(partial(torch.linalg.svd, full_matrices=False), x[index])[2].T
         got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))
     values = torch.tensor(got, dtype=torch.float64)
     return {name: values.mean().item(), f"{name}_std": values.std(correction=1).item() if draws > 1 else 0.0}
 
 
 def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
-    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals."""
+    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals.
+
+    A single sample, on which nothing can be chosen, gets the strongest.
+    """
     if len(x) > FEW:
         penalty, w = select_penalty(x, y, classes)
         return fit(x, y, classes, penalty, w)
+    if len(x) < 2:
+        return fit(x, y, classes, PENALTIES[0])
     fold = torch.arange(len(x), device=x.device) % folds
     scores = []
     for penalty in PENALTIES:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.interval import with_interval
-from frossl.evals.labels import labelled, validation_split
+from frossl.evals.labels import class_count, labelled, validation_split
 from frossl.evals.linear import standardise
 
 PENALTIES = tuple(10.0**power for power in range(2, -7, -1))
@@ -24,10 +25,10 @@ def ridge_solver(x_NF: Tensor, y_NK: Tensor) -> Callable[[float], Tensor]:
     """
     n, width = x_NF.shape
     if n > width:
-        values, axes = torch.linalg.eigh(x_NF.T @ x_NF / n)
+        values, axes = decompose(torch.linalg.eigh, x_NF.T @ x_NF / n)
         before, after = axes, axes.T @ (x_NF.T @ y_NK) / n
     else:
-        values, axes = torch.linalg.eigh(x_NF @ x_NF.T / n)
+        values, axes = decompose(torch.linalg.eigh, x_NF @ x_NF.T / n)
         before, after = x_NF.T @ axes, axes.T @ y_NK / n
     values = values.clamp_min(0)[:, None]
     return lambda penalty: before @ (after / (values + penalty))
@@ -43,7 +44,7 @@ def ridge(features: Features) -> dict[str, float]:
     """Top-1 accuracy on the held-out images, and its bootstrap interval. The bias has no penalty."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = (side.double() for side in standardise(x, test_x))
-    targets = one_hot(y, len(features.classes)).double()
+    targets = one_hot(y, class_count(features)).double()
 
     def fitted(chosen: Tensor | slice, asked: Tensor) -> Callable[[float], Tensor]:
         """Classes predicted for ``asked`` by a fit on the ``chosen``, as a function of the penalty."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from frossl.core.linalg import covariance_spectrum, unit_rows
+from frossl.core.linalg import covariance_spectrum, decompose, require_finite, unit_rows
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split, any_known
 from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
 from frossl.evals.knn import knn_predict
-from frossl.evals.labels import labelled
+from frossl.evals.labels import class_count, labelled
 from frossl.evals.suite import untrained_encoder
 from frossl.nn.encoder import EncoderSpec
 
@@ -40,7 +40,11 @@ class InspectedEncoder:
 def inspect_encoder(
     whole: Dataset, encoder: nn.Module, spec: EncoderSpec, extractor: Extractor, *, seed: int, own: nn.Module | None
 ) -> InspectedEncoder:
-    """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``)."""
+    """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``).
+
+    Raises:
+        NumericalError: features are not finite.
+    """
     encoder = encoder.to(extractor.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     untrained = (copy.deepcopy(own) or untrained_encoder(spec, seed)).to(extractor.device).eval()
     bank, queries = affordable(encoder, spec, whole, extractor)
@@ -49,7 +53,10 @@ def inspect_encoder(
         data = replace(data, classes=())
     features = extractor.data(encoder, data, spec)
     extractor.settle_batch_norm(untrained, first(data.train, bank // 2), spec)
-    return InspectedEncoder(data, whole, features, extractor.split(untrained, data.test, spec))
+    untrained_NF = extractor.split(untrained, data.test, spec)
+    for x in (features.train_NF, features.test_NF, untrained_NF):
+        require_finite(x, "features")
+    return InspectedEncoder(data, whole, features, untrained_NF)
 
 
 def affordable(encoder: nn.Module, spec: EncoderSpec, data: Dataset, extractor: Extractor) -> tuple[int, int]:
@@ -80,7 +87,7 @@ def nearest(bank_NF: Tensor, queries_QF: Tensor, count: int) -> tuple[Tensor, Te
 def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
     """The features on their first two principal axes ``(N, 2)``, and the shares of the variance along these."""
     x = x_NF.double() - x_NF.double().mean(0)
-    values, axes = torch.linalg.eigh(x.T @ x)
+    values, axes = decompose(torch.linalg.eigh, x.T @ x)
     shares, flat = values.flip(0)[:2] / values.sum().clamp_min(1e-30), x @ axes.flip(1)[:, :2]
     missing = (0, 2 - len(shares))
     return pad(flat, missing), pad(shares, missing).tolist()
@@ -89,7 +96,7 @@ def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
 def confusion(features: Features) -> Tensor:
     """Counts ``(classes, classes)`` of held-out images by true class (row) and the class kNN gives (column)."""
     x, y, test_x, test_y = labelled(features)
-    classes = len(features.classes)
+    classes = class_count(features)
     predicted = knn_predict(x, y, test_x, classes)
     return torch.bincount(test_y * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 

@@ -34,7 +34,7 @@ class Config(Generic[M]):
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
     method: str = "frossl"
-    """objective (frossl list methods), or module:Class of your own"""
+    """objective (frossl list methods), or module:loss or module:Class of your own"""
     objective: M = _ITS_DEFAULTS
     """options of the objective (its defaults if not given)"""
     recipe: str = "default"
