@@ -43,7 +43,7 @@ def once(run: Path, output: Path) -> Row:
         return call
 
     with (
-        patch.object(chapter, "open_data", timed("images", chapter.open_data)),
+        patch.object(chapter, "open_run_data", timed("images", chapter.open_run_data)),
         patch.object(page, "make_chapter", timed("encoder", page.make_chapter)),
         patch.object(page, "render", timed("page", page.render)),
     ):

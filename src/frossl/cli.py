@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import traceback
 from io import TextIOWrapper
@@ -31,12 +32,16 @@ COMMANDS = {
     "list": listing,
 }
 
+STALLED_SECONDS = 60
+"""After so long without a byte a download is given up."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a wrong input ends with its message and code 2, never a traceback."""
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files may be in another code
+    socket.setdefaulttimeout(STALLED_SECONDS)
     console = Console(emoji=False)
     try:
         if not argv or argv[0] in ("-h", "--help"):

@@ -125,7 +125,7 @@ def test_why_there_are_no_labels_is_said(tmp_path, labels, said):
         ({"images": np.array([None, "x"])}, r"cannot read .*set.npz"),
         (
             {"images": noise(4, 3), "labels": np.zeros(4, [("a", "u1"), ("b", "u1")])},
-            r"labels must be numbers or words",
+            r"labels must be one number or word for each",
         ),
         ({"images": noise(4, 3), "test_images": noise(4, 4)}, r"3 channels, held-out images 4"),
     ],
@@ -210,6 +210,6 @@ def test_tensors_that_are_no_images_are_named(split, said):
 
 def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path):
     source = saved(tmp_path, images=noise(8, 3), labels=np.arange(5))
-    with pytest.raises(UserError, match=r"labels has 5 entries for 8 images"):
+    with pytest.raises(UserError, match=r"each of 8 images.* got 5 of int64"):
         open_data(source)
     assert open_data(source, labels=False).train.labels is None

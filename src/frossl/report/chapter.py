@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from frossl.core.types import UserError
-from frossl.data import Dataset, open_data
-from frossl.evals.extract import Extractor, with_labels
+from frossl.data import Dataset
+from frossl.evals.extract import Extractor
 from frossl.evals.suite import CONTROLS
-from frossl.methods import find_method
 from frossl.nn.encoder import load_encoder
 from frossl.report.gallery import show_views
 from frossl.report.look import Look, look, spectrum_shares
 from frossl.report.terminal import duration
 from frossl.report.words import ACCURACIES, Verdict, judge
+from frossl.runs.data import for_training, open_run_data
+from frossl.runs.directory import read_run
 from frossl.runs.record import Record
 
 
@@ -100,18 +99,15 @@ def _open(record: Record, opened: dict[str, Dataset]) -> Dataset:
     Raises:
         UserError: they are not there, or other than they were.
     """
-    config = record.config
-    how = {name: config[name] for name in ("labels", "channels", "held_out", "seed", "cache")}
-    key = json.dumps([config["data"], config["data_dir"], config["method"], how])
+    config, _ = read_run(record.path)
+    key = str((config.data, config.method, config.data_options()))
     if key not in opened:
-        opened[key] = open_data(config["data"], data_dir=Path(config["data_dir"]), **how)
-        if find_method(config["method"]).uses_labels:
-            opened[key] = with_labels(opened[key])
+        opened[key] = for_training(config, open_run_data(config))
     data = opened[key]
     now, then = [len(data.train), len(data.test)], record.about["images"]
     if now != then:
         raise UserError(
-            f"{config['data']} changed since the run: it had {then[0]:,} training and {then[1]:,} held-out images, and "
+            f"{config.data} changed since the run: it had {then[0]:,} training and {then[1]:,} held-out images, and "
             f"has {now[0]:,} and {now[1]:,}"
         )
     return data
