@@ -22,22 +22,23 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from rich.console import Console
 
 from frossl.commands.bench import noise
 from frossl.core.config import to_plain
 from frossl.core.length import Length
+from frossl.core.progress import Progress
 from frossl.core.types import Moment
 from frossl.data.arrays import from_tensors
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.evals import measure
-from frossl.evals.extract import Extractor
 from frossl.evals.linear import fewshot
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
+from frossl.train.display import TrainingDisplay
 from frossl.train.loop import build, train
-from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 
@@ -50,6 +51,17 @@ DATA = Path("docs/results/data")
 NEVER = "1e9min"
 WARM_UP = 2
 """Steps before the clock counts."""
+
+
+class Watch(TrainingDisplay):
+    """Shows nothing, and gives where the run is and its newest numbers to ``see`` after every step."""
+
+    def __init__(self, see: Callable[[Progress, dict[str, float]], None]) -> None:
+        super().__init__(Console(quiet=True), 1)
+        self.see = see
+
+    def update(self, progress: Progress, values: dict[str, float]) -> None:
+        self.see(progress, values)
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -113,15 +125,15 @@ def pretrain_and_evaluate(
     data = open_run_data(config)
     if validation:
         data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
-        if train(learner, config, plan, data, Length.parse(config.length), run):
+        if train(learner, plan, data, Length.parse(config.length), run):
             raise KeyboardInterrupt
         path = run / "metrics.jsonl"
         log = list({row["step"]: row["seconds"] for row in (read_rows(path) if path.exists() else [])}.items())
     steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in pairwise(log)]
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers)
+    extractor = plan.extractor()
     features = extractor.data(learner.backbone.eval(), data, plan.spec)
     return {
         **measure(features, list(metrics)),
@@ -143,8 +155,8 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
     """
     torch.set_num_threads(threads)
     before = resident_mib("VmRSS")
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
-    take = Stepper(learner, config, plan, start(config))
+    learner, plan = build(config, data)
+    take = Stepper(learner, plan, start(config))
     bf16 = plan.precision == "bf16"
     on_cuda = plan.device.type == "cuda"
 

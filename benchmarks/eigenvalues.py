@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import DATA, NEVER, Row, environment, heading, latest, run_jobs, summary, table
+from common import DATA, NEVER, Row, Watch, environment, heading, latest, run_jobs, summary, table
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.data.loader import view_batches
@@ -33,7 +33,6 @@ from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
 from frossl.train.loop import Learner, build, train
-from frossl.train.plan import make_plan
 from methods import shared
 from plot import Line, Panel, ramp, save_plot
 
@@ -82,7 +81,7 @@ def track(config: Config, threads: int) -> Row:
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER, telemetry_every=0)
     data = open_run_data(config)
-    learner, plan = build(config, make_plan(config, data))
+    learner, plan = build(config, data)
     chunks = view_batches(first(data.test, IMAGES), plan.recipe, plan.spec.mean, plan.spec.std, seed=VIEWS_SEED)
     views = [part for groups in chunks for part in groups[0].split(plan.batch, dim=1)]
     bf16 = plan.precision == "bf16"
@@ -95,7 +94,7 @@ def track(config: Config, threads: int) -> Row:
     length = Length.parse(config.length)
     look(Progress(length, length.steps(batch=plan.batch, images=len(data.train))), {})
     with tempfile.TemporaryDirectory() as directory:
-        if train(learner, config, plan, data, length, Path(directory), show=look):
+        if train(learner, plan, data, length, Path(directory), display=Watch(look)):
             raise KeyboardInterrupt
     tracks = {place: {name: [at[place][name] for at in found.values()] for name in found[0][place]} for place in PLACES}
     return {"steps": list(found), "precision": plan.precision, "views": plan.views, **tracks}

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from common import DATA, NEVER, Row, environment, heading, table
+from common import DATA, NEVER, Row, Watch, environment, heading, table
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.data.types import Dataset
@@ -34,7 +34,6 @@ from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
 from frossl.train.health import STILL, Context, diagnose
 from frossl.train.loop import NonFiniteError, build, train
-from frossl.train.plan import make_plan
 from frossl.train.telemetry import context_of
 from frossl.views.recipes import VIEWS, View
 
@@ -127,7 +126,7 @@ def run_case(number: int, data: Dataset, source: str) -> Row:
     group, _, (name, method, objective, changes) = CASES[number]
     config = config_of(method, objective, changes, source)
     start = time.perf_counter()
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     extractor = Extractor(device=plan.device)
     part = dataclasses.replace(data, train=first(data.train, 5000), test=first(data.test, 2000))
 
@@ -138,7 +137,7 @@ def run_case(number: int, data: Dataset, source: str) -> Row:
     stopped = None
     with tempfile.TemporaryDirectory() as directory:
         try:
-            train(learner, config, plan, data, Length.parse(config.length), Path(directory), show=enough)
+            train(learner, plan, data, Length.parse(config.length), Path(directory), display=Watch(enough))
         except Enough:
             pass
         except (NonFiniteError, UserError) as error:
@@ -149,7 +148,7 @@ def run_case(number: int, data: Dataset, source: str) -> Row:
         "group": group,
         "name": name,
         "method": method,
-        "context": dataclasses.asdict(context_of(config, plan)),
+        "context": dataclasses.asdict(context_of(plan)),
         "stopped": stopped,
         "vitals": [row for row in rows if row["kind"] == "vitals"],
     }

@@ -27,7 +27,6 @@ from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.train.loop import build
 from frossl.train.memory import need
-from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 
@@ -59,10 +58,10 @@ def cell(encoder: str, batch: int, chunks: int, recompute: bool, steps: int, thr
     )
     data = noise(2 * batch, 32)
     before = resident_mib("VmRSS")
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
-    estimate = need(learner, config, plan, data)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
-    take = Stepper(learner, config, plan, start(config))
+    learner, plan = build(config, data)
+    estimate = need(learner, plan, data)
+    learner, plan = build(config, data)
+    take = Stepper(learner, plan, start(config))
     learner.train()
     batches = training_batches(data, plan.recipe, batch=batch, seed=0, device=plan.device)
     times = []
@@ -94,8 +93,8 @@ def gradients(method: str, chunks: int, precision: str) -> torch.Tensor:
         optimizer="sgd",
     )
     data = noise(64, 16)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
-    take = Stepper(learner, config, plan, start(config))
+    learner, plan = build(config, data)
+    take = Stepper(learner, plan, start(config))
     learner.train()
     take(next(training_batches(data, plan.recipe, batch=32, seed=0, device=plan.device)), 0, 0.5, 5.0)
     take.check()

@@ -28,10 +28,10 @@ from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config
-from frossl.train.loop import build, snapshot
-from frossl.train.plan import make_plan
+from frossl.train.loop import build
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
+from frossl.train.state import TrainingState
 from frossl.train.step import Stepper, _copy
 
 RUN, SAVES = 600.0, 12
@@ -97,9 +97,9 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
         device="cpu",
     )
     data = noise(1024, 32)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     probe = OnlineProbe(plan.spec.features, len(data.classes))
-    take = Stepper(learner, config, plan, start(config), probe)
+    take = Stepper(learner, plan, start(config), probe)
     learner.train()
     batches = training_batches(data, plan.recipe, batch=batch, seed=0)
     total = torch.ones(())
@@ -112,7 +112,9 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
 
         def save() -> Path:
-            return save_checkpoint(Path(folder), 1, snapshot(progress, learner, take.optimizer, probe))
+            return save_checkpoint(
+                Path(folder), 1, TrainingState(progress, learner, take.optimizer, probe).state_dict()
+            )
 
         saves = [seconds(save) for _ in range(7)]
         path = save()

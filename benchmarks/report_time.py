@@ -23,7 +23,7 @@ from unittest.mock import patch
 import torch
 
 from common import Row, environment, heading, table
-from frossl.report import chapter, page
+from frossl.report import page, run_summary
 from frossl.runs.record import read_record
 
 PARTS = ("start", "images", "encoder", "page")
@@ -43,12 +43,11 @@ def once(run: Path, output: Path) -> Row:
         return call
 
     with (
-        patch.object(chapter, "open_run_data", timed("images", chapter.open_run_data)),
-        patch.object(page, "make_chapter", timed("encoder", page.make_chapter)),
-        patch.object(page, "render", timed("page", page.render)),
+        patch.object(run_summary, "open_run_data", timed("images", run_summary.open_run_data)),
+        patch.object(run_summary, "inspect_encoder", timed("encoder", run_summary.inspect_encoder)),
     ):
-        page.write_report([run], output)
-    return took | {"encoder": took["encoder"] - took["images"]}
+        timed("page", page.write_report)([run], output)
+    return took | {"page": took["page"] - took["images"] - took["encoder"]}
 
 
 def build(run: Path) -> Row:

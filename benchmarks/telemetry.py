@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 import frossl.train.telemetry as room
-from common import DATA, NEVER, Row, environment, heading, latest, run_jobs, table
+from common import DATA, NEVER, Row, Watch, environment, heading, latest, run_jobs, table
 from frossl.core.axes import fold
 from frossl.core.length import Length
 from frossl.evals.spectral import Moments
@@ -36,7 +36,6 @@ from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.train.loop import build, train
-from frossl.train.plan import make_plan
 from frossl.train.telemetry import STEPS, Telemetry
 
 SAME = ("study", "recipe", "length", "threads", "number")
@@ -110,9 +109,9 @@ def _run(on: bool, config: Config) -> Row:
 
     def trained(length: str, show: Callable[..., None]) -> None:
         own = dataclasses.replace(config, length=length, telemetry_every=config.telemetry_every * on)
-        learner, plan = build(own, make_plan(own, data), len(data.classes))
+        learner, plan = build(own, data)
         with tempfile.TemporaryDirectory() as directory:
-            train(learner, own, plan, data, Length.parse(length), Path(directory), show=show)
+            train(learner, plan, data, Length.parse(length), Path(directory), display=Watch(show))
 
     trained("3it", lambda *_: None)  # warms up
     by_processor = (time.process_time, spent)
@@ -133,7 +132,7 @@ def reach(config: Config, threads: int) -> Row:
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, length=f"{max(AT)}it", monitor_every=NEVER)
     data = open_run_data(config)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     moments: dict[tuple[str, int, int], Moments] = {}
     found: list[Row] = []
 
@@ -152,7 +151,7 @@ def reach(config: Config, threads: int) -> Row:
                             found.append({"place": place, "at": at, "steps": steps, **figures})
 
     with patch.object(Telemetry, "see", see), tempfile.TemporaryDirectory() as directory:
-        train(learner, config, plan, data, Length.parse(config.length), Path(directory))
+        train(learner, plan, data, Length.parse(config.length), Path(directory))
     return {"found": found}
 
 

@@ -32,12 +32,11 @@ from frossl.commands.bench import noise
 from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
-from frossl.methods.frossl import FroSSL
+from frossl.methods import METHODS
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 from frossl.views.colour import has_compiler
@@ -75,7 +74,7 @@ def saved(source: str, directory: str) -> str:
 def config_of(views: int) -> Config:
     return Config(
         data="as saved",
-        objective=FroSSL.Config(projector="2048-bn-relu-2048"),
+        objective=METHODS["frossl"].Config(projector="2048-bn-relu-2048"),
         view_recipe="imagenet-vicreg",
         size=32,
         views=views,
@@ -99,8 +98,8 @@ def ours(data: str, views: int, threads: int, steps: int, how: str) -> Row:
     keep_freed_pages()
     config, split = config_of(views), Split(torch.load(data))
     opened = dataclasses.replace(noise(2, 32), train=split, test=split)
-    learner, plan = build(config, make_plan(config, opened))
-    take = Stepper(learner, config, plan, start(config))
+    learner, plan = build(config, opened)
+    take = Stepper(learner, plan, start(config))
     learner.train()
 
     def made() -> Generator[Batch, None, None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_without_a_command_or_with_a_wrong_one_it_says_what_there_is(frossl):
     assert frossl()[0] == 2
     code, said = frossl("pretain", "x")
     assert code == 2
-    assert "Did you mean 'pretrain'?" in said
+    assert "mean 'pretrain'?" in said
 
 
 def test_the_overview_fits_a_narrow_terminal(monkeypatch, capsys):
@@ -84,32 +85,32 @@ def test_help_explains_every_flag(frossl):
     ("argv", "says"),
     [
         (["--veiws", "4"], "--views"),
-        (["--method", "frosll"], "Did you mean 'frossl' or"),
-        (["--recipe", "fashion-mnist-cpuu"], "Did you mean 'fashion-mnist-cpu'?"),
-        (["--backbone", "resnet81"], "Did you mean"),
-        (["--view-recipe", "natrual"], "Did you mean 'natural'?"),
+        (["--method", "frosll"], "mean 'frossl' or"),
+        (["--recipe", "fashion-mnist-cpuu"], "mean 'fashion-mnist-cpu'[?]"),
+        (["--backbone", "resnet81"], "Did you mean '"),
+        (["--view-recipe", "natrual"], "mean 'natural'[?]"),
         (["--length", "20 epochs"], "is not a length"),
         (["--length", "0ep"], "more than nothing"),
-        (["--batch", "1000"], "batch of 1000 does not fit"),
+        (["--batch", "1000"], "batch of 1000 .*--batch 2"),
         (["--batch", "1"], "at least 2"),
         (["--views", "1"], "at least 2"),
-        (["--projector", "1024-silu"], "neither a positive width nor bn nor relu"),
+        (["--projector", "1024-silu"], "silu.*bn.*relu"),
         (["--backbone-options", "channels=3"], "is not JSON"),
         (["--backbone-options", '{"chanels": [8]}'], "could not build"),
         (["--stem", "cifar", "--backbone", "vit_tiny_patch16_224"], "no conv1/maxpool stem"),
-        (["--warmup", "10min", "--length", "2ep"], "--warmup 10min cannot be taken of a run of 2ep"),
-        (["--warmup", "200%", "--length", "2it"], "--warmup 200% is longer than the run"),
-        (["--monitor-every", "3it", "--length", "2it"], "--monitor-every 3it is longer than the run"),
-        (["--backbone", "resnet81"], "see timm.list_models()"),
-        (["--recipe", "nothing"], "see frossl list."),
-        (["--seed", "-1"], "--seed must be at least 0, got -1"),
-        (["--workers", "-1"], "--workers must be at least 0, got -1"),
-        (["--size", "0"], "--size must be at least 1, got 0"),
-        (["--lr", "0"], "--lr must be more than 0, got 0"),
-        (["--lr", "nan"], "--lr must be more than 0, got nan"),
-        (["--weight-decay", "-1"], "--weight-decay must be at least 0, got -1"),
-        (["--clip", "0"], "--clip must be more than 0, got 0.0"),
-        (["--clip", "nan"], "--clip must be more than 0, got nan"),
+        (["--warmup", "10min", "--length", "2ep"], "--warmup 10min .*2ep"),
+        (["--warmup", "200%", "--length", "2it"], "--warmup 200% is longer"),
+        (["--monitor-every", "3it", "--length", "2it"], "--monitor-every 3it is longer"),
+        (["--backbone", "resnet81"], "timm.list_models"),
+        (["--recipe", "nothing"], "see frossl list"),
+        (["--seed", "-1"], "--seed .*at least 0.*-1"),
+        (["--workers", "-1"], "--workers .*at least 0.*-1"),
+        (["--size", "0"], "--size .*at least 1.*0"),
+        (["--lr", "0"], "--lr .*more than 0.* 0"),
+        (["--lr", "nan"], "--lr .*more than 0.*nan"),
+        (["--weight-decay", "-1"], "--weight-decay .*at least 0.*-1"),
+        (["--clip", "0"], "--clip .*more than 0.*0[.]0"),
+        (["--clip", "nan"], "--clip .*more than 0.*nan"),
         (["--device", "cuda"] if not torch.cuda.is_available() else ["--device", "tpu"], "cuda"),
     ],
 )
@@ -117,7 +118,7 @@ def test_a_wrong_option_is_explained_and_leaves_nothing_behind(frossl, tmp_path,
     images = folder(tmp_path / "images")
     code, said = frossl("pretrain", images, *argv)
     assert code == 2
-    assert says in said
+    assert re.search(says, said)
     assert "Traceback" not in said
     assert not list((tmp_path / "runs").glob("*"))
 
@@ -125,7 +126,7 @@ def test_a_wrong_option_is_explained_and_leaves_nothing_behind(frossl, tmp_path,
 def test_a_name_that_is_neither_data_nor_folder(frossl):
     code, said = frossl("pretrain", "cifar01")
     assert code == 2
-    assert "no folder 'cifar01' exists" in said
+    assert "folder 'cifar01'" in said
     assert "cifar10" in said
 
 
@@ -146,7 +147,7 @@ def test_an_output_place_that_cannot_be_written_to(frossl, tmp_path):
     (tmp_path / "file").write_text("")
     code, said = frossl("pretrain", folder(tmp_path / "images"), "--out", tmp_path / "file")
     assert code == 2
-    assert "cannot make the run directory" in said
+    assert f"run directory {tmp_path / 'file'}" in said
 
 
 def test_a_folder_from_pretraining_to_export(frossl, tmp_path):
@@ -168,10 +169,10 @@ def test_a_folder_from_pretraining_to_export(frossl, tmp_path):
     assert "kNN" in said
     code, said = frossl("evaluate", "runs/r", "--protocol")
     assert code == 2
-    assert "--protocol: name something to measure: knn linear" in said
+    assert re.search("--protocol.*: knn linear", said)
     code, said = frossl("evaluate", "runs/r", "--protocol", "kn")
     assert code == 2
-    assert "Did you mean 'knn'?" in said
+    assert "mean 'knn'?" in said
 
     code, said = frossl("pretrain", "--resume", "runs/r", "--batch", "4")
     assert code == 2
@@ -187,16 +188,16 @@ def test_a_resumed_finished_run_changes_nothing(frossl, tmp_path):
     before = (tmp_path / "runs/r/encoder.safetensors").read_bytes()
     code, said = frossl("pretrain", "--resume", "runs/r", "--no-evaluate")
     assert code == 0
-    assert "going on from step 3" in said
+    assert "from step 3" in said
     assert (tmp_path / "runs/r/encoder.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("argv", "names"),
     [
-        (["--method", "vicreg"], "; --method would make"),
-        (["--invariance-weight", "3", "--seed", "1"], "; --seed, --invariance-weight would make"),
-        (["images", "--batch", "4"], "; DATA, --batch would make"),
+        (["--method", "vicreg"], "; --method would"),
+        (["--invariance-weight", "3", "--seed", "1"], "; --seed, --invariance-weight would"),
+        (["images", "--batch", "4"], "; DATA, --batch would"),
     ],
 )
 def test_a_resumed_run_keeps_its_configuration(frossl, tmp_path, argv, names):
@@ -214,7 +215,15 @@ def test_a_run_of_a_module_of_ones_own_is_resumed_from_python(frossl, tmp_path):
     before = sorted(outcome.run.rglob("*"))
     code, said = frossl("pretrain", "--resume", outcome.run)
     assert code == 2
-    assert "trained a module of your own, Sequential: resume from Python, with it" in said
+    assert re.search("Sequential.*from Python", said)
+    for command in (
+        ["evaluate", outcome.run],
+        ["evaluate", outcome.run, "--arms", "supervised"],
+        ["export", outcome.run, "e.safetensors"],
+        ["replay", outcome.run],
+    ):
+        code, said = frossl(*command)
+        assert (code, "module of your own, Sequential" in said) == (2, True), said
     assert sorted(outcome.run.rglob("*")) == before
 
 
@@ -249,30 +258,30 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
     code, said = frossl("pretrain", images, *TINY, *base)
     assert code == 0
     assert "Report runs/r/report.html" in said
-    assert "Accuracy beside the controls" not in (tmp_path / "runs/r/report.html").read_text()
+    assert "beside the controls" not in (tmp_path / "runs/r/report.html").read_text()
     argv = ("--protocol", "knn", "finetune", "robustness", "--arms", "supervised")
     code, said = frossl("evaluate", "runs/r", *argv)
     assert code == 0
     for words in (
-        "the same encoder with labels, 2 steps",
+        "with labels, 2 steps",
         "supervised",
         "fine-tuned",
         "kNN, cosine under",
         "no colour",
     ):
         assert words in said
-    assert "supervised: finetune, learning rate 0.0001 on nine tenths of the labels: about 1 min" in said
+    assert re.search(r"supervised: finetune, learning rate 0\.0001 [^:]*: about 1 min", said)
     kept = json.loads((tmp_path / "runs/r/evaluation.json").read_text())["images"]
     assert {"finetune_low", "finetune_rate", "knn_under_gray_low"} <= kept["arms"]["supervised"].keys()
     assert "finetune" not in kept["arms"]["raw pixels"]
     assert "cosine_under_crop_20" in kept["arms"]["raw pixels"]
     code, said = frossl("report", "runs/r")
     page = (tmp_path / "runs/r/report.html").read_text()
-    for words in ("Accuracy beside the controls", "Under single augmentations", "fine-tuned", "supervised: same"):
+    for words in ("beside the controls", "Under single augmentations", "fine-tuned", "supervised: same"):
         assert words in page
     code, said = frossl("evaluate", "runs/r", "--protocol", "finetun", "--arms", "supervised")
     assert code == 2
-    assert "Did you mean 'finetune'" in said
+    assert "mean 'finetune'" in said
 
 
 def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, monkeypatch):
@@ -291,7 +300,7 @@ def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, 
     if not torch.cuda.is_available():
         code, said = frossl("evaluate", "runs/r", "--device", "cuda")
         assert code == 2
-        assert "--device cuda: this machine has none" in said
+        assert "--device cuda: " in said
 
 
 PLUG_IN = """
@@ -326,6 +335,44 @@ class Apart(Method):
 """
 
 
+PLUG_IN_LOSS = """
+from __future__ import annotations
+
+from torch import Tensor
+
+from frossl.core.types import Loss
+from frossl.losses.base import embeddings
+
+
+def pull(z: Tensor, *, strength: float = 2.0, push: bool = True) -> Loss:
+    '''Views together, images apart.
+
+    Args:
+        z: projections.
+        strength: how hard views are drawn together
+        push: whether images are pushed apart.
+    '''
+    z_VND = embeddings(z)
+    total = strength * z_VND.var(0).mean() + push * (1 - z_VND.var(1)).relu().mean()
+    return Loss(total, {"pull": total.detach()})
+"""
+
+
+def test_a_loss_from_a_file_in_this_directory_trains_and_its_arguments_are_options(frossl, tmp_path):
+    images = folder(tmp_path / "images")
+    (tmp_path / "plug_in_loss.py").write_text(PLUG_IN_LOSS)
+    method = ["--method", "plug_in_loss:pull"]
+    said = frossl("pretrain", *method, "--help")[1]
+    assert "--strength FLOAT" in said
+    assert "how hard views are drawn together" in said
+    assert "--push, --no-push" in said
+    options = ["--strength", "3", "--no-push", "--projector", "8-relu-8", "--length", "2it", "--no-evaluate"]
+    code, _ = frossl("pretrain", images, *method, *options, "--backbone-options", TINY[1], "--name", "r")
+    assert code == 0
+    objective = json.loads(Path("runs/r/config.json").read_text())["config"]["objective"]
+    assert objective == {"projector": "8-relu-8", "strength": 3.0, "push": False}
+
+
 def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(frossl, tmp_path, monkeypatch):
     images = folder(tmp_path / "images")
     (tmp_path / "plug_in_apart.py").write_text(PLUG_IN)
@@ -351,7 +398,7 @@ def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(
     assert json.loads((tmp_path / run / "config.json").read_text())["config"]["objective"] == {"columns": 4}
     code, said = frossl("pretrain", "--resume", run)
     assert code == 0
-    assert "going on from step 5" in said
+    assert "from step 5" in said
     rows = [read_rows(tmp_path / place / "metrics.jsonl") for place in ("runs/whole", run)]
     whole, resumed = ([(r["step"], r["together"], r["apart"]) for r in part if r["kind"] == "train"] for part in rows)
     assert resumed == whole
@@ -360,7 +407,7 @@ def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(
     assert "pretrained" in said
     code, said = frossl("pretrain", images, "--method", "plug_in_apart:Together")
     assert code == 2
-    assert "Write it as module:Class" in said
+    assert "module:Class" in said
 
 
 def test_every_look_of_the_monitor_is_printed_with_the_loss_of_its_step(frossl, tmp_path):
@@ -376,7 +423,7 @@ def test_every_look_of_the_monitor_is_printed_with_the_loss_of_its_step(frossl, 
     assert [r["step"] for r in read_rows(tmp_path / "runs/s/metrics.jsonl") if r["kind"] == "train"] == [1]
 
 
-@pytest.mark.parametrize(("length", "stands"), [("6it", "saved at step 1 of 6"), ("9min", "saved at step 1 after 0.0")])
+@pytest.mark.parametrize(("length", "stands"), [("6it", "step 1 of 6"), ("9min", "step 1 after 0.0")])
 def test_a_run_that_was_stopped_says_so_wherever_its_encoder_is_used(frossl, tmp_path, monkeypatch, length, stands):
     images = folder(tmp_path / "my images")
     base = [*TINY, "--length", length, "--batch", "8", "--no-evaluate"]
@@ -391,24 +438,24 @@ def test_a_run_that_was_stopped_says_so_wherever_its_encoder_is_used(frossl, tmp
         patch.setattr(Stepper, "__call__", interrupt)
         code, said = frossl("pretrain", images, *base)
     assert code == 130
-    again = "Go on with: frossl pretrain --resume 'runs/my images-frossl'"
+    again = "frossl pretrain --resume 'runs/my images-frossl'"
     assert again in said
     run = "runs/my images-frossl"
     uses = (["evaluate", run, "--protocol", "rank"], ["export", run, "e.safetensors"])
     for argv in uses:
         code, said = frossl(*argv)
         assert code == 0
-        assert f"{run} is not finished: {stands}" in said
+        assert re.search(f"{run} is not finished: .*{stands}", said)
         assert again in said
     encoder = (tmp_path / run / "encoder.safetensors").rename(tmp_path / "elsewhere")
     for argv in uses:
         code, said = frossl(*argv)
         assert code == 2
-        assert f"no encoder yet: {run} is not finished: {stands}" in said
+        assert re.search(f"no encoder yet.*{run}.*{stands}", said)
     encoder.rename(tmp_path / run / "encoder.safetensors")
     if length == "6it":
         assert frossl("pretrain", "--resume", run)[0] == 0
-        assert "6it: 6 steps, about 0 s to go" in frossl("pretrain", "--resume", run)[1]
+        assert "6it: 6 steps, about 0 s" in frossl("pretrain", "--resume", run)[1]
         assert not [argv for argv in uses if "not finished" in frossl(*argv)[1]]
 
 
@@ -417,7 +464,7 @@ def test_a_folder_without_labels_gets_no_accuracy(frossl, tmp_path):
     code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8")
     assert code == 0
     assert "no labels" in said
-    assert "No labels, so no accuracy" in said
+    assert "no accuracy" in said
     assert "rank" in said
     assert "alignment" in said
     for word in ("kNN", "linear", "raw pixels"):
@@ -574,7 +621,7 @@ def test_report_and_export_of_what_is_no_run_name_the_runs_that_there_are(frossl
     for command in (["report", "runs/c"], ["export", "runs/c", "e.safetensors"], ["evaluate", "runs/c"]):
         code, said = frossl(*command)
         assert code == 2
-        assert "runs/c is not a run directory: it has no config.json. Runs beside it: a." in said
+        assert re.search(r"runs/c .*config\.json.*: a\.", said)
     code, said = frossl("evaluate", "runs/study")
     assert code == 2
-    assert "runs/study is a comparison of runs. Runs in it: 10it/b." in said
+    assert re.search(r"runs/study is a comparison.*: 10it/b\.", said)

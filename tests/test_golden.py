@@ -17,7 +17,6 @@ from test_train_guard import TRAINED, narrow
 
 from frossl.core.config import to_plain
 from frossl.methods import METHODS
-from frossl.methods.frossl import FroSSL
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.train.pretrain import pretrain
@@ -38,7 +37,7 @@ def losses(root: Path, method: str) -> list[dict[str, float]]:
         path = root / "images" / (f"class{i % 2}" if METHODS[method].uses_labels else "") / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(path)
-    own = FroSSL.Config(projector="32-bn-relu-32", invariance_weight=0.5)
+    own = METHODS["frossl"].Config(projector="32-bn-relu-32", invariance_weight=0.5)
     config = Config(
         data=str(root / "images"),
         method=method,

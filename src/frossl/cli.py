@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import traceback
+import warnings
 from io import TextIOWrapper
 
 from rich.console import Console
@@ -32,16 +34,13 @@ COMMANDS = {
     "list": listing,
 }
 
-STALLED_SECONDS = 60
-"""After so long without a byte a download is given up."""
-
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a wrong input ends with its message and code 2, never a traceback."""
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files may be in another code
-    socket.setdefaulttimeout(STALLED_SECONDS)
+    _prepare_process()
     console = Console(emoji=False)
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -59,6 +58,15 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         code = _say(lost_rank(error) or error)
     leave(code)
+
+
+def _prepare_process() -> None:
+    """What may be set for a process of the command line, and not for those who import the package."""
+    socket.setdefaulttimeout(60)  # a download that stalls is given up
+    # DDP's buffers are synchronised on purpose, and the plan has said what Fabric would say.
+    warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")
+    for name in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _say(error: Exception) -> int:

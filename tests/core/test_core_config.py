@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from frossl.core.config import from_plain, to_plain
 from frossl.core.types import UserError
-from frossl.methods.frossl import FroSSL
+from frossl.methods import METHODS
 from frossl.runs.config import Config
 from frossl.views.recipes import VIEWS, View
 
@@ -54,7 +54,7 @@ CONFIGS = [
         labels=False,
         data_dir=Path("/somewhere/else"),
         name="mine",
-        objective=FroSSL.Config(invariance_weight=1.4, view_scaling="pairs", centre=False),
+        objective=METHODS["frossl"].Config(invariance_weight=1.4, view_scaling="pairs", centre=False),
     ),
 ]
 
@@ -63,7 +63,7 @@ CONFIGS = [
 def test_a_configuration_goes_through_json_and_back(config):
     """The objective's type hangs on the method, so it is read by itself, as run directories do."""
     plain = through_json(config)
-    objective = from_plain(FroSSL.Config, plain.pop("objective"))
+    objective = from_plain(METHODS["frossl"].Config, plain.pop("objective"))
     again = dataclasses.replace(from_plain(Config, plain), objective=objective)
     assert again == config
     assert [type(v) for v in vars(again).values()] == [type(v) for v in vars(config).values()]
@@ -108,15 +108,11 @@ def test_dictionaries_and_lists_of_dataclasses_become_plain():
 @pytest.mark.parametrize(
     ("kind", "plain", "message"),
     [
-        (View, {"blurr": 0.5}, r"no View option is called 'blurr'\. Did you mean 'blur'"),
-        (
-            Config,
-            {"data": "x", "optimiser": "sgd"},
-            r"no Config option is called 'optimiser'\. Did you mean 'optimizer'",
-        ),
-        (Outer, {"inner": {"dept": 1}}, r"no Inner option is called 'dept'\. Did you mean 'depth'"),
-        (Outer, {"perhaps": {"dept": 1}}, r"no Inner option is called 'dept'"),
-        (Outer, {"zzz": 1}, r"no Outer option is called 'zzz'.*Known: count, inner, kind"),
+        (View, {"blurr": 0.5}, r"View.*'blurr'.*'blur'"),
+        (Config, {"data": "x", "optimiser": "sgd"}, r"Config.*'optimiser'.*'optimizer'"),
+        (Outer, {"inner": {"dept": 1}}, r"Inner.*'dept'.*'depth'"),
+        (Outer, {"perhaps": {"dept": 1}}, r"Inner.*'dept'"),
+        (Outer, {"zzz": 1}, r"Outer.*'zzz'.*: count, inner, kind"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(kind, plain, message):
@@ -127,27 +123,27 @@ def test_an_unknown_key_is_refused_with_the_nearest(kind, plain, message):
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"count": "3"}, r"Outer\.count must be int, got '3'"),
-        ({"count": 3.0}, r"Outer\.count must be int, got 3\.0"),
-        ({"count": True}, r"Outer\.count must be int, got True"),
-        ({"rate": True}, r"Outer\.rate must be float, got True"),
-        ({"rate": "0.1"}, r"Outer\.rate must be float"),
-        ({"rate": None}, r"Outer\.rate must be float, got None"),
-        ({"on": 1}, r"Outer\.on must be bool, got 1"),
-        ({"name": 3}, r"Outer\.name must be str, got 3"),
-        ({"inner": 3}, r"Outer\.inner must be Inner, got 3"),
-        ({"inner": {"depth": "x"}}, r"Inner\.depth must be int"),
-        ({"limit": "none"}, r"Outer\.limit must be float"),
-        ({"limit": False}, r"Outer\.limit must be float"),
-        ({"pair": [1.0]}, r"Outer\.pair takes 2 values, got 1"),
-        ({"pair": [1.0, 2, 3]}, r"Outer\.pair takes 2 values, got 3"),
-        ({"pair": ["a", 2]}, r"Outer\.pair must be float"),
-        ({"pair": "ab"}, r"Outer\.pair must be tuple"),
-        ({"many": [1, "2"]}, r"Outer\.many must be int"),
-        ({"many": 3}, r"Outer\.many must be tuple"),
-        ({"span": [0, True]}, r"Outer\.span must be float"),
-        ({"kind": "c"}, r"Outer\.kind is called 'c'.*Known: a, b"),
-        ({"number": 2}, r"Outer\.number is called '2'.*Known: 1, 3"),
+        ({"count": "3"}, r"Outer\.count.*int.*'3'"),
+        ({"count": 3.0}, r"Outer\.count.*int.*3\.0"),
+        ({"count": True}, r"Outer\.count.*int.*True"),
+        ({"rate": True}, r"Outer\.rate.*float.*True"),
+        ({"rate": "0.1"}, r"Outer\.rate.*float"),
+        ({"rate": None}, r"Outer\.rate.*float.*None"),
+        ({"on": 1}, r"Outer\.on.*bool.*1"),
+        ({"name": 3}, r"Outer\.name.*str.*3"),
+        ({"inner": 3}, r"Outer\.inner.*Inner.*3"),
+        ({"inner": {"depth": "x"}}, r"Inner\.depth.*int"),
+        ({"limit": "none"}, r"Outer\.limit.*float"),
+        ({"limit": False}, r"Outer\.limit.*float"),
+        ({"pair": [1.0]}, r"Outer\.pair.*2.*1"),
+        ({"pair": [1.0, 2, 3]}, r"Outer\.pair.*2.*3"),
+        ({"pair": ["a", 2]}, r"Outer\.pair.*float"),
+        ({"pair": "ab"}, r"Outer\.pair.*tuple"),
+        ({"many": [1, "2"]}, r"Outer\.many.*int"),
+        ({"many": 3}, r"Outer\.many.*tuple"),
+        ({"span": [0, True]}, r"Outer\.span.*float"),
+        ({"kind": "c"}, r"Outer\.kind .*'c'.*Known: a, b"),
+        ({"number": 2}, r"Outer\.number .*'2'.*Known: 1, 3"),
         ({"number": True}, r"Outer\.number"),
         ({"place": 3}, r"Outer\.place"),
     ],

@@ -81,7 +81,7 @@ def test_images_are_exactly_enough_whole_batches(batch, steps):
 
 
 def test_steps_of_a_share_is_refused():
-    with pytest.raises(UserError, match="5% is a share of a run"):
+    with pytest.raises(UserError, match=r"5%.*share"):
         Length.parse("5%").steps(batch=1, images=1)
 
 
@@ -94,7 +94,7 @@ def test_views_are_exactly_enough_images(batch, steps, views):
 def test_only_views_become_images():
     assert Length.parse("1e6view").as_images(4) == Length.parse("250000img")
     assert Length.parse("20ep").as_images(4) == Length.parse("20ep")
-    with pytest.raises(UserError, match="only the length of a run is counted in views"):
+    with pytest.raises(UserError, match="counted in views"):
         Length.parse("1e6view").steps(batch=1, images=1)
 
 
@@ -119,11 +119,11 @@ def test_share_of_a_run(part, whole, share):
 @pytest.mark.parametrize(
     ("part", "whole", "says"),
     [
-        ("21ep", "20ep", "21ep is longer than the run of 20ep"),
+        ("21ep", "20ep", "21ep.*longer.*20ep"),
         ("101%", "20ep", "101% is longer"),
         ("11min", "10min", "11min is longer"),
-        ("10ep", "10min", "cannot be taken of a run of 10min"),
-        ("1min", "10ep", "cannot be taken of a run of 10ep"),
+        ("10ep", "10min", "10ep.*10min"),
+        ("1min", "10ep", "1min.*10ep"),
     ],
 )
 def test_share_that_makes_no_sense_is_refused(part, whole, says):

@@ -3,7 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from frossl.core.linalg import CACHE, block_width, centre_columns, inverse_root, product_with_itself, square_norm
+from frossl.core.linalg import (
+    CACHE,
+    NumericalError,
+    block_width,
+    centre_columns,
+    covariance_spectrum,
+    decompose,
+    inverse_root,
+    or_nothing,
+    product_with_itself,
+    square_norm,
+)
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -55,3 +66,21 @@ def test_square_norm_of_large_float32_matrices_is_exact_to_rounding():
     x = (sample(2, 1500, 1500) + 0.5).float()
     exact = x.double().square().sum(dim=(1, 2))
     assert (square_norm(x).double() / exact - 1).abs().max() < 4e-7
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("shape", [(12, 4), (4, 12)])
+def test_a_spectrum_of_numbers_that_are_not_finite_is_a_named_error(shape, bad):
+    x = sample(*shape)
+    x[1, 2] = bad
+    with pytest.raises(NumericalError, match=r"matrix \(4, 4\) made of features cannot be decomposed: they are not"):
+        covariance_spectrum(x)
+
+
+def test_a_decomposition_that_fails_is_a_named_error_and_leaves_figures_out():
+    singular = torch.zeros(3, 3)
+    with pytest.raises(NumericalError, match="too far apart"):
+        decompose(torch.linalg.cholesky, singular)
+    measure = or_nothing(lambda x, scale: {"norm": decompose(torch.linalg.cholesky, x).norm().item() * scale})
+    assert measure(singular, scale=2.0) == {}
+    assert measure(torch.eye(4), scale=2.0) == {"norm": 4.0}

@@ -35,7 +35,7 @@ def test_register_returns_what_it_registers():
 
 
 def test_duplicate_is_refused_and_the_first_stays(fruits):
-    with pytest.raises(ValueError, match="the fruit 'pear' is registered twice"):
+    with pytest.raises(ValueError, match=r"fruit 'pear'.*twice"):
         fruits.add("pear", 9)
     with pytest.raises(ValueError, match="registered twice"):
         fruits.register("pear")(9)
@@ -43,7 +43,7 @@ def test_duplicate_is_refused_and_the_first_stays(fruits):
 
 
 def test_unknown_name_suggests_the_nearest_and_lists_all(fruits):
-    with pytest.raises(UserError, match=r"no fruit is called 'aple'\. Did you mean 'apple'.*apple, cherry, pear"):
+    with pytest.raises(UserError, match=r"fruit.*'aple'.*'apple'.*: apple, cherry, pear"):
         fruits["aple"]
 
 
@@ -51,7 +51,7 @@ def test_unknown_name_far_from_all_suggests_nothing(fruits):
     with pytest.raises(UserError) as caught:
         fruits["zzzzzz"]
     assert "Did you mean" not in str(caught.value)
-    assert "Known: apple, cherry, pear" in str(caught.value)
+    assert ": apple, cherry, pear" in str(caught.value)
 
 
 def test_best_suggestion_comes_first():

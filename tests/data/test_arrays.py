@@ -102,8 +102,8 @@ def test_unknown_labels_are_no_class_and_bytes_are_words(tmp_path, labels, class
     ("labels", "said"),
     [
         ({"labels": -np.ones(8, int), "test_labels": -np.ones(8, int)}, "none is known"),
-        ({"labels": np.arange(8)}, "no array labels and test_labels with"),
-        ({}, "no array labels and test_labels with"),
+        ({"labels": np.arange(8)}, "labels and test_labels"),
+        ({}, "labels and test_labels"),
     ],
 )
 def test_why_there_are_no_labels_is_said(tmp_path, labels, said):
@@ -115,18 +115,15 @@ def test_why_there_are_no_labels_is_said(tmp_path, labels, said):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"pictures": noise(4, 3)}, r"no array train_images or images, only pictures"),
+        ({"pictures": noise(4, 3)}, r"train_images or images.*pictures"),
         ({"images": noise(4, 3) / 255}, r"must be uint8 .* float64.* Scale"),
         ({"images": noise(4, 3).astype(np.uint16)}, r"uint16"),
         ({"images": np.moveaxis(noise(4, 4), -1, 1)}, r"channels come last.*moveaxis"),
-        ({"images": noise(1, 3)}, r"at least 2 are needed"),
-        ({"images": noise(1, 3)[0]}, r"one image in colour; give several"),
+        ({"images": noise(1, 3)}, r"at least 2"),
+        ({"images": noise(1, 3)[0]}, r"one image"),
         ({"images": noise(0, 3)}, r"must be uint8 \(N"),
         ({"images": np.array([None, "x"])}, r"cannot read .*set.npz"),
-        (
-            {"images": noise(4, 3), "labels": np.zeros(4, [("a", "u1"), ("b", "u1")])},
-            r"labels must be one number or word for each",
-        ),
+        ({"images": noise(4, 3), "labels": np.zeros(4, [("a", "u1"), ("b", "u1")])}, r"labels must be"),
         ({"images": noise(4, 3), "test_images": noise(4, 4)}, r"3 channels, held-out images 4"),
     ],
 )
@@ -137,7 +134,7 @@ def test_arrays_that_are_no_images_are_named(tmp_path, arrays, said):
 
 def test_what_has_no_meaning_for_arrays_is_refused(tmp_path):
     source = saved(tmp_path, images=noise(8, 4))
-    with pytest.raises(UserError, match=r"4 channels cannot be read as 3, only grey as colour"):
+    with pytest.raises(UserError, match=r"4 channels.*3"):
         open_data(source, channels=3)
     with pytest.raises(UserError, match="leave --cache out"):
         open_data(source, cache=8)
@@ -171,7 +168,7 @@ def test_damaged_and_hostile_files_are_named(tmp_path):
     write_array_header_1_0(huge, {"descr": "|u1", "fortran_order": False, "shape": (3 * 2**50, 1, 1, 1)})
     for content, changes, said in (
         (huge.getvalue(), {}, "allocate"),
-        (b"no array", {}, r"images in it is no \.npy file"),
+        (b"no array", {}, r"images.*\.npy"),
         (good, {"flags": 1}, "encrypted"),
         (good, {"method": 99}, "compression"),
         (good[:200], {}, ""),
@@ -200,7 +197,7 @@ def test_only_arrays_that_are_used_are_read_and_the_file_is_closed(tmp_path, mon
         (Split(torch.zeros(4, 3, 8, 8)), "uint8 tensor"),
         (Split(torch.zeros(4, 8, 8, dtype=torch.uint8)), "uint8 tensor"),
         (Split(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)), "labels of 4 images"),
-        (Split(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4)), "from 0 to 3, with 2 names"),
+        (Split(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4)), "0 to 3.*2 names"),
     ],
 )
 def test_tensors_that_are_no_images_are_named(split, said):
@@ -210,6 +207,6 @@ def test_tensors_that_are_no_images_are_named(split, said):
 
 def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path):
     source = saved(tmp_path, images=noise(8, 3), labels=np.arange(5))
-    with pytest.raises(UserError, match=r"each of 8 images.* got 5 of int64"):
+    with pytest.raises(UserError, match=r"8 images.* 5 "):
         open_data(source)
     assert open_data(source, labels=False).train.labels is None

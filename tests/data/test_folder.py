@@ -38,7 +38,7 @@ def test_flat_folder_is_unlabelled_and_in_memory(write, folder):
     assert data.classes == ()
     assert data.smallest == data.largest == data.typical == (12, 16)
     assert any("no labels" in note for note in data.notes)
-    assert any("10 % of the images (2) held out by seed 0" in note for note in data.notes)
+    assert any("10 %" in note and "(2)" in note and "seed 0" in note for note in data.notes)
 
 
 def test_statistics_are_those_of_the_training_images(write, folder):
@@ -82,7 +82,7 @@ def test_more_than_five_percent_unreadable_stops(write, folder):
     flat(write, 60)
     for i in range(25):
         write(f"bad{i:02}.jpg", content=b"no image")
-    with pytest.raises(UserError, match=r"25 of 85 images cannot be read(.|\n)*bad19.jpg.*\n  and 5 more") as error:
+    with pytest.raises(UserError, match=r"25 of 85(.|\n)*bad19.jpg.*\n.*5 more") as error:
         open_data(folder)
     assert "bad20" not in str(error.value)
 
@@ -97,7 +97,7 @@ def test_a_few_unreadable_of_many_are_skipped(write, folder):
 def test_one_image_is_not_enough(write, folder):
     write("a.png")
     write("b.png", content=b"")
-    with pytest.raises(UserError, match=r"1 readable image, at least 2(.|\n)*b.png"):
+    with pytest.raises(UserError, match=r"\b1\b(.|\n)*at least 2(.|\n)*b.png"):
         open_data(folder)
 
 
@@ -205,7 +205,7 @@ def test_file_that_vanished_is_named(write, folder):
     images = open_data(folder, memory_limit=0).train.images
     for file in os.scandir(folder):
         os.remove(file)
-    with pytest.raises(UserError, match=r"cannot read 00\d.png: No such file"):
+    with pytest.raises(UserError, match=r"00\d.png: No such file"):
         images[0]
 
 
@@ -217,7 +217,7 @@ def test_class_folders(write, folder):
     assert data.classes == ("cat", "dog")
     assert torch.bincount(data.test.labels).tolist() == [1, 1]
     assert torch.bincount(data.train.labels).tolist() == [9, 9]
-    assert "classes come from 2 sub-folders" in data.notes
+    assert any("2 sub-folders" in note for note in data.notes)
     plain = open_data(folder, labels=False)
     assert plain.classes == ()
     assert plain.train.labels is None
@@ -241,7 +241,7 @@ def test_split_folders(write, folder, held_out):
     assert (len(data.train), len(data.test)) == (6, 2)
     assert data.classes == ("a", "b")
     assert data.test.labels.tolist() == [0, 1]
-    assert f"splits come from train/ and {held_out}/; not used: extra/" in data.notes
+    assert any(f"train/ and {held_out}/" in note and ": extra/" in note for note in data.notes)
 
 
 def test_training_and_testing_are_splits_and_not_classes(write, folder):
@@ -263,7 +263,7 @@ def test_names_of_splits_are_no_classes_but_a_train_may_be_one(write, folder, on
 def test_unlabelled_test_folder_gives_way_to_labelled_val(write, folder):
     for path in ("train/a/0.png", "train/b/0.png", "val/a/0.png", "val/b/0.png", "test/0.png"):
         write(path)
-    assert any("train/ and val/; not used: test/" in note for note in open_data(folder).notes)
+    assert any("train/ and val/" in note and ": test/" in note for note in open_data(folder).notes)
 
 
 def test_train_folder_alone_is_split(write, folder):
@@ -277,7 +277,7 @@ def test_train_folder_alone_is_split(write, folder):
 def test_splits_with_different_classes_stop(write, folder):
     for path in ("train/cat/0.png", "train/dog/0.png", "val/dog/0.png", "val/cow/0.png"):
         write(path)
-    with pytest.raises(UserError, match=r"only in train/: cat; only in val/: cow"):
+    with pytest.raises(UserError, match=r"train/: cat;.*val/: cow"):
         open_data(folder)
     assert len(open_data(folder, labels=False).test) == 2
 
@@ -299,17 +299,17 @@ def test_hidden_and_other_files_are_left_out(write, folder):
         write(path, content=b"text")
     data = open_data(folder)
     assert data.skipped == ()
-    assert any(note.startswith("ignored files: 2 .txt, 1 .csv; read are .jpg .jpeg .png") for note in data.notes)
+    assert any("2 .txt, 1 .csv" in note for note in data.notes)
 
 
 def test_images_of_a_format_that_is_not_read_are_not_called_something_else(write, folder):
     """Pillow reads icons, and an icon is an image."""
     write("0.ico", 0, size=(16, 16))
-    with pytest.raises(UserError, match=r"no file of a format that is read\. .*\.png.*found 1 \.ico\. Convert"):
+    with pytest.raises(UserError, match=r"\.png.*found 1 \.ico"):
         open_data(folder)
     flat(write, 2)
     notes = open_data(folder).notes
-    assert any(note.startswith("ignored files: 1 .ico; read are") for note in notes)
+    assert any("1 .ico" in note for note in notes)
     assert not any("not images" in note for note in notes)
 
 
@@ -328,16 +328,16 @@ def test_link_loops_end_and_linked_folders_count(write, folder, tmp_path):
 def test_text_only_and_empty_folders(write, folder, tmp_path):
     write("a.txt", content=b"text")
     write("b/c.txt", content=b"text")
-    with pytest.raises(UserError, match=r"no file of a format that is read\..*\.jpg.*found 2 \.txt"):
+    with pytest.raises(UserError, match=r"\.jpg.*found 2 \.txt"):
         open_data(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="found no files at all"):
+    with pytest.raises(UserError, match=r"empty.*no files"):
         open_data(str(tmp_path / "empty"))
 
 
 def test_parquet_deeper_in_a_folder_is_to_be_given_itself(write, folder):
     write("plain_text/train.parquet", content=b"")
-    with pytest.raises(UserError, match=r"found 1 \.parquet.*Parquet files and arrays by their own path"):
+    with pytest.raises(UserError, match=r"1 \.parquet.*own path"):
         open_data(folder)
 
 

@@ -64,7 +64,7 @@ def test_single_file_is_split_by_seed(parquet, opened):
 def test_train_prefers_test_and_notes_the_rest(parquet, opened):
     for name in ("train", "test", "val"):
         folder = parquet(f"{name}.parquet", rows(2))
-    assert any("files not used: val.parquet" in note for note in opened(folder).notes)
+    assert any("not used: val.parquet" in note for note in opened(folder).notes)
 
 
 def test_labels_without_names(parquet, opened):
@@ -103,14 +103,14 @@ def test_the_same_classes_in_another_order_are_the_same_labels(parquet, opened):
 def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path, opened, values):
     file = tmp_path / "train.parquet"
     datasets.Dataset.from_dict({"image": rows(2), "label": values}).to_parquet(file)
-    with pytest.raises(UserError, match="one number or word for each image"):
+    with pytest.raises(UserError, match=r"label.*one number"):
         opened(str(file))
     assert len(opened(str(file), labels=False).train) == 1
 
 
 def test_class_names_that_do_not_fit_are_named(tmp_path, opened):
     image = pa.array(rows(2), pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    for names, said in ((["cat", "dog"], r"goes from 1 to 2, with 2 names"), (["cat", "cat"], "duplicated")):
+    for names, said in ((["cat", "dog"], r"1 to 2.*2 names"), (["cat", "cat"], "duplicated")):
         about = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}}}
         table = pa.table({"image": image, "label": [1, 2]}).replace_schema_metadata({"huggingface": json.dumps(about)})
         pq.write_table(table, tmp_path / f"{names[1]}.parquet")
@@ -121,7 +121,7 @@ def test_class_names_that_do_not_fit_are_named(tmp_path, opened):
 def test_different_classes_stop(parquet, opened):
     parquet("train.parquet", rows(2), [0, 1], ["cat", "dog"])
     folder = parquet("test.parquet", rows(2), [0, 1], ["cat", "cow"])
-    with pytest.raises(UserError, match="only in the training split: dog; only in the held-out split: cow"):
+    with pytest.raises(UserError, match=r"training.*: dog;.*held-out.*: cow"):
         opened(folder)
 
 
@@ -145,7 +145,7 @@ def test_broken_rows_are_skipped_and_named(parquet, opened):
 
 
 def test_too_many_broken_rows_stop(parquet, opened):
-    with pytest.raises(UserError, match="2 of 10 images cannot be read"):
+    with pytest.raises(UserError, match="2 of 10 images"):
         opened(parquet("train.parquet", rows(10, broken=(1, 2))))
 
 
@@ -155,17 +155,17 @@ def test_damaged_file_and_missing_column(tmp_path, opened):
     with pytest.raises(UserError, match="as Parquet"):
         opened(str(file))
     datasets.Dataset.from_dict({"picture": [1, 2]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(UserError, match="no column 'image', only picture"):
+    with pytest.raises(UserError, match=r"'image'.*picture"):
         opened(str(tmp_path / "other.parquet"))
     datasets.Dataset.from_dict({"image": [1, 2]}).to_parquet(tmp_path / "numbers.parquet")
-    with pytest.raises(UserError, match="with a column of images"):
+    with pytest.raises(UserError, match="column of images"):
         opened(str(tmp_path / "numbers.parquet"))
 
 
 def test_missing_extra_says_what_to_install(parquet, opened, monkeypatch):
     folder = parquet("train.parquet", rows(2))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'frossl\[hf\]'"):
+    with pytest.raises(UserError, match=r"frossl\[hf\]"):
         opened(folder)
 
 

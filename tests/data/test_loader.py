@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -43,6 +46,38 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("options", [{"workers": 2}, {"prefetch": True}], ids=str)
 def test_workers_and_threads_change_nothing(mixed, options):
     assert same(some(mixed), some(mixed, **options))
+
+
+SCRIPT = """
+import multiprocessing, sys
+multiprocessing.set_start_method("{method}", force=True)
+from frossl.data import open_data
+from frossl.data.loader import training_batches
+from frossl.views.recipes import View
+{guard}:
+    batches = training_batches(open_data(sys.argv[1]), (View(size=8, count=2),), batch=4, seed=0, workers=1)
+    print(len(next(batches).index_N))
+"""
+
+
+def run_script(tmp_path, **parts: str) -> subprocess.CompletedProcess:
+    (tmp_path / "script.py").write_text(SCRIPT.format(**parts))
+    argv = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "set")]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="Windows has spawn alone")
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_without_a_guard_is_told_to_have_one(mixed, tmp_path, method):
+    said = run_script(tmp_path, method=method, guard="if True").stderr
+    assert "--resume" not in said
+    line = f"by '{method}' here, so each runs your script again. Put the call in it under if __name__ =="
+    assert said.count(line) == 2  # by the worker, which came to the same call, and by the script
+
+
+def test_a_script_with_a_guard_has_workers(mixed, tmp_path):
+    ended = run_script(tmp_path, method="spawn", guard="if __name__ == '__main__'")
+    assert (ended.returncode, ended.stdout) == (0, "4\n")
 
 
 class MadeBy:

@@ -17,16 +17,14 @@ from frossl.runs.config import Config
 
 
 def test_typo_in_a_name_suggests():
-    with pytest.raises(
-        UserError, match=r"no folder 'cifr10' exists, and no data set is called 'cifr10'. Did you mean 'cifar10'"
-    ):
+    with pytest.raises(UserError, match=r"folder 'cifr10'.*data set.*'cifar10'"):
         open_data("cifr10")
 
 
 def test_file_of_another_kind(tmp_path):
     file = tmp_path / "images.zip"
     file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"is a file of type \.zip\. Give a folder"):
+    with pytest.raises(UserError, match=r"images\.zip.*type \.zip.*folder"):
         open_data(str(file))
 
 
@@ -77,9 +75,7 @@ def test_images_that_are_read_in_no_time_are_read_without_threads(seconds):
     assert (seen == {threading.get_ident()}) == (seconds == 0)
 
 
-@pytest.mark.parametrize(
-    ("source", "said"), [("x" * 300, "File name too long"), ("~no-such-user/images", "home directory")]
-)
+@pytest.mark.parametrize(("source", "said"), [("x" * 300, "name too long"), ("~no-such-user/images", "home directory")])
 def test_places_that_cannot_be_looked_at_are_named(source, said):
-    with pytest.raises(UserError, match=f"cannot open {source}: .*{said}"):
+    with pytest.raises(UserError, match=f"{source}: .*{said}"):
         open_data(source)

@@ -73,7 +73,7 @@ def test_fashion_mnist_from_debian(tmp_path, monkeypatch):
     assert data.train.labels.tolist() == [7, 9]
     assert data.test.labels.tolist() == [7]
     assert "Debian" in data.source
-    assert "known to have 60,000 and 10,000" in data.notes[0]
+    assert "60,000 and 10,000" in data.notes[0]
     colour = open_data("fashion-mnist", channels=3, labels=False)
     assert torch.equal(colour.train.images, data.train.images.expand(-1, 3, -1, -1))
     assert len(colour.mean) == 3
@@ -82,7 +82,7 @@ def test_fashion_mnist_from_debian(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "stl10"])
 def test_a_cache_of_what_is_held_in_memory_is_refused_before_it_is_fetched(name, tmp_path):
-    with pytest.raises(UserError, match=f"^{name} is held in memory.*nothing to store, leave --cache out$"):
+    with pytest.raises(UserError, match=f"^{name}.*held in memory.*--cache"):
         open_data(name, data_dir=tmp_path / "data", cache=16)
     assert not (tmp_path / "data").exists()
 
@@ -102,7 +102,7 @@ def test_fashion_mnist_that_cannot_be_had_names_the_package(tmp_path, monkeypatc
 
     monkeypatch.setattr(records, "DEBIAN_DIR", tmp_path / "nowhere")
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", no_network)
-    with pytest.raises(UserError, match=r"no route to host.*apt-get install dataset-fashion-mnist"):
+    with pytest.raises(UserError, match=r"no route.*apt-get install dataset-fashion-mnist"):
         open_data("fashion-mnist", data_dir=tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_tiny_imagenet_as_unpacked(write, tmp_path):
     assert data.mean == DATASETS["tiny-imagenet"].mean
     assert any("val_annotations" in note for note in data.notes)
     annotations.write_text("\n".join(lines[1:]))
-    with pytest.raises(UserError, match=r"does not name the class of val/images/val_0.png"):
+    with pytest.raises(UserError, match=r"val_annotations.*val/images/val_0.png"):
         open_data("tiny-imagenet", data_dir=tmp_path / "set")
 
 
@@ -182,9 +182,9 @@ def test_imagenet100_checks_and_fingerprints_its_classes(write, tmp_path):
     data = open_data("imagenet100", data_dir=tmp_path / "set")
     assert data.classes == tuple(wnids(100))
     assert not data.train.in_memory
-    assert any("SHA-256 of the 100 sorted class names" in note for note in data.notes)
+    assert any("SHA-256 of the 100" in note for note in data.notes)
     extra = write("imagenet100/train/dogs/0.png")
-    with pytest.raises(UserError, match=r"holds 101, 1 of them called otherwise \['dogs'\]"):
+    with pytest.raises(UserError, match=r"101, 1 .*\['dogs'\]"):
         open_data("imagenet100", data_dir=tmp_path / "set")
     extra.unlink()
     write("imagenet100/val/n99999999/0.png")
@@ -193,7 +193,7 @@ def test_imagenet100_checks_and_fingerprints_its_classes(write, tmp_path):
 
 
 def test_prepared_folder_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match="must be prepared by hand"):
+    with pytest.raises(UserError, match=r"imagenet100.*must be prepared"):
         open_data("imagenet100", data_dir=tmp_path)
 
 

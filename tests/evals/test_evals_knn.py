@@ -99,5 +99,5 @@ def test_the_metric_adds_an_interval():
 def test_a_side_without_any_label_is_named(side, labels):
     x, y = gaussian_classes(30)
     both = (labels, y) if side == "train" else (y, labels)
-    with pytest.raises(UserError, match=f"no image of the {side} split has one"):
+    with pytest.raises(UserError, match=f"no image of the {side} split"):
         knn(Features(x, x, *both, ("a", "b", "c")))

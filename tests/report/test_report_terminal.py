@@ -7,9 +7,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from frossl.core.length import Length
+from frossl.core.progress import Progress
 from frossl.evals.suite import Evaluation
 from frossl.report.terminal import INDENT, say, show_evaluation
-from frossl.train.display import describe, training
+from frossl.train.display import TrainingDisplay, describe
 
 VALUES = {
     "loss": 40.43,
@@ -40,28 +42,33 @@ def printed(console: Console) -> list[str]:
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_display_cuts_nothing_off(width):
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=width)
-    with training(console, views_per_step=64) as display:
+    display = TrainingDisplay(console, views_per_step=64)
+    with display.bar:
         assert shown(display, width) == []
-        display.update(0.1, 100, 1000, 10.0, VALUES, True)
-        display.last = None
-        display.update(0.2, 200, 1000, 20.0, VALUES, False)
+        for step in (100, 200):
+            display.last = None
+            display.update(Progress(Length.parse("1000it"), 1000, step, step / 10), VALUES)
         bar, loss, figures = shown(display, width)
     assert bar.startswith("Train  step 200/1,000 ")
     assert bar.endswith(" 20% 1 min 20 s left 640 views/s")
-    assert loss == " " * INDENT + "loss 40.43 = invariance 5.25 + variance 34.02 + covariance 0.0016"
-    assert figures == " " * INDENT + "kNN 0.275  probe 0.175  rank 9.3"
+    assert (loss, figures) == tuple(" " * INDENT + line for line in describe(VALUES))
 
 
 def test_elsewhere_there_is_a_line_for_each_look_of_the_monitor():
     console = Console(file=StringIO(), width=40)
-    with training(console, views_per_step=64) as display:
-        display.update(0.1, 10, None, 10.0, {"loss": 1.0, "contrast": 1.0}, False)
-        display.update(0.2, 20, None, 20.0, VALUES, True)
-        display.update(0.3, 30, None, 30.0, VALUES, False)
-        display.update(0.4, 40, None, 40.0, VALUES, True)
+    display = TrainingDisplay(console, views_per_step=64)
+    for step, looked in ((10, 0), (20, 20), (30, 20), (40, 40)):
+        display.update(Progress(Length(100 / 60, "min"), None, step, float(step), looked=looked), VALUES)
     loss, figures = describe(VALUES)
     lines = [f"{'':{INDENT}} {n}0%  step {n}0  {n}0 s  {loss}  {figures}  64 views/s" for n in (2, 4)]
     assert printed(console) == lines
+
+
+def test_a_loss_is_told_with_its_terms_and_figures_by_their_names():
+    loss, figures = describe(VALUES)
+    terms = {"invariance": "5.25", "variance": "34.02", "covariance": "0.0016"}
+    assert loss == "loss 40.43 = " + " + ".join(f"{name} {value}" for name, value in terms.items())
+    assert figures.split() == ["kNN", "0.275", "probe", "0.175", "rank", "9.3"]
 
 
 def test_a_loss_of_one_term_is_said_once():

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from frossl.methods.frossl import FroSSL
+from frossl.methods import METHODS
 from frossl.runs.config import Config
 
 HOSTILE = ("<img src=x onerror=alert(1)>", '"&amp;</script>', "{{ 7 * 7 }}")
@@ -33,7 +33,7 @@ def config(data: Path, out: Path, **changes) -> Config:
         Config(
             data=str(data),
             out=out,
-            objective=FroSSL.Config(projector="16-bn-relu-16"),
+            objective=METHODS["frossl"].Config(projector="16-bn-relu-16"),
             backbone_options='{"channels": [16, 16, 16, 16], "layers": [1, 1, 1, 1]}',
             batch=8,
             views=3,

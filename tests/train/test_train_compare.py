@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import torch
 from PIL import Image
 
 from frossl.cli import main
+from frossl.core.types import Loss
+from frossl.methods import METHODS
 from frossl.report.study import read_study
 from frossl.train.compare import arm_options
-from frossl.train.step import Stepper
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--batch", "8", "--workers", "0"]
 TINY += ["--held-out", "0.25"]
@@ -55,25 +57,25 @@ def test_an_arm_is_a_method_with_views_and_options(arm, options):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--budget", "1ep"], "at least one arm"),
+        (["--budget", "1ep"], "--methods or --arms"),
         (["--methods", "frossl", "--budget", "1ep", "--seeds", "0"], "--seeds"),
-        (["--methods", "frosll", "--budget", "1ep"], "Did you mean 'frossl' or"),
-        (["--arms", "frossl:1", "--budget", "1ep"], "--views must be at least 2"),
+        (["--methods", "frosll", "--budget", "1ep"], "mean 'frossl' or"),
+        (["--arms", "frossl:1", "--budget", "1ep"], "--views .*at least 2"),
         (["--arms", "frossl 'lr", "--budget", "1ep"], "is no arm"),
         (["--arms", "frossl", "frossl", "--budget", "1ep"], "planned twice"),
         (["--arms", "frossl", "--budget", "5%"], "a share of what"),
         (["--arms", "frossl", "--budget", "one"], "is not a length"),
-        (["--arms", "frossl", "--budget", "1ep", "--seed", "3"], "--seed: frossl compare sets this"),
-        (["--arms", "frossl", "--budget", "1ep", "--warmup", "1min"], "cannot be taken of"),
+        (["--arms", "frossl", "--budget", "1ep", "--seed", "3"], "--seed: frossl compare"),
+        (["--arms", "frossl", "--budget", "1ep", "--warmup", "1min"], "--warmup 1min .*1ep"),
         (["--arms", "frossl", "frossl --held-out 0.5", "--budget", "1ep"], "differ in held_out"),
-        (["--arms", "frossl", "--budget", "1ep", "--protocol", "knm"], "Did you mean 'knn'?"),
-        (["--arms", "frossl", "--budget", "1ep", "--only", "frossl-2ep-seed0"], "Did you mean 'frossl-1ep-seed0'"),
+        (["--arms", "frossl", "--budget", "1ep", "--protocol", "knm"], "mean 'knn'[?]"),
+        (["--arms", "frossl", "--budget", "1ep", "--only", "frossl-2ep-seed0"], "mean 'frossl-1ep-seed0'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_runs(frossl, images, tmp_path, argv, says):
     code, said = frossl("compare", images, *TINY, *argv)
     assert code == 2
-    assert says in said
+    assert re.search(says, said)
     assert "Traceback" not in said
     assert not (tmp_path / "runs").exists()
 
@@ -115,7 +117,7 @@ def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, i
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")} == before
     code, said = frossl(*argv, "--lr", "1e-3")
     assert code == 2
-    assert "planned with other settings: lr was 0.002, would be 0.001" in said
+    assert re.search(r"\blr .*0\.002.*0\.001", said)
     code, said = frossl(*argv, "--monitor-every", "50%")
     assert code == 0  # that changes nothing that is learned
 
@@ -130,7 +132,7 @@ def test_a_plan_of_an_older_version_goes_on_where_new_options_have_their_default
     assert frossl(*argv)[0] == 0
     code, said = frossl(*argv, "--clip", "1")
     assert code == 2
-    assert "clip was None, would be 1.0" in said
+    assert re.search(r"\bclip .*None.*1\.0", said)
     code, said = frossl(*argv, "--kernel", "gaussian")
     assert code == 2
     assert "objective was" in said
@@ -149,18 +151,20 @@ def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_p
     assert states(out) == {"frossl-1ep-seed0": "done", "random-1ep-seed0": "unfinished"}
     code, said = frossl("report", out)
     assert code == 0
-    assert "1 of 2 runs with 1ep are not finished." in said
+    assert "1 of 2 runs with 1ep" in said
 
 
 def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):
     argv = ["compare", images, *TINY, "--arms", "frossl", "--seeds", "1", "--budget", "2ep", "--protocol", "knn"]
     frossl(*argv, "--commands")
-    judge = Stepper._judge
+    method = METHODS["frossl"]
+    forward = method.forward
 
-    def bad(self, step, total, terms, norm):
-        judge(self, step, total * torch.nan if step == 3 else total, terms, norm)
+    def bad(self, h_VNF, moment):
+        loss = forward(self, h_VNF, moment)
+        return Loss(loss.total * torch.nan, loss.terms) if moment.share == 3 / 8 else loss
 
-    monkeypatch.setattr(Stepper, "_judge", bad)
+    monkeypatch.setattr(method, "forward", bad)
     code, said = frossl(*argv, "--only", "frossl-2ep-seed0")
     assert code == 0
     assert "Diverged step 3" in said
@@ -170,7 +174,7 @@ def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images,
     monkeypatch.chdir(tmp_path)
     code, said = frossl(*argv)
     assert "diverged before" in said
-    assert "frossl diverged with 1 of 1 seeds and is not ranked" in said
+    assert "frossl diverged with 1 of 1" in said
 
 
 def test_a_run_that_was_killed_goes_on_and_one_without_a_checkpoint_starts_anew(frossl, images, tmp_path):
@@ -201,7 +205,8 @@ def test_two_processes_do_not_carry_out_the_same_run(frossl, images, tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         code, said = frossl(*argv, "--only", "random-1ep-seed0")
         assert code == 2
-        assert "another process is at random-1ep-seed0" in said
+        assert "another process" in said
+        assert "random-1ep-seed0" in said
     assert frossl(*argv, "--only", "random-1ep-seed0")[0] == 0
 
 

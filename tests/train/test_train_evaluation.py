@@ -232,3 +232,25 @@ def test_what_is_given_as_the_untrained_encoder_stays_as_it_is(place):
     assert mine.training
     for name, value in mine.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+class Overflowing(nn.Sequential):
+    """An encoder that is well while it trains and gives infinities in eval mode, as of batch norms gone wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if self.training else super().forward(x) / 0
+
+
+def test_figures_of_features_that_are_not_finite_are_left_out_and_the_run_ends_well(tmp_path):
+    made = config(folder(tmp_path / "images"), tmp_path, length="4it", evaluate=True)
+    outcome = pretrain(made, backbone=Overflowing())
+    assert outcome.evaluation is not None
+    assert outcome.evaluation.arms["pretrained"] == {}
+    assert "knn" in outcome.evaluation.arms["raw pixels"]
+    monitored = [row for row in read_rows(outcome.run / "metrics.jsonl") if row["kind"] == "monitor"]
+    assert monitored
+    assert not any({"knn", "probe", "effective_rank"} & row.keys() for row in monitored)
+    assert "not finite" in (outcome.run / "report.html").read_text()

@@ -19,7 +19,14 @@ import frossl.runs.checkpoint as checkpoint
 from frossl.core import files
 from frossl.core.files import DamagedError
 from frossl.core.types import UserError
-from frossl.runs.checkpoint import keep_as_best, load_checkpoint, load_newest, newest_checkpoint, save_checkpoint
+from frossl.runs.checkpoint import (
+    FORMAT,
+    keep_as_best,
+    load_checkpoint,
+    load_newest,
+    newest_checkpoint,
+    save_checkpoint,
+)
 
 
 def state(step: int) -> dict:
@@ -251,7 +258,7 @@ def test_where_there_are_no_links_the_best_is_a_copy(tmp_path, monkeypatch):
 def test_a_checkpoint_of_a_later_version_is_not_passed_over(tmp_path):
     save_checkpoint(tmp_path / "checkpoints", 1, state(1))
     files.write_sealed(tmp_path / "checkpoints" / "step-000000002.safetensors", {}, {"format": "3", "state": "{}"})
-    with pytest.raises(UserError, match="checkpoint format 3; this version of frossl reads 1 to 2"):
+    with pytest.raises(UserError, match=r"checkpoint format 3"):
         load_newest(tmp_path, pytest.fail)
 
 
@@ -282,7 +289,8 @@ def crafted(trap: Path) -> dict[str, bytes]:
     )
     outside = b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}'
     overflow = b'{"a":{"dtype":"F64","shape":[4611686018427387904,8],"data_offsets":[0,8]}}'
-    nested = b'{"__metadata__":{"format":"1","state":"' + b"[" * 90_000 + b'"}}'
+    sealed = trap.with_name("sealed.safetensors")
+    files.write_sealed(sealed, {}, {"format": FORMAT, "state": "[" * 90_000})
     return {
         "pickle": pickle.dumps(Touch(trap)),
         "torch zip": zipped.getvalue(),
@@ -292,7 +300,7 @@ def crafted(trap: Path) -> dict[str, bytes]:
         "overlapping tensors": header(len(overlapping), overlapping + b"1234"),
         "tensor outside": header(len(outside), outside + b"1234"),
         "shape that overflows": header(len(overflow), overflow + b"12345678"),
-        "deep nesting": header(len(nested), nested),
+        "deep nesting": sealed.read_bytes(),
         "list for header": header(2, b"[]"),
         "metadata no dictionary": header(20, b'{"__metadata__":[1]}'),
     }
@@ -317,7 +325,7 @@ def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path, name):
 )
 def test_a_sealed_file_that_says_nonsense_is_damaged(tmp_path, skeleton):
     files.write_sealed(tmp_path / "x.safetensors", {}, {"format": "2", "state": json.dumps(skeleton)})
-    with pytest.raises(DamagedError, match="does not hold what a checkpoint holds"):
+    with pytest.raises(DamagedError, match=r"x\.safetensors .*checkpoint"):
         load_checkpoint(tmp_path / "x.safetensors")
 
 

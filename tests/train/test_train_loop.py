@@ -20,14 +20,15 @@ import frossl.runs.data as run_data
 import frossl.train.loop as loop
 import frossl.train.plan as plan_room
 import frossl.train.pretrain as run_room
+from frossl.core.registry import Registry
 from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import untrained_encoder
+from frossl.methods import METHODS
 from frossl.methods.byol import BYOL
 from frossl.methods.corinfomax import CorInfoMax
 from frossl.methods.dino import DINO
-from frossl.methods.frossl import FroSSL
 from frossl.methods.mocov2plus import MoCoV2Plus
 from frossl.methods.random import Random
 from frossl.methods.supervised import Supervised
@@ -41,7 +42,7 @@ from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.train.step import NonFiniteError, Stepper
-from frossl.views.recipes import VIEWS, View
+from frossl.views.recipes import Recipe, View
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -62,7 +63,7 @@ def config(data: Path, out: Path, **changes) -> Config:
         Config(
             data=str(data),
             out=out,
-            objective=FroSSL.Config(projector="16-bn-relu-16"),
+            objective=METHODS["frossl"].Config(projector="16-bn-relu-16"),
             backbone_options=TINY,
             batch=8,
             length="3ep",
@@ -258,12 +259,12 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
     kept = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     if change == "one more":
         Image.new("RGB", (16, 16)).save(images / "class0" / "new.png")
-        says = r"images was \[38, 10\], would be \[39, 10\]"
+        says = r"images .*\[38, 10\].*\[39, 10\]"
     else:
         for path in (images / "class0").iterdir():
             Image.new("RGB", (16, 16), "red").save(path)
-        says = "changed: mean of the encoder was"
-    with pytest.raises(UserError, match=f"cannot go on as the same run.*{says}"):
+        says = "mean of the encoder"
+    with pytest.raises(UserError, match=f"cannot go on.*{says}"):
         pretrain(read_run(run)[0], resume=run)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == kept
 
@@ -373,7 +374,7 @@ def test_without_a_length_the_epochs_that_fit_are_chosen_and_saved(images, tmp_p
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_a_batch_that_fits(images, tmp_path):
-    with pytest.raises(UserError, match=r"batch of 64 does not fit 38 training images; give --batch 38 or less"):
+    with pytest.raises(UserError, match=r"64 .*38 training images.*--batch 38"):
         pretrain(config(images, tmp_path, batch=64))
     assert not any(tmp_path.glob("*/config.json"))
 
@@ -396,13 +397,13 @@ def test_a_run_directory_is_never_overwritten(images, tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_named(images, tmp_path):
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(UserError, match="cannot make the run directory"):
+    with pytest.raises(UserError, match=f"run directory {tmp_path / 'file'}"):
         pretrain(config(images, tmp_path / "file" / "runs"))
 
 
 def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="torchrun's other variables are missing"):
+    with pytest.raises(UserError, match="torchrun's other variables"):
         pretrain(config(images, tmp_path))
     assert not any(tmp_path.iterdir())
 
@@ -414,16 +415,17 @@ def test_other_timm_encoders_train(images, tmp_path, backbone):
 
 
 def test_a_vision_transformer_is_not_given_views_of_two_sizes(images, tmp_path):
-    with pytest.raises(
-        UserError, match="vit_tiny_patch16_224 takes images of one size and view recipe 'imagenet-wmse'"
-    ):
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 .*one size.*'imagenet-wmse'"):
         pretrain(config(images, tmp_path, backbone="vit_tiny_patch16_224", view_recipe="imagenet-wmse"))
     assert not any(tmp_path.iterdir())
 
 
 def test_groups_of_views_come_in_order_of_size(images, tmp_path, monkeypatch):
-    monkeypatch.setitem(VIEWS._things, "small-first", (View(count=1, size=8), View(count=1, size=16)))
-    with pytest.raises(UserError, match="'small-first': its groups must be in order of size, the largest first"):
+    recipes: Registry[Recipe] = Registry("view recipe")
+    recipes.add("small-first", (View(count=1, size=8), View(count=1, size=16)))
+    for room in ("frossl.runs.config", "frossl.train.plan"):
+        monkeypatch.setattr(f"{room}.VIEWS", recipes)
+    with pytest.raises(UserError, match=r"'small-first'.*order of size"):
         pretrain(config(images, tmp_path, view_recipe="small-first"))
 
 
@@ -447,8 +449,8 @@ def test_labels_that_held_out_images_lack_are_not_used(images, tmp_path, monkeyp
     said = StringIO()
     console = Console(file=said, width=200)
     outcome = pretrain(config(images, tmp_path, length="2it", evaluate=True), console=console)
-    assert "labels are not used: one of the splits has none" in said.getvalue()
-    assert "No labels, so no accuracy" in said.getvalue()
+    assert "labels are not" in said.getvalue()
+    assert "no accuracy" in said.getvalue()
     assert not any({"probe", "probe_on_views", "knn"} & row.keys() for row in read_rows(outcome.run / "metrics.jsonl"))
     assert outcome.evaluation is not None
     assert outcome.evaluation.arms.keys() == {"pretrained", "untrained"}
@@ -459,10 +461,10 @@ SUPERVISED = {"method": "supervised", "objective": Supervised.Config()}
 
 
 def test_supervised_training_needs_labels(images, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--method supervised learns from labels, and these data have none"):
+    with pytest.raises(UserError, match=r"--method supervised .*labels"):
         pretrain(config(images, tmp_path, labels=False, **SUPERVISED))
     relabel(monkeypatch, train=lambda labels: torch.full_like(labels, -1))
-    with pytest.raises(UserError, match="--method supervised learns from labels, and these data have none"):
+    with pytest.raises(UserError, match=r"--method supervised .*labels"):
         pretrain(config(images, tmp_path, **SUPERVISED))
     assert not any(tmp_path.iterdir())
 
@@ -522,7 +524,7 @@ def test_any_module_can_be_the_encoder(images, tmp_path):
     assert outcome.evaluation.arms.keys() == {"pretrained", "untrained", "raw pixels"}
     assert not torch.equal(mine.conv.weight, start)
     saved, _ = read_run(outcome.run)
-    with pytest.raises(UserError, match="a module of your own, Small: give one like it"):
+    with pytest.raises(UserError, match="own, Small"):
         evaluate_run(outcome.run)
     again = evaluate_run(outcome.run, backbone=Small(), protocols=("knn",))
     assert again.arms["pretrained"]["knn"] == outcome.evaluation.arms["pretrained"]["knn"]
@@ -582,13 +584,13 @@ def test_the_stem_is_chosen_by_the_views_and_the_plan_says_at_which_size_images_
 
 def test_a_configuration_takes_the_options_of_its_method():
     assert Config(data="x", method="byol").objective == BYOL.Config()
-    with pytest.raises(UserError, match=r"the objective is FroSSL\.Config, but method 'byol' takes its own"):
-        Config(data="x", method="byol", objective=FroSSL.Config())
+    with pytest.raises(UserError, match=r"frossl\.Config.*'byol'"):
+        Config(data="x", method="byol", objective=METHODS["frossl"].Config())
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", "gpu"), ("precision", "16")])
 def test_a_device_or_precision_that_does_not_exist_is_refused_at_once(name, value):
-    with pytest.raises(UserError, match=f"no {name} is called '{value}'"):
+    with pytest.raises(UserError, match=f"{name} .*'{value}'"):
         Config(data="x", **{name: value})
 
 

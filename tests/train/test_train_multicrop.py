@@ -7,7 +7,6 @@ from PIL import Image
 from frossl.core.types import Loss
 from frossl.losses import frossl
 from frossl.methods import METHODS
-from frossl.methods.frossl import FroSSL
 from frossl.runs.config import Config
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
@@ -52,7 +51,7 @@ def test_every_method_trains_on_global_and_local_crops(name, images, tmp_path):
     assert [(group.count, group.size) for group in read_run(outcome.run)[1]] == [(2, 32), (6, 14)]
 
 
-class Own(FroSSL):
+class Own(METHODS["frossl"]):
     """A method outside of the package, which calls the loss itself."""
 
     def forward(self, h_VNF, moment) -> Loss:
@@ -67,7 +66,7 @@ def test_a_method_with_more_views_than_images_is_not_warned(method, images, tmp_
         data=str(images),
         out=tmp_path,
         method=method,
-        objective=FroSSL.Config(projector="16-bn-relu-16"),
+        objective=METHODS["frossl"].Config(projector="16-bn-relu-16"),
         view_recipe="multicrop",
         backbone_options=options,
         batch=4,

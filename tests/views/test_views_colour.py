@@ -30,10 +30,16 @@ def changed(how: colour.Colour, x: Tensor, d: Drawn) -> Tensor:
     return y
 
 
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """The kernel as it is written; a test asks for pieces of a shape that no other does, as kernels are kept."""
+    monkeypatch.setattr(torch, "compile", lambda kernel, **_: kernel)
+
+
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("n", [5, 64, 100])
 def test_one_kernel_for_all_gives_what_each_operation_gives_to_its_own(n, monkeypatch):
-    """Uncompiled; pieces of 32 samples, so that one is whole, several are, or the last is filled up."""
-    monkeypatch.setattr(colour, "_kernel", lambda shape: colour._all_at_once)
+    """Pieces of 32 samples, so that one is whole, several are, or the last is filled up."""
     monkeypatch.setattr(colour, "PIECE_BYTES", 32 * 3 * 8 * 8 * 4)
     x, d = photographs(n), drawn(n)
     torch.testing.assert_close(changed(colour.compiled_jitter, x, d), changed(colour.jitter, x, d), rtol=0, atol=1e-5)
@@ -47,8 +53,9 @@ def test_every_order_is_among_the_samples_of_these_tests():
     assert 0.1 < float((together == x).all(dim=(1, 2, 3)).float().mean()) < 0.3  # neither jitter nor grayscale drawn
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_all_orders_in_one_kernel(monkeypatch):
-    monkeypatch.setattr(colour, "_kernel", lambda shape: colour._all_at_once)
+    monkeypatch.setattr(colour, "PIECE_BYTES", 600 * 3 * 8 * 8 * 4)
     x, d = photographs(600), drawn(600)
     torch.testing.assert_close(changed(colour.compiled_jitter, x, d), changed(colour.jitter, x, d), rtol=0, atol=1e-5)
 
@@ -74,17 +81,17 @@ def test_a_compiler_that_fails_is_named(monkeypatch):
     def failing(*_, **__):
         raise RuntimeError("no such header\nmore")
 
-    monkeypatch.setattr(colour.torch, "compile", lambda *_, **__: failing)
-    with pytest.raises(UserError, match=r"failed \(no such header\)\. Leave the flag out"):
-        colour._compiled.__wrapped__(torch.Size((2, 3, 5, 5)))
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
+    with pytest.raises(UserError, match=r"--compile-views.*\(no such header\)"):
+        colour.compiled_jitter(photographs(5, size=5), drawn(5))
 
 
 def test_every_size_is_compiled_anew(monkeypatch):
     """torch takes a code object for the same function whatever was made of it, and compiles it eight times at most."""
     made = []
-    monkeypatch.setattr(colour.torch, "compile", lambda f, **_: made.append(f) or f)
-    for side in (5, 6):
-        colour._compiled.__wrapped__(torch.Size((2, 3, side, side)))
+    monkeypatch.setattr(torch, "compile", lambda f, **_: made.append(f) or f)
+    for side in (6, 7):
+        colour.compiled_jitter(photographs(5, size=side), drawn(5))
     assert made[0].__code__ is not made[1].__code__
 
 

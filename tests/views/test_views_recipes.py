@@ -109,9 +109,9 @@ def test_every_recipe_makes_finite_views(name, channels):
         ({"hue": -0.1}, "hue is a share"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma must be"),
         ({"blur_sigma": (2.0, 1.0)}, "blur_sigma must be"),
-        ({"interpolation": "nearest"}, "interpolation must be bilinear or bicubic, got 'nearest'"),
-        ({"count": 0}, "count and size must be at least 1"),
-        ({"size": 0}, "count and size must be at least 1"),
+        ({"interpolation": "nearest"}, "interpolation .*bilinear or bicubic.*'nearest'"),
+        ({"count": 0}, "count .*at least 1"),
+        ({"size": 0}, "size .*at least 1"),
         ({"brightness": -0.4}, "brightness"),
         ({"contrast": -0.4}, "contrast"),
         ({"saturation": -0.4}, "saturation"),
@@ -154,7 +154,7 @@ def test_with_views_drops_groups_that_get_none():
 
 
 def test_with_views_refuses_what_it_cannot_do():
-    with pytest.raises(UserError, match="at least 2, got 1"):
+    with pytest.raises(UserError, match=r"--views .*at least 2.*1"):
         with_views(VIEWS["natural"], 1)
     with pytest.raises(UserError, match=r"2x224px \+ 6x96px"):
         with_views(VIEWS["imagenet-wmse"], 4)
@@ -170,7 +170,7 @@ def test_with_size_keeps_proportions_and_all_else(name, size, sizes):
 
 
 def test_with_size_refuses_nothing_to_see():
-    with pytest.raises(UserError, match="at least 1 pixel, got 0"):
+    with pytest.raises(UserError, match=r"--size .*at least 1.*0"):
         with_size(VIEWS["natural"], 0)
 
 
@@ -190,8 +190,11 @@ def test_each_number_of_channels_has_its_recipe(channels, name):
 def test_what_has_no_meaning_without_colour_is_named():
     assert left_out(VIEWS["natural"], 3) == ""
     assert left_out(VIEWS["grey"], 1) == ""
-    assert left_out(VIEWS["natural"], 1).endswith(
-        "images have 1 channel and not the three of colour: saturation, hue, grayscale"
-    )
-    assert left_out((View(grayscale=0.0, hue=0.0),), 13).endswith("13 channels and not the three of colour: saturation")
+    for recipe, channels, named in (
+        (VIEWS["natural"], "1 channel", ": saturation, hue, grayscale"),
+        ((View(grayscale=0.0, hue=0.0),), "13 channels", ": saturation"),
+    ):
+        said = left_out(recipe, int(channels.split()[0]))
+        assert f"{channels} " in said
+        assert said.endswith(named)
     assert left_out((View(grayscale=0.0, jitter=0.0),), 4) == ""

@@ -17,7 +17,6 @@ from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.options import DataOptions
 from frossl.data.types import Dataset, Split
-from frossl.evals.extract import Extractor
 from frossl.losses import frossl
 from frossl.runs.config import Config, Device
 from frossl.runs.data import open_run_data
@@ -144,9 +143,9 @@ def _views(given: Bench) -> tuple[list[str], Rows]:
 def _train(given: Bench) -> tuple[list[str], Rows]:
     """Milliseconds of a training step, of its parts, and of what is done between steps."""
     config, data = _opened(given)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     device = plan.device
-    take = Stepper(learner, config, plan, start(config))
+    take = Stepper(learner, plan, start(config))
     learner.train()
     batches = training_batches(
         data,
@@ -189,10 +188,13 @@ def _train(given: Bench) -> tuple[list[str], Rows]:
     if not data.train.in_memory:
         one = _decode_seconds(data)
         rows.append(["decoding, in workers", f"{1e3 * one * plan.batch:,.1f}", f"{1 / one:,.0f} images/s and worker"])
-    telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every)
-    extractor = Extractor(device=device, bf16=plan.precision == "bf16", workers=plan.workers)
+    telemetry = Telemetry(learner.method, context_of(plan), config.telemetry_every)
+    extractor = plan.extractor()
     for name, now_and_then in (
-        ("telemetry, a spectrum", lambda: telemetry.see(config.telemetry_every, features, {"loss": torch.zeros(())})),
+        (
+            "telemetry, a spectrum",
+            lambda: telemetry.observe(config.telemetry_every, features, {"loss": torch.zeros(())}),
+        ),
         ("telemetry, the monitor", lambda: look(learner.backbone, data, plan.spec, extractor, None)),
     ):
         once = _seconds(now_and_then, device)

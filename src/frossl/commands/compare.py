@@ -81,6 +81,7 @@ def run(args: list[str], console: Console) -> int:
         names = {run.name: run for run in runs}
         if given.only not in names:
             raise unknown_name("run of this comparison", given.only, list(names))
+        pretrain.settle_process(names[given.only].config)
         stopped = compare.carry_out(names[given.only], given.protocol, console)
         return 128 + signal.Signals[stopped] if stopped else 0
     quiet = Console(quiet=True) if given.commands else console

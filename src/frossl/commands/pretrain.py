@@ -12,9 +12,11 @@ import tyro
 from rich.console import Console
 
 from frossl.commands.report import open_in_browser
+from frossl.core.machine import keep_freed_pages
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.directory import read_run
+from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 
 M = TypeVar("M")
@@ -33,10 +35,17 @@ class Pretrain(Generic[M]):
 
 def run(args: list[str], console: Console) -> int:
     given = parse(args, "frossl pretrain")
+    settle_process(given.config)
     outcome = pretrain(given.config, resume=given.resume, console=console)
     if given.open and not outcome.stopped:
         open_in_browser(outcome.run / "report.html", console)
     return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
+
+
+def settle_process(config: Config[Any]) -> None:
+    """What only the command line does to its process before it trains; programs that import the package choose."""
+    if device_of(config).type == "cpu":
+        keep_freed_pages()
 
 
 def parse(args: list[str], prog: str) -> Pretrain[Any]:

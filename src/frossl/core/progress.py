@@ -30,8 +30,8 @@ class Progress:
         return min(done, 1.0)
 
 
-class Every:
-    """Says when something is due: each length of a run that ``flag`` gives, by steps, by share or by the clock."""
+class Interval:
+    """Says when something is due, once per interval of steps, of the run, or of minutes, as ``flag`` gave it."""
 
     def __init__(self, flag: str, text: str, progress: Progress, batch: int, images: int) -> None:
         length = Length.parse(text)

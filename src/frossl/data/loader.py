@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -175,20 +178,40 @@ def iterate_loader(items: Any, workers: int, **how: Any) -> Iterator[Any]:
     """The batches of a DataLoader of ``items``.
 
     Raises:
-        UserError: an image that could be read at the start cannot be read now, or a worker was killed.
+        UserError: an image that could be read at the start cannot be read now, or a worker was killed or did not start.
     """
     how["generator"] = torch.Generator()  # else each pass would draw from torch's own
+    begun = False
     try:
-        yield from DataLoader(items, num_workers=workers, worker_init_fn=_leave_interrupts_to_parent, **how)
+        for batch in DataLoader(items, num_workers=workers, worker_init_fn=_leave_interrupts_to_parent, **how):
+            begun = True
+            yield batch
     except UserError as error:  # a worker's comes with its traceback
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        in_worker = "bootstrapping phase" in str(error)  # which runs the script and comes to the same call
+        if "DataLoader worker" not in str(error) and not in_worker:
             raise
+        if in_worker or (not begun and _runs_script_again()):
+            raise UserError(
+                f"processes that decode images are started by {multiprocessing.get_start_method()!r} here, so each "
+                'runs your script again. Put the call in it under if __name__ == "__main__": or give workers=0'
+            ) from None
         raise UserError(
             f"a process that decodes images ended ({str(error).splitlines()[0]}). If memory ran out, give fewer "
             "--workers. Training goes on with --resume"
         ) from None
+
+
+def _runs_script_again() -> bool:
+    """Whether a new process runs the main script, which does not ask whether it is the main one."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if path is None or multiprocessing.get_start_method() == "fork":
+        return False
+    try:
+        return "__main__" not in Path(path).read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def _leave_interrupts_to_parent(_: int) -> None:

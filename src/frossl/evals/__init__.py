@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from frossl.core.linalg import or_nothing
 from frossl.core.registry import Registry, unknown_name
 from frossl.core.types import Features
 from frossl.data.types import Dataset
@@ -46,9 +47,10 @@ ENCODER_METRICS: Registry[Metric] = Registry("metric of encoders")
 
 
 def metric(name: str, *, needs_labels: bool, protocol: str) -> Callable:
-    """Registers ``measure(features) -> {name: value}``."""
+    """Registers ``measure(features) -> {name: value}``, made to give nothing where features are of no use."""
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+        measure = or_nothing(measure)
         METRICS.add(name, Metric(measure, needs_labels, protocol, of_pixels=needs_labels))
         return measure
 
@@ -56,9 +58,10 @@ def metric(name: str, *, needs_labels: bool, protocol: str) -> Callable:
 
 
 def encoder_metric(name: str, *, needs_labels: bool, protocol: str, of_pixels: bool = False) -> Callable:
-    """Registers ``measure(subject) -> {name: value}``."""
+    """Registers ``measure(subject) -> {name: value}``, made to give nothing where features are of no use."""
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+        measure = or_nothing(measure)
         ENCODER_METRICS.add(name, Metric(measure, needs_labels, protocol, of_pixels))
         return measure
 

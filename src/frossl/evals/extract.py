@@ -13,6 +13,7 @@ from frossl.core.distributed import gather, rank, together, world_size
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split
+from frossl.nn.convolution import narrow_in_float32
 from frossl.nn.encoder import EncoderSpec
 from frossl.nn.modes import eval_mode, kept_in_eval, train_mode
 from frossl.views.recipes import Recipe
@@ -113,7 +114,8 @@ class Extractor:
     @torch.no_grad()
     def encode(self, encoder: nn.Module, x: Tensor) -> Tensor:
         """Features ``(B, F)`` of normalised images, float32 on the CPU."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        with autocast, narrow_in_float32(encoder, self.device, self.bf16):
             dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
             return encoder(x.to(self.device, dtype, memory_format=torch.channels_last)).float().cpu()
 

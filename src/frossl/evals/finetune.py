@@ -19,6 +19,7 @@ from frossl.evals.clock import timed
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import draw_labels, labelled_images, share_of_labels, validation_split
+from frossl.nn.convolution import narrow_in_float32
 from frossl.nn.optim import build_optimizer, warmup_cosine
 from frossl.views.recipes import View
 
@@ -68,7 +69,7 @@ def _steps(images: int) -> int:
 
 def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callable[[str], object]) -> nn.Module:
     """A copy of the encoder under a linear classifier, trained on ``train``; :func:`timed` tells of ``to_do`` steps."""
-    spec, device = subject.spec, subject.extractor.device
+    spec, device, bf16 = subject.spec, subject.extractor.device, subject.extractor.bf16
     own = subject.recipe[0]
     view = View(count=1, size=spec.size, scale=(own.scale[0], 1.0), flip=own.flip, jitter=0.0, grayscale=0.0)
     data = replace(subject.data, train=train, mean=spec.mean, std=spec.std)
@@ -85,12 +86,13 @@ def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callabl
         for step, b in zip(range(steps), timed(batches, to_do, device, tell), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_cosine(step / steps, 0.1)
-            with torch.autocast(device.type, torch.bfloat16, enabled=subject.extractor.bf16):
-                scores = model(b.views[0][0].to(device, memory_format=torch.channels_last))
-            assert b.labels_N is not None
-            loss = cross_entropy(scores.float(), b.labels_N.to(device))
-            optimizer.zero_grad()
-            loss.backward()
+            with narrow_in_float32(model, device, bf16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    scores = model(b.views[0][0].to(device, memory_format=torch.channels_last))
+                assert b.labels_N is not None
+                loss = cross_entropy(scores.float(), b.labels_N.to(device))
+                optimizer.zero_grad()
+                loss.backward()
             optimizer.step()
     return model.eval()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from frossl.core.linalg import require_finite
 from frossl.core.types import Features, UserError
 from frossl.data.types import Split, any_known
 from frossl.evals.extract import pick
@@ -19,6 +20,7 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Raises:
         UserError: one side has no labelled image.
+        NumericalError: features, or their squares, are not finite.
     """
     sides = []
     for side, x, y in (
@@ -29,6 +31,7 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             raise UserError(f"this metric needs labels, and no image of the {side} split has one")
         x, y = x.detach(), y.long()
         x = x if x.dtype == torch.float64 else x.float()
+        require_finite(x, f"features of the {side} split")
         sides += [x, y] if bool((y >= 0).all()) else [x[y >= 0], y[y >= 0]]
     return sides[0], sides[1], sides[2], sides[3]
 

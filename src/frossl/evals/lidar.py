@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from frossl.core.linalg import centred, eigenvalues
+from frossl.core.linalg import centred, decompose, eigenvalues
 from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.interval import jackknife
@@ -30,7 +30,7 @@ def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
         rows = torch.linalg.qr(rows.T, mode="r").R.T
     means, inner = rows[:n], rows[n:]
     within = inner.T @ inner / (n * (views - 1)) + delta * torch.eye(rows.shape[1], dtype=h.dtype, device=h.device)
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), means.T, upper=False)
+    whitened = torch.linalg.solve_triangular(decompose(torch.linalg.cholesky, within), means.T, upper=False)
     matrix = whitened @ whitened.T if n > rows.shape[1] else whitened.T @ whitened
     return entropy_rank(eigenvalues(matrix / max(n - 1, 1)))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.interval import with_interval
@@ -72,7 +74,7 @@ def standardise(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
 
 def principal(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
     """All arguments rotated to the principal axes of the first, which leaves an L2-penalised fit as it is."""
-    axes = torch.linalg.eigh((x_NF.T @ x_NF) / len(x_NF))[1]
+    axes = decompose(torch.linalg.eigh, (x_NF.T @ x_NF) / len(x_NF))[1]
     return [x @ axes for x in (x_NF, *others)]
 
 
@@ -164,7 +166,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     for draw in range(draws):
         index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
-        basis = torch.linalg.svd(x[index], full_matrices=False)[2].T
+        basis = decompose(partial(torch.linalg.svd, full_matrices=False), x[index])[2].T
         got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))
     values = torch.tensor(got, dtype=torch.float64)
     return {name: values.mean().item(), f"{name}_std": values.std(correction=1).item() if draws > 1 else 0.0}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import metric
 from frossl.evals.interval import with_interval
@@ -24,10 +25,10 @@ def ridge_solver(x_NF: Tensor, y_NK: Tensor) -> Callable[[float], Tensor]:
     """
     n, width = x_NF.shape
     if n > width:
-        values, axes = torch.linalg.eigh(x_NF.T @ x_NF / n)
+        values, axes = decompose(torch.linalg.eigh, x_NF.T @ x_NF / n)
         before, after = axes, axes.T @ (x_NF.T @ y_NK) / n
     else:
-        values, axes = torch.linalg.eigh(x_NF @ x_NF.T / n)
+        values, axes = decompose(torch.linalg.eigh, x_NF @ x_NF.T / n)
         before, after = x_NF.T @ axes, axes.T @ y_NK / n
     values = values.clamp_min(0)[:, None]
     return lambda penalty: before @ (after / (values + penalty))

@@ -24,16 +24,18 @@ def barlow_twins(
     scale: float = 1.0,
     epsilon: float = 1e-5,
 ) -> Loss:
-    """Barlow Twins of V views: mean over pairs of views of the two-view loss.
+    """Makes the cross-correlation of two views' projections the identity.
 
-    With columns standardised over the batch (biased variance plus ``epsilon``) and C_uv = z_u' z_v / N::
+    Barlow Twins of V views is the mean over pairs of views of the two-view loss. With columns
+    standardised over the batch (biased variance plus ``epsilon``) and C_uv = z_u' z_v / N::
 
         total = mean over u < v of  scale * [ sum_i (1 - C_uv,ii)^2  +  off_diagonal_weight * sum_{i != j} C_uv,ij^2 ]
 
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2.
-        off_diagonal_weight: lambda of equation 1. The paper has 0.005, its code 0.0051.
-        scale: factor on the loss, which is about D at the start; the paper's code has 0.024, later copies 0.1.
+        off_diagonal_weight: weight of the correlations of different columns (paper: 0.005, its code 0.0051).
+        scale: factor on the loss, which is about D at the start (paper's code: 0.024, later copies 0.1); matters where
+            the optimiser does not normalise gradients.
         epsilon: added to the variances: that of the batch norm in the paper's code; the paper divides by the deviation.
 
     Returns:

@@ -20,7 +20,7 @@ from frossl.losses.targets import across_views
 @LOSSES.register("dcl")
 @full_precision
 def dcl(z: Tensor | Sequence[Tensor], *, temperature: float = 0.1) -> Loss:
-    """Decoupled contrastive loss of V views.
+    """SimCLR with attraction and repulsion decoupled, which does with smaller batches.
 
     Each of the V N samples is an anchor. With cosines c between it and another sample::
 

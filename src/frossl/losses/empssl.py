@@ -24,18 +24,19 @@ def empssl(
     coding_rate_weight: float = 1.0,
     distortion: float = 0.2,
 ) -> Loss:
-    """EMP-SSL of V views (there: patches), natively for many.
+    """Pulls many crops of an image to their mean while the coding rate of each is high.
 
-    With unit rows z_v and their mean over views, zbar::
+    EMP-SSL of V views (there: patches), natively for many. With unit rows z_v and their mean over views, zbar::
 
         total = - invariance_weight * mean over V, N of cos(z_v, zbar)
                 - coding_rate_weight * mean over V of 1/2 logdet(I + D / (N distortion) z_v' z_v)
 
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2; published with 20 to 200.
-        invariance_weight: of the cosine.
-        coding_rate_weight: of the coding rate.
-        distortion: the paper writes it as a square; the public code divides by 0.2 itself, which is kept here.
+        invariance_weight: weight of the cosine with the mean.
+        coding_rate_weight: weight of the coding rate.
+        distortion: how coarsely the coding rate counts; the paper writes it as a square; the public code divides by 0.2
+            itself, which is kept here.
 
     Returns:
         Loss: terms ``invariance`` and ``coding_rate``.

@@ -19,7 +19,7 @@ from frossl.core.axes import stack_views
 from frossl.core.gradient import only_once
 from frossl.core.linalg import block_width, centre_columns, inverse_root, product_with_itself, square_norm
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, without_autocast
+from frossl.losses.base import LOSSES, widened, without_autocast
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
 Normalise = Literal["batch", "sample"]
@@ -30,16 +30,17 @@ Kernel = Literal["linear", "gaussian"]
 def frossl(
     z: Tensor | Sequence[Tensor],
     *,
-    invariance_weight: float = 1.0,
+    invariance_weight: float | None = 1.0,
     view_scaling: ViewScaling = "unbiased",
     centre: bool = True,
     normalise: Normalise = "batch",
     log: bool = True,
     kernel: Kernel = "linear",
 ) -> Loss:
-    """FroSSL loss of V views, exact, without an eigendecomposition and without a loop over views.
+    """Projects every view and compares it with the mean view while keeping each view's spectrum flat.
 
-    With each column of Z_v divided by its L2 norm over the batch (Zh_v) and C_v = Zh_v' Zh_v::
+    Exact, without an eigendecomposition and without a loop over views. With each column of Z_v divided by its L2 norm
+    over the batch (Zh_v) and C_v = Zh_v' Zh_v::
 
         total = sum_v log || C_v / tr C_v ||_F^2  +  w * s(V) / N * sum_v || Zh_v - mean_v Zh ||_F^2
 
@@ -49,19 +50,18 @@ def frossl(
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2; any floating dtype. Statistics are
             computed in float32 (float64 for float64 input), also under autocast.
-        invariance_weight: w; means something only together with ``view_scaling``.
-        view_scaling: s(V). ``"unbiased"`` V / (V - 1), independent of V per view; ``"pairs"`` V, the public
-            reference since August 2024, equal to all pairs and to ``"unbiased"`` at V = 2, but its weight
-            grows with V and collapses many-view runs at the published w; ``"mean"`` 1, the reference of
-            January 2024, with which the published 4- and 8-view runs were made.
-        centre: subtract each view's column mean over the batch first. At V = 2 this is the deprecated two-view
-            loss of the reference; ``False`` is its multiview loss, for which the constant direction, which
-            needs no information from the input, is a stationary point with loss 0.
-        normalise: ``"batch"`` divides columns by their norm over the batch; ``"sample"`` divides rows by
-            theirs (the reference between January and August 2024).
-        log: ``False`` drops the logarithm: the ablation of the paper's first version.
-        kernel: ``"gaussian"`` replaces the linear Gram matrix by a Gaussian kernel of the columns scaled to norm
-            sqrt(D) with sigma = sqrt(D / 2): the reference's ablation, N x N only, by plain autograd.
+        invariance_weight: weight w of the distance to the mean view, which means something only together with
+            view_scaling (paper: 1.4 for two views, pairs); None is 4 N / D, since the term grows as D / N.
+        view_scaling: how w scales with the number of views V: unbiased V / (V - 1), pairs V, mean 1. With pairs, the
+            public reference since August 2024, the weight grows with V and collapses many-view runs; mean is the
+            reference of January 2024, with which the published 4- and 8-view runs were made.
+        centre: subtract each view's column mean over the batch first. Without, it is the reference's multiview form,
+            for which the constant direction, which needs no information from the input, is stationary with loss 0.
+        normalise: batch divides columns by their norm over the batch, sample each sample by its own norm (the reference
+            between January and August 2024).
+        log: take the logarithm of the Frobenius norm; without, it is the ablation of the paper's first version.
+        kernel: of the Gram matrix; gaussian is the reference's ablation, on columns scaled to norm sqrt(D) with sigma =
+            sqrt(D / 2), N x N only, by plain autograd.
 
     Returns:
         Loss: scalar ``total`` and detached terms ``entropy`` and ``invariance``, already weighted, that sum to it.
@@ -79,23 +79,28 @@ def frossl(
     >>> bool(torch.isclose(loss.total, loss.terms["entropy"] + loss.terms["invariance"]))
     True
     """
-    z_VND = stack_views(z)
-    views = z_VND.shape[0]
     _check_options(view_scaling, normalise, kernel)
-    if view_scaling == "pairs" and views > 2:
-        warnings.warn(
-            f"view_scaling='pairs' with {views} views weighs invariance {views - 1} times as much per view as with "
-            "2 views, which is known to collapse training; 'unbiased' keeps the balance",
-            stacklevel=2,
-        )
-    weight = invariance_weight * {"pairs": views, "mean": 1, "unbiased": views / (views - 1)}[view_scaling]
+    z_VND = widened(stack_views(z))
+    weight = _weight(z_VND, invariance_weight, view_scaling)
     with without_autocast(z_VND.device.type):
-        if z_VND.dtype != torch.float64:
-            z_VND = z_VND.float()
         if kernel == "gaussian":
             return _gaussian_frossl(z_VND, weight, centre, normalise, log)
         total, entropy, invariance = _FroSSL.apply(z_VND, weight, centre, normalise == "batch", log)  # type: ignore
     return Loss(total, {"entropy": entropy, "invariance": invariance})
+
+
+def _weight(z_VND: Tensor, invariance_weight: float | None, view_scaling: ViewScaling) -> float:
+    """w s(V); warns of what is known to collapse training."""
+    views = len(z_VND)
+    if view_scaling == "pairs" and views > 2:
+        warnings.warn(
+            f"view_scaling='pairs' with {views} views weighs invariance {views - 1} times as much per view as with "
+            "2 views, which is known to collapse training; 'unbiased' keeps the balance",
+            stacklevel=3,
+        )
+    if invariance_weight is None:
+        invariance_weight = 4 * distributed.global_count(z_VND.shape[1], z_VND) / z_VND.shape[2]
+    return invariance_weight * {"pairs": views, "mean": 1, "unbiased": views / (views - 1)}[view_scaling]
 
 
 class FroSSLLoss(nn.Module):

@@ -19,17 +19,17 @@ from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 @LOSSES.register("ivne")
 @full_precision
 def ivne(z: Tensor | Sequence[Tensor], *, entropy_weight: float = 1.0, similarity_weight: float = 4.16) -> Loss:
-    """I-VNE+ of V views: mean over pairs of views of the two-view loss.
+    """Pulls views together while the entropy of each view's spectrum is high.
 
-    With unit rows z_v and S_v = - sum_i lambda_i log lambda_i over the eigenvalues of z_v' z_v / N (which sum to 1),
-    for each pair of views::
+    I-VNE+ of V views is the mean over pairs of views of the two-view loss. With unit rows z_v and
+    S_v = - sum_i lambda_i log lambda_i over the eigenvalues of z_v' z_v / N (which sum to 1), for each pair of views::
 
         - similarity_weight * mean cos(z_u, z_v)  -  entropy_weight * (S_u + S_v) / 2
 
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2.
-        entropy_weight: of the entropy, which lies in [0, log min(N, D)].
-        similarity_weight: of the cosine; the published ratio of the two is 4.16.
+        entropy_weight: weight of the von Neumann entropy, which lies in [0, log min(N, D)].
+        similarity_weight: weight of the cosine of views; the published ratio of the two is 4.16.
 
     Returns:
         Loss: terms ``entropy`` and ``similarity``.

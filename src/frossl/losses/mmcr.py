@@ -18,9 +18,10 @@ from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 @LOSSES.register("mmcr")
 @full_precision
 def mmcr(z: Tensor | Sequence[Tensor]) -> Loss:
-    """MMCR of V views: minus the nuclear norm (sum of singular values) of the mean over views of unit rows.
+    """Spreads the images' mean embeddings, which are long only where an image's views agree.
 
-    The mean is shorter the more an image's views differ, so that no other term is needed.
+    MMCR of V views: minus the nuclear norm (sum of singular values) of the mean over views of unit rows. It is shorter
+    the more an image's views differ, so that no other term is needed.
 
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2.

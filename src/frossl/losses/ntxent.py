@@ -19,15 +19,17 @@ from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
 @LOSSES.register("ntxent")
 @full_precision
 def ntxent(z: Tensor | Sequence[Tensor], *, temperature: float = 0.1) -> Loss:
-    """Normalised-temperature cross entropy of V views.
+    """Tells the views of an image from the views of all other images of the batch.
 
-    Each of the V N samples is an anchor. With s = exp(cosine / temperature) between it and another sample::
+    Normalised-temperature cross entropy of V views: each of the V N samples is an anchor. With s =
+    exp(cosine / temperature) between it and another sample::
 
         total = mean over anchors of  - log( sum of s over its image's other views / sum of s over all other samples )
 
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2; any floating dtype.
-        temperature: divides the cosines; small values weigh the most similar images most.
+        temperature: divides the cosines; small values weigh the most similar images most (paper: 0.1 for ImageNet, 0.5
+            for CIFAR-10).
 
     Returns:
         Loss: ``total`` and its one term ``contrastive``. One image alone has no negatives and the loss 0.

@@ -20,7 +20,7 @@ from frossl.losses.targets import class_numbers
 @LOSSES.register("supcon")
 @full_precision
 def supcon(z: Tensor | Sequence[Tensor], labels: Tensor, *, temperature: float = 0.1) -> Loss:
-    """Supervised contrastive loss of V views.
+    """Supervised contrastive learning: with labels, draws the images of a class together.
 
     Each of the V N samples is an anchor i, its positives P(i) are all other samples of its class, in any view::
 

@@ -25,9 +25,10 @@ def vicreg(
     covariance_weight: float = 1.0,
     epsilon: float = 1e-4,
 ) -> Loss:
-    """VICReg of V views: mean over pairs of views of the two-view loss.
+    """Pulls views together while every column of their projections varies and no two covary.
 
-    With unbiased variances and covariances over the batch, for each pair of views u, v::
+    VICReg of V views is the mean over pairs of views of the two-view loss. With unbiased
+    variances and covariances over the batch, for each pair of views u, v::
 
         invariance_weight * mean over N, D of (z_u - z_v)^2
         + variance_weight * sum over u, v of mean_j max(0, 1 - sqrt(Var_j + epsilon))
@@ -35,10 +36,10 @@ def vicreg(
 
     Args:
         z: ``(V, N, D)`` projections or V tensors ``(N, D)``, V >= 2, N >= 2.
-        invariance_weight: lambda.
-        variance_weight: mu. The paper's code halves the sum over the two views: its 25 is 12.5 here, and 25 here is
-            what the paper says.
-        covariance_weight: nu.
+        invariance_weight: weight of the squared distance of views (lambda).
+        variance_weight: weight of the standard deviations below 1 (mu). The paper's code halves the sum over the two
+            views: its 25 is 12.5 here, and 25 here is what the paper says.
+        covariance_weight: weight of the squared covariances (nu).
         epsilon: keeps the root differentiable where a column does not vary.
 
     Returns:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from typing import Any, ClassVar
 
 import torch
@@ -89,26 +86,3 @@ def needed(value: Tensor | None, name: str) -> Tensor:
     if value is None:
         raise UserError(f"this method needs {name} at every step, but the moment it was called with has none")
     return value
-
-
-def find_method(name: str) -> type[Any]:
-    """The class of the registered method ``name``, or of ``module:Class``, a method of the user's own.
-
-    ``module`` is imported from the current directory or from wherever Python finds it.
-
-    Raises:
-        UserError: there is none, or it is not a :class:`Method` with a ``Config``.
-    """
-    if ":" not in name:
-        return METHODS[name]
-    module, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--method {name}: {error}. Write it as module:Class, the module in this directory") from None
-    finally:
-        sys.path.pop(0)
-    if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "Config")):
-        raise UserError(f"--method {name} must be a class that derives from frossl.methods.Method and has a Config")
-    return found

@@ -49,7 +49,7 @@ class EncoderSpec:
         """
         if self.backbone.startswith(OWN):
             name = self.backbone.removeprefix(OWN)
-            raise UserError(f"this encoder is a module of your own, {name}: give one like it as backbone=")
+            raise UserError(f"this encoder is a module of your own, {name}: give one like it as backbone= in Python")
         return build_backbone(
             self.backbone, channels=self.channels, stem=self.stem, size=self.size, options=self.options
         )

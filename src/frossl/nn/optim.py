@@ -88,7 +88,13 @@ class LARS(Optimizer):
         p.addcmul_(buffer, (~bad).to(p.dtype), value=-group["lr"])
 
 
-OPTIMIZERS = ("adamw", "adam", "sgd", "lars", "lars-original")
+OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
+    "adamw": (torch.optim.AdamW, {"fused": True}),
+    "adam": (torch.optim.Adam, {"fused": True}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "fused": True}),
+    "lars": (LARS, {}),
+    "lars-original": (LARS, {"eta": 1e-3, "clip": False, "exclude_1d": False}),
+}
 
 
 def build_optimizer(
@@ -97,7 +103,6 @@ def build_optimizer(
     *,
     lr: float,
     weight_decay: float,
-    betas: tuple[float, float] = (0.9, 0.999),
     steady: Iterable[nn.Module] = (),
 ) -> Optimizer:
     """The optimiser ``name`` over ``modules``; no weight decay on biases and norms, as is the custom.
@@ -127,13 +132,10 @@ def build_optimizer(
         for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]] or groups[:1]  # torch takes an empty group, but not none
-    if name in ("adamw", "adam"):
-        return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
-    if name == "sgd":
-        sgd = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
-        start_momentum(sgd)
-        return sgd
-    return LARS(groups, lr=lr) if name == "lars" else LARS(groups, lr=lr, eta=1e-3, clip=False, exclude_1d=False)
+    kind, options = OPTIMIZERS[name]
+    optimizer = kind(groups, lr=lr, **options)  # type: ignore[call-arg]
+    start_momentum(optimizer)
+    return optimizer
 
 
 def start_momentum(optimizer: Optimizer) -> None:

@@ -17,7 +17,7 @@ _TWO_CORES = Config(
 
 @RECIPES.register("fashion-mnist-cpu")
 def fashion_mnist() -> Config:
-    """Fashion-MNIST, 5.5 minutes on two cores: kNN 0.873, linear 0.887, with 10 labels per class 0.760."""
+    """Fashion-MNIST, 5.5 minutes on two cores: kNN 0.870 ± 0.003, linear 0.885 ± 0.002, 10 labels 0.765 ± 0.005."""
     return replace(
         _TWO_CORES,
         data="fashion-mnist",
@@ -29,5 +29,5 @@ def fashion_mnist() -> Config:
 
 @RECIPES.register("cifar10-cpu")
 def cifar10() -> Config:
-    """CIFAR-10, 10 minutes on two cores: kNN 0.582, linear 0.609."""
+    """CIFAR-10, 10 minutes on two cores: kNN 0.584 ± 0.005, linear 0.610 ± 0.006."""
     return replace(_TWO_CORES, recipe="cifar10-cpu", view_recipe="cifar-cpu", length="10min")

@@ -1,6 +1,7 @@
 """Charts as plain plotly figures.
 
-Colours are names of CSS variables behind a dollar sign, which the page fills in for its light or dark theme.
+Colours are names of CSS variables behind a dollar sign, which the page fills in for its light or dark theme. Widths,
+sizes and fonts that are not named here are plotly's defaults or those of ``report.js``.
 """
 
 from __future__ import annotations
@@ -8,14 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise, product
-from typing import Any
+from html import escape
+from itertools import cycle, pairwise, product
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from frossl.report.look import Look, plane
+from frossl.report.inspection import InspectedEncoder, plane
 from frossl.report.words import ACCURACIES, Arm
 from frossl.runs.record import Record, Row
+
+if TYPE_CHECKING:
+    from frossl.report.run_summary import RunSummary
 
 Figure = dict[str, Any]
 COLOURS = tuple(f"$c{i}" for i in range(10))
@@ -23,14 +29,12 @@ POINTS = 400
 """Most points of a curve."""
 MAPPED = 1500
 """Most points of a map."""
+NOTHING = 1e-9
+"""Shares of the variance below this are rounding, as of images fewer than features, and not drawn."""
 CLASSES_IN_LEGEND, CLASSES_IN_MATRIX = 12, 40
-_APART = {"kind", "step", "epoch", "images", "seconds", "loss", "grad_norm", "lr", "probe_on_views"}
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 TITLES = {
-    "loss": "loss",
     "knn": "kNN",
     "probe": "linear probe",
-    "probe_on_views": "linear probe, on training views",
     "effective_rank": "effective rank",
     "grad_norm": "gradient norm",
     "lr": "learning rate",
@@ -39,11 +43,27 @@ TITLES = {
     "lidar": "LiDAR",
     "von_neumann_entropy": "von Neumann entropy",
 }
+_AXES = ("images", "epoch", "seconds")
+_APART = {*_AXES, "kind", "step", "loss", "grad_norm", "lr", "probe_on_views", "effective_rank", "knn", "probe"}
+_FROM_ZERO = {"rangemode": "tozero"}
+_BARE: Figure = {"showgrid": False, "zeroline": False}
+_MARKERS = {"pretrained": "circle", "untrained": "circle-open", "raw pixels": "diamond-open"}
+_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
-def figure(label: str, data: list[Figure], *, height: int = 320, curves: bool = False, **layout: Any) -> Figure:
+def figure(label: str, data: list[Figure], *, height: int = 300, curves: bool = False, **layout: Any) -> Figure:
     """A chart; ``label`` is its name for those who do not see it, ``curves`` have a choice of horizontal axis."""
     return {"label": label, "curves": curves, "data": data, "layout": {"height": height, **layout}}
+
+
+def points(name: str, x: Sequence[Any], y: Sequence[Any], **more: Any) -> Figure:
+    """A trace of a chart: points, or a line through them."""
+    return {"type": "scatter", "name": plain(name), "x": x, "y": y, **more}
+
+
+def axis(text: str, **more: Any) -> Figure:
+    """An axis with its title."""
+    return {"title": {"text": text}, **more}
 
 
 def title(name: str) -> str:
@@ -57,222 +77,188 @@ def heading(name: str) -> str:
     return text if text != text.lower() else text.capitalize()
 
 
-def loss_figures(records: Sequence[Record]) -> list[Figure]:
-    """The loss with its terms: together for one run, each in a chart of its own for several."""
-    terms = list(dict.fromkeys(k for r in records for row in r.train for k in row if k not in _APART))
-    names = ["loss", *terms] if terms != ["loss"] else ["loss"]
-    if len(records) == 1:
-        return _curves("Loss and its terms", records, "train", [n for n in names if n == "loss" or len(terms) > 1])
-    return [f for name in names for f in _curves(heading(name), records, "train", [name])]
+def training_figures(records: Sequence[Record]) -> list[Figure]:
+    """The loss with its terms, accuracies and other figures of the monitor, gradient norm and learning rate."""
+    terms = _names(records, "train")
+    return [
+        *_over_run(records, "train", ["loss", *(terms if len(terms) > 1 else ())], "Loss and its terms"),
+        *_over_run(records, "monitor", ["knn", "probe"], "Accuracy while training"),
+        *(f for name in _names(records, "monitor") for f in _over_run(records, "monitor", [name])),
+        *(f for name in ("grad_norm", "lr") for f in _over_run(records, "train", [name])),
+    ]
 
 
-def monitor_figures(records: Sequence[Record]) -> list[Figure]:
-    """Accuracy while training, and any other figure of the monitor except the effective rank."""
-    apart = _APART | {"effective_rank", "knn", "probe"}
-    others = dict.fromkeys(k for r in records for row in r.monitor for k, v in row.items() if k not in apart)
-    if len(records) == 1:
-        accuracy = _curves("Accuracy while training", records, "monitor", ["knn", "probe"])
-    else:
-        accuracy = [f for name in ("knn", "probe") for f in _curves(heading(name), records, "monitor", [name])]
-    return accuracy + [f for name in others for f in _curves(heading(name), records, "monitor", [name])]
-
-
-def optimiser_figures(records: Sequence[Record]) -> list[Figure]:
-    """Norm of the gradient and learning rate."""
-    return _curves("Gradient norm", records, "train", ["grad_norm"]) + _curves(
-        "Learning rate", records, "train", ["lr"]
-    )
-
-
-def rank_figure(records: Sequence[Record], untrained: float | None) -> list[Figure]:
+def rank_figures(records: Sequence[Record], untrained: float | None) -> list[Figure]:
     """Effective rank over the run, with a line at that of the untrained encoder."""
-    figures = _curves("Effective rank", records, "monitor", ["effective_rank"], titled=False)
-    for f in figures if untrained is not None else []:
-        line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": untrained, "y1": untrained}
-        note = {"xref": "paper", "x": 1, "xanchor": "right", "y": untrained, "yanchor": "bottom", "showarrow": False}
-        f["layout"]["shapes"] = [line | {"line": {"color": "$muted", "dash": "dash", "width": 1.5}}]
-        f["layout"]["annotations"] = [note | {"text": "untrained", "font": {"color": "$muted"}}]
-        f["layout"]["yaxis"] = {"rangemode": "tozero"}
-    return figures
+    made = _over_run(records, "monitor", ["effective_rank"], yaxis=_FROM_ZERO)
+    if made and untrained is not None:
+        rows = [row | {"effective_rank": untrained} for row in records[0].monitor]
+        made[0]["data"] += _curve("untrained", rows, "effective_rank", {"color": "$muted", "dash": "dash"})
+        made[0]["layout"]["showlegend"] = True
+    return made
 
 
-def _curves(
-    label: str, records: Sequence[Record], kind: str, names: Sequence[str], titled: bool = True
-) -> list[Figure]:
-    """A chart of the rows ``kind`` with a trace for each run and name, or none if no row has them."""
-    traces = []
-    for i, record in enumerate(records):
-        rows: list[Row] = getattr(record, kind)
-        for j, name in enumerate(names):
-            have = _thin([row for row in rows if name in row])
-            if have:
-                parts = [record.name] * (len(records) > 1) + [title(name)] * (len(names) > 1)
-                at = i if len(records) > 1 else j
-                line = {"color": COLOURS[at % 10], "dash": _DASHES[(j if len(records) > 1 else 0) % 5], "width": 2}
-                traces.append(_curve(" · ".join(parts) or title(name), have, name, line, kind))
-    if not traces:
-        return []
-    above = {"title": {"text": plain(label)}} if titled else {}
-    return [figure(label, traces, curves=True, height=300, showlegend=max(len(traces), len(records)) > 1, **above)]
-
-
-def _curve(label: str, rows: list[Row], name: str, line: Figure, kind: str) -> Figure:
-    """A trace with three horizontal axes to choose from, the first as its own."""
-    axes = {axis: [row[axis] for row in rows] for axis in ("images", "epoch", "seconds")}
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if kind == "monitor" else "lines",
-        "name": plain(label),
-        "x": axes["images"],
-        "y": [finite(row[name]) for row in rows],
-        "line": line,
-        "marker": {"size": 6},
-        "meta": axes,
-    }
-
-
-def spectrum_figure(spectra: Sequence[tuple[str, str, list[float]]]) -> list[Figure]:
-    """Eigenvalue spectra as ``(run, arm, shares)``: a colour for each run, dashes for what is untrained."""
-    traces, runs = [], list(dict.fromkeys(run for run, _, _ in spectra))
-    for run, arm, shares in spectra:
-        name = f"{run} · {arm}" if run else arm
-        dash = "dash" if arm == "untrained" else "solid"
-        line = {"color": COLOURS[runs.index(run) % 10], "dash": dash, "width": 2}
-        ranks = list(range(1, len(shares) + 1))
-        hover = "eigenvalue %{x}: %{y:.2%}<extra>%{fullData.name}</extra>"
-        traces.append(
-            {"type": "scatter", "mode": "lines", "name": plain(name), "x": ranks, "y": shares, "line": line}
-            | {"hovertemplate": hover}
-        )
-    axes: Figure = {"xaxis": _log_axis("eigenvalue, largest first"), "yaxis": _log_axis("share of the variance")}
-    return [figure("Eigenvalue spectrum", traces, height=380, **axes)] if traces else []
-
-
-NOTHING = 1e-9
-"""Shares of the variance below this are rounding, as of images fewer than features, and not drawn."""
-
-
-def spectrum_over_time(record: Record, of: str = "") -> list[Figure]:
-    """The spectrum of held-out features at each look of the monitor, or of views where there are no such rows.
-
-    ``of`` is the name of the run, where there are several.
-    """
-    rows = [row for row in record.spectra if row["where"] == "backbone"]
-    rows = [row for row in rows if row["on"] == "held_out"] or rows
-    traces = []
-    for i, row in enumerate(rows):
-        line = {"color": "$c0", "width": 2}
-        shares = {n: v / (row["variance"] or 1.0) for n, v in zip(row["places"], row["eigenvalues"], strict=True)}
-        shares = {n: share for n, share in shares.items() if share > NOTHING}
-        traces.append(
-            {"type": "scatter", "mode": "lines", "name": f"epoch {row['epoch']:.3g}", "line": line}
-            | {"x": list(shares), "y": list(shares.values())}
-            | {"opacity": 0.15 + 0.85 * (i + 1) / len(rows), "showlegend": i in (0, len(rows) - 1)}
-        )
-    axes: Figure = {"xaxis": _log_axis("eigenvalue, largest first"), "yaxis": _log_axis("share of the variance")}
-    name = f"{of}: " * bool(of)  # first, as a phone shows the beginning of a title only
-    text = f"{name}Spectrum while training"
-    label, above = f"{text}, from faint to full", {"text": plain(text)}
-    return [figure(label, traces, height=380, title=above, **axes)] if traces else []
+def speed_figures(records: Sequence[Record]) -> list[Figure]:
+    """Images per second over the run."""
+    with_speeds = [replace(r, train=speeds(r)) for r in records]
+    return _over_run(with_speeds, "train", ["images_per_second"], yaxis=_FROM_ZERO)
 
 
 def state_figures(record: Record) -> list[Figure]:
     """Rank and entropy of backbone and projector, on training views and on held-out images, over the run."""
-    figures = []
+    places = list(product(("backbone", "projector"), ("held_out", "views")))
+    styles = [{"color": color, "dash": dash} for color, dash in product(COLOURS[:2], ("solid", "dash"))]
+    made = []
     for name in ("effective_rank", "collision_entropy", "von_neumann_entropy", "lidar"):
         traces = []
-        for i, (where, on) in enumerate(product(("backbone", "projector"), ("held_out", "views"))):
-            rows = [r for r in record.spectra if (r["where"], r["on"]) == (where, on) and name in r]
-            line = {"color": COLOURS[i // 2], "dash": _DASHES[i % 2], "width": 2}
-            if rows:
-                traces.append(_curve(f"{where}, {on.replace('_', '-')}", _thin(rows), name, line, "monitor"))
-        if traces:
-            above = {"title": {"text": f"{heading(name)}, backbone and projector"}}
-            figures.append(figure(above["title"]["text"], traces, curves=True, height=300, showlegend=True, **above))
-    return figures
+        for (where, on), style in zip(places, styles, strict=True):
+            rows = [row for row in record.spectra if (row["where"], row["on"]) == (where, on)]
+            traces += _curve(f"{where}, {on.replace('_', '-')}", rows, name, style)
+        made += _charts(f"{heading(name)} by place", traces, curves=True, showlegend=True)
+    return made
 
 
-def _log_axis(text: str) -> Figure:
-    return {"type": "log", "title": {"text": text}, "dtick": 1, "exponentformat": "power"}
+def _names(records: Sequence[Record], kind: str) -> list[str]:
+    """What rows ``kind`` have beyond what has a chart of its own."""
+    return list(dict.fromkeys(k for r in records for row in getattr(r, kind) for k in row if k not in _APART))
+
+
+def _over_run(
+    records: Sequence[Record], kind: str, names: Sequence[str], label: str = "", **layout: Any
+) -> list[Figure]:
+    """Curves of rows ``kind``: of one run all in a chart, of several runs each name in a chart with a line per run."""
+    several = len(records) > 1
+    if several and len(names) > 1:
+        return [f for name in names for f in _over_run(records, kind, [name], **layout)]
+    traces = []
+    for colour, (record, name) in zip(cycle(COLOURS), product(records, names), strict=False):
+        text = record.name if several else title(name)
+        traces += _curve(text, getattr(record, kind), name, {"color": colour})
+    label = label if len(names) > 1 else heading(names[0])
+    return _charts(label, traces, curves=True, showlegend=several or len(traces) > 1, **layout)
+
+
+def _curve(label: str, rows: list[Row], name: str, line: Figure) -> list[Figure]:
+    """A trace with three horizontal axes to choose from, the first as its own; none if no row has ``name``."""
+    rows = [row for row in rows if name in row]
+    rows = rows[:: -(1 + len(rows) // POINTS)][::-1]  # thinned, with the last
+    axes = {key: [row[key] for row in rows] for key in _AXES}
+    values = [row[name] if math.isfinite(row[name]) else None for row in rows]  # as JSON has no NaN
+    return [points(label, axes["images"], values, line=line, meta=axes)] if rows else []
+
+
+def _charts(label: str, traces: list[Figure], **layout: Any) -> list[Figure]:
+    """A chart below its title; none if there are no traces."""
+    return [figure(label, traces, title={"text": plain(label)}, **layout)] if traces else []
+
+
+def spectrum_figures(runs: Sequence[RunSummary]) -> list[Figure]:
+    """Eigenvalue spectra of held-out features: of all runs at their end, then of each while it trained."""
+    several = len(runs) > 1
+    lines = []
+    for run, colour in zip(runs, cycle(COLOURS), strict=False):
+        for arm, shares in run.spectra.items():
+            name = f"{run.record.name} · {arm}" if several else arm
+            style = {"color": colour, "dash": "dash" if arm == "untrained" else "solid"}
+            lines.append(_spectrum(name, list(range(1, len(shares) + 1)), shares, style))
+    made = _spectra("Eigenvalue spectrum", lines)
+    for run in runs:
+        label = "Spectrum while training, faint to full"
+        # The name comes first, as a phone shows the beginning of a title only.
+        made += _spectra(f"{run.record.name}: {label}" if several else label, _over_time(run.record))
+    return made
+
+
+def _over_time(record: Record) -> list[Figure]:
+    """The spectrum at each look of the monitor, or of views where there are no such rows."""
+    rows = [row for row in record.spectra if row["where"] == "backbone"]
+    rows = [row for row in rows if row["on"] == "held_out"] or rows
+    lines = []
+    for i, row in enumerate(rows, 1):
+        shares = [value / (row["variance"] or 1.0) for value in row["eigenvalues"]]
+        count = sum(share > NOTHING for share in shares)  # they descend
+        line = _spectrum(f"epoch {row['epoch']:.3g}", row["places"][:count], shares[:count], {"color": COLOURS[0]})
+        lines.append(line | {"opacity": 0.15 + 0.85 * i / len(rows), "showlegend": i in (1, len(rows))})
+    return lines
+
+
+def _spectrum(name: str, places: list[int], shares: list[float], line: Figure) -> Figure:
+    hover = "eigenvalue %{x}: %{y:.2%}<extra>%{fullData.name}</extra>"
+    return points(name, places, shares, mode="lines", line=line, hovertemplate=hover)
+
+
+def _spectra(label: str, lines: list[Figure]) -> list[Figure]:
+    log: Figure = {"type": "log", "dtick": 1}
+    axes = {"xaxis": axis("eigenvalue, largest first", **log), "yaxis": axis("share of the variance", **log)}
+    return _charts(label, lines, height=380, **axes)
 
 
 def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
     """Every arm's accuracies with their intervals, as points on a line for each measure."""
     names = [name for name in ACCURACIES if any(name in arm.values for arm in arms)]
-    if not names:
-        return []
     runs = list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
     traces = []
     for k, arm in enumerate(arms):
         have = [name for name in names if name in arm.values]
-        offset = 0.6 * (0.5 - (k + 0.5) / len(arms))
         colour = COLOURS[runs.index(arm.run) % 10] if arm.run in runs and arm.name != "raw pixels" else "$muted"
-        error = {"type": "data", "array": [arm.margin(name) for name in have], "color": colour}
-        traces.append({
-            "type": "scatter",
-            "mode": "markers",
-            "name": plain(f"{arm.run} · {arm.name}" if len(runs) > 1 else arm.name),
-            "x": [arm.values[name] for name in have],
-            "y": [names[::-1].index(name) + offset for name in have],
-            "error_x": error | {"thickness": 1.5, "width": 4},
-            "marker": {"color": colour, "size": 10, "symbol": _MARKERS.get(arm.name, "square")}
-            | {"line": {"width": 2, "color": colour}},
-            "hovertemplate": "%{x:.3f} ± %{error_x.array:.3f}<extra>%{fullData.name}</extra>",
-        })  # fmt: skip
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [ACCURACIES[name] for name in reversed(names)]}
-    yaxis = ticks | {"range": [-0.6, len(names) - 0.4], "showgrid": False, "zeroline": False}
+        offset = 0.6 * ((k + 0.5) / len(arms) - 0.5)
+        traces.append(
+            points(
+                f"{arm.run} · {arm.name}" if len(runs) > 1 else arm.name,
+                [arm.values[name] for name in have],
+                [names.index(name) + offset for name in have],
+                mode="markers",
+                error_x={"array": [arm.margin(name) for name in have], "thickness": 1.5},
+                marker={"color": colour, "size": 10, "symbol": _MARKERS.get(arm.name, "square")},
+                hovertemplate="%{x:.3f} ± %{error_x.array:.3f}<extra>%{fullData.name}</extra>",
+            )
+        )
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [ACCURACIES[name] for name in names]}
+    yaxis = _BARE | ticks | {"range": [len(names) - 0.4, -0.6]}
     height = 130 + len(names) * max(56, 16 * len(arms))
-    xaxis = {"title": {"text": "accuracy on held-out images"}}
-    return [figure("Accuracy of every arm", traces, height=height, xaxis=xaxis, yaxis=yaxis)]
+    xaxis = axis("accuracy on held-out images")
+    return [figure("Accuracy of every arm", traces, height=height, xaxis=xaxis, yaxis=yaxis)] if names else []
 
 
-_MARKERS = {"pretrained": "circle", "untrained": "circle-open", "raw pixels": "diamond-open"}
-
-
-def map_figure(seen: Look) -> tuple[Figure, list[int]]:
+def map_figure(seen: InspectedEncoder) -> tuple[Figure, list[int]]:
     """Held-out images on the first two principal axes of their features, and the places of those that are shown.
 
     ``customdata`` of a point is its cell in the sheet of pictures.
     """
-    count = len(seen.data.test)
-    shown = list(range(0, count, math.ceil(count / MAPPED)))
+    classes, labels, count = seen.data.classes, seen.data.test.labels, len(seen.data.test)
+    shown = torch.arange(0, count, math.ceil(count / MAPPED))
     flat, shares = plane(seen.features.test_NF)
-    labels = seen.data.test.labels if seen.data.classes else None
-    classes = seen.data.classes
-    groups: dict[int, list[int]] = {}
-    for cell, place in enumerate(shown):
-        groups.setdefault(-1 if labels is None else int(labels[place]), []).append(cell)
+    flat = flat[shown].round(decimals=5)
+    labels = labels[shown] if classes and labels is not None else torch.full_like(shown, -1)
     traces = []
-    for label, cells in sorted(groups.items()):
-        points = flat[[shown[c] for c in cells]].tolist()
-        traces.append({
-            "type": "scatter",
-            "mode": "markers",
-            "name": short(classes[label], 24) if label >= 0 else "unlabelled" if labels is not None else "image",
-            "x": [round(x, 5) for x, _ in points],
-            "y": [round(y, 5) for _, y in points],
-            "customdata": cells,
-            "marker": {"color": COLOURS[label % 10] if label >= 0 else "$muted" if labels is not None else "$c0"}
-            | {"size": 6, "opacity": 0.75, "symbol": _SYMBOLS[max(label, 0) // 10 % len(_SYMBOLS)]},
-            "hovertemplate": "%{fullData.name}<extra></extra>",
-        })  # fmt: skip
-    bare = {"showticklabels": False, "zeroline": False}
-    texts = [f"principal axis {i + 1}: {share:.0%} of the variance" for i, share in enumerate(shares)]
-    xaxis, yaxis = (bare | {"title": {"text": text}} for text in (*texts, *[""] * (2 - len(texts))))
-    key = {"showlegend": 1 < len(traces) <= CLASSES_IN_LEGEND, "legend": {"itemsizing": "constant"}}
-    return figure("Map of the embedding", traces, height=520, xaxis=xaxis, yaxis=yaxis, **key), shown
-
-
-_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
+    for label in labels.unique().tolist():
+        if label >= 0:
+            name, colour = classes[label], COLOURS[label % 10]
+        else:
+            name, colour = ("unlabelled", "$muted") if classes else ("image", COLOURS[0])
+        cells = (labels == label).nonzero().flatten()
+        x, y = flat[cells].T.tolist()
+        mark = {"color": colour, "opacity": 0.75, "symbol": _SYMBOLS[max(label, 0) // 10 % len(_SYMBOLS)]}
+        more = {"customdata": cells.tolist(), "hovertemplate": "%{fullData.name}<extra></extra>"}
+        traces.append(points(short(name, 24), x, y, mode="markers", marker=mark, **more))
+    xaxis, yaxis = (
+        axis(f"principal axis {i}: {share:.0%} of the variance", showticklabels=False, zeroline=False)
+        for i, share in enumerate(shares, 1)
+    )
+    legend = 1 < len(traces) <= CLASSES_IN_LEGEND
+    chart = figure("Map of the embedding", traces, height=520, xaxis=xaxis, yaxis=yaxis, showlegend=legend)
+    return chart, shown.tolist()
 
 
 def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
     """Shares of each true class that kNN gives to each class; counts when pointed at."""
-    shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).tolist()
-    names = [short(name) for name in classes]
+    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    places = list(range(len(classes)))
     trace = {
         "type": "heatmap",
-        "z": [[round(x, 4) for x in row] for row in shares],
+        "x": places,
+        "y": places,
+        "z": shares.double().round(decimals=4).tolist(),
         "zmin": 0,
         "zmax": 1,
         "customdata": counts.tolist(),
@@ -283,24 +269,12 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
         "hovertemplate": "true: %{y}<br>given: %{x}<br>%{z:.1%} (%{customdata} images)<extra></extra>",
     }
     if len(classes) <= CLASSES_IN_LEGEND:
-        trace["text"] = [[f"{100 * x:.0f}" if x >= 0.005 else "" for x in row] for row in shares]
-        trace["texttemplate"] = "%{text}"
-    places = list(range(len(names)))
-    axis = {"tickvals": places, "ticktext": names, "showgrid": False, "zeroline": False, "ticks": ""}
-    trace |= {"x": places, "y": places}
+        trace |= {"text": (100 * shares).round().int().tolist(), "texttemplate": "%{text}"}
+    ticks = _BARE | {"tickvals": places, "ticktext": [plain(short(name)) for name in classes], "ticks": ""}
+    xaxis = axis("class given by kNN", tickangle=-45, **ticks)
+    yaxis = axis("true class", autorange="reversed", **ticks)
     height = 170 + max(240, 34 * min(len(classes), 16))
-    xaxis = axis | {"title": {"text": "class given by kNN"}, "tickangle": -45}
-    yaxis = axis | {"title": {"text": "true class"}, "autorange": "reversed"}
     return figure("Confusion of the nearest-neighbour classifier", [trace], height=height, xaxis=xaxis, yaxis=yaxis)
-
-
-def speed_figure(records: Sequence[Record]) -> list[Figure]:
-    """Images per second over the run."""
-    kept = [replace(r, train=speeds(r)) for r in records]
-    figures = _curves("Images per second", kept, "train", ["images_per_second"], titled=False)
-    for f in figures:
-        f["layout"]["yaxis"] = {"rangemode": "tozero"}
-    return figures
 
 
 def speeds(record: Record) -> list[Row]:
@@ -313,23 +287,11 @@ def speeds(record: Record) -> list[Row]:
     return rows
 
 
-def _thin(rows: list[Row]) -> list[Row]:
-    """At most about :data:`POINTS` rows, evenly spread, with the last."""
-    if len(rows) <= POINTS:
-        return rows
-    return [*rows[:: math.ceil(len(rows) / POINTS)], rows[-1]]
-
-
-def finite(value: float) -> float | None:
-    """What JSON can say."""
-    return value if math.isfinite(value) else None
-
-
 def short(text: str, most: int = 16) -> str:
     """A name that fits beside an axis."""
-    return plain(text if len(text) <= most else text[: most - 1] + "…")
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def plain(text: str) -> str:
     """``text`` as plotly shows it letter by letter: in its texts, a few HTML tags and entities would mean something."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escape(text, quote=False)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from frossl.data.loader import epoch_order, views_of
-from frossl.data.types import Dataset
+from frossl.data.types import Dataset, Split
 from frossl.report import figures
-from frossl.report.look import (
-    Look,
-    Twins,
-    chosen,
+from frossl.report.inspection import (
+    InspectedEncoder,
     confused_pairs,
     confusion,
+    near_duplicates,
     nearest,
     spread_over_classes,
-    twins,
     typicality,
 )
 from frossl.report.pictures import sheet, thumbnail
 from frossl.report.words import minus
-from frossl.runs.record import Record
 from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import Recipe, View
 
-IMAGES_WITH_VIEWS, VIEWS_SHOWN = 4, 8
+IMAGES_WITH_VIEWS, VIEWS_SHOWN, VIEW_SIDE = 4, 8, 112
 QUERIES, NEAREST = 8, 8
 TYPICAL = 10
 PAIRS = 6
@@ -35,133 +33,127 @@ SAME = 0.99
 """Pixel correlation from which two pictures count as nearly the same."""
 
 
-def show_views(record: Record, data: Dataset) -> list[dict[str, Any]]:
-    """The first images that the run saw, with the views it made of them and what was drawn for each."""
-    seed, recipe = record.config["seed"], record.recipe
-    index = epoch_order(len(data.train), seed, 0)[:IMAGES_WITH_VIEWS]
+def show_views(data: Dataset, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+    """The first images that a run with ``seed`` saw, with the views it made of them and what was drawn for each."""
     rows = []
-    for i, original in zip(index.tolist(), chosen(data.train, index), strict=True):
-        views = [{"src": thumbnail(x, 112), "text": t} for x, t in described_views(data, recipe, i, original, seed)]
-        rows.append({"src": thumbnail(original, 112), "views": views[:VIEWS_SHOWN], "more": len(views[VIEWS_SHOWN:])})
+    for i in epoch_order(len(data.train), seed, 0)[:IMAGES_WITH_VIEWS].tolist():
+        image, views = views_of_image(data, recipe, i, seed)
+        others = [{"src": thumbnail(x, VIEW_SIDE), "notes": text} for x, text in views[:VIEWS_SHOWN]]
+        first = {"src": thumbnail(image, VIEW_SIDE), "label": "image"}
+        rows.append({"first": first, "others": others, "more": len(views[VIEWS_SHOWN:])})
     return rows
 
 
-def described_views(
-    data: Dataset, recipe: Recipe, i: int, original: Tensor, seed: int
-) -> list[tuple[Tensor, list[str]]]:
-    """The views, uint8, that a run with ``seed`` first makes of training image ``i``, each with what was done to it."""
-    one, (height, width) = torch.tensor([i]), original.shape[1:]
-    drawn = draw(recipe, seed=seed, epoch=0, index_N=one, height=height, width=width)
-    made = views_of(data.train, recipe, one, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
+def views_of_image(data: Dataset, recipe: Recipe, i: int, seed: int) -> tuple[Tensor, list[tuple[Tensor, list[str]]]]:
+    """Training image ``i`` and the views, uint8, that a run with ``seed`` first makes of it, with what was drawn."""
+    image, index = data.train.images[i], torch.tensor([i])
+    height, width = image.shape[1:]
+    made = views_of(data.train, recipe, index, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
     pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
+    drawn = draw(recipe, seed=seed, epoch=0, index_N=index, height=height, width=width)
     sizes = list(dict.fromkeys(group.size for group in recipe))  # groups of one resolution come out together
     groups = sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
-    texts = [
-        describe_view(group, d, v, height, width, data.channels) for group, d in groups for v in range(group.count)
-    ]
-    return list(zip(pictures, texts, strict=True))
+    texts = [describe_view(group, d, v, image.shape) for group, d in groups for v in range(group.count)]
+    return image, list(zip(pictures, texts, strict=True))
 
 
-def describe_view(group: View, drawn: Drawn, v: int, height: int, width: int, channels: int) -> list[str]:
-    """What was done to the image, in the order in which it was done; only what was done."""
-    top, left, h, w = (int(x[v, 0]) for x in (drawn.top, drawn.left, drawn.height, drawn.width))
-    coloured = channels == 3
+def describe_view(group: View, drawn: Drawn, v: int, shape: Sequence[int]) -> list[str]:
+    """What was done to an image of ``shape`` for view ``v``, in the order in which it was done; only what was done."""
+    channels, height, width = shape
+    one = drawn.map(lambda x_VN: x_VN[v, 0])
+    top, left, h, w = (int(x) for x in (one.top, one.left, one.height, one.width))
     said = [f"{h * w / (height * width):.0%} of the area: {w}×{h} at ({left}, {top})"]
-    if drawn.jitter[v, 0]:
-        brightness, contrast, saturation, hue = drawn.factors[v, 0].tolist()
-        changes = (
-            f"brightness ×{brightness:.2f}" * (group.brightness > 0),
-            f"contrast ×{contrast:.2f}" * (group.contrast > 0),
-            f"saturation ×{saturation:.2f}" * (coloured and group.saturation > 0),
-            minus(f"hue {360 * hue:+.0f}°") * (coloured and group.hue > 0),
-        )
-        said += [changes[kind] for kind in ORDERS[int(drawn.order[v, 0])] if changes[kind]]
-    said += ["grey"] * (coloured and bool(drawn.grayscale[v, 0]))
-    said += [f"blur σ {drawn.sigma[v, 0]:.2f}"] * bool(drawn.blur[v, 0])
-    said += ["solarised"] * bool(drawn.solarize[v, 0])
-    said += ["upside down"] * bool(drawn.vertical[v, 0])
-    return said + ["mirrored"] * bool(drawn.flip[v, 0])
+    for kind in ORDERS[one.order] if one.jitter else ():
+        name, factor = ("brightness", "contrast", "saturation", "hue")[kind], float(one.factors[kind])
+        if getattr(group, name) > 0 and (channels == 3 or name in ("brightness", "contrast")):
+            said.append(minus(f"hue {360 * factor:+.0f}°") if name == "hue" else f"{name} ×{factor:.2f}")
+    others = {
+        "grey": one.grayscale and channels == 3,
+        f"blur σ {one.sigma:.2f}": one.blur,
+        "solarised": one.solarize,
+        "upside down": one.vertical,
+        "mirrored": one.flip,
+    }
+    return said + [text for text, done in others.items() if done]
 
 
-def class_of(seen: Look, split: str, place: int) -> str | None:
-    """Name of the class of an image of the sample."""
-    labels = getattr(seen.data, split).labels
-    if not seen.data.classes or labels is None:
-        return None
-    return seen.data.classes[int(labels[place])] if labels[place] >= 0 else "unlabelled"
+def show_encoder(seen: InspectedEncoder) -> dict[str, Any]:
+    """All pictures that need features, by the name of their section, and how many images they are of."""
+    images = {"train": len(seen.data.train), "whole": len(seen.whole.train), "test": len(seen.data.test)}
+    return {
+        "images": images,
+        "neighbours": show_neighbours(seen),
+        "map": show_map(seen),
+        "confusion": show_confusion(seen),
+        "typical": show_typical(seen),
+        "near_duplicates": show_near_duplicates(seen),
+    }
 
 
-def picture(seen: Look, split: str, place: int, note: str = "") -> dict[str, Any]:
-    """A thumbnail with its class and a note."""
-    image = chosen(getattr(seen.data, split), torch.tensor([place]))[0]
-    return {"src": thumbnail(image), "label": class_of(seen, split, place), "note": note}
+def picture(split: Split, place: int, classes: Sequence[str], note: str = "") -> dict[str, Any]:
+    """A thumbnail with its class, if there are any, and a note."""
+    return {"src": thumbnail(split.images[place]), "label": class_of(split, place, classes), "notes": [note]}
 
 
-def show_neighbours(seen: Look) -> list[dict[str, Any]]:
+def class_of(split: Split, place: int, classes: Sequence[str]) -> str:
+    """Name of the class of an image, nothing without classes."""
+    if not classes or split.labels is None:
+        return ""
+    return [*classes, "unlabelled"][int(split.labels[place])]  # which is -1 where it is unknown
+
+
+def show_neighbours(seen: InspectedEncoder) -> list[dict[str, Any]]:
     """Held-out images, each with the training images nearest to it."""
-    queries = spread_over_classes(seen, QUERIES)
-    similarity, places = nearest(seen.features, queries, NEAREST)
-    rows = []
-    for q, s, p in zip(queries.tolist(), similarity.tolist(), places.tolist(), strict=True):
-        query = picture(seen, "test", q)
-        found = [picture(seen, "train", i, f"{x:.2f}") for x, i in zip(s, p, strict=True)]
-        for one in found:
-            one["same"] = None if query["label"] is None else one["label"] == query["label"]
-        rows.append({"query": query, "found": found})
+    data, queries, rows = seen.data, spread_over_classes(seen, QUERIES), []
+    similarities, places = nearest(seen.features.train_NF, seen.features.test_NF[queries], NEAREST)
+    for query, *found in zip(queries.tolist(), similarities.tolist(), places.tolist(), strict=True):
+        first = picture(data.test, query, data.classes)
+        others = [picture(data.train, i, data.classes, f"{x:.2f}") for x, i in zip(*found, strict=True)]
+        if data.classes:
+            others = [other | {"same": other["label"] == first["label"]} for other in others]
+        rows.append({"first": first, "others": others})
     return rows
 
 
-def show_typical(seen: Look) -> dict[str, list[dict[str, Any]]]:
+def show_typical(seen: InspectedEncoder) -> dict[str, list[dict[str, Any]]]:
     """Held-out images that are most and least like their neighbours."""
     values = typicality(seen.features.test_NF)
     order = values.argsort(descending=True).tolist()
     count = min(TYPICAL, len(order) // 2)
-    pick = {"most": order[:count], "least": order[::-1][:count]}
-    return {k: [picture(seen, "test", i, f"{values[i]:.2f}") for i in places] for k, places in pick.items()}
-
-
-def show_twins(seen: Look) -> dict[str, Any]:
-    """Pairs across the split that are most alike, and how many are nearly the same."""
-    found = twins(seen)
-    order = found.alike.argsort(descending=True, stable=True)[:PAIRS].tolist()
-    pairs = [_pair(seen, found, i) for i in order]
-    return {"pairs": pairs, "same": int((found.alike >= SAME).sum()), "of": len(found.alike), "in": found.searched}
-
-
-def _pair(seen: Look, found: Twins, place: int) -> dict[str, Any]:
-    other = chosen(found.split, found.where[place : place + 1])[0]
+    ends = {"Most typical": order[:count], "Least typical": order[::-1][:count]}
     return {
-        "held_out": picture(seen, "test", place),
-        "train": {"src": thumbnail(other), "label": _class_in(seen, found, place), "note": ""},
-        "alike": f"{found.alike[place]:.3f}",
+        name: [picture(seen.data.test, i, seen.data.classes, f"{values[i]:.2f}") for i in places]
+        for name, places in ends.items()
     }
 
 
-def _class_in(seen: Look, found: Twins, place: int) -> str | None:
-    labels = found.split.labels
-    if not seen.data.classes or labels is None:
-        return None
-    label = int(labels[found.where[place]])
-    return seen.data.classes[label] if label >= 0 else "unlabelled"
+def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
+    """Pairs across the split that are most alike, and how many are nearly the same."""
+    found, classes, rows = near_duplicates(seen), seen.data.classes, []
+    for i in found.alike.argsort(descending=True, stable=True)[:PAIRS].tolist():
+        other = picture(found.split, int(found.where[i]), classes)
+        rows.append({"first": picture(seen.data.test, i, classes, f"{found.alike[i]:.3f}"), "others": [other]})
+    same = int((found.alike >= SAME).sum())
+    return {"rows": rows, "same": same, "of": len(found.alike), "searched": found.searched}
 
 
-def show_map(seen: Look) -> dict[str, Any]:
+def show_map(seen: InspectedEncoder) -> dict[str, Any]:
     """The map, the sheet of pictures of its points, and what is written under each."""
+    test = seen.data.test
     drawn, places = figures.map_figure(seen)
-    source, across = sheet(chosen(seen.data.test, torch.tensor(places)))
-    labels = [class_of(seen, "test", i) or f"held-out image {i + 1}" for i in places]
+    source, across = sheet([test.images[i] for i in places])
+    labels = [class_of(test, i, seen.data.classes) or f"held-out image {i + 1}" for i in places]
     return {"figure": drawn, "sheet": source, "across": across, "labels": labels}
 
 
-def show_confusion(seen: Look) -> dict[str, Any] | None:
+def show_confusion(seen: InspectedEncoder) -> dict[str, Any] | None:
     """The matrix, if it is readable, and the commonest mistakes; None without labels."""
-    if not seen.data.classes:
-        return None
-    counts: Tensor = confusion(seen.features)
     classes = seen.data.classes
-    few = len(classes) <= figures.CLASSES_IN_MATRIX
+    if not classes:
+        return None
+    counts = confusion(seen.features)
     return {
-        "figure": figures.confusion_figure(counts, classes) if few else None,
+        "figure": figures.confusion_figure(counts, classes) if len(classes) <= figures.CLASSES_IN_MATRIX else None,
         "pairs": confused_pairs(counts, classes),
         "right": int(counts.trace()) / max(int(counts.sum()), 1),
         "of": int(counts.sum()),

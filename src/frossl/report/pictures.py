@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 
-import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 SIDE = 80
@@ -27,20 +27,13 @@ def thumbnail(image_CHW: Tensor, side: int = SIDE) -> str:
 
 def sheet(images: Sequence[Tensor]) -> tuple[str, int]:
     """One JPEG with the centre squares of all images, row by row, and how many a row and a column have."""
-    across = max(1, int(torch.tensor(len(images)).sqrt().ceil()))
+    across = max(1, math.ceil(math.sqrt(len(images))))
     mode = "L" if all(len(x) != 3 for x in images) else "RGB"
-    picture = Image.new(mode, (across * CELL, across * CELL))
+    whole = Image.new(mode, (across * CELL, across * CELL))
     for i, image in enumerate(images):
-        square = to_pil(_centre(image)).resize((CELL, CELL), Image.Resampling.BICUBIC)
-        picture.paste(square, (i % across * CELL, i // across * CELL))
-    return _uri(picture, "jpeg"), across
-
-
-def _centre(image_CHW: Tensor) -> Tensor:
-    height, width = image_CHW.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image_CHW[:, top : top + side, left : left + side]
+        square = ImageOps.fit(to_pil(image), (CELL, CELL), Image.Resampling.BICUBIC)
+        whole.paste(square, (i % across * CELL, i // across * CELL))
+    return _uri(whole, "jpeg"), across
 
 
 def shown(image_CHW: Tensor) -> Tensor:

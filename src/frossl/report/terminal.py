@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -49,6 +50,19 @@ def say(console: Console, text: str, heading: str = "") -> None:
 def detail(console: Console) -> Callable[[str], None]:
     """Prints lines of lesser interest, such as how far the decoding of images is."""
     return lambda message: console.print(" " * INDENT + escape(message), style="dim")
+
+
+@contextmanager
+def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """Shows what is done meanwhile, as it is told: in a terminal in one place, elsewhere line by line."""
+    with console.status(what) as status:
+
+        def log(message: str) -> None:
+            status.update(escape(message))
+            if not console.is_terminal:
+                console.print(" " * INDENT + escape(message), style="dim", highlight=False, soft_wrap=True)
+
+        yield log
 
 
 def show_data(console: Console, data: Dataset) -> None:

@@ -115,38 +115,21 @@ def load_newest(run: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str,
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` was given, tensors on the CPU; earlier formats are brought up to date.
+    """What :func:`save_checkpoint` was given, tensors on the CPU.
 
     Raises:
         DamagedError: the file is not as it was written, or no checkpoint.
         UserError: it has a format this version does not know.
     """
     tensors, metadata = read_sealed(path)
-    form = str(metadata.get("format"))
-    if form == FORMAT and SEAL not in metadata:
-        raise DamagedError(f"{path} has no checksum, which checkpoints of format {FORMAT} have")
-    if form not in (FORMAT, *_MIGRATIONS):
-        raise UserError(f"{path} has checkpoint format {form}; this version of frossl reads 1 to {FORMAT}")
+    if (form := metadata.get("format")) != FORMAT:
+        raise UserError(f"{path} has checkpoint format {form}; this version of frossl reads {FORMAT}")
+    if SEAL not in metadata:
+        raise DamagedError(f"{path} has no checksum, which checkpoints have")
     try:
-        state = _put_together(json.loads(metadata["state"]), tensors)
-        while form != FORMAT:
-            state, form = _MIGRATIONS[form](state), str(int(form) + 1)
+        return _put_together(json.loads(metadata["state"]), tensors)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} does not hold what a checkpoint holds: {error!r}") from None
-    return state
-
-
-def _from_1(state: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 had no checksum, no best score, one generator, and optimisers that could not be told to sit out."""
-    for optimizer in (state["optimizer"], *(state["probe"] or [])[1:]):
-        for group in optimizer["param_groups"]:
-            if "fused" in group:
-                group |= {"fused": True, "foreach": None}
-    return state | {"best": None}
-
-
-_MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1": _from_1}
-"""From each earlier format to the next."""
 
 
 def random_state() -> dict[str, Any]:
@@ -167,12 +150,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    if "numpy" in state:
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    if "python" in state:
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
 
 
 def _make(directory: Path) -> None:

@@ -41,7 +41,7 @@ class Config(Images, Generic[M]):
     """Everything that decides a pretraining run."""
 
     method: str = "frossl"
-    """objective (frossl list methods), or module:Class of your own"""
+    """objective (frossl list methods), or module:loss or module:Class of your own"""
     objective: M = _ITS_DEFAULTS
     """options of the objective (its defaults if not given)"""
     recipe: str = "default"

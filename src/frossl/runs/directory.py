@@ -123,12 +123,24 @@ def _in_images(length: str, views: int) -> str:
     return length if length == "auto" else str(Length.parse(length).as_images(views))
 
 
+def own_module(run: Path) -> str:
+    """The name of the module that the caller has to bring to ``run``; empty if it can be built, or nothing is said."""
+    path = run / "config.json"
+    if not path.exists():
+        return ""
+    read_run(run)
+    backbone = json.loads(path.read_text())["encoder"]["backbone"]
+    return backbone.removeprefix(OWN) if backbone.startswith(OWN) else ""
+
+
 def refuse_without_own(run: Path) -> None:
     """Raises if ``run`` trains a module that the caller has to bring, or is no run."""
-    read_run(run)
-    own = json.loads((run / "config.json").read_text())["encoder"]["backbone"]
-    if own.startswith(OWN):
-        raise UserError(f"{run} trained a module of your own, {own.removeprefix(OWN)}: resume from Python, with it")
+    refuse_no_run(run)
+    if own := own_module(run):
+        raise UserError(
+            f"{run} trained a module of your own, {own}, which no command can build: go on from Python, and give one "
+            "like it as backbone="
+        )
 
 
 def refuse_differences(run: Path, now: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.nn.backbones import SMALL_STEMS, sized_options
-from frossl.nn.encoder import EncoderSpec, load_all_keys, load_encoder, save_encoder
+from frossl.nn.encoder import OWN, EncoderSpec, load_all_keys, load_encoder, read_encoder, save_encoder
 from frossl.runs.directory import encoder_of, unfinished
 
 
@@ -25,7 +25,13 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     """
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
-    encoder, spec = load_encoder(encoder_of(run))
+    path = encoder_of(run)
+    if (own := read_encoder(path)[1].backbone).startswith(OWN):
+        raise UserError(
+            f"{run} trained a module of your own, {own.removeprefix(OWN)}, which other libraries have not: load "
+            f"safetensors.torch.load_file({str(path)!r}) into one like it"
+        )
+    encoder, spec = load_encoder(path)
     model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
     if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3 and hasattr(model, "conv1")):
         conv = encoder.get_submodule("conv1")

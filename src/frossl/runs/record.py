@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from frossl.core.config import from_plain
 from frossl.core.types import UserError
 from frossl.evals.suite import Evaluation
-from frossl.views.recipes import Recipe, View
 
 Row = dict[str, Any]
 
@@ -42,10 +42,6 @@ class Record:
     @property
     def config(self) -> dict[str, Any]:
         return self.about["config"]
-
-    @property
-    def recipe(self) -> Recipe:
-        return tuple(from_plain(View, view) for view in self.about["views"])
 
     @property
     def views(self) -> int:
@@ -90,7 +86,9 @@ def read_record(run: Path) -> Record:
     about = _read_json(run / "config.json")
     if not isinstance(about, dict) or "frossl" not in about:
         raise UserError(f"{run / 'config.json'} was not written by frossl")
-    rows = read_rows(run / "metrics.jsonl")
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for row in read_rows(run / "metrics.jsonl"):
+        rows[row["kind"]].append(row)
     path = run / "evaluation.json"
     saved = _read_json(path) if path.exists() else {}
     own = Path(about["config"]["data"]).name
@@ -98,10 +96,10 @@ def read_record(run: Path) -> Record:
         name=run.resolve().name,
         path=run,
         about=about,
-        train=[row for row in rows if row["kind"] == "train"],
-        monitor=[row for row in rows if row["kind"] == "monitor"],
-        spectra=[row for row in rows if row["kind"] == "spectrum" and "eigenvalues" in row],
-        health=[row for row in rows if row["kind"] == "health"],
+        train=rows["train"],
+        monitor=rows["monitor"],
+        spectra=[row for row in rows["spectrum"] if "eigenvalues" in row],  # which features that are not finite lack
+        health=rows["health"],
         evaluations={k: from_plain(Evaluation, saved[k]) for k in sorted(saved, key=lambda name: name != own)},
     )
 

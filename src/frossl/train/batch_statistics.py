@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import fold
-from frossl.core.linalg import centred, covariance_spectrum, second_moment_spectrum
+from frossl.core.linalg import centred, covariance_spectrum, or_nothing, second_moment_spectrum
 from frossl.evals.alignment import alignment, uniformity
 from frossl.evals.lidar import lidar
 from frossl.evals.spectral import Moments, collision_entropy, condition_number, summary, von_neumann_entropy
@@ -19,19 +19,18 @@ PAIRED = 256
 """Most samples whose pairwise distances uniformity takes."""
 
 
+@or_nothing
 def spectrum_of(h_VNF: Tensor, moments: Moments | None = None) -> dict[str, Any]:
     """Everything that is known of the covariance of ``(V, N, F)`` features, over all samples of all views.
 
     The figures of :func:`frossl.evals.spectral.summary`; ``eigenvalues``, largest first, at ``places`` counted from 1;
     ``variance``, their sum; ``uniformity``; of two views and more ``alignment`` and ``lidar``. Where there are
     ``moments`` of more samples, all but the last three are of those. ``samples`` says how many. Empty if a feature is
-    not finite. Numbers have six digits.
+    not finite, or no eigenvalues can be had. Numbers have six digits.
     """
     x_BF = fold(h_VNF)
     if moments is None and len(x_BF) > x_BF.shape[1]:  # one product for both spectra
         moments = Moments.of(x_BF)
-    if not bool(torch.isfinite(x_BF if moments is None else moments.scatter_FF).all()):
-        return {}
     if moments is None:
         count, mean_F = len(x_BF), x_BF.double().mean(0)
         covariance_K, second_K = covariance_spectrum(x_BF), second_moment_spectrum(x_BF)
@@ -65,6 +64,7 @@ def shown_places(count: int) -> list[int]:
     return sorted({round(count ** (i / (SHOWN - 1))) for i in range(SHOWN)})
 
 
+@or_nothing
 def leading(h_VNF: Tensor, count: int) -> dict[str, Any]:
     """The ``count`` largest eigenvalues of the covariance of ``(V, N, F)`` features, with what the rest comes to.
 

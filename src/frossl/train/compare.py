@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
@@ -25,7 +25,7 @@ from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine, peak_memory
-from frossl.core.progress import Every, Progress
+from frossl.core.progress import Interval, Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import find_metric
@@ -36,7 +36,7 @@ from frossl.runs.data import open_run_data
 from frossl.runs.directory import read_run
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import NonFiniteError, build, stop_signals
-from frossl.train.plan import device_of, make_plan
+from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.views.recipes import pair
 
@@ -146,12 +146,12 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
 
 
 def _check(config: Config, data: Dataset) -> None:
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
+    learner, plan = build(config, data)
     images, batch = len(data.train), plan.batch
     length = Length.parse(config.length).as_images(plan.views)
     Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
     for flag, text in (("--monitor-every", config.monitor_every), ("--checkpoint-every", config.checkpoint_every)):
-        Every(flag, text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
+        Interval(flag, text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
     if learner.method.trains:
         noise_VNF = torch.randn(plan.views, batch, plan.spec.features)
         target_VNF = noise_VNF[: learner.method.setting.large_views]
@@ -210,18 +210,14 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
 
 @contextmanager
 def _alone(run: Run) -> Iterator[None]:
-    """Keeps other processes away from the run, where the system has a means; the lock ends with the process."""
+    """Keeps other processes away from the run; the lock ends with the process."""
     path = run.config.out / "logs" / f"{run.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            if sys.platform != "win32":
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is at {run.name}; wait for it, or stop it") from None
-        yield
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another process is at {run.name}; wait for it, or stop it") from None
 
 
 def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -13,6 +12,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from frossl.core.progress import Progress as RunProgress
 from frossl.report.terminal import INDENT, duration, say
 
 
@@ -47,10 +47,9 @@ class TrainingDisplay:
         self.speed = 0.0
         self.last: float | None = None
 
-    def update(
-        self, share: float, step: int, total: int | None, seconds: float, values: dict[str, float], looked: bool
-    ) -> None:
-        """Takes the position (0 to 1 and steps), the time in the loop, the newest numbers, if the monitor looked."""
+    def update(self, progress: RunProgress, values: dict[str, float]) -> None:
+        """Shows where the run is and its newest numbers."""
+        share, step, total, seconds = progress.share, progress.step, progress.total, progress.seconds
         now = time.perf_counter()
         if self.mark is None:
             self.mark = (share, step, seconds)
@@ -67,29 +66,18 @@ class TrainingDisplay:
                 text = f"{duration(left)} left" if left is not None else ""
                 self.bar.lines = lines
                 self.bar.update(self.task, completed=share, visible=True, where=where, left=text, speed=speed)
-        elif looked:
+        elif progress.looked == step:
             parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
 
-
-def show_health(console: Console, step: int, health: dict[str, Any]) -> None:
-    """A row ``health`` of the log: what state the run is in and which knob to turn, or that it is over."""
-    state = escape(health["state"])
-    if health.get("over"):
-        if "now" not in health:  # else that has just been told in its place
-            say(console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
-        return
-    say(
-        console, f"[bold yellow]step {step:,}: {state}.[/] {escape(health['words'])} {escape(health['knob'])}", "Health"
-    )
-
-
-@contextmanager
-def training(console: Console, views_per_step: int) -> Iterator[TrainingDisplay]:
-    """The display while training goes on."""
-    display = TrainingDisplay(console, views_per_step)
-    with display.bar:
-        yield display
+    def health(self, step: int, row: dict[str, Any]) -> None:
+        """A row ``health`` of the log: what state the run is in and what to change, or that it is over."""
+        state = escape(row["state"])
+        if not row.get("over"):
+            text = f"[bold yellow]step {step:,}: {state}.[/] {escape(row['words'])} {escape(row['knob'])}"
+            say(self.console, text, "Health")
+        elif "now" not in row:  # else that has just been shown in its place
+            say(self.console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
 
 
 def describe(values: dict[str, float]) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from torch import nn
 from frossl.core.distributed import rank
 from frossl.data import Dataset
 from frossl.evals import find_metric
-from frossl.evals.extract import Extractor
 from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
+from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.directory import (
     encoder_of,
@@ -45,9 +45,9 @@ def evaluate_run(
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control. Named data are looked for in ``data_dir``, by
-    default that of the run. ``others`` are further encoders of the same kind, by the name of their arm; arms that are
-    ``known`` already are not measured again.
+    needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
+    run. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are further encoders of the
+    same kind, by the name of their arm; arms that are ``known`` already are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
@@ -60,40 +60,28 @@ def evaluate_run(
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
-    config = own
+    config = own if data is not None else _on(own, source or own.data, spec.channels)
     if data is None:
-        elsewhere = source is not None and same_source(source) != same_source(own.data)
-        channels = spec.channels if spec.channels in (1, 3) else None
-        labels = own.labels or elsewhere  # --no-labels was said of the run's own data
-        config = dataclasses.replace(own, data=source or own.data, channels=channels, labels=labels)
         data = open_run_data(config, terminal.detail(console))
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True)
-    networks = {
-        arm: network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for arm, network in {"pretrained": encoder, **others}.items()
-    }
-    with console.status("evaluating") as status:
+    for network in (encoder, *others.values()):
+        network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        def log(message: str) -> None:
-            status.update(escape(message))
-            if not console.is_terminal:
-                console.print(f"       {escape(message)}", style="dim", highlight=False, soft_wrap=True)
+    def keep(evaluation: Evaluation) -> None:
+        if rank() == 0:
+            keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
 
-        def keep(evaluation: Evaluation) -> None:
-            if rank() == 0:
-                keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
-
+    with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(
-            networks.pop("pretrained"),
+            encoder,
             spec,
             data,
-            extractor,
+            plan.extractor(over_ranks=True),
             seed=config.seed,
             recipe=recipe,
             untrained=backbone,
-            others=networks,
+            others=others,
             known=known,
             protocols=protocols,
             source=same_source(config.data),
@@ -102,3 +90,10 @@ def evaluate_run(
         )
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def _on(own: Config, source: str, channels: int) -> Config:
+    """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
+    elsewhere = same_source(source) != same_source(own.data)
+    known = channels if channels in (1, 3) else None
+    return dataclasses.replace(own, data=source, channels=known, labels=own.labels or elsewhere)

@@ -11,7 +11,6 @@ from frossl.methods import Method
 from frossl.nn.ema import follow, frozen_copy
 from frossl.nn.modes import kept_in_eval, train_mode
 from frossl.nn.optim import build_optimizer
-from frossl.runs.config import Config
 from frossl.train.plan import Plan
 
 
@@ -76,9 +75,10 @@ class Learner(nn.Module):
         own = {id(b) for b in self.method.buffers(recurse=False)}
         return [b for b in self.buffers() if id(b) not in own]
 
-    def optimizer(self, config: Config, plan: Plan) -> torch.optim.Optimizer:
+    def optimizer(self, plan: Plan) -> torch.optim.Optimizer:
         """The optimiser of everything that is trained."""
         steady = [getattr(self.method, name) for name in self.method.steady]
+        config = plan.config
         return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
 
 

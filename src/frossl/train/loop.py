@@ -8,36 +8,38 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from rich.console import Console
+from torch import nn
 
 from frossl.core.distributed import largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.machine import environment
-from frossl.core.progress import Every, Progress
+from frossl.core.progress import Interval, Progress
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
-from frossl.evals.extract import Extractor
 from frossl.methods import find_method
 from frossl.nn.encoder import save_encoder
-from frossl.nn.optim import start_momentum, warmup_cosine
+from frossl.nn.optim import warmup_cosine
 from frossl.nn.output import feature_width, trains
-from frossl.runs.checkpoint import keep_as_best, random_state, save_checkpoint, set_random_state
+from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import FAILED
 from frossl.runs.log import NoLog, RunLog
+from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
-from frossl.train.plan import Plan
+from frossl.train.own import by_name
+from frossl.train.plan import Plan, make_plan
 from frossl.train.probe import OnlineProbe, look
 from frossl.train.ranks import start
-from frossl.train.step import NonFiniteError, Stepper
+from frossl.train.state import TrainingState
+from frossl.train.step import NonFiniteError, StepOutput, Stepper
 from frossl.train.telemetry import Telemetry, context_of, picture_of_views
 
 if TYPE_CHECKING:
@@ -47,16 +49,20 @@ AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 REPEATS = 10.0
 
 
-def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = None) -> tuple[Learner, Plan]:
-    """The modules of a run from its seed, around the encoder ``own`` if given; the plan gets the encoder's width.
+def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[Learner, Plan]:
+    """The modules of a run on ``data`` from its seed, around the encoder ``own`` if given, and its plan.
+
+    A module that timm builds alike by name is trained under that name.
 
     Raises:
-        UserError: a supervised method and no ``classes``, or an encoder that does not return ``(B, F)`` or has nothing
-            to train.
+        UserError: a supervised method and no classes, or an encoder that does not return ``(B, F)`` or has nothing to
+            train.
     """
     kind = find_method(config.method)
-    if kind.uses_labels and not classes:
+    if kind.uses_labels and not data.classes:
         raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
+    named = None if own is None else by_name(config, data, own)
+    plan = make_plan(named or config, data, None if named else own)
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
     images = plan.spec.channels, plan.spec.size
@@ -72,167 +78,214 @@ def build(config: Config, plan: Plan, classes: int = 0, own: nn.Module | None = 
         features=width,
         views=plan.views,
         large=sum(group.count for group in plan.recipe if group.size == large),
-        classes=classes,
+        classes=len(data.classes),
         joint=config.batch_norm == "joint",
     )
     learner = Learner(backbone, kind(config.objective, setting))
     return learner.to(memory_format=torch.channels_last), plan  # type: ignore[call-overload]
 
 
-def measure_step(learner: Learner, config: Config, plan: Plan, data: Dataset, fabric: Fabric) -> float:
+def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) -> float:
     """Seconds of one training step, from three on a copy that is thrown away; the first two warm up."""
     with torch.random.fork_rng():
-        take = Stepper(copy.deepcopy(learner), config, plan, fabric)
+        stepper = Stepper(copy.deepcopy(learner), plan, fabric)
         started = 0.0
-        for step, batch in zip(range(3), _batches(data, config, plan), strict=False):
-            take(batch, step, 0.0, 0.0).total.item()  # waits for the device
+        for step, batch in zip(range(3), rank_batches(data, plan), strict=False):
+            stepper(batch, step, 0.0, 0.0).total.item()  # waits for the device
             if step == 1:
                 started = time.perf_counter()
         return largest(time.perf_counter() - started)[0]
 
 
-def resolve_length(config: Config, plan: Plan, images: int, step_seconds: float) -> Length:
+def resolve_length(plan: Plan, images: int, step_seconds: float) -> Length:
     """The length asked for; ``auto`` is 100 epochs, or as many whole ones as fit in 30 minutes, at least one."""
-    if config.length != "auto":
-        return Length.parse(config.length).as_images(plan.views)
+    if plan.config.length != "auto":
+        return Length.parse(plan.config.length).as_images(plan.views)
     epoch_minutes = step_seconds * (images // plan.batch) / 60
     return Length(max(1, min(AUTO_EPOCHS, int(AUTO_MINUTES / max(epoch_minutes, 1e-9)))), "ep")
 
 
 def train(
     learner: Learner,
-    config: Config,
     plan: Plan,
     data: Dataset,
     length: Length,
     run: Path,
-    resume: dict[str, Any] | None = None,
-    show: Callable[[Progress, dict[str, float]], None] = lambda progress, values: None,
-    tell: Callable[[int, dict[str, Any]], None] = lambda step, health: None,
+    saved: dict[str, Any] | None = None,
+    display: TrainingDisplay | None = None,
     fabric: Fabric | None = None,
 ) -> str | None:
     """Trains ``learner`` in place and fills the run directory. Returns the name of the signal that stopped it, if any.
 
-    With several ranks all of them call this, and the first alone writes.
+    ``saved`` is the state of a checkpoint to go on from. With several ranks all call this, and the first alone writes.
 
     Raises:
         NonFiniteError: names the step and the term; the state before that step is left in the run directory.
         UserError: the disk is full or cannot be written to; the last checkpoint stands.
     """
-    images = len(data.train)
-    progress = Progress(length, length.steps(batch=plan.batch, images=images))
-    fabric = fabric or start(config)
-    probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
-    take = Stepper(learner, config, plan, fabric, probe)
-    track = Length.parse(config.track_eigenvalues or "0it").steps(batch=plan.batch, images=images)
-    telemetry = Telemetry(learner.method, context_of(config, plan), config.telemetry_every, track or 0)
-    if resume is not None:
-        progress.step, progress.seconds, progress.best = resume["step"], resume["seconds"], resume["best"]
-        restore(resume, learner, take.optimizer, probe)
-    extractor = Extractor(device=plan.device, bf16=plan.precision == "bf16", workers=plan.workers, over_ranks=True)
-    monitor = Every("--monitor-every", config.monitor_every, progress, plan.batch, images)
-    checkpoint = Every("--checkpoint-every", config.checkpoint_every, progress, plan.batch, images)
-    warmup = Length.parse(config.warmup).share(length, batch=plan.batch, images=images, flag="--warmup")
-
-    def save(best: bool = False) -> None:
-        take.check()
-
-        def write() -> None:
-            log.flush()
-            state = snapshot(progress, learner, take.optimizer, probe) | {"telemetry": telemetry.state()}
-            path = save_checkpoint(run / "checkpoints", progress.step, state, config.keep_checkpoints)
-            if best:
-                keep_as_best(path)
-
-        on_first_rank(write)
-
-    def where() -> dict[str, float]:
-        seen = progress.step * plan.batch
-        epoch = progress.step / (images // plan.batch)
-        return {"epoch": round(epoch, 4), "images": seen, "seconds": round(progress.seconds, 3)}
-
-    def tick() -> None:
-        nonlocal clock
-        (progress.seconds,) = largest(progress.seconds + time.perf_counter() - clock)
-        clock = time.perf_counter()
-
-    learner.train()
-    batches = _batches(data, config, plan, progress.step)
-    shown: dict[str, float] = {}
-    clock = time.perf_counter()
-    rows = RunLog(run, progress.step, config.wandb) if rank() == 0 else NoLog()
-    with closing(rows) as log, stop_signals() as stopped:
-        if resume is not None:
-            telemetry.restore(resume.get("telemetry", {}), log.history)
-        if progress.step == 0:
-            log.picture("views", picture_of_views(data, plan.recipe, config.seed), 0)
+    loop = _Loop(learner, plan, data, length, run, saved, display, fabric or start(plan.config))
+    with closing(loop.log), stop_signals() as stopped:
         try:
-            while learner.method.trains and progress.share < 1 and not any(largest(len(stopped))):
-                batch = next(batches)
-                set_lr(take.optimizer, plan.lr, progress.share, warmup)
-                taken = take(batch, progress.step, progress.share, where()["epoch"], telemetry.see)
-                progress.step += 1
-                tick()
-
-                logged, looked = progress.step % config.log_every == 0 or progress.step == 1, monitor.due()
-                if logged or looked:
-                    take.check()
-                    values = {"loss": taken.total.item(), **{k: v.item() for k, v in taken.terms.items()}}
-                    values |= {"grad_norm": taken.norm.item(), "lr": take.optimizer.param_groups[0]["lr"]}
-                    if taken.on_views is not None and not taken.on_views.isnan():
-                        values["probe_on_views"] = taken.on_views.item()
-                    shown |= values
-                    if logged:
-                        log.row("train", progress.step, where(), values)
-                better = False
-                if looked:
-                    progress.looked = progress.step
-                    values, held_out_NF = look(learner.backbone, data, plan.spec, extractor, probe)
-                    telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
-                    tick()
-                    log.row("monitor", progress.step, where(), values)
-                    shown |= values
-                    score = values.get("knn")
-                    better = score is not None and (progress.best is None or score > progress.best)
-                    progress.best = score if better else progress.best
-                for kind, values in telemetry.take():
-                    log.row(kind, progress.step, where(), values)
-                    if kind == "health":
-                        tell(progress.step, values)
-                if checkpoint.due() or better:
-                    save(best=better)
-                show(progress, shown)
+            while learner.method.trains and loop.progress.share < 1 and not any(largest(len(stopped))):
+                output = loop.take_step()
+                looking = loop.monitor.due()
+                loop.log_step(output, looking)
+                better = looking and loop.look_at_encoder()
+                loop.write_telemetry()
+                if loop.checkpoint.due() or better:
+                    loop.save(best=better)
+                loop.display.update(loop.progress, loop.shown)
             if not learner.method.trains:
-                extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
-            save()
+                loop.extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
+            loop.save()
         except NonFiniteError as error:
-            progress.step = error.step
-            epoch, index_N = batch_index(images, plan.batch, config.seed, error.step)
-            found = NonFiniteError(error.step, error.values, index_N.tolist())
-            on_first_rank(lambda: leave(run, found, epoch, snapshot(progress, learner, take.optimizer, probe)))
-            raise found from None
+            raise loop.leave(error) from None
         except UserError:
             if world_size() == 1:  # the state is that after the last whole step
                 with suppress(UserError, NonFiniteError):
-                    save()
+                    loop.save()
             raise
     on_first_rank(lambda: save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec))
     return (stopped or ["a signal to another rank"])[0] if any(largest(len(stopped))) else None
 
 
-def _batches(data: Dataset, config: Config, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
+class _Loop:
+    """What :func:`train` works with: the stepper, what is due when, the log, and the state that is saved."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        plan: Plan,
+        data: Dataset,
+        length: Length,
+        run: Path,
+        saved: dict[str, Any] | None,
+        display: TrainingDisplay | None,
+        fabric: Fabric,
+    ) -> None:
+        self.config = config = plan.config
+        self.plan, self.data, self.run = plan, data, run
+        self.display = display or TrainingDisplay(Console(quiet=True), 1)
+        images, batch = len(data.train), plan.batch
+        self.probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
+        self.progress = progress = Progress(length, length.steps(batch=batch, images=images))
+        self.stepper = Stepper(learner, plan, fabric, self.probe)
+        track = Length.parse(config.track_eigenvalues or "0it").steps(batch=batch, images=images)
+        self.telemetry = Telemetry(learner.method, context_of(plan), config.telemetry_every, track or 0)
+        self.state = TrainingState(progress, learner, self.stepper.optimizer, self.probe, self.telemetry)
+        if saved is not None:
+            self.state.load_state_dict(saved)
+        self.extractor = plan.extractor(over_ranks=True)
+        self.monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
+        self.checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
+        self.warmup = Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
+        learner.train()
+        self.batches = rank_batches(data, plan, progress.step)
+        self.shown: dict[str, float] = {}
+        self.log = RunLog(run, progress.step, config.wandb) if rank() == 0 else NoLog()
+        if saved is not None:
+            self.telemetry.read_log(self.log.history)
+        if progress.step == 0:
+            self.log.picture("views", picture_of_views(data, plan.recipe, config.seed), 0)
+        self.clock = time.perf_counter()
+
+    @property
+    def epoch(self) -> float:
+        return round(self.progress.step / (len(self.data.train) // self.plan.batch), 4)
+
+    def tick(self) -> None:
+        """Counts the time since the last call, that of the slowest rank."""
+        (self.progress.seconds,) = largest(self.progress.seconds + time.perf_counter() - self.clock)
+        self.clock = time.perf_counter()
+
+    def take_step(self) -> StepOutput:
+        batch, progress = next(self.batches), self.progress
+        set_lr(self.stepper.optimizer, self.plan.lr, progress.share, self.warmup)
+        output = self.stepper(batch, progress.step, progress.share, self.epoch, self.telemetry.observe)
+        progress.step += 1
+        self.tick()
+        return output
+
+    def row(self, kind: str, values: dict[str, Any]) -> None:
+        images, seconds = self.progress.step * self.plan.batch, round(self.progress.seconds, 3)
+        where = {"epoch": self.epoch, "images": images, "seconds": seconds}
+        self.log.row(kind, self.progress.step, where, values)
+
+    def log_step(self, output: StepOutput, looking: bool) -> None:
+        """Adds a row of the log where one is due; reads the step's values only then, or for the display."""
+        due = self.progress.step % self.config.log_every == 0 or self.progress.step == 1
+        if not (due or looking):
+            return
+        self.stepper.check()
+        values = {"loss": output.total.item(), **{k: v.item() for k, v in output.terms.items()}}
+        values |= {"grad_norm": output.norm.item(), "lr": self.stepper.optimizer.param_groups[0]["lr"]}
+        if output.on_views is not None and not output.on_views.isnan():
+            values["probe_on_views"] = output.on_views.item()
+        self.shown |= values
+        if due:
+            self.row("train", values)
+
+    def look_at_encoder(self) -> bool:
+        """Adds the monitor's row; says whether its kNN is the best so far."""
+        progress, learner = self.progress, self.stepper.learner
+        progress.looked = progress.step
+        values, held_out_NF = look(learner.backbone, self.data, self.plan.spec, self.extractor, self.probe)
+        self.telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
+        self.tick()
+        self.row("monitor", values)
+        self.shown |= values
+        score = values.get("knn")
+        better = score is not None and (progress.best is None or score > progress.best)
+        progress.best = score if better else progress.best
+        return better
+
+    def write_telemetry(self) -> None:
+        for kind, values in self.telemetry.drain():
+            self.row(kind, values)
+            if kind == "health":
+                self.display.health(self.progress.step, values)
+
+    def save(self, best: bool = False) -> None:
+        self.stepper.check()
+
+        def write() -> None:
+            self.log.flush()
+            keep = self.config.keep_checkpoints
+            path = save_checkpoint(self.run / "checkpoints", self.progress.step, self.state.state_dict(), keep)
+            if best:
+                keep_as_best(path)
+
+        on_first_rank(write)
+
+    def leave(self, error: NonFiniteError) -> NonFiniteError:
+        """Writes what ``frossl replay`` needs to take the bad step again; the error with the images of that step."""
+        self.progress.step = error.step
+        epoch, index_N = batch_index(len(self.data.train), self.plan.batch, self.config.seed, error.step)
+        found = NonFiniteError(error.step, error.values, index_N.tolist())
+
+        def write() -> None:
+            path = save_checkpoint(self.run / FAILED, found.step, self.state.state_dict(), keep=1)
+            values = {name: value if math.isfinite(value) else str(value) for name, value in found.values.items()}
+            about = {"step": found.step, "epoch": epoch, "values": values, "images": found.images, "state": path.name}
+            write_text(self.run / FAILED / "step.json", json.dumps(about, indent=2) + "\n")
+
+        on_first_rank(write)
+        return found
+
+
+def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
     """This rank's part of every batch."""
     return training_batches(
         data,
         plan.recipe,
         batch=plan.batch,
-        seed=config.seed,
+        seed=plan.config.seed,
         first_step=first_step,
         workers=plan.workers,
         device=plan.device,
         rank=rank(),
         ranks=world_size(),
-        compiled=config.compile_views,
+        compiled=plan.config.compile_views,
     )
 
 
@@ -241,49 +294,6 @@ def set_lr(optimizer: torch.optim.Optimizer, peak: float, share: float, warmup: 
     lr = peak * warmup_cosine(share, warmup)
     for group in optimizer.param_groups:
         group["lr"] = peak if group["steady"] else lr
-
-
-def snapshot(
-    progress: Progress, learner: Learner, optimizer: torch.optim.Optimizer, probe: OnlineProbe | None
-) -> dict[str, Any]:
-    """Everything that decides how the run goes on; the schedule is a function of the position."""
-    return {
-        "step": progress.step,
-        "seconds": progress.seconds,
-        "length": str(progress.length),
-        "environment": environment(),
-        "random": random_state(),
-        "learner": learner.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "probe": None if probe is None else [probe.state_dict(), probe.optimizer.state_dict()],
-        "best": progress.best,
-    }
-
-
-def leave(run: Path, error: NonFiniteError, epoch: int, state: dict[str, Any]) -> None:
-    """Writes what ``frossl replay`` needs to take the bad step again."""
-    path = save_checkpoint(run / FAILED, error.step, state, keep=1)
-    values = {name: value if math.isfinite(value) else str(value) for name, value in error.values.items()}
-    found = {"step": error.step, "epoch": epoch, "values": values, "images": error.images, "state": path.name}
-    write_text(run / FAILED / "step.json", json.dumps(found, indent=2) + "\n")
-
-
-def restore(
-    state: dict[str, Any], learner: Learner, optimizer: torch.optim.Optimizer, probe: OnlineProbe | None
-) -> None:
-    """The inverse of :func:`snapshot`, for modules that were built alike."""
-    learner.load_state_dict(state["learner"])
-    optimizer.load_state_dict(state["optimizer"])
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            for name, value in optimizer.state[p].items():
-                if isinstance(value, Tensor) and value.shape == p.shape:  # in the memory format of the parameter
-                    optimizer.state[p][name] = torch.empty_like(p).copy_(value)
-    start_momentum(optimizer)
-    if probe is not None:
-        probe.load_state_dict(state["probe"][0])
-        probe.optimizer.load_state_dict(state["probe"][1])
-    set_random_state(state["random"])
 
 
 @contextmanager

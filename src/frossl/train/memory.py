@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from frossl.core.distributed import largest, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
-from frossl.runs.config import Config
 from frossl.train.learner import Learner, place
 from frossl.train.loop import measure_step
 from frossl.train.plan import Plan
@@ -82,14 +81,14 @@ class Need:
         return room / self.image if self.image else math.inf  # of a bias alone nothing is kept
 
 
-def need(learner: Learner, config: Config, plan: Plan, data: Dataset) -> Need:
+def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
     """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
     place(learner, plan)
     dtype = next(p.dtype for p in learner.backbone.parameters())
     was = learner.training
-    if config.activation_checkpointing:
+    if plan.config.activation_checkpointing:
         recompute_activations(learner.backbone)
-    batch = next(training_batches(data, plan.recipe, batch=2, seed=config.seed, device=plan.device, dtype=dtype))
+    batch = next(training_batches(data, plan.recipe, batch=2, seed=plan.config.seed, device=plan.device, dtype=dtype))
     before = [b.clone() for b in learner.buffers()]
     with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16"):
         image = WORKSPACE * kept_bytes(learner.train(), batch.views) / 2
@@ -101,9 +100,7 @@ def need(learner: Learner, config: Config, plan: Plan, data: Dataset) -> Need:
     return Need(image, 4 * parameters + 2 * views, free_bytes(plan.device))
 
 
-def fit(
-    learner: Learner, config: Config, plan: Plan, data: Dataset, fabric: Fabric, tell: Callable[[str], None]
-) -> tuple[float, Plan]:
+def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Callable[[str], None]) -> tuple[float, Plan]:
     """Seconds of a step, and the plan, with a micro-batch if the batch does not fit; says what fits.
 
     Falls back once, where the estimate or the first steps say that memory does not do, and only where that leaves the
@@ -112,7 +109,7 @@ def fit(
     Raises:
         NoMemoryError: a step does not fit, or only in parts that change the model.
     """
-    found = need(learner, config, plan, data)
+    found = need(learner, plan, data)
     shard = math.ceil(plan.batch / world_size())
     most = max(1, int(-largest(-min(found.most, 1e9))[0]))
     at_once = min(plan.micro_batch or shard, shard)
@@ -124,14 +121,14 @@ def fit(
         plan = _in_parts(learner, plan, most, f"the batch of {shard} does not fit, by an estimate")
         tell(f"[yellow]the batch of {shard} does not fit: encoding {most} images at once (--micro-batch {most})[/]")
     try:
-        return measure_step(learner, config, plan, data, fabric), plan
+        return measure_step(learner, plan, data, fabric), plan
     except NoMemoryError:
         if plan.micro_batch is not None or world_size() > 1:
             raise
         half = max(1, min(most, shard) // 2)
         plan = _in_parts(learner, plan, half, f"out of memory with {shard} images at once")
         tell(f"[yellow]out of memory: encoding {half} images at once (--micro-batch {half})[/]")
-    return measure_step(learner, config, plan, data, fabric), plan
+    return measure_step(learner, plan, data, fabric), plan
 
 
 def _in_parts(learner: Learner, plan: Plan, images: int, why: str) -> Plan:

@@ -20,6 +20,7 @@ from frossl.core.length import Length
 from frossl.core.machine import environment, machine
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.evals.extract import Extractor
 from frossl.methods import find_method
 from frossl.nn.backbones import resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
@@ -37,16 +38,32 @@ class Plan:
     config: Config
     recipe: Recipe
     spec: EncoderSpec
-    batch: int
-    lr: float
     device: torch.device
-    precision: str
     workers: int
     micro_batch: int | None = None
 
     @property
+    def batch(self) -> int:
+        assert self.config.batch is not None
+        return self.config.batch
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate, which is given for 256 images."""
+        return self.config.lr * self.batch / 256
+
+    @property
+    def precision(self) -> Precision:
+        return self.config.precision
+
+    @property
     def views(self) -> int:
         return sum(group.count for group in self.recipe)
+
+    def extractor(self, over_ranks: bool = False) -> Extractor:
+        """Where and how features are taken."""
+        bf16 = self.precision == "bf16"
+        return Extractor(device=self.device, bf16=bf16, workers=self.workers, over_ranks=over_ranks)
 
     @property
     def chunks(self) -> int:
@@ -88,28 +105,17 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         std=data.std,
         options=options,
     )
-    batch = _batch(config, len(data.train))
-    precision = find_precision(config.precision, device)
     resolved = replace(
         config,
         size=size,
         view_recipe=name,
         views=sum(group.count for group in recipe),
         stem=spec.stem,
-        batch=batch,
-        precision=precision,
+        batch=_batch(config, len(data.train)),
+        precision=find_precision(config.precision, device),
     )
-    return Plan(
-        config=resolved,
-        recipe=recipe,
-        spec=spec,
-        batch=batch,
-        lr=config.lr * batch / 256,
-        device=device,
-        precision=precision,
-        workers=0 if data.train.in_memory else _workers() if config.workers is None else config.workers,
-        micro_batch=config.micro_batch,
-    )
+    workers = 0 if data.train.in_memory else _workers() if config.workers is None else config.workers
+    return Plan(resolved, recipe, spec, device, workers, config.micro_batch)
 
 
 def _make_recipe(config: Config, name: str, size: int) -> Recipe:

@@ -34,11 +34,11 @@ from frossl.runs.directory import (
     worth_keeping,
 )
 from frossl.runs.log import require_wandb
-from frossl.train.display import show_health, training
+from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import build, resolve_length, train
 from frossl.train.memory import fit
-from frossl.train.plan import Plan, describe, make_plan
+from frossl.train.plan import Plan, describe
 from frossl.train.ranks import start
 from frossl.views.recipes import left_out
 
@@ -66,8 +66,12 @@ def pretrain(
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
     it again if it ended before its first save.
 
-    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone``; to
-    resume, give one of the same architecture. ``data`` are those of ``config``, where the caller has them open.
+    ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone`` from
+    the weights it has; to resume, give one of the same architecture. Sub-modules that are in eval mode while it is in
+    train mode stay so; in eval mode as a whole, it is trained as a whole. The run of a module that timm builds alike by
+    name, without options or with ``config.backbone_options``, is a run of that name, which commands can resume,
+    evaluate and export. Their untrained control has random weights from the seed of the run; that of this function is
+    ``backbone`` as it was given. ``data`` are those of ``config``, where the caller has them open.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
@@ -98,10 +102,8 @@ def pretrain(
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
     if stopped:
-        console.print(
-            f"[yellow]Stopped by {stopped}; saved. Go on with: {escape(resume_command(run))}[/]",
-            soft_wrap=True,
-        )
+        again = escape(resume_command(run))
+        console.print(f"[yellow]Stopped by {stopped}; saved. Go on with: {again}[/]", soft_wrap=True)
         return Outcome(run, stopped, None)
     console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}", soft_wrap=True)
     evaluation = None
@@ -147,39 +149,27 @@ def _train(
 
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
-    learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
+    learner, plan = build(config, data, backbone)
     terminal.show_data(console, data)
     seconds = 0.0
     if learner.method.trains:
-        seconds, plan = fit(learner, config, plan, data, fabric, lambda text: terminal.say(console, text))
+        seconds, plan = fit(learner, plan, data, fabric, lambda text: terminal.say(console, text))
     if state is None:
-        length = resolve_length(config, plan, len(data.train), seconds)
+        length = resolve_length(plan, len(data.train), seconds)
     else:
         length = Length.parse(state["length"])
         tell_differences(console, state["environment"])
         refuse_differences(run, describe(plan, length, data))
-    show_plan(console, config, plan, length, len(data.train), seconds, run, state)
+    show_plan(console, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
-    with training(console, plan.batch * plan.views) as display:
-        stopped = train(
-            learner,
-            config,
-            plan,
-            data,
-            length,
-            run,
-            state,
-            lambda p, values: display.update(p.share, p.step, p.total, p.seconds, values, p.looked == p.step),
-            lambda step, health: show_health(console, step, health),
-            fabric,
-        )
-    return data, stopped
+    display = TrainingDisplay(console, plan.batch * plan.views)
+    with display.bar:
+        return data, train(learner, plan, data, length, run, state, display, fabric)
 
 
 def show_plan(
     console: Console,
-    config: Config,
     plan: Plan,
     length: Length,
     images: int,
@@ -188,6 +178,7 @@ def show_plan(
     state: dict[str, Any] | None,
 ) -> None:
     """What will be done, and about how long it will take."""
+    config = plan.config
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
     precision = {"64": "float64", "32": "float32", "bf16": "bfloat16 autocast"}[plan.precision]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from frossl.core.axes import fold, fold_labels
+from frossl.core.linalg import or_nothing
 from frossl.core.types import Features
 from frossl.data.types import Dataset, any_known
 from frossl.evals.extract import Extractor, sample
@@ -55,13 +56,18 @@ class OnlineProbe(nn.Module):
 def look(
     encoder: nn.Module, data: Dataset, spec: EncoderSpec, extractor: Extractor, probe: OnlineProbe | None
 ) -> tuple[dict[str, float], Tensor]:
-    """Monitor figures of the encoder, from the :func:`sample` of the data.
+    """Monitor figures of the encoder, from the :func:`sample` of the data; none of features that are not finite.
 
     Second are the features ``(N, F)`` of the held-out ones.
     """
     features: Features = extractor.data(encoder, sample(data), spec)
+    return _figures(features, probe), features.test_NF
+
+
+@or_nothing
+def _figures(features: Features, probe: OnlineProbe | None) -> dict[str, float]:
     values = {"effective_rank": effective_rank(features.test_NF)}
     if probe is not None and any_known(features.train_labels) and any_known(features.test_labels):
         values |= knn(features)
         values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
-    return values, features.test_NF
+    return values

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from frossl.core.distributed import set_timeout, world_size
-from frossl.core.machine import keep_freed_pages
 from frossl.core.types import UserError
 from frossl.runs.config import Config
 from frossl.train.plan import device_of, find_precision
@@ -59,9 +56,6 @@ def start(config: Config) -> Fabric:
 
     ranks, local = launched()
     device = device_of(config)
-    warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")  # of DDP: the buffers it shares are wanted so
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said all of that
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=device.type,
         devices=local if ranks > 1 or device.index is None else [device.index],
@@ -80,6 +74,4 @@ def start(config: Config) -> Fabric:
             "with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
         )
     set_timeout(config.rank_timeout)
-    if device.type == "cpu":
-        keep_freed_pages()
     return fabric

@@ -20,11 +20,11 @@ from frossl.data.loader import training_batches
 from frossl.nn.modes import eval_mode
 from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_run_data
-from frossl.runs.directory import FAILED, read_run
-from frossl.train.loop import build, restore
-from frossl.train.plan import make_plan
+from frossl.runs.directory import FAILED, read_run, refuse_without_own
+from frossl.train.loop import build
 from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
+from frossl.train.state import TrainingState
 from frossl.train.step import NonFiniteError, Stepper
 
 
@@ -55,6 +55,8 @@ def replay(
     """
     console = console or Console(quiet=True)
     config, _ = read_run(run)
+    if backbone is None:
+        refuse_without_own(run)
     path = run / FAILED / "step.json"
     if not path.exists():
         raise UserError(f"{run} has no step to take again: {path} is written when a loss or gradient is not finite")
@@ -64,11 +66,10 @@ def replay(
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
     data = for_training(config, open_run_data(config))
-    learner, plan = build(config, make_plan(config, data, backbone), len(data.classes), backbone)
+    learner, plan = build(config, data, backbone)
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
-    take = Stepper(learner, config, plan, fabric, probe)
+    stepper = Stepper(learner, plan, fabric, probe)
     state = load_checkpoint(run / FAILED / found["state"])
-    restore(state, learner, take.optimizer, probe)
     step, images = found["step"], len(data.train)
     batch = next(
         training_batches(
@@ -86,13 +87,14 @@ def replay(
     tensors = {f"views_{i}": x for i, x in enumerate(batch.views)} | {"images": batch.index_N}
     write_safetensors(run / FAILED / "batch.safetensors", tensors, {"step": str(step)})
     length = Length.parse(state["length"])
-    progress = Progress(length, length.steps(batch=plan.batch, images=images), step, state["seconds"])
+    progress = Progress(length, length.steps(batch=plan.batch, images=images))
+    TrainingState(progress, learner, stepper.optimizer, probe).load_state_dict(state)
     learner.train()
     first, values = _First(learner), {}
-    take(batch, step, progress.share, step / (images // plan.batch))
+    stepper(batch, step, progress.share, step / (images // plan.batch))
     first.remove()
     try:
-        take.check()
+        stepper.check()
     except NonFiniteError as error:
         values = error.values
     result = Replayed(

@@ -21,7 +21,7 @@ from frossl.core.random import seed_of
 from frossl.core.types import UserError
 from frossl.data.loader import Batch
 from frossl.nn.batch_norm import BatchNormOverRanks
-from frossl.runs.config import Config
+from frossl.nn.convolution import narrow_in_float32
 from frossl.train.learner import Learner, place
 from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
@@ -54,7 +54,7 @@ _SUMS = ("loss", "gradient norm")
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepOutput:
     """What a step came to, on the device."""
 
     total: Tensor
@@ -73,17 +73,16 @@ def _nothing(step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None: ...
 class Stepper:
     """Takes training steps with ``learner``, which is moved to the device of ``fabric``."""
 
-    def __init__(
-        self, learner: Learner, config: Config, plan: Plan, fabric: Fabric, probe: OnlineProbe | None = None
-    ) -> None:
+    def __init__(self, learner: Learner, plan: Plan, fabric: Fabric, probe: OnlineProbe | None = None) -> None:
+        config = plan.config
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
-        self.chunks = plan.chunks
+        self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16"
         self.recomputes = config.activation_checkpointing
         if self.recomputes:
             recompute_activations(learner.backbone)
         place(learner, plan)
-        self.optimizer = learner.optimizer(config, plan)
+        self.optimizer = learner.optimizer(plan)
         self.model, self.wrapped = fabric.setup(learner, self.optimizer)
         self.buffers = [*learner.changing_buffers(), *(probe.buffers() if probe else ())]
         self.before = [b.clone() for b in self.buffers]
@@ -93,7 +92,7 @@ class Stepper:
         self.names: list[str] = []
         self.values = torch.zeros(0, device=fabric.device)
 
-    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> Taken:
+    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> StepOutput:
         """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
 
         ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
@@ -111,7 +110,7 @@ class Stepper:
                 ) from None
             raise
 
-    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> Taken:
+    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> StepOutput:
         self.optimizer.zero_grad()
         total, terms, h_VNF = self._learn(batch, step, share, epoch)
         norm = gradient_norm(self.learner, self.clip)
@@ -129,7 +128,7 @@ class Stepper:
             on_views = self.probe.learn(h_VNF, labels_N, self.good)
         for buffer, before in zip(self.buffers, self.before, strict=True):
             torch.where(self.good.bool(), buffer, before, out=buffer)
-        return Taken(total.detach(), terms, norm, on_views)
+        return StepOutput(total.detach(), terms, norm, on_views)
 
     def check(self) -> None:
         """Waits for the device.
@@ -142,7 +141,7 @@ class Stepper:
 
     def _learn(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Gradients of the global loss in all parameters; the loss, its terms and the features."""
-        with self._statistics():
+        with self._statistics(), narrow_in_float32(self.learner, self.fabric.device, self.bf16):
             self._seed(step, 0)
             if self.chunks > 1:
                 return self._in_chunks(batch, step, share, epoch)

@@ -16,7 +16,7 @@ from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_checkpoint
 from frossl.runs.config import Config
-from frossl.runs.directory import read_run, worth_keeping
+from frossl.runs.directory import read_run, refuse_without_own, worth_keeping
 from frossl.train.pretrain import _train
 from frossl.train.ranks import start
 
@@ -33,13 +33,16 @@ def supervised_encoder(
 
     Trained on the run's own data the first time it is asked for, in ``run/supervised``, which is a run directory; if
     that is interrupted, the next call goes on. ``backbone`` is the untrained module of a run of one's own.
+    Without it, weights start at random, by the seed.
 
     Raises:
-        UserError: the data have no labels.
+        UserError: the data have no labels, or the run needs a ``backbone``.
         KeyboardInterrupt: stopped by a signal; what was done is saved.
     """
     console = console or Console(quiet=True)
     config, _ = read_run(run)
+    if backbone is None:
+        refuse_without_own(run)
     config = dataclasses.replace(config, device=device, data_dir=data_dir or config.data_dir)
     place, steps = run / "supervised", _steps_done(run)
     begun = not ended_before_a_save(place)

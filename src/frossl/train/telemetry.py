@@ -19,7 +19,6 @@ from frossl.data.types import Dataset
 from frossl.evals.spectral import Moments
 from frossl.methods import Method
 from frossl.report.pictures import shown
-from frossl.runs.config import Config
 from frossl.train.batch_statistics import leading, signs_of, spectrum_of
 from frossl.train.health import COLLAPSES, Context, diagnose
 from frossl.train.plan import Plan
@@ -58,7 +57,7 @@ class Telemetry:
         self.standing: set[str] = set()
 
     @torch.no_grad()
-    def see(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
+    def observe(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
         """Takes what step number ``step`` (from 1) made, before the update; ``values`` are its loss, terms and norm."""
         due, apart, count = self.next_spectrum(step)
         behind = due - step
@@ -127,7 +126,7 @@ class Telemetry:
             self.rows.append(("health", {"state": state, "over": True, **now}))
         self.standing = self.standing - over | {f.state for f in recent[0]}
 
-    def take(self) -> list[Row]:
+    def drain(self) -> list[Row]:
         """The rows since the last call."""
         rows, self.rows = self.rows, []
         return rows
@@ -147,21 +146,23 @@ class Telemetry:
         apart = -(-window // STEPS)
         return due, apart, window // apart
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it: moments and samples that have not been told yet."""
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and samples that have not become rows yet."""
         return {"moments": {name: vars(m) for name, m in self.moments.items()}, "kept": self.kept}
 
-    def restore(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Goes on from :meth:`state` of the telemetry that was and the rows of its log."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = _exact(_device(self.method))
+        self.moments = {name: Moments(**m).to(device) for name, m in state["moments"].items()}
+        self.kept = {name: [x.to(device) for x in parts] for name, parts in state["kept"].items()}
+
+    def read_log(self, history: list[dict[str, Any]]) -> None:
+        """Goes on from the rows of the log of a run that is resumed."""
         self.vitals = [row for row in history if row["kind"] == "vitals"]
         for row in history:
             if row["kind"] == "health":
                 (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
             if row.get("on") == "held_out":
                 self.looked = row["step"]
-        device = _exact(_device(self.method))
-        self.moments = {name: Moments(**m).to(device) for name, m in state.get("moments", {}).items()}
-        self.kept = {name: [x.to(device) for x in parts] for name, parts in state.get("kept", {}).items()}
 
 
 def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
@@ -175,9 +176,9 @@ def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
     return make_grid(views, nrow=8).mul(255).round().clamp(0, 255).byte()
 
 
-def context_of(config: Config, plan: Plan) -> Context:
+def context_of(plan: Plan) -> Context:
     """What the rules of :mod:`frossl.train.health` want to know of a run."""
-    return Context(config.method, plan.batch, getattr(config.objective, "prototypes", 0))
+    return Context(plan.config.method, plan.batch, getattr(plan.config.objective, "prototypes", 0))
 
 
 def _device(method: Method) -> torch.device:

@@ -1,66 +1,47 @@
 "use strict";
 (() => {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const coarse = matchMedia("(pointer: coarse)").matches;
+  const source = document.getElementById("figures").textContent;
   const axes = { images: "images seen", epoch: "epochs", views: "views through the encoder", seconds: "seconds in training" };
+  const coarse = matchMedia("(pointer: coarse)").matches;
   let axis = "images";
+  let figures;
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
-  // A copy in which every "$name" is the colour of that name in the theme of now.
-  const paint = (x) => {
-    if (Array.isArray(x)) return x.map(paint);
-    if (x && typeof x === "object") return Object.fromEntries(Object.entries(x).map(([k, v]) => [k, paint(v)]));
-    return typeof x === "string" && /^\$[a-z0-9]+$/.test(x) ? css(x.slice(1)) : x;
-  };
+  // Every string "$name" is the colour of that name in the theme of now.
+  const painted = () => JSON.parse(source.replace(/"\$(\w+)"/g, (_, name) => JSON.stringify(css(name))));
 
-  const base = (narrow) => ({
-    font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 12 : 13, color: css("ink") },
-    paper_bgcolor: css("card"), plot_bgcolor: css("card"), dragmode: coarse ? false : "zoom", hovermode: "closest",
-    margin: { l: 12, r: 16, t: 16, b: 12 },
-    legend: { orientation: "h", y: -0.02, yref: "container", yanchor: "bottom", x: 0, font: { size: 12 } },
-    hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { color: css("ink") } },
-  });
-
-  const axisLook = () => ({
-    gridcolor: css("grid"), linecolor: css("line"), zerolinecolor: css("line"), tickcolor: css("line"),
-    automargin: true, tickfont: { color: css("muted") }, title: { font: { color: css("muted"), size: 12.5 }, standoff: 10 },
-  });
-
-  const merge = (a, b) => {
-    const out = { ...a };
-    for (const [k, v] of Object.entries(b || {}))
-      out[k] = v && typeof v === "object" && !Array.isArray(v) && a[k] && typeof a[k] === "object" ? merge(a[k], v) : v;
-    return out;
+  const template = (narrow) => {
+    const [ink, muted, line, card] = ["ink", "muted", "line", "card"].map(css);
+    const axis = {
+      gridcolor: css("grid"), showline: true, linecolor: line, zerolinecolor: line, tickcolor: line, tickfont: { color: muted },
+      automargin: true, title: { font: { color: muted, size: 12.5 }, standoff: 10 }, exponentformat: "power",
+    };
+    return { layout: {
+      font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 12 : 13, color: ink },
+      paper_bgcolor: card, plot_bgcolor: card, hovermode: "closest", dragmode: coarse ? false : "zoom",
+      title: { font: { size: 14, color: ink }, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 14 } },
+      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", font: { size: 12 } },
+      hoverlabel: { bgcolor: card, bordercolor: line, font: { color: ink } },
+      xaxis: axis, yaxis: axis,
+    } };
   };
 
   const draw = (id) => {
-    const place = document.getElementById(id), figure = paint(figures[id]);
-    const layout = merge(base(place.clientWidth < 480), figure.layout);
-    layout.xaxis = merge(axisLook(), layout.xaxis);
-    layout.yaxis = merge({ ...axisLook(), exponentformat: "power" }, layout.yaxis);
-    layout.width = place.clientWidth;
-    if (layout.title) {
-      layout.title = { ...layout.title, font: { size: 14, color: css("ink") }, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 14 } };
-      layout.margin.t = 44;
+    const place = document.getElementById(id), { data, layout, curves } = figures[id];
+    layout.template = template(place.clientWidth < 480);
+    layout.margin = { l: 12, r: 16, t: layout.title ? 44 : 16, b: 12 };
+    if (curves) {
+      for (const trace of data) trace.x = trace.meta[axis];
+      layout.xaxis = { title: { text: axes[axis] }, rangemode: "tozero" };
     }
-    if (layout.showlegend ?? figure.data.length > 1) layout.margin.b = 12 + legendHeight(figure, place.clientWidth);
-    if (figure.curves) {
-      for (const trace of figure.data) trace.x = trace.meta[axis];
-      layout.xaxis = merge(layout.xaxis, { title: { text: axes[axis] }, rangemode: "tozero" });
-    }
-    return Plotly.react(place, figure.data, layout, { displayModeBar: false, responsive: false });
+    return Plotly.react(place, data, layout, { displayModeBar: false, responsive: true });
   };
 
-  // Room for the legend below the horizontal axis, by the rows that its names will need.
-  const legendHeight = (figure, width) => {
-    const shown = figure.data.filter((t) => t.showlegend !== false);
-    const widest = Math.max(...shown.map((t) => 7.2 * t.name.length + 52));
-    return 34 + 20 * Math.ceil(shown.length / Math.max(1, Math.floor((width - 30) / widest)));
+  const drawAll = () => {
+    figures = painted();
+    return Promise.all(Object.keys(figures).map(draw));
   };
-
-  const drawAll = () => Promise.all(Object.keys(figures).map(draw));
 
   for (const input of document.querySelectorAll("input[name=axis]"))
     input.addEventListener("change", () => {
@@ -69,21 +50,20 @@
     });
 
   const follow = (map) => {
-    const plot = map.querySelector(".plot"), peek = map.querySelector(".peek");
+    const plot = map.querySelector(".plot"), [picture, text] = map.querySelector(".peek").children;
     const across = Number(map.dataset.across), labels = JSON.parse(map.dataset.labels);
     const points = figures[plot.id].data.flatMap((t, curve) => t.x.map((x, i) => ({ x, curve, i, cell: t.customdata[i] })));
     points.sort((a, b) => a.x - b.x);
     let at = -1;
     const show = (cell) => {
-      const picture = peek.firstElementChild, last = Math.max(1, across - 1);
+      const last = Math.max(1, across - 1);
       picture.style.backgroundSize = across * 100 + "%";
       picture.style.backgroundPosition = `${(100 * (cell % across)) / last}% ${(100 * Math.floor(cell / across)) / last}%`;
-      peek.lastElementChild.textContent = labels[cell];
-      peek.hidden = false;
+      text.textContent = labels[cell];
+      picture.parentElement.hidden = false;
       at = points.findIndex((p) => p.cell === cell);
     };
-    plot.on("plotly_hover", (event) => show(event.points[0].customdata));
-    plot.on("plotly_click", (event) => show(event.points[0].customdata));
+    for (const name of ["plotly_hover", "plotly_click"]) plot.on(name, (event) => show(event.points[0].customdata));
     map.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
@@ -94,14 +74,7 @@
     });
   };
 
-  let waiting, width = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === width) return; // a phone's address bar comes and goes
-    width = innerWidth;
-    clearTimeout(waiting);
-    waiting = setTimeout(drawAll, 150);
-  });
-  dark.addEventListener("change", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll().then(() => {
     document.querySelectorAll(".map").forEach(follow);
     document.documentElement.dataset.drawn = Object.keys(figures).length;

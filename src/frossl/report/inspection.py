@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
-from frossl.core.linalg import covariance_spectrum, unit_rows
+from frossl.core.linalg import covariance_spectrum, decompose, require_finite, unit_rows
 from frossl.core.types import Features
 from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split, any_known
-from frossl.evals.extract import BANK, QUERIES, Extractor, first, pick, sample
+from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
 from frossl.evals.knn import knn_predict
 from frossl.evals.labels import labelled
 from frossl.evals.suite import untrained_encoder
@@ -28,7 +28,7 @@ NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class InspectedEncoder:
     """A sample of both splits and its features; ``untrained_NF`` are of the held-out part."""
 
     data: Dataset
@@ -37,10 +37,14 @@ class Look:
     untrained_NF: Tensor
 
 
-def look(
+def inspect_encoder(
     whole: Dataset, encoder: nn.Module, spec: EncoderSpec, extractor: Extractor, *, seed: int, own: nn.Module | None
-) -> Look:
-    """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``)."""
+) -> InspectedEncoder:
+    """Features of a sample of ``whole`` by ``encoder`` and by the untrained one (``own``, or that of ``seed``).
+
+    Raises:
+        NumericalError: features are not finite.
+    """
     encoder = encoder.to(extractor.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     untrained = (copy.deepcopy(own) or untrained_encoder(spec, seed)).to(extractor.device).eval()
     bank, queries = affordable(encoder, spec, whole, extractor)
@@ -49,7 +53,10 @@ def look(
         data = replace(data, classes=())
     features = extractor.data(encoder, data, spec)
     extractor.settle_batch_norm(untrained, first(data.train, bank // 2), spec)
-    return Look(data, whole, features, extractor.split(untrained, data.test, spec))
+    untrained_NF = extractor.split(untrained, data.test, spec)
+    for x in (features.train_NF, features.test_NF, untrained_NF):
+        require_finite(x, "features")
+    return InspectedEncoder(data, whole, features, untrained_NF)
 
 
 def affordable(encoder: nn.Module, spec: EncoderSpec, data: Dataset, extractor: Extractor) -> tuple[int, int]:
@@ -71,20 +78,19 @@ def spectrum_shares(x_NF: Tensor) -> list[float]:
     return (values / values.sum()).tolist() if len(values) else []
 
 
-def nearest(features: Features, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarities and indices ``(Q, count)`` in the bank of the nearest to held-out images ``queries``."""
-    bank, x = normalize(features.train_NF, dim=1), normalize(features.test_NF[queries], dim=1)
-    top = (x @ bank.T).topk(min(count, len(bank)), dim=1)
-    return top.values, top.indices
+def nearest(bank_NF: Tensor, queries_QF: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cosine similarities and indices ``(Q, count)`` in the bank of the features nearest to ``queries``."""
+    similarity = normalize(queries_QF, dim=1) @ normalize(bank_NF, dim=1).T
+    return similarity.topk(min(count, len(bank_NF)), dim=1)
 
 
 def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
     """The features on their first two principal axes ``(N, 2)``, and the shares of the variance along these."""
     x = x_NF.double() - x_NF.double().mean(0)
-    values, axes = torch.linalg.eigh(x.T @ x)
-    shares = (values / values.sum().clamp_min(1e-30)).flip(0)[:2]
-    flat = x @ axes.flip(1)[:, :2]
-    return torch.nn.functional.pad(flat, (0, 2 - flat.shape[1])), shares.tolist()
+    values, axes = decompose(torch.linalg.eigh, x.T @ x)
+    shares, flat = values.flip(0)[:2] / values.sum().clamp_min(1e-30), x @ axes.flip(1)[:, :2]
+    missing = (0, 2 - len(shares))
+    return pad(flat, missing), pad(shares, missing).tolist()
 
 
 def confusion(features: Features) -> Tensor:
@@ -97,21 +103,19 @@ def confusion(features: Features) -> Tensor:
 
 def confused_pairs(counts: Tensor, classes: tuple[str, ...], most: int = 6) -> list[tuple[str, str, int, float]]:
     """The commonest mistakes: true class, class given instead, how often, and as a share of the true class."""
-    wrong = counts.clone().fill_diagonal_(0)
-    found = Counter({divmod(i, len(classes)): n for i, n in enumerate(wrong.flatten().tolist()) if n})
-    totals = counts.sum(1).tolist()
-    return [(classes[a], classes[b], n, n / totals[a]) for (a, b), n in found.most_common(most)]
+    wrong = counts.clone().fill_diagonal_(0).flatten()
+    order = wrong.argsort(descending=True, stable=True)[:most].tolist()
+    pairs = [(*divmod(i, len(classes)), int(wrong[i])) for i in order if wrong[i]]
+    return [(classes[true], classes[given], n, n / int(counts[true].sum())) for true, given, n in pairs]
 
 
 def typicality(x_NF: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
     """Mean cosine similarity ``(N,)`` of each image to its nearest ``neighbours`` among the others."""
-    x = normalize(x_NF, dim=1)
-    similarity = (x @ x.T).fill_diagonal_(-1)
-    return similarity.topk(min(neighbours, len(x) - 1), dim=1).values.mean(1)
+    return nearest(x_NF, x_NF, neighbours + 1)[0][:, 1:].mean(1)  # the first is the image itself
 
 
 @dataclass(frozen=True, eq=False)
-class Twins:
+class NearDuplicates:
     """For each held-out image of the sample the train image most like it, pixel by pixel.
 
     ``alike`` is the correlation ``(Q,)`` of grey 16 x 16 pictures of both, ``where`` the place of the train image in
@@ -124,30 +128,26 @@ class Twins:
     searched: int
 
 
-def twins(seen: Look) -> Twins:
+def near_duplicates(seen: InspectedEncoder) -> NearDuplicates:
     """Searches the whole train split if it is in memory, else the sample of it."""
     split = seen.whole.train if seen.whole.train.in_memory else seen.data.train
-    queries = _small(seen.data, seen.data.test)
+    queries = torch.cat(list(_small_grey(seen.data, seen.data.test)))
     best, where, start = torch.full((len(queries),), -1.0), torch.zeros(len(queries), dtype=torch.long), 0
-    for part in _small_parts(seen.data, split):
+    for part in _small_grey(seen.data, split):
         alike, index = (queries @ part.T).max(1)
         where = torch.where(alike > best, index + start, where)
         best, start = torch.maximum(best, alike), start + len(part)
-    return Twins(best.clamp(-1, 1), where, split, start)
+    return NearDuplicates(best.clamp(-1, 1), where, split, start)
 
 
-def _small(data: Dataset, split: Split) -> Tensor:
-    return torch.cat(list(_small_parts(data, split)))
-
-
-def _small_parts(data: Dataset, split: Split):
-    """Grey 16 x 16 pictures as rows of mean 0 and length 1, so that products are correlations."""
+def _small_grey(data: Dataset, split: Split) -> Iterator[Tensor]:
+    """Grey 16 x 16 pictures as rows of mean 0 and length 1, so that products are correlations, batch by batch."""
     for x in plain_batches(split, 16, [0.0] * data.channels, [1.0] * data.channels):
         flat = x.mean(1).flatten(1)
         yield unit_rows(flat - flat.mean(1, keepdim=True))
 
 
-def spread_over_classes(seen: Look, count: int) -> Tensor:
+def spread_over_classes(seen: InspectedEncoder, count: int) -> Tensor:
     """Places of ``count`` held-out images of the sample, taken from the classes in turn where there are any."""
     labels = seen.features.test_labels
     if not seen.data.classes or labels is None:
@@ -156,9 +156,3 @@ def spread_over_classes(seen: Look, count: int) -> Tensor:
     rank = torch.arange(len(order)) - torch.searchsorted(labels[order], labels[order])
     in_turn = order[torch.argsort(rank, stable=True)]
     return in_turn[labels[in_turn] >= 0][:count]
-
-
-def chosen(split: Split, index: Tensor) -> list[Tensor]:
-    """The uint8 images ``(C, H, W)`` at ``index``."""
-    part = pick(split, index)
-    return [part.images[i] for i in range(len(part))]

@@ -12,61 +12,67 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
+from frossl.evals.spectral import participation_ratio
 from frossl.evals.suite import CONTROLS
 from frossl.nn.encoder import load_encoder
-from frossl.report.gallery import show_views
-from frossl.report.look import Look, look, spectrum_shares
+from frossl.report.gallery import show_encoder, show_views
+from frossl.report.inspection import inspect_encoder, spectrum_shares
+from frossl.report.tables import summary
 from frossl.report.terminal import duration
 from frossl.report.words import ACCURACIES, Verdict, judge
+from frossl.runs.config import Config
 from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import read_run
 from frossl.runs.record import Record
 
 
 @dataclass(frozen=True)
-class Chapter:
+class RunSummary:
     """A run and what was found out about it; ``missing`` says why there are no pictures, if so.
 
-    ``spectra`` are eigenvalues of held-out features as shares of their sum, by arm.
+    ``about`` is what it was, in a few words each. ``spectra`` are eigenvalues of held-out features as shares of their
+    sum, by arm. ``pictures`` are by section.
     """
 
     record: Record
+    about: list[str]
     verdict: Verdict
     tiles: list[tuple[str, str, str]]
     spectra: dict[str, list[float]]
     untrained_rank: float | None
-    views: list[dict[str, Any]]
-    seen: Look | None
+    pictures: dict[str, Any]
     missing: str | None
 
 
-def make_chapter(
-    record: Record, data: Dataset | None, backbone: nn.Module | None, opened: dict[str, Dataset]
-) -> Chapter:
+def summarise_run(
+    record: Record, data: Dataset | None, backbone: nn.Module | None, opened: dict[tuple[Any, ...], Dataset]
+) -> RunSummary:
     """Looks at the encoder of a run with the images of the run; ``opened`` keeps data for the next run."""
-    seen, missing, views = None, None, []
+    missing, pictures, features = None, {}, {}
     try:
-        whole = data if data is not None else _open(record, opened)
-        views = show_views(record, whole)
+        config, recipe = read_run(record.path)
+        data = _open(record, config, opened) if data is None else data
+        pictures["views"] = show_views(data, recipe, config.seed)
         with torch.random.fork_rng():  # which building an encoder draws from
             encoder, spec = load_encoder(record.path / "encoder.safetensors", backbone)
-        seen = look(whole, encoder, spec, _extractor(record, whole), seed=record.config["seed"], own=backbone)
+        seen = inspect_encoder(data, encoder, spec, _extractor(record, data), seed=config.seed, own=backbone)
+        pictures |= show_encoder(seen)
+        features = {"pretrained": seen.features.test_NF, "untrained": seen.untrained_NF}
     except UserError as error:
         missing = str(error)
-    spectra = {} if seen is None else {"pretrained": seen.features.test_NF, "untrained": seen.untrained_NF}
-    shares = {arm: spectrum_shares(x) for arm, x in spectra.items()}
-    ranks = {arm: 1 / sum(x * x for x in s) if s else 0.0 for arm, s in shares.items()}
+    spectra = {arm: spectrum_shares(x) for arm, x in features.items()}
+    ranks = {arm: participation_ratio(torch.tensor(shares)) for arm, shares in spectra.items()}
     arms = {} if record.evaluation is None else record.evaluation.arms
     rank = ranks.get("pretrained", record.last("effective_rank"))
     untrained = arms.get("untrained", {}).get("effective_rank", ranks.get("untrained"))
-    return Chapter(
+    return RunSummary(
         record=record,
+        about=summary(record),
         verdict=judge(record, rank, untrained),
         tiles=tiles(record, rank),
-        spectra={arm: s for arm, s in shares.items() if s},
+        spectra={arm: shares for arm, shares in spectra.items() if shares},
         untrained_rank=untrained,
-        views=views,
-        seen=seen,
+        pictures=pictures,
         missing=missing,
     )
 
@@ -93,14 +99,13 @@ def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
     return said
 
 
-def _open(record: Record, opened: dict[str, Dataset]) -> Dataset:
+def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]) -> Dataset:
     """The data of a run, opened once for all runs that share them.
 
     Raises:
         UserError: they are not there, or other than they were.
     """
-    config, _ = read_run(record.path)
-    key = str((config.data, config.method, config.data_options()))
+    key = (config.data, config.method, *config.data_options().values())
     if key not in opened:
         opened[key] = for_training(config, open_run_data(config))
     data = opened[key]

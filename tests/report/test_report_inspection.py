@@ -20,17 +20,17 @@ from frossl.evals.knn import knn
 from frossl.nn.encoder import EncoderSpec
 from frossl.report.figures import confusion_figure
 from frossl.report.gallery import describe_view
-from frossl.report.look import (
+from frossl.report.inspection import (
     LEAST,
-    Look,
+    InspectedEncoder,
     affordable,
     confused_pairs,
     confusion,
+    near_duplicates,
     nearest,
     plane,
     spectrum_shares,
     spread_over_classes,
-    twins,
     typicality,
 )
 from frossl.report.pictures import CELL, sheet, thumbnail
@@ -48,10 +48,10 @@ def dataset(train: Split, test: Split) -> Dataset:
     return Dataset("made", train, test, classes, 3, (0.5,) * 3, (0.2,) * 3, **size, source="made here")
 
 
-def seen(train: Split, test: Split) -> Look:
+def seen(train: Split, test: Split) -> InspectedEncoder:
     data = dataset(train, test)
     x, y = (split.images.float().flatten(1) for split in (train, test))
-    return Look(data, data, Features(x, y, train.labels, test.labels, data.classes), y)
+    return InspectedEncoder(data, data, Features(x, y, train.labels, test.labels, data.classes), y)
 
 
 def two_classes(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +64,7 @@ def two_classes(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_copy_across_the_split_is_found_though_it_is_brighter():
     train, test = images(40), images(10, seed=1)
     train[33] = (test[4].float() * 0.6 + 40).byte()
-    found = twins(seen(Split(train), Split(test)))
+    found = near_duplicates(seen(Split(train), Split(test)))
     assert int(found.alike.argmax()) == 4
     assert found.alike[4] > 0.99
     assert int(found.where[4]) == 33
@@ -73,8 +73,8 @@ def test_a_copy_across_the_split_is_found_though_it_is_brighter():
 
 
 def test_the_nearest_of_an_image_of_the_bank_is_that_image():
-    x, y = two_classes(30, 0)
-    similarity, places = nearest(Features(x, x[:5] * 2, y, y[:5]), torch.arange(5), 3)
+    x = two_classes(30, 0)[0]
+    similarity, places = nearest(x, x[:5] * 2, 3)
     assert places[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert similarity[:, 0].tolist() == pytest.approx([1.0] * 5)
 
@@ -121,8 +121,8 @@ def test_the_plane_and_the_spectrum_tell_the_same_shares():
 
 def test_queries_are_taken_from_the_classes_in_turn_and_have_labels():
     labels = torch.tensor([0] * 6 + [-1] * 3 + [1] * 6)
-    look = seen(Split(images(4), torch.tensor([0, 1, 0, 1])), Split(images(15), labels))
-    assert labels[spread_over_classes(look, 4)].tolist() == [0, 1, 0, 1]
+    inspected = seen(Split(images(4), torch.tensor([0, 1, 0, 1])), Split(images(15), labels))
+    assert labels[spread_over_classes(inspected, 4)].tolist() == [0, 1, 0, 1]
 
 
 def test_the_views_shown_are_those_of_training():
@@ -136,20 +136,22 @@ def test_the_views_shown_are_those_of_training():
 
 def test_only_what_was_done_to_a_view_is_written_under_it():
     still = View(count=1, scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0)
-    said = describe_view(still, _drawn(still), 0, 16, 16, 3)
-    assert said == ["100% of the area: 16×16 at (0, 0)"]
+    said = describe_view(still, _drawn(still), 0, (3, 16, 16))
+    (line,) = said
+    assert line.startswith("100%")
+    assert line.endswith("16×16 at (0, 0)")
     wild = View(count=1, flip=1, jitter=1, saturation=0, hue=0.1, grayscale=1, blur=1, solarize=1)
-    said = " ".join(describe_view(wild, _drawn(wild), 0, 16, 16, 3))
+    said = " ".join(describe_view(wild, _drawn(wild), 0, (3, 16, 16)))
     for word in ("brightness ×", "contrast ×", "hue ", "grey", "blur σ", "solarised", "mirrored"):
         assert word in said
     assert "saturation" not in said
     wild = replace(wild, saturation=1, vertical=1)
-    said = describe_view(wild, _drawn(wild), 0, 16, 16, 3)
+    said = describe_view(wild, _drawn(wild), 0, (3, 16, 16))
     order = ORDERS[int(_drawn(wild).order[0, 0])]
     assert [text.split()[0] for text in said[1:5]] == [
         ("brightness", "contrast", "saturation", "hue")[kind] for kind in order
     ]
-    banded = " ".join(describe_view(wild, _drawn(wild), 0, 16, 16, 13))
+    banded = " ".join(describe_view(wild, _drawn(wild), 0, (13, 16, 16)))
     assert "upside down" in banded
     assert not any(word in banded for word in ("saturation", "hue", "grey"))
 
@@ -184,13 +186,13 @@ def test_a_slow_encoder_gets_fewer_images(monkeypatch):
             Slow.now += 0.05 * len(x)
             return x.flatten(1)
 
-    monkeypatch.setattr("frossl.report.look.time.perf_counter", lambda: Slow.now)
+    monkeypatch.setattr("frossl.report.inspection.time.perf_counter", lambda: Slow.now)
     data = dataset(Split(images(80)), Split(images(80)))
     spec = EncoderSpec(
         backbone="own:Slow", channels=3, size=16, stem="imagenet", features=768, mean=data.mean, std=data.std
     )
     assert affordable(Slow(), spec, data, Extractor()) == (LEAST, LEAST)
-    monkeypatch.setattr("frossl.report.look.SECONDS", 1000.0)
+    monkeypatch.setattr("frossl.report.inspection.SECONDS", 1000.0)
     assert affordable(Slow(), spec, data, Extractor()) == (BANK, QUERIES)
 
 

@@ -1,0 +1,88 @@
+"""A loss as a method: a projector on the backbone's features, and the loss of what it makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+import tyro
+from torch import Tensor
+
+from frossl.core.types import Loss, Moment, Setting, UserError
+from frossl.losses.base import sum_of
+from frossl.methods.base import METHODS, Method, needed
+from frossl.nn.mlp import mlp
+
+
+class ProjectorMethod(Method):
+    """What :func:`loss_method` makes: a projector and :attr:`loss`."""
+
+    Config: ClassVar[type[Any]]
+    loss: ClassVar[Callable[..., Loss | Tensor]]
+    filled_in: ClassVar[set[str]]
+    """arguments of the loss that are no options but come from the batch and the views: ``labels``, ``large``"""
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(setting)
+        self.config = config
+        self.projector = mlp(setting.features, config.projector)
+
+    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+        arguments = {name: value for name, value in vars(self.config).items() if name != "projector"}
+        if "labels" in self.filled_in:
+            arguments["labels"] = needed(moment.labels_N, "labels_N")
+        if "large" in self.filled_in:
+            arguments["large"] = self.setting.large_views
+        loss = type(self).loss(self.project(self.projector, h_VNF), **arguments)
+        return sum_of(loss=loss) if isinstance(loss, Tensor) else loss
+
+
+@functools.cache
+def loss_method(
+    loss: Callable[..., Loss | Tensor],
+    projector: str = "1024-bn-relu-1024",
+    published: str = "",
+    *,
+    float64: bool = False,
+    **defaults: Any,
+) -> type[ProjectorMethod]:
+    """``loss`` as a method, whose options are ``projector`` and the arguments of the loss.
+
+    Args:
+        loss: a function of projections ``(V, N, D)`` that returns a :class:`Loss` or a scalar. Its other arguments
+            need defaults; their annotations are the types of the options, their docstrings the help. Two are filled
+            in: ``labels``, ``(N,)`` class numbers, and ``large``, how many views, the first, are large.
+        projector: the default head.
+        published: the head elsewhere, for the help.
+        float64: whether the loss computes in float64, which MPS has not.
+        **defaults: where they differ from those of the loss.
+
+    Raises:
+        UserError: an argument of the loss cannot be an option.
+    """
+    try:
+        _, *parameters = inspect.signature(loss, eval_str=True).parameters.values()
+    except (NameError, ValueError) as error:
+        raise UserError(f"{loss.__name__}: a loss takes projections first, then options; {error}") from None
+    said = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
+    options: list[tuple[str, Any, Any]] = [("projector", Annotated[str, tyro.conf.arg(help=said)], projector)]
+    filled_in = {"labels", "large"} & {parameter.name for parameter in parameters}
+    for name, kind, default in ((p.name, p.annotation, defaults.get(p.name, p.default)) for p in parameters):
+        if default is inspect.Parameter.empty and name not in filled_in:
+            raise UserError(f"{loss.__name__}: its argument {name!r} is an option of the method and needs a default")
+        if name not in filled_in:
+            options.append((name, type(default) if kind is inspect.Parameter.empty else kind, default))
+    doc = (inspect.getdoc(loss) or "").replace("``", "")
+    config = dataclasses.make_dataclass("Config", options, frozen=True, kw_only=True, namespace={"__doc__": doc})
+    config.__qualname__ = f"{loss.__name__}.Config"
+    members = {"loss": staticmethod(loss), "Config": config, "filled_in": filled_in, "__doc__": doc}
+    members |= {"uses_labels": "labels" in filled_in, "float64": float64}
+    return type(loss.__name__, (ProjectorMethod,), members)
+
+
+def add_loss(name: str, loss: Callable[..., Loss], projector: str, published: str = "", **options: Any) -> None:
+    """Registers the method ``name``; arguments as those of :func:`loss_method`."""
+    METHODS.add(name, loss_method(loss, projector, published, **options))

@@ -1,0 +1,61 @@
+"""What a checkpoint holds: everything that decides how a run goes on. The schedule is a function of the position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from frossl.core.machine import environment
+from frossl.core.progress import Progress
+from frossl.nn.optim import start_momentum
+from frossl.runs.checkpoint import random_state, set_random_state
+from frossl.train.learner import Learner
+from frossl.train.probe import OnlineProbe
+from frossl.train.telemetry import Telemetry
+
+
+@dataclass
+class TrainingState:
+    """The parts of a run that change while it trains."""
+
+    progress: Progress
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    probe: OnlineProbe | None = None
+    telemetry: Telemetry | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dictionaries and lists of tensors and JSON values, as checkpoints take them."""
+        return {
+            "step": self.progress.step,
+            "seconds": self.progress.seconds,
+            "best": self.progress.best,
+            "length": str(self.progress.length),
+            "environment": environment(),
+            "random": random_state(),
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "probe": self.probe and [self.probe.state_dict(), self.probe.optimizer.state_dict()],
+            "telemetry": self.telemetry and self.telemetry.state_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`, for modules that were built alike; the length stays as it is."""
+        self.progress.step, self.progress.seconds, self.progress.best = saved["step"], saved["seconds"], saved["best"]
+        self.learner.load_state_dict(saved["learner"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                for name, value in self.optimizer.state[p].items():
+                    if isinstance(value, Tensor) and value.shape == p.shape:  # in the memory format of the parameter
+                        self.optimizer.state[p][name] = torch.empty_like(p).copy_(value)
+        start_momentum(self.optimizer)
+        if self.probe is not None:
+            self.probe.load_state_dict(saved["probe"][0])
+            self.probe.optimizer.load_state_dict(saved["probe"][1])
+        if self.telemetry is not None and saved["telemetry"]:
+            self.telemetry.load_state_dict(saved["telemetry"])
+        set_random_state(saved["random"])
