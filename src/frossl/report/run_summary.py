@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -98,17 +97,13 @@ def tiles(record: Record, arms: Mapping[str, Mapping[str, float]], rank: float |
     return said
 
 
-_DATA = attrgetter("data", "data_dir", "method", "labels", "channels", "held_out", "seed", "cache")
-"""What of a configuration decides on the images and labels."""
-
-
 def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]) -> Dataset:
     """The data of a run, opened once for all runs that share them.
 
     Raises:
         UserError: they are not there, or other than they were.
     """
-    key = _DATA(config)
+    key = (config.data, config.method, *config.data_options().values())
     if key not in opened:
         opened[key] = for_training(config, open_run_data(config))
     data = opened[key]
