@@ -291,9 +291,9 @@ def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, 
     frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "8", "--name", "r", "--no-evaluate")
     opened, places = run_data.open_data, []
 
-    def watched(source, **options):
-        places.append(options["data_dir"])
-        return opened(source, **options)
+    def watched(source, options, **more):
+        places.append(options.data_dir)
+        return opened(source, options, **more)
 
     monkeypatch.setattr(run_data, "open_data", watched)
     frossl("evaluate", "runs/r", "--protocol", "rank")
