@@ -22,14 +22,14 @@ from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import torch
+from frossl.train.bench import noise
+from frossl.train.config import make_plan
 from torch import Tensor, nn
 
 from common import environment, heading, table
 from frossl.data.loader import training_batches
 from frossl.nn.convolution import narrow_in_float32
 from frossl.recipes import RECIPES
-from frossl.train.bench import noise
-from frossl.train.config import make_plan
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
