@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 import traceback
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _prepare_process() -> None:
     """What may be set for a process of the command line, and not for those who import the package."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     socket.setdefaulttimeout(60)  # a download that stalls is given up
     # DDP's buffers are synchronised on purpose, and the plan has said what Fabric would say.
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
@@ -77,12 +76,18 @@ def open_arrays(path: Path, options: Opening) -> Dataset:
     arrays = _arrays(path)
     keys = [key for key in arrays if key in (*TRAIN, *HELD_OUT)]
     images = [_images(path, key, arrays[key], options.channels) for key in keys]
-    labels, classes, note = [None] * len(keys), (), []
+    splits, classes, notes = [Split(x) for x in images], (), []
     if options.labels:
-        labels, classes, note = _labels(path, keys, arrays)
-    splits = [Split(x, y) for x, y in zip(images, labels, strict=True)]
+        given = [y for key in keys if (y := _labels(path, key, arrays)) is not None]
+        notes = [f"no labels: no array {' and '.join(map(_labels_of, keys))} with one word or number for each image"]
+        if len(given) == len(images):
+            numbers, classes = number_labels(np.concatenate(given).tolist())
+            notes = [f"{len(classes)} classes come from the labels" if classes else "no labels: none is known"]
+            parts = torch.from_numpy(numbers).split([len(x) for x in images])
+            labels = parts if classes else [None] * len(images)
+            splits = [Split(x, y) for x, y in zip(images, labels, strict=True)]
     data = from_tensors(*splits, name=path.stem, classes=classes, held_out=options.held_out, seed=options.seed)
-    return replace(data, source=f"arrays in {path}", notes=(*data.notes, *note))
+    return replace(data, source=f"arrays in {path}", notes=(*data.notes, *notes))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -123,25 +128,14 @@ def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Te
     return to_channels(torch.from_numpy(x).permute(0, 3, 1, 2), channels or x.shape[3])
 
 
-def _labels(
-    path: Path, keys: Sequence[str], arrays: dict[str, np.ndarray]
-) -> tuple[Sequence[Tensor | None], tuple[str, ...], list[str]]:
-    """Labels of the images under each of ``keys``, if all have some, names of classes, and a note on where from."""
-    given = []
-    for key, of in ((_labels_of(key), key) for key in keys):
-        y, count = arrays.get(key), len(arrays[of])
-        if y is not None and (y.size != count or y.dtype.kind not in "biufSU"):
-            raise UserError(
-                f"{path}: {key} must be one number or word for each of {count:,} images, or give --no-labels; "
-                f"got {y.size:,} of {y.dtype}"
-            )
-        given += [] if y is None else [y.reshape(count)]
-    nothing = [None] * len(keys)
-    if len(given) < len(keys):
-        wanted = " and ".join(map(_labels_of, keys))
-        return nothing, (), [f"no labels: no array {wanted} with one word or number for each image"]
-    numbers, classes = number_labels(np.concatenate(given).tolist())
-    if not classes:
-        return nothing, (), ["no labels: none is known"]
-    parts = torch.from_numpy(numbers).split([len(y) for y in given])
-    return parts, classes, [f"{len(classes)} classes come from the labels"]
+def _labels(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """One label for each image under ``key``, if there are any."""
+    y, count = arrays.get(_labels_of(key)), len(arrays[key])
+    if y is None:
+        return None
+    if y.size != count or y.dtype.kind not in "biufSU":
+        raise UserError(
+            f"{path}: {_labels_of(key)} must be one number or word for each of {count:,} images, or give --no-labels; "
+            f"got {y.size:,} of {y.dtype}"
+        )
+    return y.reshape(count)

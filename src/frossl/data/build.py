@@ -136,17 +136,13 @@ def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> 
 
 def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tuple[str, str]) -> None:
     """Raise UserError that names the classes only one of two splits has."""
-    if set(train) == set(test):
-        return
-    only = [
-        f"only in {name}: {', '.join(sorted(set(mine) - set(other))[:LISTED])}"
-        for name, mine, other in ((names[0], train, test), (names[1], test, train))
-        if set(mine) - set(other)
-    ]
-    raise UserError(
-        f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
-        "Give both the same classes, or open the data without labels (--no-labels)."
-    )
+    extra = ((names[0], set(train) - set(test)), (names[1], set(test) - set(train)))
+    only = [f"only in {name}: {', '.join(sorted(classes)[:LISTED])}" for name, classes in extra if classes]
+    if only:
+        raise UserError(
+            f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
+            "Give both the same classes, or open the data without labels (--no-labels)."
+        )
 
 
 def to_channels(x_NCHW: Tensor, channels: int) -> Tensor:

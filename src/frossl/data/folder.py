@@ -116,17 +116,11 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
+            link = entry.is_symlink()
+            if os.path.isdir(entry.path) if link else entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", here)
-            elif entry.is_symlink() or entry.is_file():
+            elif link or entry.is_file():  # one that leads nowhere is named when it cannot be read
                 yield prefix + entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, which is named when it cannot be read
-        return False
 
 
 def _extension(path: str) -> str:

@@ -122,22 +122,15 @@ def _table(files: list[Path], options: Opening) -> datasets.Dataset:
         from pyarrow import ArrowException
     except ModuleNotFoundError as error:
         raise UserError(f"Parquet files need the package 'datasets' ({error}): pip install 'frossl[hf]'") from error
-    silent = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
     try:
         cache = str(options.data_dir / CACHE)
         table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=cache)
         assert isinstance(table, datasets.Dataset)
-        if "image" in table.column_names:
-            return table.cast_column("image", datasets.Image(decode=False))
+        if "image" not in table.column_names:
+            only = ", ".join(table.column_names)
+            raise ValueError(f"it has no column 'image', only {only}; rename the one that holds the images")
+        return table.cast_column("image", datasets.Image(decode=False))
     except (DatasetGenerationError, ArrowException, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}"
         ) from error
-    finally:
-        if not silent:
-            datasets.enable_progress_bars()
-    raise UserError(
-        f"{files[0]} has no column 'image', only {', '.join(table.column_names)}. "
-        "Rename the column that holds the images to 'image'."
-    )

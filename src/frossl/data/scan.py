@@ -36,14 +36,14 @@ def look_through(sources: Sources, options: Opening) -> Scan:
     """Reads every image to its end, with a cache but once; those that could not be read are tried again."""
     if options.cache is None:
         return _scan(sources, options, {})
-    path = options.data_dir / CACHE / f"scan-{_digest(json.dumps(listed(sources, range(len(sources)))))[:16]}.json"
+    path = options.data_dir / CACHE / f"images-{_digest(json.dumps(listed(sources, range(len(sources)))))[:16]}.json"
     known = _remembered(path)
     with nullcontext() if known else alone(path.with_suffix(".lock"), options.log):
         known = known or _remembered(path)
         scan = _scan(sources, options, known)
         if len(scan.kept) > len(known):
-            probes = [(*probe.size, probe.grey) for probe in scan.probes]
-            text = json.dumps({"kept": scan.kept.tolist(), "probes": probes})
+            found = zip(scan.kept.tolist(), scan.probes, strict=True)
+            text = json.dumps([(place, *probe.size, probe.grey) for place, probe in found])
             write_text(path, f"{_digest(text)}\n{text}")
     return scan
 
@@ -56,9 +56,7 @@ def _remembered(path: Path) -> dict[int, Probe]:
         return {}
     if digest != _digest(text):
         return {}
-    saved = json.loads(text)
-    probes = [Probe((height, width), grey) for height, width, grey in saved["probes"]]
-    return dict(zip(saved["kept"], probes, strict=True))
+    return {place: Probe((height, width), grey) for place, height, width, grey in json.loads(text)}
 
 
 def _digest(text: str) -> str:
