@@ -132,7 +132,7 @@ def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
         other = picture(found.split, int(found.where[i]), classes)
         rows.append({"first": picture(seen.data.test, i, classes, f"{found.alike[i]:.3f}"), "others": [other]})
     same = int((found.alike >= SAME).sum())
-    return {"rows": rows, "same": same, "of": len(found.alike), "searched": found.searched}
+    return {"rows": rows, "same": same, "of": len(found.alike), "searched": len(found.split)}
 
 
 def show_map(seen: InspectedEncoder) -> dict[str, Any]:
