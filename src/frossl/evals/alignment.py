@@ -49,7 +49,7 @@ def _log_mean_of_pairs(potential_NN: Tensor) -> float:
     "alignment",
     needs_labels=False,
     protocol="alignment, uniformity: Wang and Isola on unit-length features of held-out images, "
-    "alignment over two views of the training recipe; intervals by bootstrap and by jackknife over images",
+    "alignment over two views of the training recipe; intervals by Student's t and by jackknife over images",
     columns={
         "alignment": Column("align.", "alignment", better="lower"),
         "uniformity": Column("unif.", "uniformity", better="lower"),

@@ -48,7 +48,7 @@ def matched(clusters_N: Tensor, labels_N: Tensor) -> Tensor:
     needs_labels=True,
     protocol="clusters: k-means on unit-length held-out features, k = the classes they have, "
     f"best of {STARTS} k-means++ starts, one seed; accuracy by Hungarian matching, NMI (arithmetic), adjusted Rand; "
-    "intervals by bootstrap and by jackknife over images, clusters as they are",
+    "intervals: Wilson, and by jackknife over images, clusters as they are",
     columns={"cluster_accuracy": Column("clusters"), "cluster_nmi": Column("NMI"), "cluster_ari": Column("ARI")},
     order=90,
 )

@@ -55,7 +55,7 @@ def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[s
 @metric(
     "knn",
     needs_labels=True,
-    protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank",
+    protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank; interval: Wilson",
     columns={"knn": Column("kNN", accuracy=True, decides=True)},
     order=10,
     default_of=("evaluate", "compare"),
@@ -65,5 +65,5 @@ def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[s
     },
 )
 def knn_with_interval(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images and its bootstrap interval."""
+    """Top-1 accuracy on the held-out images and its interval."""
     return with_interval("knn", knn_correct(features))

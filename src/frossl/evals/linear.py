@@ -101,7 +101,7 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     "linear",
     needs_labels=True,
     protocol="linear: logistic regression on standardised features, all train labels, L-BFGS; "
-    "L2 penalty of up to 6 values by a tenth of the train split",
+    "L2 penalty of up to 6 values by a tenth of the train split; interval: Wilson",
     columns={"linear": Column("linear", "linear probe", accuracy=True, decides=True)},
     order=20,
     default_of=("evaluate", "compare"),
@@ -111,7 +111,7 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     },
 )
 def linear(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images and its bootstrap interval."""
+    """Top-1 accuracy on the held-out images and its interval."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = principal(*standardise(x, test_x))
     classes = class_count(features)

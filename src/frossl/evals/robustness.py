@@ -53,7 +53,7 @@ def operations(channels: int, size: int) -> dict[str, View]:
     of_pixels=True,
     protocol=f"robustness: one operation at a time on every one of up to {LIMIT:,} held-out images; kNN as above with "
     "the whole plain train split as bank; cosine similarity of the features to those of the image as it is, both "
-    "less their mean over the train split; intervals by bootstrap over images",
+    "less their mean over the train split; intervals: Wilson, and Student's t over images",
 )
 def robustness(subject: Subject, *, limit: int = LIMIT) -> dict[str, float]:
     """``knn_under_NAME``, where there are labels, and ``cosine_under_NAME`` for each of :func:`operations`."""
