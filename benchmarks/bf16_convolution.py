@@ -38,9 +38,9 @@ MAPS = ((1, 1), (2, 1), (8, 1), (1, 2), (1, 8), (2, 2), (3, 3), (4, 4))
 NAMES = ("output", "gradient of the input", "gradient of the weight", "gradient of the bias")
 Pair = tuple[int, int]
 RULE = (
-    "Bad are convolutions of maps that are narrower than the stride: width of the map < horizontal stride, whatever the "
-    "height. oneDNN then reads memory that nobody wrote, and the gradient of the weight is NaN or another one from call "
-    "to call. Not all of them are bad. All of them run in float32 (`frossl.nn.convolution`): their maps are small."
+    "Bad are convolutions of maps that are narrower than the stride: width of the map < horizontal stride, whatever "
+    "the height. oneDNN then reads memory that nobody wrote, and the gradient of the weight is NaN or another one from "
+    "call to call. Not all of them are bad. All of them run in float32 (`frossl.nn.convolution`): their maps are small."
 )
 OTHER = (
     "What is bad with the rule or in float32 is another fault, which is left alone: the output of channels_last "
