@@ -1,6 +1,6 @@
 """Where bf16 convolutions on the CPU are not what they are in float32, and what it costs to run those in float32.
 
-    python benchmarks/bf16_convolution.py [--draws 1000] [--steps 40]
+    python benchmarks/bf16_convolution.py [--draws 1000] [--steps 100]
 
 Output and gradients of layers that are called again and again with the same input. "Filled with NaN": so is what malloc
 gives out (glibc), and what reads memory that nobody wrote always shows; else memory is as it happens to be. Draws vary
@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -36,7 +37,7 @@ from frossl.train.step import Stepper
 
 MAPS = ((1, 1), (2, 1), (8, 1), (1, 2), (1, 8), (2, 2), (3, 3), (4, 4))
 NAMES = ("output", "gradient of the input", "gradient of the weight", "gradient of the bias")
-Pair = tuple[int, int]
+Pair = tuple[int, ...]
 RULE = (
     "Bad are convolutions of maps that are narrower than the stride: width of the map < horizontal stride, whatever "
     "the height. oneDNN then reads memory that nobody wrote, and the gradient of the weight is NaN or another one from "
@@ -78,8 +79,9 @@ def outcome(case: Case, calls: int, bf16: bool = True, fixed: bool = False) -> C
     """Calls in which a tensor was not finite; not what it was in the first; more than 2 % off float32."""
     torch.manual_seed(0)
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
-    conv = nn.Conv2d(*case.channels, case.kernel, case.stride, case.padding, case.dilation, case.groups)
-    conv.to(torch.bfloat16, memory_format=layout)
+    shape = case.kernel, case.stride, case.padding, case.dilation, case.groups
+    conv = nn.Conv2d(case.channels[0], case.channels[1], *shape)  # pyright: ignore[reportArgumentType]
+    conv.bfloat16().to(memory_format=layout)
     x = torch.randn(case.batch, case.channels[0], *case.map).bfloat16().to(memory_format=layout)
     g = None
 
@@ -155,8 +157,18 @@ def drawn(draw: random.Random) -> Case:
         work = kernel[0] * kernel[1] * size[0] * size[1] * inputs * outputs * batch / groups
         reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
         if work < 1e8 and all(m + 2 * p >= r for m, p, r in zip(size, padding, reach, strict=True)):
-            pairs = (tuple(pair) for pair in (kernel, stride, padding, size, (inputs, outputs)))
-            return Case(*pairs, batch, groups, tuple(dilation), draw.random() < 0.6, draw.random() < 0.6)  # type: ignore[arg-type]
+            return Case(
+                kernel=tuple(kernel),
+                stride=tuple(stride),
+                padding=tuple(padding),
+                map=tuple(size),
+                channels=(inputs, outputs),
+                batch=batch,
+                groups=groups,
+                dilation=tuple(dilation),
+                channels_last=draw.random() < 0.6,
+                autocast=draw.random() < 0.6,
+            )
 
 
 def draws(count: int, threads: int) -> list[list[object]]:
@@ -209,11 +221,14 @@ def step(pairs: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=100)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    flags = Path("/proc/cpuinfo").read_text().split()
+    has = ", ".join(name for name in ("avx512_bf16", "amx_bf16") if name in flags) or "nothing"
+    title, command = "Convolutions in bf16 on the CPU", "python benchmarks/bf16_convolution.py"
     parts = [
-        heading("Convolutions in bf16 on the CPU", "python benchmarks/bf16_convolution.py", environment(1), RULE),
+        heading(title, command, environment(1), f"For bf16 the processor has {has}.", RULE),
         "## By kernel and map, height x width",
         "Calls of 10 whose gradient of the weight is NaN where fresh memory is filled with NaN; padding is half the "
         "kernel, 64 channels, batch 16.",

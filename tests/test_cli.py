@@ -224,7 +224,7 @@ def test_a_run_of_a_module_of_ones_own_is_resumed_from_python(frossl, tmp_path):
         ["replay", outcome.run],
     ):
         code, said = frossl(*command)
-        assert (code, "module of your own, Sequential" in said) == (2, True), said
+        assert (code, "your own, Sequential" in said) == (2, True), said
     assert sorted(outcome.run.rglob("*")) == before
 
 

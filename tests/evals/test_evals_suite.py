@@ -128,8 +128,8 @@ def test_without_labels_collapse_is_named():
 
 def test_without_labels_an_encoder_is_not_blamed_for_images_that_are_all_alike():
     got = verdict(evaluation(pretrained={"effective_rank": 0.0}, untrained={"effective_rank": 0.0}))
-    assert "the images are all alike" in got
-    assert "collapsed" not in got
+    assert "all alike" in got
+    assert "collapsed" not in got.lower()
 
 
 def test_without_labels_a_rank_far_below_that_of_the_untrained_encoder_is_close_to_collapse():

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 @contextmanager
 def narrow_in_float32(network: nn.Module, device: torch.device, bf16: bool) -> Iterator[None]:
@@ -21,7 +23,7 @@ def narrow_in_float32(network: nn.Module, device: torch.device, bf16: bool) -> I
     """
     convs = []
     if bf16 and device.type == "cpu":
-        convs = [m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        convs = [m for m in network.modules() if isinstance(m, _CONVOLUTIONS) and m.stride[-1] > 1]
     hooks = [conv.register_forward_hook(_in_float32, prepend=True, with_kwargs=True) for conv in convs]
     try:
         yield
