@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from frossl.evals.suite import Evaluation
-from frossl.report.words import Arm, arms_of, glossary, judge
+from frossl.evals.verdict import COLLAPSES
+from frossl.report.arms import Arm, arms_of
+from frossl.report.words import glossary, judge
 from frossl.runs.record import Record
 
 
@@ -82,6 +84,12 @@ def test_a_collapse_is_the_headline_among_other_findings():
     assert said.headline == states[1]
     assert any(sentence.startswith(states[0]) for sentence in said.more)
     assert not any("not collapsed" in sentence for sentence in said.more)
+
+
+@pytest.mark.parametrize("state", sorted(COLLAPSES))
+def test_whatever_a_collapse_is_called_it_comes_first(state):
+    said = judge(record([finding("Loss scale is wrong"), finding(state)]), 12.0, 4.0)
+    assert said.headline == state
 
 
 def test_without_evaluation_the_rank_of_the_sample_counts():

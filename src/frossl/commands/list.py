@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from frossl.data import DATASETS
-from frossl.evals import ENCODER_METRICS, METRICS
-from frossl.evals.suite import PROTOCOLS
+from frossl.evals import in_order
 from frossl.methods import METHODS
 from frossl.recipes import RECIPES
 from frossl.views.recipes import VIEWS, summary
@@ -34,8 +33,8 @@ def run(args: list[str], console: Console) -> int:
     rows: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "methods": lambda: [(name, _first_line(method)) for name, method in METHODS.items()],
         "metrics": lambda: [
-            (name, m.protocol + ("" if name in PROTOCOLS else "; not by default"))
-            for name, m in (*METRICS.items(), *ENCODER_METRICS.items())
+            (name, m.protocol + ("" if "evaluate" in m.default_of else "; not by default"))
+            for name, m in in_order().items()
         ],
         "data": lambda: [
             (name, f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}")

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
-from frossl.evals import Subject, encoder_metric
+from frossl.evals import Column, Subject, metric
 from frossl.evals.clock import timed
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
@@ -24,12 +24,16 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """The span of the paper's configurations, which vary the rate by method."""
 
 
-@encoder_metric(
+@metric(
     "linear-augmented",
     needs_labels=True,
+    of_encoder=True,
+    of_pixels=False,
     protocol=f"linear, augmented: SGD, {EPOCHS} epochs, x0.1 at {' and '.join(map(str, DROPS))}, batch 256, crops of "
     f"8-100 % and flips, frozen encoder; rate per 256 images of {len(RATES)} from {RATES[0]:g} to {RATES[-1]:g} by a "
     "tenth of the train split; interval by bootstrap over images",
+    columns={"linear_augmented": Column("linear (aug.)", "linear probe, augmented", accuracy=True, decides=True)},
+    order=50,
 )
 def augmented_linear(
     subject: Subject, *, rates: tuple[float, ...] = RATES, batch: int = 256, epochs: int = EPOCHS

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
-from frossl.evals import Subject, encoder_metric
+from frossl.evals import Column, Subject, metric
 from frossl.evals.clock import timed
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
@@ -104,12 +104,25 @@ def _right(subject: Subject, model: nn.Module, split: Split) -> Tensor:
     return subject.extractor.split(model, split, wide).argmax(1) == y
 
 
-for _percent in (100, 10, 1):
-    encoder_metric(
+_SHARES = {
+    100: {"finetune": Column("fine-tuned", accuracy=True, decides=True)},
+    10: {"finetune_10pct": Column("fine-t. 10 %", "fine-tuned, 10 % of the labels", accuracy=True, decides=True)},
+    1: {"finetune_1pct": Column("fine-t. 1 %", "fine-tuned, 1 % of the labels", accuracy=True, decides=True)},
+}
+for _percent, _columns in _SHARES.items():
+    metric(
         "finetune" if _percent == 100 else f"finetune-{_percent}pct",
         needs_labels=True,
+        of_encoder=True,
+        of_pixels=False,
         protocol=f"fine-tuned: encoder and linear classifier on {_percent} % of the train labels, one draw, {EPOCHS} "
         f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
         f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "
         "interval by bootstrap over images",
+        columns=_columns,
+        order=60,
+        glossary={
+            "Fine-tuned": "The encoder itself learns on from labels, all or a share of them: what it is worth as a "
+            "start for training. For the untrained encoder that is training from scratch."
+        },
     )(partial(finetune, percent=_percent))

@@ -21,7 +21,7 @@ from frossl.report.inspection import (
     typicality,
 )
 from frossl.report.pictures import sheet, thumbnail
-from frossl.report.words import minus
+from frossl.report.table import minus
 from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import Recipe, View
 

@@ -76,7 +76,8 @@ def render(runs: Sequence[RunSummary]) -> str:
         ranks=ranks + (figures.state_figures(records[0]) if len(runs) == 1 else []),
         speed=figures.speed_figures(records),
         times=[(r.name, table) for r in records if (table := time_table(r))],
-        settings=settings(records),
+        settings=settings({r.name: r for r in records}),
+        differing=settings({r.name: r for r in records}, differing=True),
         glossary=glossary(e for r in records for e in r.evaluations.values()),
         **{name: _once(runs, name) for name in PICTURES},
     )

@@ -13,6 +13,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.evals import columns
 from frossl.evals.extract import Extractor
 from frossl.evals.spectral import participation_ratio
 from frossl.evals.suite import CONTROLS
@@ -21,7 +22,7 @@ from frossl.report.gallery import show_encoder, show_views
 from frossl.report.inspection import inspect_encoder, spectrum_shares
 from frossl.report.tables import summary
 from frossl.report.terminal import duration
-from frossl.report.words import ACCURACIES, Verdict, judge
+from frossl.report.words import Verdict, judge
 from frossl.runs.config import Config
 from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import read_run
@@ -86,7 +87,7 @@ def tiles(record: Record, arms: Mapping[str, Mapping[str, float]], rank: float |
         if name in arms["pretrained"]:
             controls = [arms[k][name] for k in CONTROLS if name in arms.get(k, {})]
             note = f"best control {max(controls):.3f}" if controls else ""
-            said.append((ACCURACIES[name], f"{arms['pretrained'][name]:.3f}", note))
+            said.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
     if rank is not None:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
     if record.train or record.monitor:

@@ -10,6 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from frossl.evals.verdict import (
+    DIMENSIONAL,
+    INVARIANCE_ALONE,
+    NEVER_VARIED,
+    TO_CONSTANT,
+    TO_MEAN_DIRECTION,
+    never_varied,
+)
+
 Row = Mapping[str, float]
 
 FAR, FARTHER = 5.0, 2.0
@@ -48,17 +57,6 @@ _SPREAD = {
     "swav": "an --epsilon of 0.03 to 0.05",
 }
 """By method, what keeps its features apart."""
-
-
-COLLAPSES = frozenset(
-    {
-        "Collapsed to the mean direction",
-        "Collapsed to a constant",
-        "Dimensional collapse",
-        "Invariance is solved while entropy falls",
-    }
-)
-"""States of which only the most complete is told."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def collapse_to_mean_direction(rows: Sequence[Row], context: Context) -> Finding
     if not gone:
         return None
     return Finding(
-        "Collapsed to the mean direction",
+        TO_MEAN_DIRECTION,
         f"Both terms of the loss are next to 0 (entropy {row['entropy']:.3g}, invariance {row['invariance']:.3g}): "
         "every embedding points the same way, which the loss allows and which needs nothing from the image.",
         "Turn on --centre, and lower --lr or --invariance-weight.",
@@ -114,7 +112,7 @@ def collapse_to_constant(rows: Sequence[Row], context: Context) -> Finding | Non
     """Features or embeddings that are one point, or one prototype for all."""
     if context.clusters and rows[-1]["loss"] < NOTHING * math.log(context.clusters):
         return Finding(
-            "Collapsed to a constant",
+            TO_CONSTANT,
             f"The loss is next to 0 ({rows[-1]['loss']:.2g}): every image is given to the same one of "
             f"{context.clusters:,} prototypes.",
             f"Give {context.spread}, and lower --lr.",
@@ -124,15 +122,14 @@ def collapse_to_constant(rows: Sequence[Row], context: Context) -> Finding | Non
         ratio = math.inf if rows[-1].get(f"{place}_variance") == 0 else ratio
         if rows[0].get(f"{place}_variance") == 0:
             return Finding(
-                "Features never varied",
-                f"Not even the {name} of the untrained encoder vary: the views are all alike, or it answers with a "
-                "constant from the start.",
+                NEVER_VARIED,
+                never_varied(f"the {name}", "views"),
                 "Look at the images and their views in the report.",
             )
         if ratio > max(FAR, FARTHER * first):
             times = "do not vary at all" if ratio == math.inf else f"lie {ratio:.0f} times closer together than to 0"
             return Finding(
-                "Collapsed to a constant",
+                TO_CONSTANT,
                 f"The {name} of all images {times}: every image gets the same answer.",
                 f"Lower --lr, lengthen --warmup, and give {context.spread}.",
             )
@@ -150,7 +147,7 @@ def dimensional_collapse(rows: Sequence[Row], context: Context) -> Finding | Non
         return None
     where = "" if math.isnan(narrow) else f", embeddings along {narrow:.1f}"
     return Finding(
-        "Dimensional collapse",
+        DIMENSIONAL,
         f"Features vary along about {rank:.1f} directions where those of the untrained encoder did along {before:.1f}"
         f"{where} (effective rank).",
         f"Lower --lr, and give {context.spread}.",
@@ -165,7 +162,7 @@ def invariance_alone(rows: Sequence[Row], context: Context) -> Finding | None:
     if not (noise < SOLVED and rank < FALLEN * before):
         return None
     return Finding(
-        "Invariance is solved while entropy falls",
+        INVARIANCE_ALONE,
         f"Views of an image agree (they differ by {noise:.0%} of the variance), but what is left varies along "
         f"{rank:.1f} directions, {before:.1f} at first.",
         f"Give {context.spread}; stronger augmentation (--crop-scale, --view-recipe) makes agreement harder.",

@@ -17,10 +17,11 @@ from frossl.core.axes import fold
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
 from frossl.evals.spectral import Moments
+from frossl.evals.verdict import COLLAPSES
 from frossl.methods import Method
 from frossl.report.pictures import shown
 from frossl.train.batch_statistics import leading, signs_of, spectrum_of
-from frossl.train.health import COLLAPSES, Context, diagnose
+from frossl.train.health import Context, diagnose
 from frossl.train.plan import Plan
 from frossl.views.recipes import Recipe
 
