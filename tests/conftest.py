@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from frossl.cli import main
+from frossl.report.page import write_report
 
 torch.set_num_threads(1)
 settings.register_profile("house", deadline=None, derandomize=True)
@@ -45,3 +46,16 @@ def fresh_memory_is_nan() -> Iterator[None]:
     set_option(perturb, 0x100)  # fresh memory gets the lower byte of its complement
     yield
     set_option(perturb, 0)
+
+
+@pytest.fixture(scope="module")
+def no_reports():
+    """Runs of the module end without a report, which takes longer than they do; ``reports`` gives it back to a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frossl.train.pretrain.write_report", lambda runs, output, **_: output)
+        yield
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    monkeypatch.setattr("frossl.train.pretrain.write_report", write_report)

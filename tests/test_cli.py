@@ -150,6 +150,7 @@ def test_an_output_place_that_cannot_be_written_to(frossl, tmp_path):
     assert f"run directory {tmp_path / 'file'}" in said
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_folder_from_pretraining_to_export(frossl, tmp_path):
     images = folder(tmp_path / "images", count=40)
     whole = picture(tmp_path / "x.jpg", size=(64, 64)).read_bytes()
@@ -223,7 +224,7 @@ def test_a_run_of_a_module_of_ones_own_is_resumed_from_python(frossl, tmp_path):
         ["replay", outcome.run],
     ):
         code, said = frossl(*command)
-        assert (code, "module of your own, Sequential" in said) == (2, True), said
+        assert (code, "your own, Sequential" in said) == (2, True), said
     assert sorted(outcome.run.rglob("*")) == before
 
 
@@ -251,6 +252,7 @@ def test_evaluations_of_a_run_are_kept_together(frossl, tmp_path):
     assert everything["other"]["held_out"] == 2
 
 
+@pytest.mark.usefixtures("reports")
 def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_command_line(frossl, tmp_path, monkeypatch):
     monkeypatch.setattr("frossl.evals.finetune.LEAST", 8)
     images = folder(tmp_path / "images", count=40)
@@ -289,9 +291,9 @@ def test_evaluate_is_told_where_data_are_and_where_to_compute(frossl, tmp_path, 
     frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "8", "--name", "r", "--no-evaluate")
     opened, places = run_data.open_data, []
 
-    def watched(source, **options):
-        places.append(options["data_dir"])
-        return opened(source, **options)
+    def watched(source, options, **more):
+        places.append(options.data_dir)
+        return opened(source, options, **more)
 
     monkeypatch.setattr(run_data, "open_data", watched)
     frossl("evaluate", "runs/r", "--protocol", "rank")
@@ -312,6 +314,8 @@ from torch import Tensor, nn
 
 from frossl.core.types import Loss, Moment, Setting
 from frossl.methods import Method
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 
 class Apart(Method):
@@ -373,6 +377,7 @@ def test_a_loss_from_a_file_in_this_directory_trains_and_its_arguments_are_optio
     assert objective == {"projector": "8-relu-8", "strength": 3.0, "push": False}
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_method_from_a_file_in_this_directory_trains_resumes_and_is_evaluated(frossl, tmp_path, monkeypatch):
     images = folder(tmp_path / "images")
     (tmp_path / "plug_in_apart.py").write_text(PLUG_IN)
@@ -459,6 +464,7 @@ def test_a_run_that_was_stopped_says_so_wherever_its_encoder_is_used(frossl, tmp
         assert not [argv for argv in uses if "not finished" in frossl(*argv)[1]]
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_folder_without_labels_gets_no_accuracy(frossl, tmp_path):
     images = folder(tmp_path / "images", classes=0)
     code, said = frossl("pretrain", images, *TINY, "--length", "2it", "--batch", "8")
@@ -543,7 +549,7 @@ VIT = ["--backbone", "vit_tiny_patch16_224", "--backbone-options", '{"depth": 1}
     [
         ("timm", [], 64),
         ("timm", [], 16),
-        ("timm", TINY, 16),
+        ("timm", TINY[:2], 16),
         ("timm", VIT, 32),
         ("torchvision", [], 64),
         ("torchvision", [], 16),
@@ -551,7 +557,7 @@ VIT = ["--backbone", "vit_tiny_patch16_224", "--backbone-options", '{"depth": 1}
 )
 def test_the_printed_lines_load_every_key_elsewhere(frossl, tmp_path, monkeypatch, capsys, format, options, size):
     images = folder(tmp_path / "images", count=12)
-    base = ["--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r", "--size", size]
+    base = ["--method", "random", "--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r", "--size", size]
     assert frossl("pretrain", images, *base, *options)[0] == 0
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):

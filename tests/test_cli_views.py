@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -59,10 +60,11 @@ def test_thirteen_channels_from_the_sheet_to_the_report(frossl, tmp_path):
     np.savez(tmp_path / "bands.npz", images=images, labels=np.arange(40) % 2)
     assert frossl("views", "bands.npz", "-o", "bands.png", "--images", 1)[0] == 0
     assert Image.open(tmp_path / "bands.png").size[0] == GAP + 3 * (CELL + GAP)
-    code, said = frossl("pretrain", "bands.npz", "--length", "2it", "--batch", 8, "--name", "r", "--out", "runs", *TINY)
+    run = ("--length", "2it", "--batch", 8, "--name", "r", "--out", "runs", "--no-evaluate")
+    code, said = frossl("pretrain", "bands.npz", *run, *TINY)
     assert code == 0
     assert "images have 13 channels" in said
-    assert "kNN" in said
+    assert "kNN" in frossl("evaluate", "runs/r", "--protocol", "knn", "rank", "robustness")[1]
     assert frossl("report", "runs/r")[0] == 0
     assert (tmp_path / "runs/r/report.html").stat().st_size > 1000
 
@@ -94,6 +96,21 @@ def test_a_run_from_the_store_that_cache_made(frossl, folder, tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "runs/r/metrics.jsonl") if row["kind"] == "train"] == [1, 2]
     assert json.loads((tmp_path / "runs/r/config.json").read_text())["config"]["cache"] == 16
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data" / "cache").glob("*/pixels.bin")} == stores
+
+
+def test_a_store_of_splits_with_other_classes_is_made_without_labels(frossl, folder):
+    folder.rename(folder.with_name("train"))
+    place = folder.with_name("set")
+    shutil.copytree(folder.with_name("train"), place / "train")
+    shutil.copytree(folder.with_name("train"), place / "val" / "inner")
+    code, said = frossl("cache", place, "--size", 16)
+    assert code == 2
+    assert "(--no-labels)" in said
+    code, said = frossl("cache", place, "--size", 16, "--no-labels")
+    assert code == 0
+    assert "48 images are stored" in said
+    assert said.endswith("--cache 16 --no-labels")
+    assert frossl("cache", place, "--size", 16, "--seed", 1)[0] == 2  # which changes nothing in a store
 
 
 def test_a_folder_whose_name_is_in_another_code_is_named_as_well_as_can_be(frossl, folder):

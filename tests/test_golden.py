@@ -21,6 +21,8 @@ from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.train.pretrain import pretrain
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 GOLDEN = Path(__file__).parent / "golden"
 PLACE = ("kind", "step", "epoch", "images", "seconds", "lr", "grad_norm", "probe_on_views")
 """What a row holds beside the loss and its terms."""
@@ -50,6 +52,8 @@ def losses(root: Path, method: str) -> list[dict[str, float]]:
         precision="64",
         log_every=1,
         evaluate=False,
+        telemetry_every=0,
+        monitor_every="100%",
         out=root / "runs",
         data_dir=root / "data",
         device="cpu",

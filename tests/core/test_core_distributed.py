@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as td
 from torch import nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from frossl.core import distributed as dist
 from frossl.nn.batch_norm import BatchNormOverRanks
 from rank_programs import finish, outlived, start_ranks
 
-PROGRAM = """
-import sys, time, torch
-import torch.distributed as td
-torch.set_num_threads(1)
-td.init_process_group("gloo", timeout=__import__("datetime").timedelta(seconds=20))
-from torch.nn.parallel import DistributedDataParallel
-from frossl.core import distributed as dist
-from frossl.nn.batch_norm import BatchNormOverRanks
-sys.path[:0] = [sys.argv[2]]
-from test_core_dist import CASES, SHARDS, batch_of, network_of, outcome
-r = dist.rank()
-got = {"rank": r, "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
-got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
-got["largest"] = dist.largest(10.0 - r, float(r))
-got["text"] = dist.share_text("Größe\\n" if r == 0 else "other")
-got["empty"] = dist.share_text("")
-dist.BEAT = 0.2
-got["first"] = dist.on_first_rank(lambda: (time.sleep(1), "done")[1])
-try:
-    dist.on_first_rank(lambda: 1 / 0)
-except Exception as error:
-    got["error"] = type(error).__name__
-p = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(1))]
-p[0].grad = torch.full((3, 2), float(r)).T
-p[2].grad = torch.full((1,), 10.0 + r)
-dist.average_gradients(p)
-got["gradients"] = [x.grad for x in p]
-start = sum(SHARDS[:r])
-for case in CASES:
-    x = batch_of(case)[start : start + SHARDS[r]]
-    network = DistributedDataParallel(network_of(case), find_unused_parameters=True)
-    got[case] = outcome(network, x, len(SHARDS))
-torch.save(got, f"{sys.argv[1]}/{r}.pt")
-td.barrier()
-"""
+
+def exchange(folder: Path, r: int) -> None:
+    td.init_process_group("gloo", timeout=timedelta(seconds=20))
+    got = {"rank": dist.rank(), "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
+    got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
+    got["largest"] = dist.largest(10.0 - r, float(r))
+    got["text"] = dist.share_text("Größe\n" if r == 0 else "other")
+    got["empty"] = dist.share_text("")
+    dist.BEAT = 0.2
+    got["first"] = dist.on_first_rank(lambda: (time.sleep(1), "done")[1])
+    try:
+        dist.on_first_rank(lambda: 1 / 0)
+    except Exception as error:
+        got["error"] = type(error).__name__
+    p = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(1))]
+    p[0].grad = torch.full((3, 2), float(r)).T
+    p[2].grad = torch.full((1,), 10.0 + r)
+    dist.average_gradients(p)
+    got["gradients"] = [x.grad for x in p]
+    start = sum(SHARDS[:r])
+    for case in CASES:
+        x = batch_of(case)[start : start + SHARDS[r]]
+        network = DistributedDataParallel(network_of(case), find_unused_parameters=True)
+        got[case] = outcome(network, x, len(SHARDS))
+    torch.save(got, folder / f"{r}.pt")
+    td.barrier()
+
 
 SHARDS = (5, 3)
 CASES = {
@@ -97,10 +95,8 @@ def outcome(network: nn.Module, x: torch.Tensor, ranks: int) -> dict[str, object
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    from pathlib import Path
-
     folder = tmp_path_factory.mktemp("ranks")
-    finish(start_ranks(PROGRAM, folder, Path(__file__).parent))
+    finish(start_ranks(lambda r: exchange(folder, r), folder / "said"), folder / "said")
     return [torch.load(folder / f"{r}.pt") for r in range(2)]
 
 
@@ -140,64 +136,54 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(ranks, case):
                 torch.testing.assert_close(a, b, **tolerance)
 
 
-WAITING = """
-import sys, time, torch.distributed as td
-td.init_process_group("gloo")
-from frossl.core import distributed as dist
-dist.BEAT = 0.5
-dist.set_timeout(4.0)
-dist.largest(0.0)
-if dist.rank() == int(sys.argv[1]):
-    print("gone", flush=True)
-    time.sleep(300)
-start = time.monotonic()
-try:
-    dist.largest(0.0) if sys.argv[1] == "1" else dist.on_first_rank(lambda: None)
-except RuntimeError:
-    print("waited", time.monotonic() - start, flush=True)
-    dist.leave(7)
-"""
+def wait(absent: int, r: int) -> None:
+    td.init_process_group("gloo")
+    dist.BEAT = 0.5
+    dist.set_timeout(3.0)
+    dist.largest(0.0)
+    if r == absent:
+        time.sleep(300)
+    start = time.monotonic()
+    try:
+        dist.largest(0.0) if absent == 1 else dist.on_first_rank(lambda: None)
+    except RuntimeError:
+        print("waited", time.monotonic() - start)
+        dist.leave(7)
 
 
 @pytest.mark.parametrize("absent", [0, 1])
-def test_nobody_waits_for_a_rank_that_does_not_answer(absent):
+def test_nobody_waits_for_a_rank_that_does_not_answer(tmp_path, absent):
     """torch's own limit for such a group is half an hour, whatever that of the others is."""
-    code, said = outlived(start_ranks(WAITING, absent), 1 - absent)
+    ranks = start_ranks(lambda r: wait(absent, r), tmp_path / "said")
+    code, said = outlived(ranks, 1 - absent, tmp_path / "said")
     assert code == 7, said
-    assert 3 < float(said.split("waited")[1]) < 30
+    assert 2 < float(said.split("waited")[1]) < 30
 
 
-UNEVEN = """
-import sys, time, torch.distributed as td
-td.init_process_group("gloo")
-from frossl.core import distributed as dist
-dist.BEAT = 0.5
-dist.set_timeout(5.0)
-dist.largest(0.0)
-slow, r = int(sys.argv[1]), dist.rank()
-assert dist.together(lambda: (time.sleep(9 if r == slow else 0), r)[1]) == r
-try:
-    dist.together(lambda: 1 / (r - slow))
-except (ZeroDivisionError, dist.RankError) as error:
-    assert isinstance(error, ZeroDivisionError if r == slow else dist.RankError)
-    print("failed", flush=True)
-assert dist.largest(r)[0] == 1
-if r == slow:
-    print("gone", flush=True)
-    time.sleep(300)
-try:
-    dist.together(lambda: None)
-except RuntimeError:
-    print("given up", flush=True)
-    dist.leave(7)
-"""
+def work_unevenly(slow: int, r: int) -> None:
+    td.init_process_group("gloo")
+    dist.BEAT = 0.5
+    dist.set_timeout(3.0)
+    dist.largest(0.0)
+    assert dist.together(lambda: (time.sleep(6 if r == slow else 0), r)[1]) == r
+    with pytest.raises(ZeroDivisionError if r == slow else dist.RankError):
+        dist.together(lambda: 1 / (r - slow))
+    assert dist.largest(r)[0] == 1
+    if r == slow:
+        time.sleep(300)
+    try:
+        dist.together(lambda: None)
+    except RuntimeError:
+        print("given up")
+        dist.leave(7)
 
 
 @pytest.mark.parametrize("slow", [0, 1])
-def test_a_rank_that_works_longer_than_the_timeout_is_waited_for_but_one_that_is_stopped_is_not(slow):
-    code, said = outlived(start_ranks(UNEVEN, slow), 1 - slow)
+def test_a_rank_that_works_longer_than_the_timeout_is_waited_for_but_one_that_is_stopped_is_not(tmp_path, slow):
+    ranks = start_ranks(lambda r: work_unevenly(slow, r), tmp_path / "said")
+    code, said = outlived(ranks, 1 - slow, tmp_path / "said")
     assert code == 7, said
-    assert said.split("\n")[-3:] == ["failed", "given up", ""]
+    assert said.split("\n")[-2:] == ["given up", ""]
 
 
 def test_in_one_process_the_layer_is_torchs_own():

@@ -94,6 +94,28 @@ def test_the_metric_adds_an_interval():
     assert got["knn_low"] < got["knn"] < got["knn_high"]
 
 
+def test_a_bank_of_less_than_k_images_votes_as_a_whole():
+    x, y = gaussian_classes(1, apart=20.0)  # one image a class
+    test_x, test_y = gaussian_classes(20, apart=20.0, seed=1)
+    assert knn(Features(x, test_x, y, test_y, ("a", "b", "c")), k=20) == {"knn": 1.0}
+    with pytest.raises(UserError, match="k must be at least 1, got 0"):
+        knn(Features(x, test_x, y, test_y, ("a", "b", "c")), k=0)
+
+
+def test_of_equal_votes_the_first_class_wins():
+    bank = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
+    assert knn_predict(bank, torch.tensor([2, 1]), torch.tensor([[1.0, 0.0]]), 3).tolist() == [1]
+
+
+def test_a_held_out_image_of_a_class_without_train_image_is_wrong_and_the_reverse_does_not_matter():
+    x, y = gaussian_classes(30, apart=20.0)
+    test_x, test_y = gaussian_classes(20, apart=20.0, seed=1)
+    bank, held_out = y != 2, test_y != 2
+    lacks = Features(x[bank], test_x, y[bank], test_y, ("a", "b", "c"))
+    assert knn(lacks)["knn"] == pytest.approx(2 / 3)
+    assert knn(Features(x, test_x[held_out], y, test_y[held_out], ("a", "b", "c"))) == {"knn": 1.0}
+
+
 @pytest.mark.parametrize("side", ["train", "held-out"])
 @pytest.mark.parametrize("labels", [None, torch.full((90,), -1)])
 def test_a_side_without_any_label_is_named(side, labels):

@@ -66,7 +66,8 @@ def test_of_many_images_a_random_part_is_asked():
     assert part != whole
 
 
-def test_classes_of_one_image_cannot_be_asked():
-    x, y = torch.eye(4), torch.arange(4)
+@pytest.mark.parametrize("count", [1, 4])
+def test_classes_of_one_image_cannot_be_asked(count):
+    x, y = torch.eye(count), torch.arange(count)
     with pytest.raises(UserError, match="at least 2"):
         retrieval(features(x, y))

@@ -128,8 +128,8 @@ def test_without_labels_collapse_is_named():
 
 def test_without_labels_an_encoder_is_not_blamed_for_images_that_are_all_alike():
     got = verdict(evaluation(pretrained={"effective_rank": 0.0}, untrained={"effective_rank": 0.0}))
-    assert "the images are all alike" in got
-    assert "collapsed" not in got
+    assert "all alike" in got
+    assert "collapsed" not in got.lower()
 
 
 def test_without_labels_a_rank_far_below_that_of_the_untrained_encoder_is_close_to_collapse():
@@ -333,18 +333,60 @@ def test_every_figure_has_an_interval_that_holds_it_or_a_spread(name):
         assert f"{key}_std" in got or got[f"{key}_low"] <= got[key] <= got[f"{key}_high"], key
 
 
-@pytest.mark.parametrize("kind", ["half", "float64", "with a gradient", "int32 labels", "default float64"])
+@pytest.mark.parametrize("kind", ["half with a gradient and int32 labels", "float64", "default float64"])
 @pytest.mark.parametrize("name", [name for name in OF_FEATURES if METRICS[name].needs_labels])
 def test_features_and_labels_of_any_type_are_measured(name, kind):
-    x, y = gaussian_classes(60, width=40, apart=2.0)
-    y = y.int() if kind == "int32 labels" else y
-    x = {"half": x.half(), "float64": x.double(), "with a gradient": x.clone().requires_grad_()}.get(kind, x)
+    x, y = gaussian_classes(30, width=12, apart=2.0)
+    if kind.startswith("half"):
+        x, y = x.half().requires_grad_(), y.int()
+    x = x.double() if kind == "float64" else x
     torch.set_default_dtype(torch.float64 if kind == "default float64" else torch.float32)
     try:
         got = METRICS[name].measure(Features(x, x.flip(0), y, y.flip(0), ("a", "b", "c")))
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(math.isfinite(value) for value in got.values())
+
+
+OF_LABELS = pytest.mark.parametrize("name", [name for name in OF_FEATURES if METRICS[name].needs_labels])
+
+
+@OF_LABELS
+def test_classes_need_no_names(name):
+    x, y = gaussian_classes(20, width=8, apart=2.0)
+    named, nameless = (METRICS[name].measure(Features(x, x.flip(0), y, y.flip(0), c)) for c in (("a", "b", "c"), ()))
+    assert nameless == named
+
+
+@OF_LABELS
+def test_labels_beyond_the_names_and_not_one_for_each_image_are_named(name):
+    x, y = gaussian_classes(20, width=8, apart=2.0)
+    if name not in ("clustering", "retrieval"):  # which ask which labels are equal and no more
+        with pytest.raises(UserError, match="labels go up to 2, but only 2 classes have names"):
+            METRICS[name].measure(Features(x, x, y, y, ("a", "b")))
+    with pytest.raises(UserError, match="held-out split has 60 images and 59 labels"):
+        METRICS[name].measure(Features(x, x, y, y[1:], ("a", "b", "c")))
+
+
+@pytest.mark.parametrize("where", ["train", "held out"])
+@OF_LABELS
+def test_a_class_of_one_split_only_is_measured(name, where):
+    x, y = gaussian_classes(20, width=8, apart=8.0)
+    few = y != 2
+    sides = (x[few], x, y[few], y) if where == "held out" else (x, x[few], y, y[few])
+    assert all(math.isfinite(v) for v in METRICS[name].measure(Features(*sides, ("a", "b", "c"))).values())
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@OF_LABELS
+def test_one_or_two_train_images_are_measured_or_a_named_error(name, images):
+    x, y = gaussian_classes(20, width=8, apart=8.0)
+    few = Features(x[:images], x, y[:images], y, ("a", "b", "c"))
+    if images == 1 and name in ("linear", "ridge"):
+        with pytest.raises(UserError, match="at least 2 labelled train images, got 1"):
+            METRICS[name].measure(few)
+    else:
+        assert all(math.isfinite(v) for v in METRICS[name].measure(few).values())
 
 
 def test_an_unknown_protocol_is_named_before_anything_is_measured():
@@ -403,7 +445,7 @@ def test_of_features_whose_squares_overflow_no_accuracy_is_made_up(name):
     assert METRICS[name].measure(huge) == {}
 
 
-@pytest.mark.parametrize("held_out", [1, 2, 3])
+@pytest.mark.parametrize("held_out", [1, 2])
 @pytest.mark.parametrize("name", [name for name in OF_FEATURES if name != "retrieval"])
 def test_of_hardly_any_held_out_images_nothing_is_told_that_is_no_number(name, held_out):
     whole, place = kinds()["isotropic"], slice(held_out)

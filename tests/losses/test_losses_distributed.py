@@ -1,6 +1,6 @@
 """Every loss on two gloo ranks with uneven, different shards against one process with the whole batch.
 
-One spawn for all of them. What is promised is that of the parameters' gradients after DDP's averaging.
+One fork for all of them. What is promised is that of the parameters' gradients after DDP's averaging.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from frossl.core.types import Loss, UserError
 from frossl.losses import frossl
 from oracles import Oracle
+from rank_programs import finish, start_ranks
 
 SHARDS = (5, 8)
 STARTS = (0, 5, 13)
@@ -64,9 +65,8 @@ def result(oracle: Oracle, inputs: dict[str, Any], parallel: bool = False) -> di
     }
 
 
-def worker(rank: int, init: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=len(SHARDS))
+def worker(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo")
     results = []
     for run in RUNS:
         oracle, inputs = whole(run)
@@ -83,14 +83,14 @@ def worker(rank: int, init: str, folder: str) -> None:
             errors[what] = str(error)
     # Constant on each rank but not over both: information that only the global mean can see.
     differs = frossl(torch.full((2, SHARDS[rank], 3), float(rank)), centre=True)
-    torch.save({"runs": results, "errors": errors, "differs": differs.total}, Path(folder) / f"{rank}.pt")
+    torch.save({"runs": results, "errors": errors, "differs": differs.total}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(worker, (f"file://{folder}/init", str(folder)), nprocs=len(SHARDS))
+    finish(start_ranks(lambda rank: worker(rank, folder), folder / "said", len(SHARDS)), folder / "said")
     return [torch.load(folder / f"{rank}.pt") for rank in range(len(SHARDS))]
 
 

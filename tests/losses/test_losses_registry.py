@@ -406,8 +406,7 @@ def spoiled(oracle: Oracle, arguments: Arguments, seed: int, how: list[Any]) -> 
     return arguments
 
 
-@settings(max_examples=2 * settings().max_examples)  # 200; a thousand with --hypothesis-profile long
-@given(
+@given(  # 100 times; 500 with --hypothesis-profile long
     seed=st.integers(0, 2**32),
     views=st.integers(2, 4),
     images=st.sampled_from([1, 2, 2, 3, 8, 17]),

@@ -61,7 +61,7 @@ def test_an_encoder_is_not_blamed_for_images_that_are_all_alike(arms):
     alike = record(pretrained=scored(0.5, rank=0.0), untrained=scored(0.5, rank=0.0), **arms)
     said = judge(alike, None)
     assert (said.mood, said.headline) == ("bad", "Features never varied")
-    assert "the images are all alike" in said.more[0]
+    assert "all alike" in said.more[0]
     assert not any("ollapse" in sentence for sentence in said.more)
 
 

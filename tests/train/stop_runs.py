@@ -9,9 +9,7 @@ import os
 import random
 import resource
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
-from rank_programs import free_port, rank_environment
+from rank_programs import ended, start_ranks
 
 TRAINED = [name for name in METHODS if METHODS[name].trains]
 LEAN: dict[str, Any] = {
@@ -40,40 +38,14 @@ LEAN: dict[str, Any] = {
 }
 
 
-def forked(work: Callable[[], object], said: Path) -> int:
-    """Runs ``work`` in a process of its own, whose output goes to ``said``; gives its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        file = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        work()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
 def started(run: Path, asked: Any, ranks: int, seen: Path | None = None, last: int | None = None) -> list[int]:
     """Processes that begin the run ``asked`` for, or go on with it where it has begun.
 
     Each adds to ``seen``, if given, a line for every step: step, images, and a hash of their views; and dies after
     ``last`` steps, if given.
     """
-    port = free_port()
 
     def work(rank: int) -> None:
-        torch.set_num_threads(1)
-        if ranks > 1:
-            os.environ.update(rank_environment(rank, ranks, port))
         if seen is not None:
             note_batches(seen.with_suffix(f".{rank}"), last)
         if (run / "config.json").exists():
@@ -82,7 +54,7 @@ def started(run: Path, asked: Any, ranks: int, seen: Path | None = None, last: i
             pretrain(asked)
 
     run.parent.mkdir(parents=True, exist_ok=True)
-    return [forked(lambda rank=rank: work(rank), run.parent / f"{run.name}.{rank}.txt") for rank in range(ranks)]
+    return start_ranks(work, run, ranks)
 
 
 def note_batches(path: Path, last: int | None) -> None:
@@ -101,23 +73,6 @@ def note_batches(path: Path, last: int | None) -> None:
         return take(self, batch, step, *rest)
 
     Stepper.__call__ = noting  # type: ignore[method-assign]
-
-
-def ended(processes: list[int], seconds: float = 600) -> list[int]:
-    """Exit codes, when all have ended; those that have not after so many seconds are killed, and it fails."""
-    codes: dict[int, int] = {}
-    deadline = time.monotonic() + seconds
-    while len(codes) < len(processes) and time.monotonic() < deadline:
-        for p in processes:
-            if p not in codes and (found := os.waitpid(p, os.WNOHANG))[0]:
-                codes[p] = os.waitstatus_to_exitcode(found[1])
-        time.sleep(0.02)
-    late = [p for p in processes if p not in codes]
-    for p in late:
-        os.kill(p, signal.SIGKILL)
-        os.waitpid(p, 0)
-    assert not late, f"{len(late)} of {len(processes)} processes had not ended after {seconds:g} s"
-    return [codes[p] for p in processes]
 
 
 def worked(process: int) -> float:

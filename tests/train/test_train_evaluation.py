@@ -25,6 +25,8 @@ from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
 from report.tiny_runs import config, folder
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 
 def evaluation(source: str, held_out: int = 9, **arms: dict[str, float]) -> Evaluation:
     return Evaluation(arms, {name: name for values in arms.values() for name in values}, held_out, source)
@@ -186,6 +188,7 @@ def test_a_module_of_ones_own_has_a_supervised_arm(place):
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
+@pytest.mark.usefixtures("reports")
 def test_every_run_ends_with_a_report(place, evaluate):
     name = f"report-{evaluate}"
     run = pretrain(config(place / "images", place, name=name, evaluate=evaluate, length="2it")).run
@@ -244,6 +247,7 @@ class Overflowing(nn.Sequential):
         return super().forward(x) if self.training else super().forward(x) / 0
 
 
+@pytest.mark.usefixtures("reports")
 def test_figures_of_features_that_are_not_finite_are_left_out_and_the_run_ends_well(tmp_path):
     made = config(folder(tmp_path / "images"), tmp_path, length="4it", evaluate=True)
     outcome = pretrain(made, backbone=Overflowing())

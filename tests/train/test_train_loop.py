@@ -43,6 +43,9 @@ from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import Recipe, View
+from rank_programs import ended, forked
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -132,6 +135,7 @@ def mixed_images(tmp_path_factory) -> Path:
     return folder_of_images(tmp_path_factory.mktemp("mixed"), sizes=((16, 16), (20, 14), (33, 40)))
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_run_leaves_its_directory_and_two_runs_of_one_seed_are_equal(images, tmp_path):
     first = pretrain(config(images, tmp_path, name="a")).run
     second = pretrain(config(images, tmp_path, name="b")).run
@@ -164,24 +168,12 @@ def test_the_number_of_workers_does_not_change_the_run(mixed_images, tmp_path, w
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
 def test_a_run_killed_after_a_checkpoint_and_resumed_is_the_run_never_killed(images, tmp_path, optimizer):
     whole = pretrain(config(images, tmp_path, name="whole", optimizer=optimizer)).run
-    changes = {"name": "killed", "optimizer": optimizer, "checkpoint_every": "7it"}
-    program = (
-        "import os, signal, sys\n"
-        "sys.path[:0] = [sys.argv[3]]\n"
-        "from pathlib import Path\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from test_train_loop import config\n"
-        "from frossl.train.pretrain import pretrain\n"
-        "from frossl.train.step import Stepper\n"
-        "take = Stepper.__call__\n"
-        "def kill_at_nine(self, batch, step, *rest):\n"
-        "    if step == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return take(self, batch, step, *rest)\n"
-        "Stepper.__call__ = kill_at_nine\n"
-        f"pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r}))\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program, str(images), str(tmp_path), str(Path(__file__).parent)])
-    assert ended.returncode == -signal.SIGKILL
+
+    def killed_in_the_ninth() -> None:
+        before_step(pytest.MonkeyPatch(), 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        pretrain(config(images, tmp_path, name="killed", optimizer=optimizer, checkpoint_every="7it"))
+
+    assert ended([forked(killed_in_the_ninth, tmp_path / "said")]) == [-signal.SIGKILL]
     killed = tmp_path / "killed"
     assert newest_checkpoint(killed).name == "step-000000007.safetensors"
     saved, _ = read_run(killed)
@@ -369,7 +361,7 @@ def test_the_configuration_is_saved_and_comes_back(images, tmp_path):
 
 
 def test_without_a_length_the_epochs_that_fit_are_chosen_and_saved(images, tmp_path):
-    run = pretrain(config(images, tmp_path, length="auto", log_every=1000)).run
+    run = pretrain(config(images, tmp_path, length="auto", batch=38, telemetry_every=0, log_every=1000)).run
     assert json.loads((run / "config.json").read_text())["config"]["length"] == "100ep"
 
 
@@ -409,6 +401,7 @@ def test_many_ranks_are_refused_rather_than_trained_apart(images, tmp_path, monk
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
+@pytest.mark.usefixtures("reports")
 def test_other_timm_encoders_train(images, tmp_path, backbone):
     changes = {"backbone": backbone, "backbone_options": "{}", "length": "2it", "size": 32}
     assert len(losses(pretrain(config(images, tmp_path, **changes)).run)) == 2
@@ -444,6 +437,7 @@ def relabel(monkeypatch, train=lambda labels: labels, test=lambda labels: labels
     monkeypatch.setattr(run_data, "open_data", changed)
 
 
+@pytest.mark.usefixtures("reports")
 def test_labels_that_held_out_images_lack_are_not_used(images, tmp_path, monkeypatch):
     relabel(monkeypatch, test=lambda labels: torch.full_like(labels, -1))
     said = StringIO()
@@ -469,6 +463,7 @@ def test_supervised_training_needs_labels(images, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("reports")
 def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeypatch):
     relabel(monkeypatch, train=lambda labels: labels.where(torch.arange(len(labels)) % 2 == 0, -1))
     batches, seen = loop.training_batches, []
@@ -486,6 +481,7 @@ def test_supervised_training_sees_labelled_images_only(images, tmp_path, monkeyp
     pretrain(read_run(run)[0], resume=run)
 
 
+@pytest.mark.usefixtures("reports")
 def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tmp_path):
     asked = config(images, tmp_path, name="r", method="random", objective=Random.Config(), precision="32")
     run = pretrain(asked).run
@@ -515,6 +511,7 @@ class Small(torch.nn.Module):
         return self.norm(self.conv(x)).relu().mean((2, 3))
 
 
+@pytest.mark.usefixtures("reports")
 def test_any_module_can_be_the_encoder(images, tmp_path):
     torch.manual_seed(3)
     mine = Small()

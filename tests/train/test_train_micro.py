@@ -21,6 +21,8 @@ from frossl.train.pretrain import pretrain
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 
 class Plain(torch.nn.Module):
     """An encoder without batch norm."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image
+from test_train_guard import TRAINED, narrow
 
 from frossl.core.types import Loss
 from frossl.losses import frossl
@@ -11,9 +12,6 @@ from frossl.runs.config import Config
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train.pretrain import pretrain
-
-FEW_IMAGES = {"wmse": {"epsilon": 0.1}}
-"""What a method needs for a batch smaller than its embeddings are wide."""
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +25,14 @@ def images(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_method_trains_on_global_and_local_crops(name, images, tmp_path):
     outcome = pretrain(
         Config(
             data=str(images),
             out=tmp_path,
             method=name,
-            objective=METHODS[name].Config(**FEW_IMAGES.get(name, {})),
+            objective=narrow(name),
             view_recipe="multicrop",
             backbone_options='{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}',
             batch=8,
@@ -42,13 +40,14 @@ def test_every_method_trains_on_global_and_local_crops(name, images, tmp_path):
             log_every=1,
             device="cpu",
             precision="32",
+            size=16,
             evaluate=False,
         )
     )
     rows = [row for row in read_rows(outcome.run / "metrics.jsonl") if row["kind"] == "train"]
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["grad_norm"] > 0 for row in rows)
-    assert [(group.count, group.size) for group in read_run(outcome.run)[1]] == [(2, 32), (6, 14)]
+    assert [(group.count, group.size) for group in read_run(outcome.run)[1]] == [(2, 16), (6, 7)]
 
 
 class Own(METHODS["frossl"]):

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from test_train_guard import narrow
 from test_train_loop import config, folder_of_images, losses, same_weights
 
+from frossl import cli
+from frossl.core import distributed as dist
 from frossl.core.types import UserError
 from frossl.data import open_data
 from frossl.methods import METHODS
@@ -23,7 +27,8 @@ from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train.plan import make_plan
 from frossl.train.pretrain import pretrain
-from rank_programs import finish, free_port, rank_environment, start_ranks
+from frossl.train.step import Stepper
+from rank_programs import finish, free_port, outlived, start_ranks
 
 METHODS_HERE = ["frossl", "dino", "mocov2plus", "corinfomax", "supervised"]
 STEADY = {"optimizer": "sgd", "lr": 0.02, "batch": 9, "precision": "64", "length": "2ep"}
@@ -46,21 +51,21 @@ RUNS: dict[str, dict] = {
     "again": {"objective": narrow("frossl"), **STEADY},
 }
 
-PROGRAM = """
-import os, sys
-from pathlib import Path
-import torch; torch.set_num_threads(1)
-from rich.console import Console
-from test_train_ranks import RUNS
-from test_train_loop import config
-from frossl.runs.directory import read_run
-from frossl.train.pretrain import pretrain
-images, out = Path(sys.argv[1]), Path(sys.argv[2])
-for name, changes in RUNS.items():
-    pretrain(config(images, out, name=name, **changes), console=Console(width=100))
-pretrain(read_run(out / "resumed")[0], resume=out / "resumed")
-print("WORLD", torch.distributed.get_world_size())
-"""
+
+def train(images: Path, out: Path, name: str) -> None:
+    """One of the runs, which ends with a report if it is evaluated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))  # fewer fits, for time
+        if not RUNS[name].get("evaluate"):
+            patch.setattr("frossl.train.pretrain.write_report", lambda runs, output, **_: output)
+        pretrain(config(images, out, name=name, **RUNS[name]), console=Console(width=100))
+
+
+def train_all(images: Path, out: Path) -> None:
+    for name in RUNS:
+        train(images, out, name)
+    pretrain(read_run(out / "resumed")[0], resume=out / "resumed")
+    print("WORLD", torch.distributed.get_world_size())
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +77,11 @@ def images(tmp_path_factory) -> Path:
 def runs(images, tmp_path_factory) -> tuple[Path, Path, list[str]]:
     """Directories of runs by one process and by two ranks, and what the ranks said."""
     alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
-    for name, changes in RUNS.items():
-        pretrain(config(images, alone, name=name, **changes))
+    for name in RUNS:
+        train(images, alone, name)
     interrupted(images, together, "resumed", 5)
-    said = finish(start_ranks(PROGRAM, images, together))
+    words = tmp_path_factory.mktemp("words") / "said"
+    said = finish(start_ranks(lambda rank: train_all(images, together), words), words)
     return alone, together, said
 
 
@@ -164,67 +170,53 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_back(images, runs, tmp_p
     assert losses(together / "resumed") == got
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-import torch; torch.set_num_threads(1)
-from test_train_loop import config
-from frossl.train.pretrain import pretrain
-from frossl.train.step import Stepper
-take = Stepper.__call__
-def slowly(self, batch, step, *rest):
-    if step == 4 and (Path(sys.argv[2]) / "r" / "metrics.jsonl").exists():
-        (Path(sys.argv[2]) / f"ready{torch.distributed.get_rank()}").touch()
-        time.sleep(3600 if torch.distributed.get_rank() == 1 else 0)
-    return take(self, batch, step, *rest)
-Stepper.__call__ = slowly
-pretrain(config(Path(sys.argv[1]), Path(sys.argv[2]), name="r", checkpoint_every="2it", rank_timeout=15.0))
-"""
+def train_slowly(images: Path, out: Path, rank: int) -> None:
+    take = Stepper.__call__
+
+    def slowly(self, batch, step, *rest):
+        if step == 4 and (out / "r" / "metrics.jsonl").exists():
+            (out / f"ready{rank}").touch()
+            time.sleep(3600 if rank == 1 else 0)
+        return take(self, batch, step, *rest)
+
+    Stepper.__call__ = slowly
+    pretrain(config(images, out, name="r", checkpoint_every="2it", rank_timeout=15.0), console=Console(width=200))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_when_a_rank_is_killed_or_stopped_the_other_ends_and_the_run_can_go_on(images, tmp_path, how):
-    ranks = start_ranks(SLOW, images, tmp_path)
-    try:
-        for _ in range(600):
-            if (tmp_path / "ready1").exists():
-                break
-            time.sleep(0.1)
-        started = time.monotonic()
-        os.kill(ranks[1].pid, how)
-        said = ranks[0].communicate(timeout=120)[0]
-        assert time.monotonic() - started < 60
-        assert ranks[0].returncode not in (0, None)
-        assert "rank 0 of 2" in said
-    finally:
-        for p in ranks:
-            p.kill()
-            p.wait()
+    ranks = start_ranks(lambda rank: train_slowly(images, tmp_path, rank), tmp_path / "said")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready1").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started = time.monotonic()
+    os.kill(ranks[1], how)
+    code, said = outlived(ranks, 0, tmp_path / "said")
+    assert time.monotonic() - started < 60
+    assert code != 0
+    assert "rank 0 of 2" in said
     assert load_checkpoint(newest_checkpoint(tmp_path / "r"))["step"] == 4
     pretrain(read_run(tmp_path / "r")[0], resume=tmp_path / "r")
     assert [step for step, _ in losses(tmp_path / "r")] == list(range(1, 13))
 
 
-FAILING = """
-import os, sys, torch
-import torch.distributed as td
-torch.set_num_threads(1)
-td.init_process_group("gloo")
-from frossl import cli
-from frossl.core import distributed as dist
-dist.set_timeout(30.0)
-dist.largest(0.0)
-def fails(run, **_):
-    if run.name == "own":
-        raise RuntimeError("of one's own")
-    network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
-    loss = network(torch.ones(3, 2)).sum()
-    if dist.rank() == 1:
-        os._exit(9)
-    loss.backward() if run.name == "backward" else dist.largest(0.0)
-cli.replay = fails
-cli.main(["replay", sys.argv[1]])
-"""
+def fail(where: str, rank: int) -> None:
+    """The command line, as a rank whose other one dies during a backward pass or between steps, or fails itself."""
+    torch.distributed.init_process_group("gloo")
+    dist.set_timeout(30.0)
+    dist.largest(0.0)
+
+    def fails(*_, **__):
+        if where == "own":
+            raise RuntimeError("of one's own")
+        network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        loss = network(torch.ones(3, 2)).sum()
+        if rank == 1:
+            os._exit(9)
+        loss.backward() if where == "backward" else dist.largest(0.0)
+
+    cli.COMMANDS["replay"] = types.SimpleNamespace(run=fails)
+    cli.main(["replay", "run"])
 
 
 @pytest.mark.parametrize(
@@ -235,22 +227,17 @@ cli.main(["replay", sys.argv[1]])
         ("own", 1, "RuntimeError: of one's own"),
     ],
 )
-def test_the_command_line_says_plainly_that_a_rank_is_gone_and_shows_where_all_else_failed(where, code, says):
-    ranks = start_ranks(FAILING, where)
-    try:
-        said = ranks[0].communicate(timeout=120)[0]
-    finally:
-        for p in ranks:
-            p.kill()
-            p.wait()
-    assert ranks[0].returncode == code, said
+def test_the_command_line_says_plainly_that_a_rank_is_gone_and_shows_where_all_else_failed(tmp_path, where, code, says):
+    ranks = start_ranks(lambda rank: fail(where, rank), tmp_path / "said")
+    got, said = outlived(ranks, 0, tmp_path / "said")
+    assert got == code, said
     assert says in " ".join(said.split())
     assert ("Traceback" in said) == (code == 1)
 
 
 def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
-    """As in the documentation, agent and all, from the images to the report."""
-    options = "--batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32"
+    """As in the documentation, agent and all, from the images to the report; the evaluation is that of ``runs``."""
+    options = "--no-evaluate --batch 8 --length 2ep --projector 16-bn-relu-16 --workers 0 --device cpu --precision 32"
     ended = subprocess.run(
         [
             *(
@@ -265,7 +252,7 @@ def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
             *("-m", "frossl.cli", "pretrain", str(images), "--out", str(tmp_path), "--name", "r", *options.split()),
             *("--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'),
         ],
-        env=rank_environment(0, 2, 0) | {"TORCHELASTIC_RUN_ID": ""},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -274,8 +261,6 @@ def test_the_command_line_under_torchrun_trains_together(images, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"r"}
     assert ended.stdout.count("Saved") == ended.stdout.count("Report") == 1
     assert (tmp_path / "r" / "report.html").exists()
-    (evaluated,) = json.loads((tmp_path / "r" / "evaluation.json").read_text()).values()
-    assert evaluated["arms"].keys() == {"pretrained", "untrained", "raw pixels"}
     assert json.loads((tmp_path / "r" / "config.json").read_text())["environment"]["ranks"] == "2"
 
 

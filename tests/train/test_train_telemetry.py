@@ -27,6 +27,8 @@ from frossl.train.health import Context, Finding
 from frossl.train.pretrain import pretrain
 from frossl.train.telemetry import KEPT, SAMPLES, WIDEST, Telemetry
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 CONTEXT = Context("frossl", 8)
 
 

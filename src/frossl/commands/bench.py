@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
+from frossl.data.options import DataOptions
 from frossl.data.types import Dataset, Split
 from frossl.losses import frossl
 from frossl.runs.config import Config, Device
@@ -35,13 +35,13 @@ SHAPES = ((2, 256, 1024), (8, 256, 1024), (2, 1024, 2048), (8, 1024, 1024))
 """(V, N, D) of the objective."""
 Rows = list[list[str]]
 _OF_STEPS = ("method", "backbone", "compile_views")
-_OF_VIEWS = ("data", "size", "views", "view_recipe", "batch", "cache", "workers", "data_dir")
+_OF_VIEWS = ("data", "size", "views", "view_recipe", "batch", *(field.name for field in fields(DataOptions)))
 USELESS = {"views": _OF_STEPS, "train": (), "loss": (*_OF_VIEWS, *_OF_STEPS)}
 """Options that say nothing about what is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(DataOptions):
     """Measure the views, a training step part by part, or the objective, on this machine."""
 
     what: tyro.conf.Positional[Literal["views", "train", "loss"]]
@@ -64,14 +64,8 @@ class Bench:
     """steps that are timed; the median counts"""
     device: Device = "auto"
     """where to compute"""
-    cache: int | None = None
-    """decode --data once to this shorter side, as in frossl pretrain"""
-    workers: int | None = None
-    """processes that decode, as in frossl pretrain"""
     compile_views: bool = False
     """for train: views with compiled colours"""
-    data_dir: Path = Path("data")
-    """where named data sets are kept"""
 
 
 def bench(given: Bench) -> tuple[list[str], Rows]:
@@ -91,12 +85,9 @@ def bench(given: Bench) -> tuple[list[str], Rows]:
 
 
 def _opened(given: Bench) -> tuple[Config, Dataset]:
-    names = ("size", "views", "view_recipe", "method", "backbone", "batch", "device", "cache", "workers", "data_dir")
-    config = Config(
-        data=given.data or "noise",
-        compile_views=given.compile_views,
-        **{name: getattr(given, name) for name in names},
-    )
+    names = ("size", "views", "view_recipe", "method", "backbone", "batch", "device", "compile_views")
+    own = {name: getattr(given, name) for name in names}
+    config = Config(data=given.data or "noise", **own, **given.data_options())
     return config, open_run_data(config) if given.data else noise(4 * given.batch, given.size or 32)
 
 
@@ -126,7 +117,13 @@ def _views(given: Bench) -> tuple[list[str], Rows]:
     rows = []
     for compiled in (False, True) if has_compiler() and plan.device.type == "cpu" else (False,):
         batches = training_batches(
-            data, plan.recipe, batch=plan.batch, seed=0, workers=plan.workers, device=plan.device, compiled=compiled
+            data,
+            plan.recipe,
+            batch=plan.batch,
+            seed=config.seed,
+            workers=plan.workers,
+            device=plan.device,
+            compiled=compiled,
         )
         try:
             first = _seconds(lambda batches=batches: next(batches), plan.device)
@@ -154,7 +151,7 @@ def _train(given: Bench) -> tuple[list[str], Rows]:
         data,
         plan.recipe,
         batch=plan.batch,
-        seed=0,
+        seed=config.seed,
         workers=plan.workers,
         device=device,
         compiled=config.compile_views,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from frossl.core.types import Features
+from frossl.core.types import Features, UserError
 from frossl.evals import Column, metric
 from frossl.evals.interval import with_interval
-from frossl.evals.labels import labelled
+from frossl.evals.labels import class_count, labelled
 
 
 @torch.no_grad()
@@ -18,8 +18,14 @@ def knn_predict(
 ) -> Tensor:
     """Classes ``(B,)`` voted by the ``k`` nearest of the bank in cosine similarity, each with weight exp(s / T).
 
-    Wu et al., arXiv 1805.01978. Exact: every query meets the whole bank. ``k`` is cut to the size of the bank.
+    Wu et al., arXiv 1805.01978. Exact: every query meets the whole bank. A bank of fewer than ``k`` votes as a whole.
+    Of classes with equal votes the first wins; one that the bank lacks gets none.
+
+    Raises:
+        UserError: ``k`` is less than 1.
     """
+    if k < 1:
+        raise UserError(f"kNN: k must be at least 1, got {k}")
     bank = normalize(bank_NF, dim=1).T.contiguous()
     k = min(k, bank.shape[1])
     predictions = []
@@ -33,9 +39,12 @@ def knn_predict(
 
 
 def knn_correct(features: Features, *, k: int = 20, temperature: float = 0.07) -> Tensor:
-    """Whether each labelled held-out image is classified right by :func:`knn_predict`."""
+    """Whether each labelled held-out image is classified right by :func:`knn_predict`.
+
+    One of a class that no train image has is not. Classes need no names (:func:`frossl.evals.labels.class_count`).
+    """
     x, y, test_x, test_y = labelled(features)
-    return knn_predict(x, y, test_x, len(features.classes), k=k, temperature=temperature) == test_y
+    return knn_predict(x, y, test_x, class_count(features), k=k, temperature=temperature) == test_y
 
 
 def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[str, float]:

@@ -19,7 +19,7 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Features come as constants in float32, or float64 if they were, labels as int64.
 
     Raises:
-        UserError: one side has no labelled image.
+        UserError: one side has no labelled image, or not a label for each image.
         NumericalError: features, or their squares, are not finite.
     """
     sides = []
@@ -29,11 +29,30 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     ):
         if not any_known(y):
             raise UserError(f"this metric needs labels, and no image of the {side} split has one")
+        if len(y) != len(x):
+            raise UserError(
+                f"the {side} split has {len(x):,} images and {len(y):,} labels; give one each, -1 if unknown"
+            )
         x, y = x.detach(), y.long()
         x = x if x.dtype == torch.float64 else x.float()
         require_finite(x, f"features of the {side} split")
         sides += [x, y] if bool((y >= 0).all()) else [x[y >= 0], y[y >= 0]]
     return sides[0], sides[1], sides[2], sides[3]
+
+
+def class_count(features: Features) -> int:
+    """How many classes there are: those that have names or, where none are given, all numbers up to the largest label.
+
+    Raises:
+        UserError: a label has no name among those that are given.
+    """
+    sides = (features.train_labels, features.test_labels)
+    most = max((int(y.max()) + 1 for y in sides if y is not None and len(y)), default=0)
+    if 0 < len(features.classes) < most:
+        raise UserError(
+            f"labels go up to {most - 1}, but only {len(features.classes)} classes have names; name all, or none"
+        )
+    return len(features.classes) or most
 
 
 def validation_split(n: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

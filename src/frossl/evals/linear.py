@@ -13,7 +13,7 @@ from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import Column, metric
 from frossl.evals.interval import with_interval
-from frossl.evals.labels import draw_labels, labelled, share_of_labels, validation_split
+from frossl.evals.labels import class_count, draw_labels, labelled, share_of_labels, validation_split
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SHOTS = 10
@@ -114,8 +114,9 @@ def linear(features: Features) -> dict[str, float]:
     """Top-1 accuracy on the held-out images and its interval."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = principal(*standardise(x, test_x))
-    penalty, w = select_penalty(x, y, len(features.classes))
-    return with_interval("linear", correct(test_x, test_y, fit(x, y, len(features.classes), penalty, w)))
+    classes = class_count(features)
+    penalty, w = select_penalty(x, y, classes)
+    return with_interval("linear", correct(test_x, test_y, fit(x, y, classes, penalty, w)))
 
 
 @metric(
@@ -186,7 +187,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     """Mean and deviation over draws of the accuracy with ``labels(n)`` random labels of each class of ``n`` images."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = standardise(x, test_x)
-    classes = len(features.classes)
+    classes = class_count(features)
     got = []
     for draw in range(draws):
         index = draw_labels(y, labels, classes, draw)
@@ -198,10 +199,15 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
 
 
 def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
-    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals."""
+    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals.
+
+    A single sample, on which nothing can be chosen, gets the strongest.
+    """
     if len(x) > FEW:
         penalty, w = select_penalty(x, y, classes)
         return fit(x, y, classes, penalty, w)
+    if len(x) < 2:
+        return fit(x, y, classes, PENALTIES[0])
     fold = torch.arange(len(x), device=x.device) % folds
     scores = []
     for penalty in PENALTIES:

@@ -54,9 +54,10 @@ def retrieval(features: Features, *, limit: int = LIMIT) -> dict[str, float]:
     _, _, x, y = labelled(features)
     # In random order, as those equally near keep it and images often lie by class.
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:limit].to(x.device)
-    precision, first = retrieve(x[chosen], y[chosen])
-    if not len(first):
+    y = y[chosen]
+    if len(y.unique()) == len(y):
         raise UserError("retrieval needs a class with at least 2 held-out images, and no class has them")
+    precision, first = retrieve(x[chosen], y)
     values = with_interval("retrieval_map", precision)
     for k in RANKS:
         values |= with_interval(f"recall_at_{k}", first <= k)

@@ -12,7 +12,7 @@ from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import Column, metric
 from frossl.evals.interval import with_interval
-from frossl.evals.labels import labelled, validation_split
+from frossl.evals.labels import class_count, labelled, validation_split
 from frossl.evals.linear import standardise
 
 PENALTIES = tuple(10.0**power for power in range(2, -7, -1))
@@ -46,7 +46,7 @@ def ridge(features: Features) -> dict[str, float]:
     """Top-1 accuracy on the held-out images, and its interval. The bias has no penalty."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = (side.double() for side in standardise(x, test_x))
-    targets = one_hot(y, len(features.classes)).double()
+    targets = one_hot(y, class_count(features)).double()
 
     def fitted(chosen: Tensor | slice, asked: Tensor) -> Callable[[float], Tensor]:
         """Classes predicted for ``asked`` by a fit on the ``chosen``, as a function of the penalty."""

@@ -96,8 +96,15 @@ def rank_figures(records: Sequence[Record], untrained: float | None) -> list[Fig
 
 
 def speed_figures(records: Sequence[Record]) -> list[Figure]:
-    """Images per second over the run."""
-    with_speeds = [replace(r, train=speeds(r)) for r in records]
+    """Images per second from row to row, which include any pause in between."""
+    with_speeds = []
+    for record in records:
+        rows = [
+            row | {"images_per_second": (row["images"] - before["images"]) / (row["seconds"] - before["seconds"])}
+            for before, row in pairwise(record.train)
+            if row["seconds"] > before["seconds"]
+        ]
+        with_speeds.append(replace(record, train=rows))
     return _over_run(with_speeds, "train", ["images_per_second"], yaxis=_FROM_ZERO)
 
 
@@ -272,16 +279,6 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
     yaxis = axis("true class", autorange="reversed", **ticks)
     height = 170 + max(240, 34 * min(len(classes), 16))
     return figure("Confusion of the nearest-neighbour classifier", [trace], height=height, xaxis=xaxis, yaxis=yaxis)
-
-
-def speeds(record: Record) -> list[Row]:
-    """Rows with the images per second since the row before, which include any pause in between."""
-    rows = []
-    for before, row in pairwise(record.train):
-        seconds = row["seconds"] - before["seconds"]
-        if seconds > 0 and row["step"] > before["step"]:
-            rows.append(row | {"images_per_second": (row["images"] - before["images"]) / seconds})
-    return rows
 
 
 def short(text: str, most: int = 16) -> str:

@@ -17,7 +17,7 @@ from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split, any_known
 from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
 from frossl.evals.knn import knn_predict
-from frossl.evals.labels import labelled
+from frossl.evals.labels import class_count, labelled
 from frossl.evals.suite import untrained_encoder
 from frossl.nn.encoder import EncoderSpec
 
@@ -96,7 +96,7 @@ def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
 def confusion(features: Features) -> Tensor:
     """Counts ``(classes, classes)`` of held-out images by true class (row) and the class kNN gives (column)."""
     x, y, test_x, test_y = labelled(features)
-    classes = len(features.classes)
+    classes = class_count(features)
     predicted = knn_predict(x, y, test_x, classes)
     return torch.bincount(test_y * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
@@ -119,13 +119,12 @@ class NearDuplicates:
     """For each held-out image of the sample the train image most like it, pixel by pixel.
 
     ``alike`` is the correlation ``(Q,)`` of grey 16 x 16 pictures of both, ``where`` the place of the train image in
-    its split, of which ``searched`` images were compared.
+    ``split``, all of which was searched.
     """
 
     alike: Tensor
     where: Tensor
     split: Split
-    searched: int
 
 
 def near_duplicates(seen: InspectedEncoder) -> NearDuplicates:
@@ -137,7 +136,7 @@ def near_duplicates(seen: InspectedEncoder) -> NearDuplicates:
         alike, index = (queries @ part.T).max(1)
         where = torch.where(alike > best, index + start, where)
         best, start = torch.maximum(best, alike), start + len(part)
-    return NearDuplicates(best.clamp(-1, 1), where, split, start)
+    return NearDuplicates(best.clamp(-1, 1), where, split)
 
 
 def _small_grey(data: Dataset, split: Split) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ import tyro
 from frossl.core.length import Length
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
+from frossl.data.options import DataOptions
 from frossl.methods import find_method
 from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS
@@ -28,11 +29,17 @@ FREE_TO_CHANGE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Generic[M]):
-    """Everything that decides a pretraining run."""
+class Images(DataOptions):
+    """Which images, and how they are opened."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Images, Generic[M]):
+    """Everything that decides a pretraining run."""
+
     method: str = "frossl"
     """objective (frossl list methods), or module:loss or module:Class of your own"""
     objective: M = _ITS_DEFAULTS
@@ -82,12 +89,8 @@ class Config(Generic[M]):
     """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
     device: Device = "auto"
     """where to compute"""
-    workers: int | None = None
-    """processes that decode images that do not fit in memory (one per core if not given)"""
     compile_views: bool = False
     """make the colours of views with a compiled kernel: faster on the CPU after up to a minute; needs a C++ compiler"""
-    seed: int = 0
-    """of everything random"""
 
     monitor_every: str = "10%"
     """how often kNN, probe and effective rank are taken on part of the data"""
@@ -108,24 +111,14 @@ class Config(Generic[M]):
     evaluate: bool = True
     """evaluate against an untrained encoder and raw pixels at the end"""
 
-    labels: bool = True
-    """use labels for evaluation where there are any; sub-folders are classes"""
-    channels: Literal[1, 3] | None = None
-    """read images as grey (1) or colour (3); by default 1 if all are grey"""
-    held_out: float = 0.1
-    """share of the images kept for evaluation where the data bring no test split"""
-    cache: int | None = None
-    """decode images of files once, to this shorter side in pixels, into a memory-mapped store below --data-dir"""
-    data_dir: Path = Path("data")
-    """where named data sets are kept, and caches of others"""
     out: Path = Path("runs")
     """where run directories go"""
     name: str | None = None
     """name of the run directory (made from data and method if not given)"""
 
     def __post_init__(self) -> None:
-        for name in ("data_dir", "out"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
+        super().__post_init__()
+        object.__setattr__(self, "out", Path(self.out))
         options = find_method(self.method).Config
         if self.objective is None:
             object.__setattr__(self, "objective", options())
@@ -147,7 +140,7 @@ class Config(Generic[M]):
         for name, known in (("device", get_args(Device)), ("precision", get_args(Precision))):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), list(known))
-        for name, least in (("seed", 0), ("workers", 0), ("size", 1), ("micro_batch", 1), ("keep_checkpoints", 1)):
+        for name, least in (("size", 1), ("micro_batch", 1), ("keep_checkpoints", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
@@ -172,5 +165,3 @@ class Config(Generic[M]):
             raise UserError(f"--telemetry-every must be at least 0, got {self.telemetry_every}")
         if self.track_eigenvalues is not None and Length.parse(self.track_eigenvalues).unit in ("min", "%"):
             raise UserError(f"--track-eigenvalues {self.track_eigenvalues}: give it in ep, it or img")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"--held-out is a share between 0 and 1, got {self.held_out}")
