@@ -268,7 +268,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
         "with labels, 2 steps",
         "supervised",
         "fine-tuned",
-        "kNN, cosine under",
+        "Cosine similarity under",
         "no colour",
     ):
         assert words in said

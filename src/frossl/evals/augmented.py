@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -49,14 +47,7 @@ def augmented_linear(
     per_epoch = len(train) // batch
     subject.encoder.eval()
     shape = (2, len(rates), len(data.classes))  # of the scores: all images or nine tenths, rate, class
-    with torch.random.fork_rng():
-        torch.manual_seed(subject.seed)
-        one = nn.Linear(spec.features, len(data.classes))
-        probe = nn.Linear(spec.features, math.prod(shape))
-    with torch.no_grad():  # all start alike
-        probe.weight.copy_(one.weight.repeat(2 * len(rates), 1))
-        probe.bias.copy_(one.bias.repeat(2 * len(rates)))
-    probe.to(extractor.device)
+    probe = _alike(2 * len(rates), spec.features, len(data.classes), subject.seed).to(extractor.device)
     # A loss times a rate is a step of that rate, with momentum too, so that one optimiser serves all probes.
     rate_R = torch.tensor(rates, device=extractor.device)
     optimizer = torch.optim.SGD(probe.parameters(), lr=batch / 256, momentum=0.9)
@@ -92,3 +83,15 @@ def augmented_linear(
     best = on_validation.index(max(on_validation))  # the lowest of equals
     correct = right(test, test_y, 0)[:, best]
     return with_interval("linear_augmented", correct) | {"linear_augmented_rate": rates[best]}
+
+
+def _alike(count: int, features: int, classes: int, seed: int) -> nn.Linear:
+    """A layer that holds ``count`` linear probes, which start alike; torch's generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        one = nn.Linear(features, classes)
+        probes = nn.Linear(features, count * classes)
+    with torch.no_grad():
+        probes.weight.copy_(one.weight.repeat(count, 1))
+        probes.bias.copy_(one.bias.repeat(count))
+    return probes
