@@ -27,13 +27,15 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from frossl.core.registry import Registry
 from frossl.core.types import Loss
 from frossl.data import Dataset, Split, from_tensors
 from frossl.losses import frossl
-from frossl.methods.frossl import FroSSL
-from frossl.train.config import Config
-from frossl.train.run import evaluate_run, pretrain
-from frossl.views.recipes import VIEWS, View
+from frossl.methods import METHODS
+from frossl.runs.config import Config
+from frossl.train.evaluate import evaluate_run
+from frossl.train.pretrain import pretrain
+from frossl.views.recipes import Recipe, View
 
 MARGIN = 0.03
 """What pretraining must be above the better control: its worst run is 0.08 above it, the best harmed one 0.07 below."""
@@ -41,7 +43,7 @@ VIEW = View(scale=(0.3, 1.0), flip=0.0, brightness=0.8, contrast=0.8, saturation
 """The grey recipe without blur, solarize and the mirror, which digits do not have."""
 RUN = Config(
     data="digits",
-    objective=FroSSL.Config(projector="256-bn-relu-256"),
+    objective=METHODS["frossl"].Config(projector="256-bn-relu-256"),
     backbone_options='{"channels": [16, 32, 64, 128], "layers": [1, 1, 1, 1]}',
     size=16,
     length="40000img",
@@ -56,7 +58,7 @@ RUN = Config(
 )
 
 
-class WithoutEntropy(FroSSL):
+class WithoutEntropy(METHODS["frossl"]):
     """Views shall agree, and nothing keeps images apart."""
 
     def forward(self, h_VNF, moment) -> Loss:
@@ -89,7 +91,9 @@ def digits() -> Dataset:
 def accuracies(config: Config, root: Path) -> dict[str, float]:
     """With ten labels per class, of the encoder that ``config`` trains and of its controls."""
     data = digits()
-    with patch.dict(VIEWS._things, grey=(VIEW,)):
+    recipes: Registry[Recipe] = Registry("view recipe")
+    recipes.add("grey", (VIEW,))
+    with patch("frossl.runs.config.VIEWS", recipes), patch("frossl.train.plan.VIEWS", recipes):
         run = pretrain(dataclasses.replace(config, out=root / "runs", data_dir=root / "data"), data=data).run
         arms = evaluate_run(run, data=data, protocols=("fewshot",), known=CONTROLS, device="cpu").arms
     CONTROLS.update((arm, values) for arm, values in arms.items() if arm != "pretrained")
