@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: env demo test lint bench-loss clean
+.PHONY: env fashion-mnist demo test lint bench-loss clean
 
 env: $(VENV)/.installed
 
@@ -16,7 +16,17 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: env
+# Debian's package spares the download, which is the way elsewhere and where the package cannot be had.
+fashion-mnist:
+	@if [ -d /usr/share/datasets/fashion-mnist ]; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dataset-fashion-mnist \
+			|| echo "apt-get cannot install dataset-fashion-mnist; Fashion-MNIST will be downloaded"; \
+	else \
+		echo "Fashion-MNIST will be downloaded; without a network: sudo apt-get install dataset-fashion-mnist"; \
+	fi
+
+demo: env fashion-mnist
 	@if [ -f $(DEMO)/evaluation.json ]; then \
 		echo "$(DEMO) is there already; evaluating it again (make clean removes it)"; \
 		$(BIN)/frossl evaluate $(DEMO); \

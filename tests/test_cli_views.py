@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_a_run_from_the_store_that_cache_made(frossl, folder, tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "runs/r/metrics.jsonl") if row["kind"] == "train"] == [1, 2]
     assert json.loads((tmp_path / "runs/r/config.json").read_text())["config"]["cache"] == 16
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data" / "cache").glob("*/pixels.bin")} == stores
+
+
+def test_a_store_of_splits_with_other_classes_is_made_without_labels(frossl, folder):
+    folder.rename(folder.with_name("train"))
+    place = folder.with_name("set")
+    shutil.copytree(folder.with_name("train"), place / "train")
+    shutil.copytree(folder.with_name("train"), place / "val" / "inner")
+    code, said = frossl("cache", place, "--size", 16)
+    assert code == 2
+    assert "(--no-labels)" in said
+    code, said = frossl("cache", place, "--size", 16, "--no-labels")
+    assert code == 0
+    assert "48 images are stored" in said
+    assert said.endswith("--cache 16 --no-labels")
+    assert frossl("cache", place, "--size", 16, "--seed", 1)[0] == 2  # which changes nothing in a store
 
 
 def test_a_folder_whose_name_is_in_another_code_is_named_as_well_as_can_be(frossl, folder):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 import traceback
 import warnings
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files may be in another code
-    _quieten_libraries()
+    _prepare_process()
     console = Console(emoji=False)
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -59,8 +61,10 @@ def main(argv: list[str] | None = None) -> None:
     leave(code)
 
 
-def _quieten_libraries() -> None:
+def _prepare_process() -> None:
     """What may be set for a process of the command line, and not for those who import the package."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    socket.setdefaulttimeout(60)  # a download that stalls is given up
     # DDP's buffers are synchronised on purpose, and the plan has said what Fabric would say.
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")
     for name in ("lightning_fabric", "lightning.fabric"):

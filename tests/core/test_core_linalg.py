@@ -73,7 +73,7 @@ def test_square_norm_of_large_float32_matrices_is_exact_to_rounding():
 def test_a_spectrum_of_numbers_that_are_not_finite_is_a_named_error(shape, bad):
     x = sample(*shape)
     x[1, 2] = bad
-    with pytest.raises(NumericalError, match=r"matrix \(4, 4\) made of features cannot be decomposed: they are not"):
+    with pytest.raises(NumericalError, match=r"\(4, 4\) .*are not finite"):
         covariance_spectrum(x)
 
 

@@ -207,6 +207,6 @@ def test_tensors_that_are_no_images_are_named(split, said):
 
 def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path):
     source = saved(tmp_path, images=noise(8, 3), labels=np.arange(5))
-    with pytest.raises(UserError, match=r"labels.*5.*8 images"):
+    with pytest.raises(UserError, match=r"8 images.* 5 "):
         open_data(source)
     assert open_data(source, labels=False).train.labels is None

@@ -119,7 +119,7 @@ def test_one_store_serves_every_choice_of_held_out_images(folder, tmp_path, monk
 
 def test_a_store_killed_at_any_moment_goes_on_to_the_same_pixels(folder, tmp_path, monkeypatch):
     whole = pixels(opened(folder, tmp_path / "whole"))
-    monkeypatch.setattr("frossl.data.scan.CHUNK", 2)
+    monkeypatch.setattr("frossl.data.threads.CHUNK", 2)
     monkeypatch.setattr("frossl.data.sources.decode", slowly)
     monkeypatch.setattr(cache, "FLUSHED", 2)
     generator, reached = np.random.default_rng(0), set()

@@ -18,6 +18,10 @@ def folder(tmp_path):
     return str(tmp_path / "set")
 
 
+def paths(split) -> list[str]:
+    return [split.images.sources[i] for i in split.images.index]
+
+
 def flat(write, count: int = 20, **options) -> None:
     for i in range(count):
         write(f"{i:03}.png", i, **options)
@@ -190,7 +194,7 @@ def test_lazy_works_in_loader_workers(write, folder):
 
 def test_a_long_scan_says_how_far_it_is(write, folder, monkeypatch):
     flat(write, 3)
-    monkeypatch.setattr(scan, "SECONDS_BETWEEN_LOGS", -1)
+    monkeypatch.setattr("frossl.data.threads.SECONDS_BETWEEN_LOGS", -1)
     said = []
     open_data(folder, log=said.append)
     assert said == [f"checked {i} of 3 images" for i in (1, 2, 3)]
@@ -284,9 +288,9 @@ def test_held_out_is_stratified_and_seeded(write, folder):
             write(f"{name}/{i}.png", i, size=(1, 1))
     first, again, other = (open_data(folder, seed=seed, memory_limit=0) for seed in (0, 0, 1))
     assert torch.bincount(first.test.labels).tolist() == [6, 3, 1]
-    assert first.test.images.sources.paths == again.test.images.sources.paths
-    assert first.test.images.sources.paths != other.test.images.sources.paths
-    assert not set(first.test.images.sources.paths) & set(first.train.images.sources.paths)
+    assert paths(first.test) == paths(again.test)
+    assert paths(first.test) != paths(other.test)
+    assert not set(paths(first.test)) & set(paths(first.train))
 
 
 def test_hidden_and_other_files_are_left_out(write, folder):
@@ -340,5 +344,5 @@ def test_parquet_deeper_in_a_folder_is_to_be_given_itself(write, folder):
 def test_order_does_not_depend_on_the_file_system(write, folder):
     for i in np.random.default_rng(0).permutation(30):
         write(f"{i:02}.png", i, size=(1, 1))
-    paths = open_data(folder, memory_limit=0).train.images.sources.paths
-    assert paths == sorted(paths)
+    found = paths(open_data(folder, memory_limit=0).train)
+    assert found == sorted(found)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from frossl.data.cache import shrink
 from frossl.data.decode import ORIENTATION_TAG, decode, probe
-from frossl.data.loader import ahead, plain_batches, training_batches, view_batches
+from frossl.data.loader import plain_batches, prefetched, training_batches, view_batches
 from frossl.data.open import open_data
 from frossl.data.types import Split
 from frossl.views.draw import draw
@@ -92,7 +92,7 @@ class MadeBy:
     def __getitem__(self, index: int, /) -> torch.Tensor:
         return torch.full((3, 1, 1), int(os.getpid() != self.parent), dtype=torch.uint8)
 
-    def take(self, index: np.ndarray) -> MadeBy:
+    def select(self, index: np.ndarray) -> MadeBy:
         return MadeBy(len(index))
 
 
@@ -132,7 +132,7 @@ def test_evaluation_sees_the_same_square_in_memory_and_decoded_one_by_one(write,
 
 def test_the_thread_ahead_ends_with_its_items_passes_on_errors_and_closes_its_source():
     before, here = torch.get_num_threads(), torch.device("cpu")
-    assert list(ahead(iter(range(1, 6)), here)) == [1, 2, 3, 4, 5]
+    assert list(prefetched(iter(range(1, 6)), here)) == [1, 2, 3, 4, 5]
     closed = []
 
     def failing():
@@ -142,11 +142,11 @@ def test_the_thread_ahead_ends_with_its_items_passes_on_errors_and_closes_its_so
         finally:
             closed.append(True)
 
-    items = ahead(failing(), here)
+    items = prefetched(failing(), here)
     assert next(items) == 1
     with pytest.raises(ValueError, match="broken"):
         next(items)
-    items = ahead(source := endless(closed), here)
+    items = prefetched(source := endless(closed), here)
     next(items)
     items.close()
     assert len(closed) == 2

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import fields
 
+import numpy as np
 import pytest
 
+from frossl.commands.bench import Bench
+from frossl.commands.cache import Cache
+from frossl.commands.views import Views
 from frossl.core.types import UserError
-from frossl.data import open_data
-from frossl.data.scan import in_threads
+from frossl.data import DataOptions, open_data
+from frossl.data.threads import in_threads
+from frossl.runs.config import Config
 
 
 def test_typo_in_a_name_suggests():
@@ -31,9 +37,27 @@ def test_name_wins_over_a_folder_and_says_so(tmp_path, monkeypatch):
     assert "write ./imagenet100" in said[0]
 
 
+def test_options_are_those_of_a_configuration_and_keywords_win(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((10, 4, 4), np.uint8))
+    config = Config(data=str(tmp_path / "x.npy"), held_out=0.3, channels=3)
+    data = open_data(config.data, config)
+    assert (len(data.test), data.channels) == (3, 3)
+    data = open_data(config.data, config, held_out=0.2, memory_limit=0)
+    assert (len(data.test), data.channels) == (2, 3)
+    with pytest.raises(TypeError, match="helt_out"):
+        open_data(config.data, helt_out=0.2)
+
+
+def test_options_of_data_have_one_owner():
+    names = {field.name for field in fields(DataOptions)}
+    for kind in (Config, Views, Cache, Bench):
+        assert issubclass(kind, DataOptions)
+    assert not names & set(Config.__annotations__)
+
+
 @pytest.mark.parametrize("bad", [{"channels": 2}, {"held_out": 0.0}, {"held_out": 1.5}])
 def test_bad_options(bad):
-    with pytest.raises(UserError, match=next(iter(bad))):
+    with pytest.raises(UserError, match=next(iter(bad)).replace("_", "-")):
         open_data("cifar10", **bad)
 
 

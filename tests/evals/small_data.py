@@ -59,7 +59,7 @@ class Lazy:
     def __getitem__(self, i: int) -> Tensor:
         return self.x[i]
 
-    def take(self, index: np.ndarray) -> Lazy:
+    def select(self, index: np.ndarray) -> Lazy:
         return Lazy(self.x[index])
 
 

@@ -102,7 +102,7 @@ def test_labels_are_needed(encoder):
 
 def test_how_long_it_takes_is_told(encoder, monkeypatch):
     ticks = iter(range(10_000))
-    monkeypatch.setattr("frossl.evals.clock.time.perf_counter", lambda: 60.0 * next(ticks))
+    monkeypatch.setattr("frossl.evals.learning.time.perf_counter", lambda: 60.0 * next(ticks))
     said: list[str] = []
     data = dataset(dark_and_bright(64), dark_and_bright(8, seed=1))
     subject = Subject(encoder, spec(), data, Extractor(), recipe=(), seed=0, log=said.append)

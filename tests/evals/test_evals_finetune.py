@@ -8,9 +8,10 @@ from small_data import dark_and_bright, dataset, images, spec
 from torch import nn
 
 import frossl.evals.finetune as finetuning
+import frossl.evals.learning as learning
 from frossl.core.types import UserError
 from frossl.data.types import Split
-from frossl.evals import ENCODER_METRICS, Subject
+from frossl.evals import METRICS, Subject
 from frossl.evals.extract import Extractor
 from frossl.evals.finetune import finetune
 from frossl.views.recipes import View
@@ -84,7 +85,7 @@ def test_the_same_twice_whatever_the_global_generator(encoder):
 
 def test_a_share_of_the_labels_is_that_many_of_each_class(encoder, monkeypatch):
     seen, rates = [], []
-    batches, optimizer = finetuning.training_batches, finetuning.build_optimizer
+    batches, optimizer = learning.training_batches, finetuning.build_optimizer
 
     def watched_batches(data, *what, **how):
         seen.append(data.train.labels.bincount().tolist())
@@ -94,7 +95,7 @@ def test_a_share_of_the_labels_is_that_many_of_each_class(encoder, monkeypatch):
         rates.append(lr)
         return optimizer(*what, lr=lr, **how)
 
-    monkeypatch.setattr(finetuning, "training_batches", watched_batches)
+    monkeypatch.setattr(learning, "training_batches", watched_batches)
     monkeypatch.setattr(finetuning, "build_optimizer", watched_optimizer)
     train = Split(torch.cat([images(60), images(4, seed=5)]), torch.tensor([0] * 40 + [1] * 20 + [-1] * 4))
     got = finetune(subject(encoder, train, dark_and_bright(10)), percent=10, rates=(1e-3, 1e-2))
@@ -105,13 +106,13 @@ def test_a_share_of_the_labels_is_that_many_of_each_class(encoder, monkeypatch):
 
 
 def test_views_are_crops_and_flips_of_the_run_at_the_size_of_the_encoder(encoder, monkeypatch):
-    recipes, batches = [], finetuning.training_batches
+    recipes, batches = [], learning.training_batches
 
     def watched(data, recipe, **options):
         recipes.append(recipe)
         return batches(data, recipe, **options)
 
-    monkeypatch.setattr(finetuning, "training_batches", watched)
+    monkeypatch.setattr(learning, "training_batches", watched)
     finetune(subject(encoder, dark_and_bright(20), dark_and_bright(10, seed=1)), rates=(1e-3,))
     assert {(r[0].size, r[0].scale, r[0].flip, r[0].jitter, r[0].count, len(r)) for r in recipes} == {
         (16, (0.5, 1.0), 0.0, 0.0, 1, 1)
@@ -120,7 +121,7 @@ def test_views_are_crops_and_flips_of_the_run_at_the_size_of_the_encoder(encoder
 
 def test_the_time_left_is_told_and_falls(encoder, monkeypatch):
     ticks = iter(range(10_000))
-    monkeypatch.setattr("frossl.evals.clock.time.perf_counter", lambda: 60.0 * next(ticks))
+    monkeypatch.setattr("frossl.evals.learning.time.perf_counter", lambda: 60.0 * next(ticks))
     said: list[str] = []
     finetune(subject(encoder, dark_and_bright(20), dark_and_bright(10, seed=1), said.append), rates=(1e-3, 1e-2))
     assert len(said) == 3
@@ -137,6 +138,6 @@ def test_too_few_labels_are_said(encoder):
 
 
 def test_cards_say_the_share_of_labels():
-    assert "100 % of" in ENCODER_METRICS["finetune"].protocol
-    assert " 10 % of" in ENCODER_METRICS["finetune-10pct"].protocol
-    assert ENCODER_METRICS["finetune-1pct"].measure.keywords == {"percent": 1}
+    assert "100 % of" in METRICS["finetune"].protocol
+    assert " 10 % of" in METRICS["finetune-10pct"].protocol
+    assert METRICS["finetune-1pct"].measure.__wrapped__.keywords == {"percent": 1}

@@ -5,51 +5,43 @@ import math
 import pytest
 import torch
 
-from frossl.evals.interval import bootstrap_interval, jackknife, random_groups, with_interval, with_jackknife
-
-
-def answers(n: int, share: float, seed: int = 0) -> torch.Tensor:
-    return torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share
+from frossl.evals.interval import jackknife, mean_interval, random_groups, with_interval, with_jackknife
 
 
 @pytest.mark.parametrize(("right", "n"), [(800, 1000), (90, 100)])
-def test_the_interval_has_the_width_of_the_binomial_law(right, n):
-    low, high = bootstrap_interval(torch.arange(n) < right)
-    share = right / n
-    error = 1.96 * math.sqrt(share * (1 - share) / n)
-    assert low == pytest.approx(share - error, abs=0.25 * error)
-    assert high == pytest.approx(share + error, abs=0.25 * error)
+def test_the_interval_of_answers_is_that_of_wilson(right, n):
+    low, high = mean_interval(torch.arange(n) < right)
+    z, share = 1.959964, right / n
+    half = z / (n + z**2) * math.sqrt(share * (1 - share) * n + z**2 / 4)
+    middle = (right + z**2 / 2) / (n + z**2)
+    assert (low, high) == (pytest.approx(middle - half), pytest.approx(middle + half))
 
 
 def test_few_answers_that_are_all_alike_leave_doubt():
-    assert bootstrap_interval(torch.ones(4, dtype=torch.bool)) == pytest.approx((4 / (4 + 1.959964**2), 1.0))
-    assert bootstrap_interval(torch.zeros(50, dtype=torch.bool)) == pytest.approx((0.0, 1 - 50 / (50 + 1.959964**2)))
-    assert bootstrap_interval(torch.ones(50)) == (1.0, 1.0)  # of a figure that is no answer, nothing is known
+    assert mean_interval(torch.ones(4, dtype=torch.bool)) == pytest.approx((4 / (4 + 1.959964**2), 1.0))
+    assert mean_interval(torch.zeros(50, dtype=torch.bool)) == pytest.approx((0.0, 1 - 50 / (50 + 1.959964**2)))
 
 
-def test_about_so_many_intervals_hold_the_truth():
+def test_other_values_have_the_interval_of_students_t():
+    x = torch.tensor([1.0, 2.0, 4.0, 7.0, 9.0])
+    margin = 2.776445 * x.std().item() / math.sqrt(5)  # with 4 degrees of freedom
+    assert mean_interval(x) == (pytest.approx(4.6 - margin), pytest.approx(4.6 + margin))
+    assert mean_interval(x[:1]) == (1.0, 1.0)  # of a single value, nothing is known
+
+
+@pytest.mark.parametrize("draw", [lambda x: x < 0.7, lambda x: x + 0.2])
+def test_about_so_many_intervals_hold_the_truth(draw):
     held = 0
-    for seed in range(60):
-        low, high = bootstrap_interval(answers(200, 0.7, seed), resamples=200, level=0.8)
+    for seed in range(200):
+        low, high = mean_interval(draw(torch.rand(100, generator=torch.Generator().manual_seed(seed))))
         held += low <= 0.7 <= high
-    assert 0.65 < held / 60 < 0.95
+    assert 0.9 < held / 200 < 0.99
 
 
-def test_the_seed_decides_and_not_the_global_generator():
-    x = answers(100, 0.5)
-    one = bootstrap_interval(x, 3)
-    torch.manual_seed(5)
-    assert bootstrap_interval(x, 3) == one
-    assert bootstrap_interval(x, 4) != one
-
-
-def test_a_wider_level_is_a_wider_interval_and_names_are_those_of_the_value():
-    x = answers(300, 0.6)
-    narrow, wide = bootstrap_interval(x, level=0.5), bootstrap_interval(x, level=0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    got = with_interval("knn", x)
-    assert got == {"knn": x.double().mean().item(), "knn_low": got["knn_low"], "knn_high": got["knn_high"]}
-    assert (got["knn_low"], got["knn_high"]) == bootstrap_interval(x)
+def test_names_are_those_of_the_value():
+    x = torch.arange(300) < 180
+    low, high = mean_interval(x)
+    assert with_interval("knn", x) == {"knn": 0.6, "knn_low": low, "knn_high": high}
 
 
 def test_groups_are_disjoint_of_about_one_size_and_hold_all():

@@ -10,7 +10,7 @@ from torch import nn
 from frossl.data.types import Dataset, Split
 from frossl.evals import Subject
 from frossl.evals.extract import Extractor, pixels
-from frossl.evals.robustness import OPERATIONS, operations, robustness, under_augmentation
+from frossl.evals.robustness import OPERATIONS, operations, robustness
 
 
 class Means(nn.Module):
@@ -110,15 +110,3 @@ def test_at_most_so_many_images_and_the_same_twice():
     assert torch.equal(torch.get_rng_state(), state)
     assert one == measured(network, data, limit=10)
     assert one != measured(network, data)
-
-
-def test_the_table_is_by_operation_and_arm():
-    arms = {
-        "a": {"knn": 0.9, "knn_under_jitter": 0.5, "cosine_under_jitter": 0.7, "cosine_under_jitter_low": 0.6},
-        "b": {"knn_under_jitter_strong": 0.4},
-    }
-    assert under_augmentation(arms) == [
-        (OPERATIONS["jitter"][0], {"a": {"knn": 0.5, "cosine": 0.7, "cosine_low": 0.6}, "b": {}}),
-        (OPERATIONS["jitter_strong"][0], {"a": {}, "b": {"knn": 0.4}}),
-    ]
-    assert under_augmentation({"a": {"knn": 0.9}}) == []

@@ -90,7 +90,7 @@ PLAIN = {
 @pytest.mark.parametrize("kind", PLAIN)
 def test_what_is_no_tensor_is_described_with_a_line_that_takes_its_features(kind):
     output, said, advice = PLAIN[kind]
-    with pytest.raises(UserError, match=rf"one tensor \(B, F\); in eval mode it returned {said}.*{advice}"):
+    with pytest.raises(UserError, match=rf"\(B, F\); in eval mode .*{said}.*{advice}"):
         feature_width(Stub(output), 3, 4)
 
 
@@ -110,7 +110,7 @@ def test_auxiliary_heads_of_train_mode_are_described_with_a_line_for_both_modes(
     model = Auxiliary()
     assert feature_width(model, 3, 4) == 3
     advice = r"h = self\.net\(x\); return h\.logits if self\.training else h$"
-    with pytest.raises(UserError, match=rf"in train mode it returned Outputs of \.logits \(2, 3\).*{advice}"):
+    with pytest.raises(UserError, match=rf"in train mode .*Outputs of \.logits \(2, 3\).*{advice}"):
         trains(model, 3, 4, 3, CPU)
 
 
@@ -130,12 +130,12 @@ def test_features_that_are_more_in_train_mode_are_refused():
         def forward(self, x):
             return super().forward(x.flatten(1)).repeat(1, 1 + self.training)
 
-    with pytest.raises(UserError, match="returns 5 features in eval mode and 10 in train mode"):
+    with pytest.raises(UserError, match=r"5 features in eval.*10 in train"):
         trains(Wider(12, 5), 3, 2, 5, CPU)
 
 
 def test_one_vector_for_the_whole_batch_is_refused():
-    with pytest.raises(UserError, match=r"got \(1, 96\) for 2 images in train mode"):
+    with pytest.raises(UserError, match=r"\(1, 96\) for 2 images"):
         trains(Stub(lambda x: x.reshape(1, -1)), 3, 4, 48, CPU)
 
 

@@ -15,10 +15,10 @@ from frossl.data import DATASETS, Dataset, Split
 from frossl.methods import METHODS
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.directory import describe, read_run
+from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train.loop import build
-from frossl.train.plan import make_plan
+from frossl.train.plan import describe, make_plan
 from frossl.views.recipes import VIEWS, with_views
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -85,11 +85,11 @@ def covering(configs: dict[str, Config]) -> list[str]:
 def test_a_recipe_is_planned_and_built_and_comes_back_from_json(name, tmp_path):
     given = small(ALL[name], tmp_path)
     data = made(given)
-    learner, plan = build(given, make_plan(given, data), len(data.classes))
+    learner, plan = build(given, data)
     assert sum(group.count for group in plan.recipe) == plan.views
     assert type(learner.method) is METHODS[given.method]
-    (tmp_path / "config.json").write_text(json.dumps(describe(given, plan, Length.parse(given.length), data)))
-    assert read_run(tmp_path) == (given, plan.recipe)
+    (tmp_path / "config.json").write_text(json.dumps(describe(plan, Length.parse(given.length), data)))
+    assert read_run(tmp_path) == (plan.config, plan.recipe)
 
 
 @pytest.mark.filterwarnings("ignore:view_scaling='pairs'")
@@ -102,7 +102,7 @@ def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypat
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
     saved, _ = read_run(run)
-    assert saved == given
+    assert saved == make_plan(given, made(config)).config
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -8,7 +8,7 @@ import pytest
 from comparison_runs import write_plan, write_run
 
 from frossl.evals.ranking import rank
-from frossl.report.comparison import agreement_note, arm_name, conclude, left_out, markdown, tables
+from frossl.report.comparison import agreement_note, arm_name, as_markdown, conclude, left_out, tables
 from frossl.report.comparison_page import render_comparison, write_comparison
 from frossl.report.study import BudgetResult, read_study
 
@@ -25,6 +25,11 @@ def study(tmp_path) -> Path:
     (tmp_path / "byol-2-2ep-seed1" / "outcome.json").write_text(json.dumps(diverged))
     runs.append({"name": "mmcr-2-2ep-seed0", "arm": "mmcr:2", "budget": "2ep", "seed": 0, "config": {}})
     return write_plan(tmp_path, runs)
+
+
+def texts(table) -> dict[str, list[str]]:
+    """The cells of each row, by its name."""
+    return {name.value: [cell.value for cell in cells] for name, *cells in table.rows}
 
 
 def result_of(values: dict[str, list[float]]) -> BudgetResult:
@@ -89,23 +94,23 @@ def test_a_target_is_the_best_of_the_worst_run_unless_it_is_given(study):
     plan.write_text(json.dumps(kept | {"target": 0.81}))
     assert read_study(study).results == [result]
     plan.write_text(json.dumps(kept))
-    rows = {row[0]: row for row in tables(result)[2][2]}
-    assert rows["mmcr V=2"][1:] == ["–"] * 5  # which the monitor has not looked at
-    assert rows["simclr V=2"][1:] == ["–"] * 4 + ["0 of 2"]
+    rows = texts(tables(result)[2])
+    assert rows["mmcr V=2"] == ["–"] * 5  # which the monitor has not looked at
+    assert rows["simclr V=2"] == ["–"] * 4 + ["0 of 2"]
 
 
 def test_tables_have_costs_and_controls(study):
     (result,) = read_study(study).results
-    found = {heading: rows for heading, _, rows in tables(result)}
-    accuracy = {row[0]: row[1:] for row in found["Accuracy"]}
+    found = {table.title: texts(table) for table in tables(result)}
+    accuracy = found["Accuracy"]
     assert accuracy["simclr V=2"][1].startswith("20.0 ± ")
     assert accuracy["frossl V=4"][0] == "0.810 (0.800 to 0.820)"
     assert accuracy["untrained"][0] == "0.250"
     assert accuracy["raw pixels"][0] == "0.300"
     assert accuracy["byol V=2"][-1] == "1, 1 diverged"
     assert accuracy["mmcr V=2"][-1] == "0, 1 not finished"
-    spent = {row[0]: row[1:] for row in found["What was spent"]}
-    assert spent["frossl V=4"] == ["2.00", "2,000", "8,000", "0.67", "2000", "1,024"]
+    spent = found["What was spent"]
+    assert spent["frossl V=4"] == ["2.00", "2,000", "8,000", "0.67", "2,000", "1,024"]
     assert spent["mmcr V=2"] == ["–"] * 6
 
 
@@ -133,4 +138,4 @@ def test_nothing_done_yet_is_a_page_too(tmp_path):
     write_plan(tmp_path, [{"name": "a-1ep-seed0", "arm": "a", "budget": "1ep", "seed": 0, "config": {"data": "x"}}])
     study = read_study(tmp_path)
     assert "Nothing to rank" in render_comparison(study)
-    assert "1 of 1 runs with 1ep" in markdown(study)
+    assert "1 of 1 runs with 1ep" in as_markdown(study)

@@ -111,7 +111,7 @@ def test_the_table_has_intervals_of_accuracies_and_fits_a_narrow_terminal():
     show_evaluation(console, Evaluation(ARMS, {"knn": "kNN: as it is"}, 10_000))
     lines = printed(console)
     row = next(line for line in lines if "pretrained" in line)
-    for cell in ("0.865±0.007", "0.890±0.010", "0.767±0.010", "32.1", "0.200", "-2.500"):
+    for cell in ("0.865±0.007", "0.890±0.010", "0.767±0.010", "32.1", "0.200", "−2.500"):
         assert cell in row
     text = " ".join(lines)
     assert "95 % interval" in text
@@ -122,21 +122,20 @@ def test_the_table_has_intervals_of_accuracies_and_fits_a_narrow_terminal():
 
 def test_many_figures_stand_below_each_other_and_can_be_read():
     names = ("knn", "linear", "linear_1", "linear_10", "ridge", "finetune_1pct", "rankme", "lidar")
-    arms = {
-        arm: {name: (i + 1) / 8 for i, name in enumerate(names)} for arm in ("pretrained", "untrained", "raw pixels")
-    }
+    values = {name: (i + 1) / 8 for i, name in enumerate(names)} | {"knn_low": 0.1, "knn_high": 0.15}
+    arms = dict.fromkeys(("pretrained", "untrained", "raw pixels"), values)
     console = Console(file=StringIO(), width=80)
-    show_evaluation(console, Evaluation(arms | {"supervised": {"knn": 0.9}}, {}, 10))
+    show_evaluation(console, Evaluation(arms | {"supervised": {"knn": 0.9, "knn_low": 0.8, "knn_high": 1.0}}, {}, 10))
     cells = [[cell.strip() for cell in line.split("│")] for line in printed(console) if "│" in line]
-    assert ["kNN", "0.125", "0.125", "0.125", "0.900"] in cells
-    assert ["fine-t. 1 %", "0.750", "0.750", "0.750", "-"] in cells
-    assert ["RankMe", "0.9", "0.9", "0.9", "-"] in cells
+    assert ["kNN", "0.125±0.025", "0.125±0.025", "0.125±0.025", "0.900±0.100"] in cells
+    assert ["RankMe", "0.9", "0.9", "0.9", "–"] in cells
+    assert ["LiDAR", "1.0", "1.0", "1.0", "–"] in cells
 
 
-def test_augmentations_have_a_table_of_their_own():
-    arms = {"pretrained": {"knn_under_flip": 0.8, "cosine_under_flip": 0.95}, "raw pixels": {"cosine_under_flip": 0.1}}
+def test_augmentations_have_tables_of_their_own():
+    of_both = {"knn_under_flip": 0.8, "knn_under_flip_low": 0.7, "knn_under_flip_high": 0.9, "cosine_under_flip": 0.95}
+    arms = {"pretrained": of_both, "raw pixels": {"cosine_under_flip": 0.1}}
     console = Console(file=StringIO(), width=80)
     show_evaluation(console, Evaluation(arms | {"untrained": {}}, {}, 10))
-    row = next(line for line in printed(console) if "flip left to right" in line)
-    assert "0.800  0.950" in row
-    assert "-  0.100" in row
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed(console) if "flip left to right" in line]
+    assert rows == [["flip left to right", "0.800±0.100"], ["flip left to right", "0.950", "0.100"]]

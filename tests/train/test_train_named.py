@@ -95,5 +95,5 @@ def test_what_timm_builds_in_another_way_stays_a_module_of_ones_own(images, tmp_
     asked = config(images, tmp_path, name="r", size=64, length="1it")
     run = pretrain(asked, backbone=mine()).run
     assert encoder_in(run)["backbone"] == "own:ResNet"
-    with pytest.raises(UserError, match="a module of your own, ResNet, which no command can build"):
+    with pytest.raises(UserError, match="own, ResNet"):
         pretrain(read_run(run)[0], resume=run)

@@ -105,8 +105,8 @@ class Named(Net):
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        (Named, r"in eval mode it returned dict of \['features'\] \(1, 12\)"),
-        (Auxiliary, "in train mode it returned tuple"),
+        (Named, r"in eval mode .*dict of \['features'\] \(1, 12\)"),
+        (Auxiliary, r"in train mode .*tuple"),
     ],
 )
 def test_an_encoder_that_returns_no_tensor_is_refused_before_anything_is_kept(images, tmp_path, own, said):
@@ -116,7 +116,7 @@ def test_an_encoder_that_returns_no_tensor_is_refused_before_anything_is_kept(im
 
 
 def test_an_encoder_that_is_frozen_throughout_is_refused(images, tmp_path):
-    with pytest.raises(UserError, match=r"no parameter of the encoder would be trained.*requires_grad_\(True\)"):
+    with pytest.raises(UserError, match=r"no parameter.*requires_grad_\(True\)"):
         pretrain(config(images, tmp_path, name="r"), backbone=Net().requires_grad_(False))
 
 

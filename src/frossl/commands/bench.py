@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +18,7 @@ from rich.table import Table
 from tyro.conf import subcommand
 
 from frossl.core.types import UserError
+from frossl.data.options import DataOptions
 from frossl.data.types import Dataset, Split
 from frossl.losses import frossl
 from frossl.runs.config import Config, Device
@@ -49,7 +49,7 @@ class BenchLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchViews(BenchLoss):
+class BenchViews(BenchLoss, DataOptions):
     """Measure views a second, and decoding alone, on this machine."""
 
     data: str | None = None
@@ -62,12 +62,6 @@ class BenchViews(BenchLoss):
     """augmentation (frossl list recipes)"""
     batch: int = 128
     """images per step"""
-    cache: int | None = None
-    """decode --data once to this shorter side, as in frossl pretrain"""
-    workers: int | None = None
-    """processes that decode, as in frossl pretrain"""
-    data_dir: Path = Path("data")
-    """where named data sets are kept"""
 
 
 @dataclass(frozen=True, kw_only=True)

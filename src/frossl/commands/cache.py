@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from frossl.report.terminal import detail
-from frossl.runs.config import Config
+from frossl.runs.config import Images
 from frossl.runs.data import open_run_data
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cache:
+class Cache(Images):
     """Decode images once into a memory-mapped store; frossl pretrain --cache SIZE then reads that one."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """a folder of images or Parquet"""
     size: int
     """shorter side in pixels; smaller images stay as they are"""
-    channels: Literal[1, 3] | None = None
-    """store grey (1) or colour (3); by default 1 if all images are grey"""
-    data_dir: Path = Path("data")
-    """the store goes into the folder cache in it"""
+    cache: tyro.conf.Suppress[int | None] = None
+    held_out: tyro.conf.Suppress[float] = 0.1  # one store serves every choice of held-out images
+    seed: tyro.conf.Suppress[int] = 0
 
 
 def run(args: list[str], console: Console) -> int:
     given = tyro.cli(Cache, prog="frossl cache", args=args)
-    names = ("data", "channels", "data_dir")
-    config = Config(**{name: getattr(given, name) for name in names}, cache=given.size)
-    data = open_run_data(config, detail(console))
+    data = open_run_data(replace(given, cache=given.size), detail(console))
     again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
+    again += [] if given.labels else ["--no-labels"]
     again += [] if given.channels is None else ["--channels", str(given.channels)]
     again += [] if given.data_dir == Path("data") else ["--data-dir", str(given.data_dir)]
     console.print(

@@ -10,8 +10,7 @@ import tyro
 from rich.console import Console
 
 from frossl.core.types import UserError
-from frossl.evals import find_metric
-from frossl.evals.suite import PROTOCOLS
+from frossl.evals import defaults, find_metrics
 from frossl.runs.config import Device
 from frossl.train.evaluate import evaluate_run
 from frossl.train.supervised import supervised_encoder
@@ -25,7 +24,7 @@ class Evaluate:
     """run directory"""
     data: str | None = None
     """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
-    protocol: tuple[str, ...] = PROTOCOLS
+    protocol: tuple[str, ...] = defaults("evaluate")
     """what to measure (frossl list metrics)"""
     arms: tuple[Literal["supervised"], ...] = ()
     """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
@@ -38,9 +37,10 @@ class Evaluate:
 def run(args: list[str], console: Console) -> int:
     given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
     if not given.protocol:
-        raise UserError(f"--protocol: name something to measure: {' '.join(PROTOCOLS)} (frossl list metrics has all)")
-    for name in given.protocol:
-        find_metric(name)
+        raise UserError(
+            f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
+        )
+    find_metrics(given.protocol)
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
     evaluate_run(given.run, source=given.data, protocols=given.protocol, others=others, **how)

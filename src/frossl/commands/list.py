@@ -12,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from frossl.data import DATASETS
-from frossl.evals import ENCODER_METRICS, METRICS
-from frossl.evals.suite import PROTOCOLS
+from frossl.evals import in_order
 from frossl.methods import METHODS
 from frossl.recipes import RECIPES
 from frossl.views.recipes import VIEWS, summary
@@ -29,10 +28,12 @@ class List:
 
 def run(args: list[str], console: Console) -> int:
     given = tyro.cli(List, prog="frossl list", args=args)
-    metrics = (*METRICS.items(), *ENCODER_METRICS.items())
     rows = {
         "methods": {name: _first_line(method) for name, method in METHODS.items()},
-        "metrics": {name: m.protocol + ("" if name in PROTOCOLS else "; not by default") for name, m in metrics},
+        "metrics": {
+            name: m.protocol + ("" if "evaluate" in m.default_of else "; not by default")
+            for name, m in in_order().items()
+        },
         "data": {
             name: f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}"
             for name, r in DATASETS.items()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -14,17 +13,15 @@ from frossl.core.files import write_atomically
 from frossl.core.types import UserError
 from frossl.report.contact import contact_sheet
 from frossl.report.terminal import detail, wrote
-from frossl.runs.config import Config
+from frossl.runs.config import Config, Images
 from frossl.runs.data import open_run_data
 from frossl.train.plan import make_plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
+class Views(Images):
     """Show what a view recipe makes of a few images, with what was drawn for each view, in one picture."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("views.png")
     """picture to write"""
     images: int = 4
@@ -35,12 +32,6 @@ class Views:
     """views per image (the recipe's number if not given)"""
     size: int | None = None
     """side of the views in pixels, as in frossl pretrain"""
-    channels: Literal[1, 3] | None = None
-    """read images as grey (1) or colour (3)"""
-    seed: int = 0
-    """of the views"""
-    data_dir: Path = Path("data")
-    """where named data sets are kept"""
 
 
 def run(args: list[str], console: Console) -> int:
@@ -51,10 +42,10 @@ def run(args: list[str], console: Console) -> int:
         raise UserError(f"-o {given.output}: the picture is a PNG; give a name that ends in .png")
     if not given.output.parent.is_dir():
         raise UserError(f"-o {given.output}: there is no directory {given.output.parent}; make it first")
-    names = ("data", "view_recipe", "views", "size", "channels", "seed", "data_dir")
-    config = Config(**{name: getattr(given, name) for name in names}, device="cpu")
-    data = open_run_data(config, detail(console))
-    recipe = make_plan(dataclasses.replace(config, batch=2), data).recipe
+    data = open_run_data(given, detail(console))
+    names = ("data", "view_recipe", "views", "size")
+    own = {name: getattr(given, name) for name in names}
+    recipe = make_plan(Config(**own, **given.data_options(), batch=2, device="cpu"), data).recipe
     sheet = contact_sheet(data, recipe, images=given.images, seed=given.seed)
     write_atomically(given.output, lambda path: sheet.save(path, "PNG"))
     wrote(console, "Views", given.output)

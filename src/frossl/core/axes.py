@@ -15,6 +15,9 @@ from torch import Tensor
 
 from frossl.core.types import UserError
 
+Views = Tensor | Sequence[Tensor]
+"""Of V views: ``(V, N, D)``, or V tensors ``(N, D)``."""
+
 
 def fold(x_VN: Tensor) -> Tensor:
     """``(V, N, ...)`` to ``(V * N, ...)``, view-major."""
@@ -42,7 +45,7 @@ def fold_labels(y_N: Tensor, views: int) -> Tensor:
     return y_N.repeat(views)
 
 
-def as_tensors(z: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+def as_tensors(z: Views) -> Sequence[Tensor]:
     """``z`` as a sequence of tensors; raises UserError if it is neither a tensor nor a list or tuple of tensors."""
     tensors = [z] if isinstance(z, Tensor) else z
     if not isinstance(tensors, list | tuple) or not all(isinstance(v, Tensor) for v in tensors):
@@ -51,7 +54,7 @@ def as_tensors(z: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return tensors
 
 
-def as_tensor(z: Tensor | Sequence[Tensor]) -> Tensor:
+def as_tensor(z: Views) -> Tensor:
     """``z``, or the tensors in it stacked; raises UserError if they are none or have different shapes."""
     views = as_tensors(z)
     if isinstance(z, Tensor):
@@ -62,7 +65,7 @@ def as_tensor(z: Tensor | Sequence[Tensor]) -> Tensor:
     return torch.stack(list(views)) if shapes else torch.empty(0)
 
 
-def stack_views(z: Tensor | Sequence[Tensor]) -> Tensor:
+def stack_views(z: Views) -> Tensor:
     """Embeddings of V views as one ``(V, N, D)`` tensor; accepts that tensor or V tensors ``(N, D)``.
 
     A single tensor with more views than images, which may be ``(N, V, D)``, is warned of where a loss is called outside

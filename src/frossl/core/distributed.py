@@ -146,49 +146,14 @@ def share_text(text: str) -> str:
     """The first rank's ``text``."""
     if world_size() == 1:
         return text
-    written = torch.frombuffer(bytearray(text.encode() + b" "), dtype=torch.uint8)
-    (length,) = largest(len(written) if rank() == 0 else 0)
-    written = written if rank() == 0 else torch.empty(int(length), dtype=torch.uint8)
-    dist.broadcast(written, src=0, group=_hosts())
-    return bytes(written.tolist())[:-1].decode()
+    texts = [text]
+    dist.broadcast_object_list(texts, src=0, group=_hosts())
+    return texts[0]
 
 
 def on_first_rank(work: Callable[[], T]) -> T | None:
-    """What ``work`` returns, on the first rank; the others wait and get None.
-
-    They wait however long it takes: a thread of the first rank gives a sign of life every :data:`BEAT` seconds, and
-    only if none comes for the collectives' timeout, as when that process was stopped, do they fail.
-
-    Raises:
-        RankError: on the others, if ``work`` failed.
-    """
-    if world_size() == 1:
-        return work()
-    running, done, failed = 0, 1, 2
-    if rank() > 0:
-        state = torch.zeros(1)
-        while int(state) == running:
-            dist.broadcast(state, src=0, group=_hosts())
-        if int(state) == failed:
-            raise RankError("the first rank failed; its own message says why")
-        return None
-    ended, outcome = threading.Event(), [failed]
-
-    def beat() -> None:
-        while not ended.wait(BEAT):
-            dist.broadcast(torch.tensor([float(running)]), src=0, group=group)
-        dist.broadcast(torch.tensor([float(outcome[0])]), src=0, group=group)
-
-    group = _hosts()
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        result = work()
-        outcome[0] = done
-    finally:
-        ended.set()
-        thread.join()
-    return result
+    """What ``work`` returns, on the first rank; the others wait, as in :func:`together`, and get None."""
+    return together(work if rank() == 0 else lambda: None)
 
 
 def together(work: Callable[[], T]) -> T:

@@ -2,7 +2,8 @@
 
 from frossl.data.arrays import from_tensors
 from frossl.data.open import open_data
+from frossl.data.options import DataOptions
 from frossl.data.records import DATASETS, Record
-from frossl.data.types import Dataset, LazySequence, Skipped, Split
+from frossl.data.types import Dataset, LazySequence, Split
 
-__all__ = ["DATASETS", "Dataset", "LazySequence", "Record", "Skipped", "Split", "from_tensors", "open_data"]
+__all__ = ["DATASETS", "DataOptions", "Dataset", "LazySequence", "Record", "Split", "from_tensors", "open_data"]

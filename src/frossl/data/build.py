@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from frossl.core.types import UserError
-from frossl.data.cache import Stored, describe, directory_for, store
-from frossl.data.scan import CACHE, in_threads, listed, look_through
-from frossl.data.sources import Decoded, Encoded, LazyImages, Options, Sources
-from frossl.data.types import Dataset, LazySequence, Skipped, Split
+from frossl.data.cache import Stored, store
+from frossl.data.options import Opening
+from frossl.data.scan import Scan, look_through
+from frossl.data.sources import Encoded, LazyImages
+from frossl.data.threads import in_threads
+from frossl.data.types import Dataset, LazySequence, Split
 
 MAX_HELD_OUT = 10_000
 MAX_UNREADABLE = 0.05
@@ -28,66 +31,75 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 def build(
     name: str,
     source: str,
-    train: Encoded,
-    test: Encoded | None,
+    parts: Sequence[Encoded],
     classes: tuple[str, ...],
-    options: Options,
+    options: Opening,
     notes: Sequence[str] = (),
     statistics: Statistics | None = None,
 ) -> Dataset:
-    """Scan every image, leave out the unreadable, hold some out if ``test`` is None, and store the rest.
+    """Scan every image of one split or two, leave out the unreadable, hold some out of one, and store the rest.
 
     Raises UserError when more than 5 % of the images (and more than one) or all but one are unreadable.
     """
-    parts = [part for part in (train, test) if part is not None]
     scans = [look_through(part.sources, options) for part in parts]
-    skipped = tuple(skip for scan in scans for skip in scan.skipped)
+    read = list(zip(parts, scans, strict=True))
+    _check_readable(source, scans)
     probes = [probe for scan in scans for probe in scan.probes]
-    _check_readable(source, len(probes), skipped)
-
-    kept = [part.take(scan.kept) for part, scan in zip(parts, scans, strict=True)]
-    if not all(len(part.sources) for part in kept):
-        raise UserError(f"{source}: one of its two splits has no readable image.{_listing(skipped)}")
-
     channels = options.channels or (1 if all(probe.grey for probe in probes) else 3)
-    lazy = [_lazy(name, part.sources, channels, options) for part in kept]
+    lazy = [_lazy(name, LazyImages(part.sources, scan.kept, channels), options) for part, scan in read]
+    labels = [None if part.labels is None else part.labels[scan.kept] for part, scan in read]
     stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
     sizes = np.concatenate(stored) if stored else np.array([probe.size for probe in probes])
-    smallest, largest, typical = sizes.min(0), sizes.max(0), np.median(sizes, axis=0).astype(int)
-    small = len(sizes) * channels * int(largest.prod()) <= options.memory_limit
-    in_memory = small and bool((smallest == largest).all())
+    size, largest = sizes.min(0), sizes.max(0)
+    in_memory = (size == largest).all() and len(sizes) * channels * int(size.prod()) <= options.memory_limit
 
-    if in_memory:
-        lazy = [Decoded(scan.pixels, channels) if scan.pixels else x for x, scan in zip(lazy, scans, strict=True)]
-    labels = [part.labels for part in kept]
-    notes = list(notes)
-    if test is None:  # chosen here, so that one store serves every choice
-        places = hold_out(len(probes), labels[0], options)
-        lazy = [lazy[0].take(index) for index in places]
-        labels = [None if labels[0] is None else labels[0][index] for index in places]
-        share = f"{100 * len(places[1]) / len(probes):.2g} % of the images ({len(places[1]):,})"
-        notes.append(f"no held-out split found: {share} held out by seed {options.seed}")
-    images = [_all_at_once(x, channels, smallest, options) if in_memory else x for x in lazy]
-    splits = [Split(x, None if y is None else torch.from_numpy(y)) for x, y in zip(images, labels, strict=True)]
-    mean, std = statistics if statistics and len(statistics[0]) == channels else measure(splits[0].images, options)
+    places = [np.arange(len(x)) for x in lazy]
+    if len(parts) == 1:  # chosen here, so that one store serves every choice
+        places, note = hold_out(len(probes), labels[0], options)
+        lazy, scans, labels, notes = 2 * lazy, 2 * scans, 2 * labels, [*notes, note]
+    splits = []
+    for x, scan, y, index in zip(lazy, scans, labels, places, strict=True):
+        images = _stack(scan.pixels or x, index, (channels, *size), options) if in_memory else x.select(index)
+        splits.append(Split(images, None if y is None else torch.from_numpy(y[index])))
+    data = assemble(name, splits[0], splits[1], source, classes, options, sizes, notes, statistics)
+    return replace(data, skipped=tuple(skip for _, scan in read for skip in scan.skipped))
+
+
+def assemble(
+    name: str,
+    train: Split,
+    test: Split,
+    source: str,
+    classes: tuple[str, ...],
+    options: Opening,
+    sizes: np.ndarray | None = None,
+    notes: Sequence[str] = (),
+    statistics: Statistics | None = None,
+) -> Dataset:
+    """Two splits as a data set. ``sizes`` ``(N, 2)`` of all images are those of the tensors if not given."""
+    if sizes is None:
+        sizes = np.repeat([split.images[0].shape[1:] for split in (train, test)], [len(train), len(test)], axis=0)
+    channels = train.images[0].shape[0]
+    mean, std = statistics if statistics and len(statistics[0]) == channels else measure(train.images, options)
+    sides = (sizes.min(0), sizes.max(0), np.median(sizes, axis=0))
+    smallest, largest, typical = ((int(height), int(width)) for height, width in sides)
     return Dataset(
         name=name,
-        train=splits[0],
-        test=splits[1],
+        train=train,
+        test=test,
         classes=classes,
         channels=channels,
         mean=mean,
         std=std,
-        smallest=_pair(smallest),
-        largest=_pair(largest),
-        typical=_pair(typical),
+        smallest=smallest,
+        largest=largest,
+        typical=typical,
         source=source,
         notes=tuple(notes),
-        skipped=skipped,
     )
 
 
-def measure(images: Tensor | LazySequence, options: Options) -> Statistics:
+def measure(images: Tensor | LazySequence, options: Opening) -> Statistics:
     """Mean and standard deviation per channel of images in [0, 1], each image weighing the same.
 
     From evenly spaced images, at most 2,000; the standard deviation is at least 0.001. Sums over an image are of whole
@@ -106,19 +118,31 @@ def measure(images: Tensor | LazySequence, options: Options) -> Statistics:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The number of the class of each value, int64 and -1 for None, NaN and -1, and the names of all classes.
+
+    With ``names``, values are numbers of theirs; else the classes are the values, sorted.
+    """
+    known = [i for i, value in enumerate(values) if value is not None and value == value and value != -1]
+    found = [values[i] for i in known]
+    if names is None:
+        names = sorted(set(found))
+        number = {name: i for i, name in enumerate(names)}
+        found = [number[value] for value in found]
+    labels = np.full(len(values), -1, np.int64)
+    labels[known] = found
+    return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
+
+
 def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tuple[str, str]) -> None:
     """Raise UserError that names the classes only one of two splits has."""
-    if set(train) == set(test):
-        return
-    only = [
-        f"only in {name}: {', '.join(sorted(mine - other)[:LISTED])}"
-        for name, mine, other in ((names[0], set(train), set(test)), (names[1], set(test), set(train)))
-        if mine - other
-    ]
-    raise UserError(
-        f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
-        "Give both the same classes, or open the data without labels (--no-labels)."
-    )
+    extra = ((names[0], set(train) - set(test)), (names[1], set(test) - set(train)))
+    only = [f"only in {name}: {', '.join(sorted(classes)[:LISTED])}" for name, classes in extra if classes]
+    if only:
+        raise UserError(
+            f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
+            "Give both the same classes, or open the data without labels (--no-labels)."
+        )
 
 
 def to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
@@ -136,32 +160,8 @@ def to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _pair(size: np.ndarray) -> tuple[int, int]:
-    return int(size[0]), int(size[1])
-
-
-def _check_readable(source: str, readable: int, skipped: tuple[Skipped, ...]) -> None:
-    total = readable + len(skipped)
-    if len(skipped) > max(1, MAX_UNREADABLE * total):
-        raise UserError(
-            f"{source}: {len(skipped):,} of {total:,} images cannot be read, more than {MAX_UNREADABLE:.0%}."
-            f"{_listing(skipped)}\nMend or remove these files, then try again."
-        )
-    if readable < 2:
-        raise UserError(
-            f"{source}: {readable} readable image{'s' * (readable != 1)}, at least 2 are needed "
-            f"(one to train on, one held out).{_listing(skipped)}\nAdd images, then try again."
-        )
-
-
-def _listing(skipped: tuple[Skipped, ...]) -> str:
-    lines = [f"\n  {skip.path}: {skip.reason}" for skip in skipped[:LISTED]]
-    more = [f"\n  and {len(skipped) - LISTED:,} more"] if len(skipped) > LISTED else []
-    return "".join(lines + more)
-
-
-def hold_out(count: int, labels: np.ndarray | None, options: Options) -> list[np.ndarray]:
-    """Places in two so that every class gives the same share, as nearly as whole images allow.
+def hold_out(count: int, labels: np.ndarray | None, options: Opening) -> tuple[list[np.ndarray], str]:
+    """Places in two so that every class gives the same share, as nearly as whole images allow, and a note on it.
 
     In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out.
     """
@@ -172,26 +172,43 @@ def hold_out(count: int, labels: np.ndarray | None, options: Options) -> list[np
         members = np.flatnonzero(labels == label)
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     first = order[np.argsort(place, kind="stable")]
-    held_out = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
-    return [np.sort(first[held_out:]), np.sort(first[:held_out])]
+    few = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
+    note = f"no held-out split found: {100 * few / count:.2g} % of the images ({few:,}) held out by seed {options.seed}"
+    return [np.sort(first[few:]), np.sort(first[:few])], note
 
 
-def _lazy(name: str, sources: Sources, channels: int, options: Options) -> LazyImages | Stored:
+def _lazy(name: str, images: LazyImages, options: Opening) -> LazyImages | Stored:
     if options.cache is None:
-        return LazyImages(sources, channels)
-    manifest = describe(name, options.cache, channels, listed(sources))
-    images = LazyImages(sources, channels, least=2 * options.cache)
-    threads = partial(in_threads, workers=options.workers)
-    return store(images, directory_for(options.data_dir / CACHE, manifest), manifest, threads, options.log)
+        return images
+    return store(name, replace(images, least=2 * options.cache), options.cache, options)
 
 
-def _all_at_once(images: LazySequence, channels: int, size: np.ndarray, options: Options) -> Tensor:
-    shape = (len(images), channels, *_pair(size))
+def _check_readable(source: str, scans: Sequence[Scan]) -> None:
+    skipped = [skip for scan in scans for skip in scan.skipped]
+    readable = sum(len(scan.kept) for scan in scans)
+    total = readable + len(skipped)
+    if len(skipped) > max(1, MAX_UNREADABLE * total):
+        problem = f"{len(skipped):,} of {total:,} images cannot be read, more than {MAX_UNREADABLE:.0%}"
+    elif readable < 2:
+        problem = f"{readable} readable image{'s' * (readable != 1)}, at least 2 are needed (to train on, to hold out)"
+    elif not all(len(scan.kept) for scan in scans):
+        problem = "one of its two splits has no readable image"
+    else:
+        return
+    lines = [f"\n  {skip.path}: {skip.reason}" for skip in skipped[:LISTED]]
+    if len(skipped) > LISTED:
+        lines.append(f"\n  and {len(skipped) - LISTED:,} more")
+    raise UserError(f"{source}: {problem}.{''.join(lines)}\nMend or remove such files, add images, and try again.")
+
+
+def _stack(images: LazySequence | list[Tensor], index: np.ndarray, shape: tuple[int, ...], options: Opening) -> Tensor:
+    """The images at ``index`` in one tensor, with channels as given: grey ones may have to be repeated."""
+    shape = (len(index), *map(int, shape))
     images_NCHW = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)  # as views are cut from it
 
     def fill(i: int) -> None:
-        images_NCHW[i] = images[i]
+        images_NCHW[i] = images[int(index[i])]
 
-    for _ in in_threads(fill, len(images), options.workers):
+    for _ in in_threads(fill, len(index), options.workers):
         pass
     return images_NCHW

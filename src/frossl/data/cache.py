@@ -12,13 +12,12 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -29,15 +28,15 @@ from torch.nn import functional as F
 
 from frossl.core.files import write_text
 from frossl.core.types import UserError
-from frossl.data.types import LazySequence
+from frossl.data.options import Log, Opening
+from frossl.data.sources import LazyImages, Sources
+from frossl.data.threads import counted, in_threads
 
 FORMAT = 1
 FLUSHED = 256
 """Images between two flushes to the disk."""
-SECONDS_BETWEEN_LOGS = 10
-Log = Callable[[str], None]
-InThreads = Callable[[Callable[[int], Any], int], Iterator[Any]]
-"""Results of a function of 0 .. count - 1, in order."""
+CACHE = "cache"
+"""Where stores lie below the directory of the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,40 +57,32 @@ class Stored:
     def __getstate__(self) -> dict[str, Any]:
         return {"directory": self.directory, "rows": self.rows, "channels": self.channels}
 
-    def take(self, index: np.ndarray) -> Stored:
+    def select(self, index: np.ndarray) -> Stored:
         """Only the images at ``index``."""
         return replace(self, rows=self.rows[index])
 
+    def mapped(self, index: int) -> np.ndarray:
+        """An image as it lies in the mapped file: height x width x channels."""
+        offset, height, width, _ = self.rows[index].tolist()
+        return self._pixels[offset : offset + height * width * self.channels].reshape(height, width, self.channels)
+
     def __getitem__(self, index: int, /) -> Tensor:
-        offset, height, width, _ = self.rows[index]
-        pixels = np.array(self._pixels[offset : offset + height * width * self.channels])
-        return torch.from_numpy(pixels.reshape(height, width, self.channels)).permute(2, 0, 1)
-
-
-def shrunk(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width with a shorter side of ``size``; an image that is no larger stays as it is."""
-    share = min(1.0, size / min(height, width))
-    return round(height * share), round(width * share)
+        return torch.from_numpy(np.array(self.mapped(index))).permute(2, 0, 1)
 
 
 def shrink(image_CHW: Tensor, size: int) -> Tensor:
-    """Resized to :func:`shrunk`, bicubic and antialiased."""
+    """Resized to a shorter side of ``size``, bicubic and antialiased; an image that is no larger stays as it is."""
     height, width = image_CHW.shape[1:]
-    shape = shrunk(height, width, size)
-    if shape == (height, width):
+    share = size / min(height, width)
+    if share >= 1:
         return image_CHW
+    shape = (round(height * share), round(width * share))
     return F.interpolate(image_CHW[None], shape, mode="bicubic", antialias=True, align_corners=False)[0]
 
 
-def describe(name: str, size: int, channels: int, sources: list[str]) -> dict[str, Any]:
-    """The manifest of a store: whatever decides which pixels are in it."""
-    return {"format": FORMAT, "name": name, "size": size, "channels": channels, "sources": sources}
-
-
-def directory_for(root: Path, manifest: dict[str, Any]) -> Path:
-    """The directory of a store below ``root``: another one for anything that would make other pixels."""
-    digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    return root / f"{manifest['name']}-{manifest['size']}px-{digest[:12]}"
+def listed(sources: Sources, places: Iterable[int]) -> list[str]:
+    """Names and stamps: what makes other pixels makes another list."""
+    return [f"{sources.name(i)} {sources.stamp(i)}" for i in places]
 
 
 @contextmanager
@@ -101,6 +92,7 @@ def alone(path: Path, log: Log) -> Iterator[None]:
     Raises:
         UserError: the place cannot be written to, has become full, or has no locks (as some releases of filelock say).
     """
+    elsewhere = "choose another place with --data-dir"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -110,41 +102,39 @@ def alone(path: Path, log: Log) -> Iterator[None]:
             log(f"another process is filling {path.parent}; waiting for it")
             lock.acquire()
         except NotImplementedError as error:
-            raise UserError(
-                f"{path.parent} lies on a file system without locks, which keep two processes from filling one store; "
-                "choose another place with --data-dir"
-            ) from error
+            said = f"{path.parent} lies on a file system without locks, which keep two processes from filling one store"
+            raise UserError(f"{said}; {elsewhere}") from error
         try:
             yield
         finally:
             lock.release()
     except OSError as error:
-        raise UserError(
-            f"cannot write {path.parent}: {error.strerror or error}. What is whole there stays and is not made again; "
-            "make room, or choose another place with --data-dir"
-        ) from error
+        said = f"cannot write {path.parent}: {error.strerror or error}. What is whole there stays and is not made again"
+        raise UserError(f"{said}; make room, or {elsewhere}") from error
 
 
-def store(images: LazySequence, directory: Path, manifest: dict[str, Any], in_threads: InThreads, log: Log) -> Stored:
-    """``images`` from the store in ``directory``, which is filled first as far as it is not; then it is verified.
+def store(name: str, images: LazyImages, size: int, options: Opening) -> Stored:
+    """``images``, shrunk to ``size``, from their store, which is filled first as far as it is not; then it is verified.
+
+    Its directory is another one for anything that would make other pixels.
 
     Raises:
         UserError: the disk is full or cannot be written to, an image cannot be read, or the store is damaged.
     """
-    text = json.dumps(manifest, indent=1) + "\n"
-    channels = manifest["channels"]
-    rows = _whole_rows(directory, text, len(images), channels)
+    sources = listed(images.sources, images.index.tolist())
+    manifest = {"format": FORMAT, "name": name, "size": size, "channels": images.channels, "sources": sources}
+    digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    directory, text = options.data_dir / CACHE / f"{name}-{size}px-{digest[:12]}", json.dumps(manifest, indent=1) + "\n"
+    rows = _whole_rows(directory, text, len(images), images.channels)
     if len(rows) < len(images):
-        with alone(directory / "lock", log):
-            rows = _whole_rows(directory, text, len(images), channels)
+        with alone(directory / "lock", options.log):
+            rows = _whole_rows(directory, text, len(images), images.channels)
             if len(rows) < len(images):
-                log(f"{directory}: {len(rows):,} of {len(images):,} images are stored; decoding the others")
-                _cut(directory, rows, channels)
-                write_text(directory / "manifest.json", text)
-                _fill(images, directory, len(rows), manifest["size"], in_threads, log)
-                rows = _whole_rows(directory, text, len(images), channels)
-    stored = Stored(directory, rows, channels)
-    _verify(stored, in_threads)
+                options.log(f"{directory}: {len(rows):,} of {len(images):,} images are stored; decoding the others")
+                _fill(images, directory, rows, text, size, options)
+                rows = _whole_rows(directory, text, len(images), images.channels)
+    stored = Stored(directory, rows, images.channels)
+    _verify(stored, options)
     return stored
 
 
@@ -162,20 +152,17 @@ def _whole_rows(directory: Path, text: str, count: int, channels: int) -> np.nda
     return rows if good.all() else rows[: good.argmin()]
 
 
-def _cut(directory: Path, rows: np.ndarray, channels: int) -> None:
-    """Take away whatever lies after these rows and their pixels."""
-    for name, size in (("index.bin", rows.nbytes), ("pixels.bin", int((rows[:, 1] * rows[:, 2]).sum()) * channels)):
-        with open(directory / name, "ab") as file:
-            file.truncate(size)
+def _fill(images: LazyImages, directory: Path, rows: np.ndarray, text: str, size: int, options: Opening) -> None:
+    done, total, waiting = len(rows), len(images), []
 
-
-def _fill(images: LazySequence, directory: Path, done: int, size: int, in_threads: InThreads, log: Log) -> None:
     def pixels_of(i: int) -> np.ndarray:
         return np.ascontiguousarray(shrink(images[done + i], size).permute(1, 2, 0).numpy())
 
-    offset, waiting = (directory / "pixels.bin").stat().st_size, []
-    due = monotonic() + SECONDS_BETWEEN_LOGS
+    offset = int((rows[:, 1] * rows[:, 2]).sum()) * images.channels
     with open(directory / "pixels.bin", "ab") as pixels, open(directory / "index.bin", "ab") as index:
+        pixels.truncate(offset)
+        index.truncate(rows.nbytes)
+        write_text(directory / "manifest.json", text)  # after whatever lay there for another one is gone
 
         def flush() -> None:
             for file, content in ((pixels, b""), (index, np.array(waiting, np.int64).tobytes())):
@@ -184,26 +171,21 @@ def _fill(images: LazySequence, directory: Path, done: int, size: int, in_thread
                 os.fsync(file.fileno())
             waiting.clear()
 
-        for i, image in enumerate(in_threads(pixels_of, len(images) - done), done + 1):
-            content = image.tobytes()
-            pixels.write(content)
-            waiting.append((offset, *image.shape[:2], zlib.crc32(content)))
-            offset += len(content)
-            if len(waiting) == FLUSHED or i == len(images):
+        results = in_threads(pixels_of, total - done, options.workers)
+        for image in counted(results, "stored", done + 1, total, options.log):
+            pixels.write(image.data)
+            waiting.append((offset, *image.shape[:2], zlib.crc32(image.data)))
+            offset += image.nbytes
+            if len(waiting) == FLUSHED:
                 flush()
-            if monotonic() > due:
-                log(f"stored {i:,} of {len(images):,} images")
-                due = monotonic() + SECONDS_BETWEEN_LOGS
+        flush()
 
 
-def _verify(stored: Stored, in_threads: InThreads) -> None:
-    pixels = np.memmap(stored.directory / "pixels.bin", np.uint8, mode="r")
-
+def _verify(stored: Stored, options: Opening) -> None:
     def whole(i: int) -> bool:
-        offset, height, width, checksum = (int(n) for n in stored.rows[i])
-        return zlib.crc32(pixels[offset : offset + height * width * stored.channels].data) == checksum
+        return zlib.crc32(stored.mapped(i).data) == stored.rows[i, 3]
 
-    damaged = [i for i, good in enumerate(in_threads(whole, len(stored))) if not good]
+    damaged = [i for i, good in enumerate(in_threads(whole, len(stored), options.workers)) if not good]
     if damaged:
         raise UserError(
             f"{stored.directory} is damaged: {len(damaged):,} of {len(stored):,} images are not what was stored, the "

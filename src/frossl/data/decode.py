@@ -39,19 +39,8 @@ UPRIGHT = {
 }
 
 # What Pillow's readers raise on damaged input.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
+BROKEN = (*BROKEN, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class UnreadableError(ValueError):
@@ -97,7 +86,7 @@ def _check_end(image: JpegImageFile) -> None:
 
 
 def _fit_transparency(image: PngImageFile) -> None:
-    """Pillow makes eight bits of grey in two or four and of colour in 16, but not of the one that is transparent."""
+    """Pillow rescales grey of 2 or 4 bits and colour of 16 to 8 bits, but not the value that is transparent."""
     raw, value = image.tile[0].args, image.info["transparency"]
     if raw in ("L;2", "L;4"):
         image.info["transparency"] = value * (85 if raw == "L;2" else 17)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from frossl.core.types import UserError
-from frossl.data.build import build, check_same_classes
-from frossl.data.sources import Encoded, Options
+from frossl.data.build import build, check_same_classes, number_labels
+from frossl.data.options import Opening
+from frossl.data.sources import Encoded
 from frossl.data.types import Dataset
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -23,10 +22,11 @@ SPLIT_NAMES = {*TRAIN_NAMES, *HELD_OUT_NAMES, "unlabeled", "unlabelled"}
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files as posix paths relative to ``root``."""
+    """Image files, as posix paths relative to ``root`` that all start with ``prefix``."""
 
     root: str
     paths: list[str]
+    prefix: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,12 +45,19 @@ class Files:
         # Archives and copies may bring a time of modification, but not one of change.
         return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
-    def take(self, index: np.ndarray) -> Files:
-        return Files(self.root, [self.paths[i] for i in index])
-
     def below(self, prefix: str) -> Files:
         """Only the files whose path starts with ``prefix``."""
-        return Files(self.root, [path for path in self.paths if path.startswith(prefix)])
+        return Files(self.root, [path for path in self.paths if path.startswith(prefix)], prefix)
+
+    def folders(self) -> list[str]:
+        """The first sub-folder of each file below the prefix, empty when the file lies directly there."""
+        return [path[len(self.prefix) :].rpartition("/")[0].partition("/")[0] for path in self.paths]
+
+    def classes(self) -> tuple[str, ...]:
+        """The sub-folders, if they look like classes."""
+        names = set(self.folders())
+        splits = {name.lower() for name in names} <= SPLIT_NAMES
+        return () if len(names) < 2 or "" in names or splits else tuple(sorted(names))
 
 
 def list_images(folder: Path) -> tuple[Files, str]:
@@ -74,7 +81,7 @@ def list_images(folder: Path) -> tuple[Files, str]:
     return Files(str(folder), images), counts
 
 
-def open_folder(folder: Path, options: Options) -> Dataset:
+def open_folder(folder: Path, options: Opening) -> Dataset:
     """A folder of images as a data set.
 
     ``train/`` (or ``training/``) with ``test/`` (or ``testing/``, ``val/``, ``valid/``, ``validation/``) are the
@@ -83,25 +90,20 @@ def open_folder(folder: Path, options: Options) -> Dataset:
     """
     files, others = list_images(folder)
     notes = [f"ignored files: {others}; read are {' '.join(EXTENSIONS)}"] if others else []
-    prefix, test_prefix = _split_prefixes(files, options, notes)
-    train = files.below(prefix)
-    classes = _classes(train, prefix) if options.labels else ()
-    test = None if test_prefix is None else files.below(test_prefix)
-    if options.labels and test is not None and test_prefix is not None:
-        check_same_classes(classes, _classes(test, test_prefix), (prefix, test_prefix))
+    train, test = _splits(files, options, notes)
+    classes = train.classes() if options.labels else ()
+    if options.labels and test is not None:
+        check_same_classes(classes, test.classes(), (train.prefix, test.prefix))
     if classes:
         notes.append(f"classes come from {len(classes)} sub-folders")
     elif options.labels:
         notes.append("no labels: images do not all lie in two or more sub-folders, one for each class")
-    return build(
-        folder.resolve().name,
-        f"folder {folder}",
-        _labelled(train, prefix, classes),
-        None if test is None or test_prefix is None else _labelled(test, test_prefix, classes),
-        classes,
-        options,
-        notes,
-    )
+    parts = [
+        Encoded(part, number_labels(part.folders())[0] if classes else None)
+        for part in (train, test)
+        if part is not None
+    ]
+    return build(folder.resolve().name, f"folder {folder}", parts, classes, options, notes)
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
@@ -114,55 +116,29 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
+            link = entry.is_symlink()
+            if os.path.isdir(entry.path) if link else entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", here)
-            elif entry.is_symlink() or entry.is_file():
+            elif link or entry.is_file():  # one that leads nowhere is named when it cannot be read
                 yield prefix + entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, which is named when it cannot be read
-        return False
 
 
 def _extension(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-def first_folder(path: str, prefix: str = "") -> str:
-    """The first sub-folder on a path below ``prefix``, empty when the file lies directly there."""
-    return path[len(prefix) :].rpartition("/")[0].partition("/")[0]
-
-
-def _classes(files: Files, prefix: str) -> tuple[str, ...]:
-    names = {first_folder(path, prefix) for path in files.paths}
-    splits = {name.lower() for name in names} <= SPLIT_NAMES
-    return () if len(names) < 2 or "" in names or splits else tuple(sorted(names))
-
-
-def _labelled(files: Files, prefix: str, classes: tuple[str, ...]) -> Encoded:
-    return label(files, [first_folder(path, prefix) for path in files.paths], classes)
-
-
-def label(files: Files, names: Sequence[str], classes: tuple[str, ...]) -> Encoded:
-    """Files with the class name of each; no labels when there are no classes."""
-    number = {name: i for i, name in enumerate(classes)}
-    return Encoded(files, np.array([number[name] for name in names], dtype=np.int64) if classes else None)
-
-
-def _split_prefixes(files: Files, options: Options, notes: list[str]) -> tuple[str, str | None]:
-    """Where the training and the held-out images lie; a note is added for what was passed over."""
-    tops = {first_folder(path) for path in files.paths}
-    prefixes = {top.lower(): f"{top}/" for top in sorted(tops, reverse=True) if top}
-    train = next((prefixes[name] for name in TRAIN_NAMES if name in prefixes), None)
-    held_out = [prefixes[name] for name in HELD_OUT_NAMES if name in prefixes]
+def _splits(files: Files, options: Opening, notes: list[str]) -> tuple[Files, Files | None]:
+    """The training and, if there are any, the held-out images; a note is added for what was passed over."""
+    tops = set(files.folders())
+    parts = {top.lower(): files.below(f"{top}/") for top in sorted(tops, reverse=True) if top.lower() in SPLIT_NAMES}
+    train = next((parts[name] for name in TRAIN_NAMES if name in parts), None)
+    held_out = [parts[name] for name in HELD_OUT_NAMES if name in parts]
     if train is None or not held_out:
-        return (train if train and len(tops) == 1 else ""), None
-    wanted = _classes(files.below(train), train)
-    alike = [prefix for prefix in held_out if _classes(files.below(prefix), prefix) == wanted]
+        return (train if train and len(tops) == 1 else files), None
+    alike = [part for part in held_out if part.classes() == train.classes()]
     test = (alike if alike and options.labels else held_out)[0]
-    unused = sorted(f"{top}/" if top else "images beside them" for top in tops if f"{top}/" not in (train, test))
-    notes.append(f"splits come from {train} and {test}" + (f"; not used: {', '.join(unused)}" if unused else ""))
+    unused = sorted(f"{top}/" if top else "images beside them" for top in tops)
+    unused = [place for place in unused if place not in (train.prefix, test.prefix)]
+    rest = f"; not used: {', '.join(unused)}" if unused else ""
+    notes.append(f"splits come from {train.prefix} and {test.prefix}{rest}")
     return train, test

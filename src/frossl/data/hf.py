@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from frossl.core.types import UserError
-from frossl.data.build import build, check_same_classes
+from frossl.data.build import build, check_same_classes, number_labels
 from frossl.data.decode import UnreadableError
-from frossl.data.sources import Encoded, Options
+from frossl.data.options import Opening
+from frossl.data.sources import Encoded
 from frossl.data.types import Dataset
 
 if TYPE_CHECKING:
@@ -26,42 +25,28 @@ CACHE = "parquet-cache"
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded images in the ``image`` column of a memory-mapped table; ``index`` picks and orders rows."""
+    """Encoded images in the ``image`` column of a memory-mapped table."""
 
     table: datasets.Dataset
     file: str
-    index: np.ndarray
-
-    @cached_property
-    def _column(self) -> Any:
-        return self.table.data.column("image")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the column: the table pickles as the name of its cache file, the column as all its bytes."""
-        return {"table": self.table, "file": self.file, "index": self.index}
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.table)
 
     def __getitem__(self, index: int, /) -> bytes:
-        cell = self._column[int(self.index[index])]
-        encoded = cell["bytes"].as_py() if cell.is_valid else None
-        if encoded is None:
+        cell = self.table.data.column("image")[index].as_py() or {}
+        if cell.get("bytes") is None:
             raise UnreadableError("the row holds no image bytes")
-        return encoded
+        return cell["bytes"]
 
     def name(self, index: int) -> str:
-        row = int(self.index[index])
-        cell = self._column[row].as_py() or {}
-        return cell.get("path") or f"{self.file}:{row}"
+        cell = self.table.data.column("image")[index].as_py() or {}
+        return cell.get("path") or f"{self.file}:{index}"
 
     def stamp(self, index: int) -> str:
         """The row and the table's file, whose path datasets makes from what the Parquet files are."""
         files = [file["filename"] for file in self.table.cache_files]
-        return f"{files[0] if files else self.file}:{int(self.index[index])}"
-
-    def take(self, index: np.ndarray) -> Rows:
-        return Rows(self.table, self.file, self.index[index])
+        return f"{files[0] if files else self.file}:{index}"
 
 
 def find_parquet(path: Path) -> list[Path]:
@@ -72,23 +57,26 @@ def find_parquet(path: Path) -> list[Path]:
     return [file for file in found if not file.name.startswith(".")]
 
 
-def open_parquet(path: Path, options: Options) -> Dataset:
+def open_parquet(path: Path, options: Opening) -> Dataset:
     """Parquet files with a column ``image`` (struct of bytes and path) and perhaps ``label``.
 
     File names that start with train, test, val or validation give the splits. Needs the extra ``hf``.
     """
     train_files, test_files, notes = _splits(find_parquet(path))
     train, classes = _read(train_files, options)
-    test, test_classes = _read(test_files, options) if test_files else (None, classes)
-    check_same_classes(classes, test_classes, ("the training split", "the held-out split"))
-    if test is not None and test.labels is not None and test_classes != classes:  # the same in another order
-        places = np.array([*map(classes.index, test_classes), -1])
-        test = Encoded(test.sources, places[test.labels])
+    parts = [train]
+    if test_files:
+        test, test_classes = _read(test_files, options)
+        check_same_classes(classes, test_classes, ("the training split", "the held-out split"))
+        if test.labels is not None:  # its classes may be in another order
+            places = np.array([*map(classes.index, test_classes), -1])
+            test = test._replace(labels=places[test.labels])
+        parts.append(test)
     if classes:
         notes.append(f"{len(classes)} classes come from the column 'label'")
     elif options.labels:
         notes.append("no labels: there is no column 'label', or nothing in it")
-    return build(path.resolve().stem, f"Parquet files {path}", train, test, classes, options, notes)
+    return build(path.resolve().stem, f"Parquet files {path}", parts, classes, options, notes)
 
 
 def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
@@ -105,40 +93,28 @@ def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
     return train, test, [f"files not used: {', '.join(unused)}"] if unused else []
 
 
-def _read(files: list[Path], options: Options) -> tuple[Encoded, tuple[str, ...]]:
+def _read(files: list[Path], options: Opening) -> tuple[Encoded, tuple[str, ...]]:
     table = _table(files, options)
-    rows = Rows(table, files[0].name, np.arange(len(table)))
+    rows = Rows(table, files[0].name)
     if not options.labels or "label" not in table.column_names:
         return Encoded(rows), ()
+    values = table.data.column("label").to_pylist()
     names = getattr(table.features["label"], "names", None)
-    labels, classes = _labels(files[0], table.data.column("label").to_pylist(), names)
+    wrong = ""
+    if any(isinstance(value, list | dict) for value in values):
+        wrong = f"must hold one number or word for each image, got {values[0]}"
+    elif names is not None and not all(value is None or -1 <= value < len(names) for value in values):
+        known = [value for value in values if value is not None]
+        wrong = f"goes from {min(known)} to {max(known)}, with {len(names)} names of classes"
+    if wrong:
+        raise UserError(
+            f"{files[0]}: the column 'label' {wrong}. Mend it, or open the data without labels (--no-labels)."
+        )
+    labels, classes = number_labels(values, names)
     return Encoded(rows, labels), classes
 
 
-def _labels(file: Path, values: list[Any], names: Sequence[Any] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The number of the class of each value, -1 for null, NaN and -1, and the classes: ``names``, or all values."""
-    known = [i for i, value in enumerate(values) if value is not None and value == value and value != -1]
-    labels = np.full(len(values), -1)
-    found = [values[i] for i in known]
-    if any(isinstance(value, list | dict) for value in found):
-        raise UserError(
-            f"{file}: the column 'label' must hold one number or word for each image, got {found[0]}. Make it so, or "
-            "open the data without labels (--no-labels)."
-        )
-    if names is None:
-        names = sorted(set(found))
-        number = {name: i for i, name in enumerate(names)}
-        found = [number[value] for value in found]
-    elif found and not 0 <= min(found) <= max(found) < len(names):
-        raise UserError(
-            f"{file}: the column 'label' goes from {min(found)} to {max(found)}, with {len(names)} names of classes. "
-            "Mend it, or open the data without labels (--no-labels)."
-        )
-    labels[known] = found
-    return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
-
-
-def _table(files: list[Path], options: Options) -> datasets.Dataset:
+def _table(files: list[Path], options: Opening) -> datasets.Dataset:
     """The rows of some files, memory-mapped from a cache below ``data_dir``, with their images still encoded."""
     try:
         import datasets
@@ -146,22 +122,15 @@ def _table(files: list[Path], options: Options) -> datasets.Dataset:
         from pyarrow import ArrowException
     except ModuleNotFoundError as error:
         raise UserError(f"Parquet files need the package 'datasets' ({error}): pip install 'frossl[hf]'") from error
-    silent = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
     try:
         cache = str(options.data_dir / CACHE)
         table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=cache)
         assert isinstance(table, datasets.Dataset)
-        if "image" in table.column_names:
-            return table.cast_column("image", datasets.Image(decode=False))
+        if "image" not in table.column_names:
+            only = ", ".join(table.column_names)
+            raise ValueError(f"it has no column 'image', only {only}; rename the one that holds the images")
+        return table.cast_column("image", datasets.Image(decode=False))
     except (DatasetGenerationError, ArrowException, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}"
         ) from error
-    finally:
-        if not silent:
-            datasets.enable_progress_bars()
-    raise UserError(
-        f"{files[0]} has no column 'image', only {', '.join(table.column_names)}. "
-        "Rename the column that holds the images to 'image'."
-    )

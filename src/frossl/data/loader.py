@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
-from frossl.data.decode import UnreadableError
 from frossl.data.sources import LazyImages
 from frossl.data.types import Dataset, LazySequence, Split
 from frossl.views import ops
@@ -68,11 +67,11 @@ def training_batches(
     a thread while the one before is trained on: by default on CUDA alone, since on the CPU both want the same cores.
     ``dtype`` is that of the views, for loops whose encoder takes another than float32.
     """
-    plan = _Plan(len(data.train), batch, seed, first_step, rank, ranks)
+    plan = epoch_indices(len(data.train), batch, seed, first_step, rank, ranks)
     batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled, dtype)
     device = torch.device(device)
     in_thread = device.type == "cuda" if prefetch is None else prefetch
-    return ahead(batches, device) if in_thread else batches
+    return prefetched(batches, device) if in_thread else batches
 
 
 def view_batches(
@@ -126,22 +125,19 @@ def _batches(
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
             yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour, dtype))
         return
-    loader = DataLoader(
-        _Crops(split.images, recipe, seed),  # type: ignore[arg-type]
-        batch_sampler=_Pairs(plan),  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=_stack,
-        worker_init_fn=_leave_interrupts_to_parent,
-        pin_memory=on_cuda,
-        generator=torch.Generator(),  # else each pass would draw from torch's own
-    )
-    for epoch, index_N, height, width, crops in _decoded(loader):
+    images = split.images
+    if isinstance(images, LazyImages):
+        images = replace(images, least=least_side(recipe))
+    keys = ([(epoch, int(i)) for i in index_N] for epoch, index_N in plan)
+    crops_of = _Crops(images, recipe, seed)
+    batches = iterate_loader(crops_of, workers, batch_sampler=keys, collate_fn=_stack, pin_memory=on_cuda)
+    for epoch, index_N, height, width, crops in batches:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
         yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype))
 
 
-def ahead(batches: Iterator[T], device: torch.device) -> Iterator[T]:
+def prefetched(batches: Iterator[T], device: torch.device) -> Iterator[T]:
     """The same items, each made in a thread of its own while its user is busy with the one before."""
     threads = torch.get_num_threads()
     try:
@@ -161,38 +157,35 @@ def ahead(batches: Iterator[T], device: torch.device) -> Iterator[T]:
 
 def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
     """Epoch of ``step``, and which images its global batch holds."""
-    return next(iter(_Plan(images, batch, seed, step)))
+    return next(epoch_indices(images, batch, seed, step))
 
 
-class _Plan:
-    """(epoch, indices) of a rank at every step from ``first`` on; the order of an epoch is worked out once."""
-
-    def __init__(self, images: int, batch: int, seed: int, first: int, rank: int = 0, ranks: int = 1) -> None:
-        self.images, self.batch, self.seed, self.first = images, batch, seed, first
-        self.rank, self.ranks = rank, ranks
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        per_epoch = self.images // self.batch
-        epoch, start = divmod(self.first, per_epoch)
-        while True:
-            order = epoch_order(self.images, self.seed, epoch)
-            for position in range(start, per_epoch):
-                whole = order[position * self.batch : (position + 1) * self.batch]
-                yield epoch, whole.tensor_split(self.ranks)[self.rank]
-            epoch, start = epoch + 1, 0
+def epoch_indices(
+    images: int, batch: int, seed: int, first: int, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[int, Tensor]]:
+    """Epoch and indices of a rank at every step from ``first`` on; the order of an epoch is worked out once."""
+    per_epoch = images // batch
+    epoch, start = divmod(first, per_epoch)
+    while True:
+        order = epoch_order(images, seed, epoch)
+        for position in range(start, per_epoch):
+            whole = order[position * batch : (position + 1) * batch]
+            yield epoch, whole.tensor_split(ranks)[rank]
+        epoch, start = epoch + 1, 0
 
 
-def _decoded(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The items of ``loader``.
+def iterate_loader(items: Any, workers: int, **how: Any) -> Iterator[Any]:
+    """The batches of a DataLoader of ``items``.
 
     Raises:
         UserError: an image that could be read at the start cannot be read now, or a worker was killed or did not start.
     """
+    how["generator"] = torch.Generator()  # else each pass would draw from torch's own
     begun = False
     try:
-        for item in loader:
+        for batch in DataLoader(items, num_workers=workers, worker_init_fn=_leave_interrupts_to_parent, **how):
             begun = True
-            yield item
+            yield batch
     except UserError as error:  # a worker's comes with its traceback
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
     except RuntimeError as error:
@@ -226,34 +219,17 @@ def _leave_interrupts_to_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Pairs:
-    """The plan as lists of (epoch, index), which is what a worker can be sent."""
-
-    def __init__(self, plan: Iterable[tuple[int, Tensor]]) -> None:
-        self.plan = plan
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for epoch, index_N in self.plan:
-            yield [(epoch, int(i)) for i in index_N]
-
-
+@dataclass(frozen=True)
 class _Crops:
     """(epoch, index) to the crops of that image, decoded once for all views."""
 
-    def __init__(self, images: LazySequence, recipe: Recipe, seed: int) -> None:
-        reducible = isinstance(images, LazyImages)
-        self.images = replace(images, least=least_side(recipe)) if reducible else images
-        self.recipe, self.seed = recipe, seed
+    images: LazySequence
+    recipe: Recipe
+    seed: int
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, int, int, list[Tensor]]:
         epoch, i = key
-        try:
-            image = self.images[i]
-        except UnreadableError as error:
-            raise UserError(
-                f"training image {i} could be read when the run began and cannot be read now: {error}. Put it back, "
-                "and go on with --resume"
-            ) from None
+        image = self.images[i]
         height, width = image.shape[1:]
         drawn = draw(self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width)
         crops = [crop_one(image, group, d) for group, d in zip(self.recipe, drawn, strict=True)]
@@ -285,14 +261,8 @@ def plain_batches(
     if isinstance(split.images, Tensor):
         parts = (centre_square(x.to(device).float().div_(255), size) for x in split.images.split(batch))
     else:
-        squares = DataLoader(
-            _Squares(split, size),  # type: ignore[arg-type]
-            batch_size=batch,
-            num_workers=workers if len(split) > batch else 0,
-            worker_init_fn=_leave_interrupts_to_parent,
-            generator=torch.Generator(),
-        )
-        parts = (x.to(device).float().div_(255) for x in _decoded(squares))
+        crops = iterate_loader(CentreCrops(split.images, size), workers if len(split) > batch else 0, batch_size=batch)
+        parts = (x.to(device).float().div_(255) for x in crops)
     for x in parts:
         yield (x - shift).div_(scale)
 
@@ -307,19 +277,20 @@ def centre_square(x_BCHW: Tensor, size: int) -> Tensor:
     return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, "bicubic").clamp_(0, 1)
 
 
-class _Squares:
+@dataclass(frozen=True)
+class CentreCrops:
     """Centre squares of images of any size, as uint8, for workers."""
 
-    def __init__(self, split: Split, size: int) -> None:
-        self.split, self.size = split, size
+    images: LazySequence
+    size: int
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.images)
 
     def __getitem__(self, i: int) -> Tensor:
         from torchvision.transforms.v2 import functional as tv
 
-        x = self.split.images[i]
+        x = self.images[i]
         (height, width), side = x.shape[1:], min(x.shape[1:])
         x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
         return tv.resize(x, [self.size, self.size], interpolation=tv.InterpolationMode.BICUBIC, antialias=True)

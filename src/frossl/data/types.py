@@ -15,7 +15,7 @@ class LazySequence(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Tensor: ...
-    def take(self, index: np.ndarray) -> LazySequence:
+    def select(self, index: np.ndarray) -> LazySequence:
         """Only the images at ``index``."""
         ...
 
@@ -37,6 +37,13 @@ class Split:
     @property
     def in_memory(self) -> bool:
         return isinstance(self.images, Tensor)
+
+    def select(self, index_N: Tensor) -> Split:
+        """The images at ``index_N`` and their labels."""
+        labels = None if self.labels is None else self.labels[index_N]
+        if isinstance(self.images, Tensor):
+            return Split(self.images[index_N], labels)
+        return Split(self.images.select(index_N.numpy()), labels)
 
 
 def any_known(labels_N: Tensor | None) -> TypeGuard[Tensor]:

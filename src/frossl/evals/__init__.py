@@ -1,14 +1,21 @@
-"""Metrics: of features, or of an encoder itself; deterministic, on held-out images, each with its protocol card."""
+"""Metrics: of features, or of an encoder itself; deterministic, on held-out images.
+
+A metric is one file of this package, found by being there. All that tables, charts and verdicts need to know of it is
+said where it is registered, with :func:`metric`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import nn
 
 from frossl.core.linalg import or_nothing
-from frossl.core.registry import Registry, unknown_name
+from frossl.core.registry import Registry
 from frossl.core.types import Features
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor
@@ -17,14 +24,49 @@ from frossl.views.recipes import Recipe
 
 
 @dataclass(frozen=True)
+class Column:
+    """How one value of a metric is shown."""
+
+    heading: str
+    """name in few letters, for a terminal"""
+    in_full: str = ""
+    """name where there is room, if it is another"""
+    better: Literal["higher", "lower"] | None = "higher"
+    """which way is better, if any"""
+    digits: int = 3
+    accuracy: bool = False
+    """whether it is a share of right answers: charts show it, comparisons rank arms by it"""
+    decides: bool = False
+    """whether the verdict on pretraining goes by it"""
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return self.in_full or self.heading
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A measure of features or of a :class:`Subject`. ``protocol`` says in one line how the numbers come about."""
+    """A measure of features or of a :class:`Subject`, and what is said of it everywhere."""
 
     measure: Callable[..., dict[str, float]]
     needs_labels: bool
-    protocol: str
     of_pixels: bool
     """whether it says anything of raw pixels"""
+    protocol: str
+    """in one line, how the values come about"""
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    """what is shown of its values, by name; the others stand in ``evaluation.json`` only"""
+    order: int = 1000
+    """place of its columns among those of others, from the left"""
+    of_encoder: bool = False
+    """whether it measures a :class:`Subject`, not features"""
+    needs_views: bool = False
+    """whether it measures features of two views of each image"""
+    default_of: tuple[str, ...] = ()
+    """commands that measure it unless told otherwise: evaluate, compare"""
+    glossary: Mapping[str, str] = field(default_factory=dict)
+    """terms that reports explain where it was measured"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,44 +83,56 @@ class Subject:
 
 
 METRICS: Registry[Metric] = Registry("metric")
-"""``measure(features) -> {name: value}``"""
-ENCODER_METRICS: Registry[Metric] = Registry("metric of encoders")
-"""``measure(subject) -> {name: value}``, for what needs more than features of plain images"""
 
 
-def metric(name: str, *, needs_labels: bool, protocol: str) -> Callable:
-    """Registers ``measure(features) -> {name: value}``, made to give nothing where features are of no use."""
+def metric(name: str, *, needs_labels: bool, of_pixels: bool | None = None, **about: Any) -> Callable:
+    """Registers ``measure(features) -> {name: value}``, or ``measure(subject)`` with ``of_encoder=True``.
+
+    It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Raw pixels are
+    measured where labels are needed, unless told otherwise.
+    """
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
-        measure = or_nothing(measure)
-        METRICS.add(name, Metric(measure, needs_labels, protocol, of_pixels=needs_labels))
+        measure, pixels = or_nothing(measure), needs_labels if of_pixels is None else of_pixels
+        METRICS.add(name, Metric(measure=measure, needs_labels=needs_labels, of_pixels=pixels, **about))
         return measure
 
     return add
 
 
-def encoder_metric(name: str, *, needs_labels: bool, protocol: str, of_pixels: bool = False) -> Callable:
-    """Registers ``measure(subject) -> {name: value}``, made to give nothing where features are of no use."""
-
-    def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
-        measure = or_nothing(measure)
-        ENCODER_METRICS.add(name, Metric(measure, needs_labels, protocol, of_pixels))
-        return measure
-
-    return add
-
-
-def find_metric(name: str) -> Metric:
-    """The metric ``name``, of features or of encoders.
+def find_metrics(names: Iterable[str]) -> dict[str, Metric]:
+    """The metrics of these names.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none of a name.
     """
-    if name in ENCODER_METRICS:
-        return ENCODER_METRICS[name]
-    if name not in METRICS:
-        raise unknown_name("metric", name, [*METRICS, *ENCODER_METRICS])
-    return METRICS[name]
+    return {name: METRICS[name] for name in names}
+
+
+def in_order() -> dict[str, Metric]:
+    """All metrics, in the order of their columns."""
+    return dict(sorted(METRICS.items(), key=lambda item: item[1].order))
+
+
+def columns() -> dict[str, Column]:
+    """Every value that is shown, in the order of tables."""
+    return {name: column for m in in_order().values() for name, column in m.columns.items()}
+
+
+def accuracies() -> dict[str, Column]:
+    """The columns that are shares of right answers."""
+    return {name: column for name, column in columns().items() if column.accuracy}
+
+
+def label_free() -> dict[str, Column]:
+    """The columns that need no labels and have a better end."""
+    found = (m.columns for m in in_order().values() if not m.needs_labels)
+    return {name: column for of in found for name, column in of.items() if column.better}
+
+
+def defaults(command: str) -> tuple[str, ...]:
+    """Names of the metrics that ``command`` measures unless told otherwise."""
+    return tuple(name for name, m in in_order().items() if command in m.default_of)
 
 
 def measure(features: Features, names: list[str]) -> dict[str, float]:
@@ -91,16 +145,5 @@ def measure(features: Features, names: list[str]) -> dict[str, float]:
     return values
 
 
-from frossl.evals import (  # noqa: E402  (each registers its metrics)
-    alignment,  # noqa: F401
-    augmented,  # noqa: F401
-    clustering,  # noqa: F401
-    finetune,  # noqa: F401
-    knn,  # noqa: F401
-    lidar,  # noqa: F401
-    linear,  # noqa: F401
-    retrieval,  # noqa: F401
-    ridge,  # noqa: F401
-    robustness,  # noqa: F401
-    spectral,  # noqa: F401
-)
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

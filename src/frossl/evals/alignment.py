@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from frossl.core.types import Features
-from frossl.evals import metric
+from frossl.evals import Column, metric
 from frossl.evals.interval import jackknife, with_interval
 
 
@@ -49,7 +49,18 @@ def _log_mean_of_pairs(potential_NN: Tensor) -> float:
     "alignment",
     needs_labels=False,
     protocol="alignment, uniformity: Wang and Isola on unit-length features of held-out images, "
-    "alignment over two views of the training recipe; intervals by bootstrap and by jackknife over images",
+    "alignment over two views of the training recipe; intervals by Student's t and by jackknife over images",
+    columns={
+        "alignment": Column("align.", "alignment", better="lower"),
+        "uniformity": Column("unif.", "uniformity", better="lower"),
+    },
+    order=120,
+    needs_views=True,
+    default_of=("evaluate", "compare"),
+    glossary={
+        "Alignment, uniformity": "How far apart the features of two views of an image are (lower is better), and how "
+        "evenly features cover the sphere (lower is more even)."
+    },
 )
 def alignment_and_uniformity(features: Features) -> dict[str, float]:
     """Alignment where views were extracted, and uniformity of two images and more, with their intervals."""

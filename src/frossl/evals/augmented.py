@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from frossl.data.loader import training_batches
 from frossl.data.types import Split
-from frossl.evals import Subject, encoder_metric
-from frossl.evals.clock import timed
+from frossl.evals import Column, Subject, metric
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import labelled_images, validation_split
-from frossl.views.recipes import View
+from frossl.evals.learning import crops_and_flips
 
 EPOCHS = 100
 DROPS = (60, 80)
@@ -24,12 +21,16 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """The span of the paper's configurations, which vary the rate by method."""
 
 
-@encoder_metric(
+@metric(
     "linear-augmented",
     needs_labels=True,
+    of_encoder=True,
+    of_pixels=False,
     protocol=f"linear, augmented: SGD, {EPOCHS} epochs, x0.1 at {' and '.join(map(str, DROPS))}, batch 256, crops of "
     f"8-100 % and flips, frozen encoder; rate per 256 images of {len(RATES)} from {RATES[0]:g} to {RATES[-1]:g} by a "
-    "tenth of the train split; interval by bootstrap over images",
+    "tenth of the train split; interval: Wilson",
+    columns={"linear_augmented": Column("linear (aug.)", "linear probe, augmented", accuracy=True, decides=True)},
+    order=50,
 )
 def augmented_linear(
     subject: Subject, *, rates: tuple[float, ...] = RATES, batch: int = 256, epochs: int = EPOCHS
@@ -45,7 +46,6 @@ def augmented_linear(
     validation, _ = validation_split(len(train))
     kept_out = torch.zeros(len(train), dtype=torch.bool)
     kept_out[validation] = True
-    crop_and_flip = View(count=1, size=spec.size, scale=(0.08, 1.0), jitter=0.0, grayscale=0.0)
     batch = min(batch, len(train))
     per_epoch = len(train) // batch
     subject.encoder.eval()
@@ -63,17 +63,13 @@ def augmented_linear(
     optimizer = torch.optim.SGD(probe.parameters(), lr=batch / 256, momentum=0.9)
     drops = [round(epochs * d / EPOCHS) * per_epoch for d in DROPS]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=drops)
-    labelled = replace(data, train=train, mean=spec.mean, std=spec.std)
-    batches = training_batches(
-        labelled, (crop_and_flip,), batch=batch, seed=subject.seed, workers=extractor.workers, device=extractor.device
-    )
     steps = epochs * per_epoch
-    told = timed(
-        batches, steps, extractor.device, lambda about: subject.log(f"linear_augmented: {about} for this encoder")
-    )
+
+    def tell(about: str) -> None:
+        subject.log(f"linear_augmented: {about} for this encoder")
 
     def learn() -> None:
-        for _, b in zip(range(steps), told, strict=False):
+        for _, b in crops_and_flips(subject, train, batch=batch, steps=steps, to_do=steps, tell=tell):
             h = extractor.encode(subject.encoder, b.views[0][0]).to(extractor.device)
             both = torch.stack([y[b.index_N], y[b.index_N].masked_fill(kept_out[b.index_N], -1)]).to(extractor.device)
             target = both[:, None].expand(-1, len(rates), -1).flatten()

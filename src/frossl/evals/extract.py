@@ -149,8 +149,4 @@ def with_labels(data: Dataset) -> Dataset:
 
 def pick(split: Split, index: Iterable[int] | Tensor) -> Split:
     """The images at ``index``."""
-    index = torch.as_tensor(index)
-    labels = None if split.labels is None else split.labels[index]
-    if isinstance(split.images, Tensor):
-        return Split(split.images[index], labels)
-    return Split(split.images.take(index.numpy()), labels)
+    return split.select(torch.as_tensor(index))

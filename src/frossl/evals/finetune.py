@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from frossl.core.types import UserError
-from frossl.data.loader import training_batches
 from frossl.data.types import Split
-from frossl.evals import Subject, encoder_metric
-from frossl.evals.clock import timed
+from frossl.evals import Column, Subject, metric
 from frossl.evals.extract import pick
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import draw_labels, labelled_images, share_of_labels, validation_split
+from frossl.evals.learning import crops_and_flips
 from frossl.nn.convolution import narrow_in_float32
 from frossl.nn.optim import build_optimizer, warmup_cosine
-from frossl.views.recipes import View
 
 RATES = (1e-4, 5e-4, 2.5e-3)
 EPOCHS, LEAST, BATCH = 5, 300, 128
@@ -29,7 +27,7 @@ EPOCHS, LEAST, BATCH = 5, 300, 128
 
 
 def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ...] = RATES) -> dict[str, float]:
-    """Top-1 accuracy on held-out images, its bootstrap interval, and the learning rate that was chosen.
+    """Top-1 accuracy on held-out images, its interval, and the learning rate that was chosen.
 
     A copy of the encoder learns with ``percent`` of the labels of each class, at least one, once per rate on nine
     tenths of them and then, with the rate that was best on the other tenth, on all. It starts from the encoder as it
@@ -68,22 +66,20 @@ def _steps(images: int) -> int:
 
 
 def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callable[[str], object]) -> nn.Module:
-    """A copy of the encoder under a linear classifier, trained on ``train``; :func:`timed` tells of ``to_do`` steps."""
+    """A copy of the encoder under a linear classifier, trained on ``train``; ``tell`` is told of ``to_do`` steps."""
     spec, device, bf16 = subject.spec, subject.extractor.device, subject.extractor.bf16
-    own = subject.recipe[0]
-    view = View(count=1, size=spec.size, scale=(own.scale[0], 1.0), flip=own.flip, jitter=0.0, grayscale=0.0)
-    data = replace(subject.data, train=train, mean=spec.mean, std=spec.std)
-    steps, batch = _steps(len(train)), min(BATCH, len(train))
+    own, steps = subject.recipe[0], _steps(len(train))
     with torch.random.fork_rng():  # which drop-out draws from
         torch.manual_seed(subject.seed)
-        head = nn.Linear(spec.features, len(data.classes))
+        head = nn.Linear(spec.features, len(subject.data.classes))
         nn.init.zeros_(head.weight)
         model = nn.Sequential(copy.deepcopy(subject.encoder), head).to(device).train()
         optimizer = build_optimizer("adamw", [model], lr=rate, weight_decay=0.01)
-        batches = training_batches(
-            data, (view,), batch=batch, seed=subject.seed, workers=subject.extractor.workers, device=device
+        batch, least, flip = min(BATCH, len(train)), own.scale[0], own.flip
+        images = crops_and_flips(
+            subject, train, batch=batch, steps=steps, to_do=to_do, tell=tell, least=least, flip=flip
         )
-        for step, b in zip(range(steps), timed(batches, to_do, device, tell), strict=False):
+        for step, b in images:
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_cosine(step / steps, 0.1)
             with narrow_in_float32(model, device, bf16):
@@ -104,12 +100,25 @@ def _right(subject: Subject, model: nn.Module, split: Split) -> Tensor:
     return subject.extractor.split(model, split, wide).argmax(1) == y
 
 
-for _percent in (100, 10, 1):
-    encoder_metric(
+_SHARES = {
+    100: {"finetune": Column("fine-tuned", accuracy=True, decides=True)},
+    10: {"finetune_10pct": Column("fine-t. 10 %", "fine-tuned, 10 % of the labels", accuracy=True, decides=True)},
+    1: {"finetune_1pct": Column("fine-t. 1 %", "fine-tuned, 1 % of the labels", accuracy=True, decides=True)},
+}
+for _percent, _columns in _SHARES.items():
+    metric(
         "finetune" if _percent == 100 else f"finetune-{_percent}pct",
         needs_labels=True,
+        of_encoder=True,
+        of_pixels=False,
         protocol=f"fine-tuned: encoder and linear classifier on {_percent} % of the train labels, one draw, {EPOCHS} "
         f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
         f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "
-        "interval by bootstrap over images",
+        "interval: Wilson",
+        columns=_columns,
+        order=60,
+        glossary={
+            "Fine-tuned": "The encoder itself learns on from labels, all or a share of them: what it is worth as a "
+            "start for training. For the untrained encoder that is training from scratch."
+        },
     )(partial(finetune, percent=_percent))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from frossl.core.types import Features, UserError
-from frossl.evals import metric
+from frossl.evals import Column, metric
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import class_count, labelled
 
@@ -52,7 +52,18 @@ def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[s
     return {"knn": knn_correct(features, k=k, temperature=temperature).double().mean().item()}
 
 
-@metric("knn", needs_labels=True, protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank")
+@metric(
+    "knn",
+    needs_labels=True,
+    protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank; interval: Wilson",
+    columns={"knn": Column("kNN", accuracy=True, decides=True)},
+    order=10,
+    default_of=("evaluate", "compare"),
+    glossary={
+        "kNN": "The k nearest training images vote on the class of an image. Nothing is fitted: it asks whether images "
+        "of a class lie together."
+    },
+)
 def knn_with_interval(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images and its bootstrap interval."""
+    """Top-1 accuracy on the held-out images and its interval."""
     return with_interval("knn", knn_correct(features))

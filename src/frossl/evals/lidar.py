@@ -7,7 +7,7 @@ from torch import Tensor
 
 from frossl.core.linalg import centred, decompose, eigenvalues
 from frossl.core.types import Features
-from frossl.evals import metric
+from frossl.evals import Column, metric
 from frossl.evals.interval import jackknife
 from frossl.evals.spectral import entropy_rank
 
@@ -40,6 +40,10 @@ def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
     needs_labels=False,
     protocol="LiDAR: rank of the discriminant matrix of two views of the training recipe of held-out images, "
     "on backbone features, delta 1e-4; interval by jackknife over images",
+    columns={"lidar": Column("LiDAR", digits=1)},
+    order=110,
+    needs_views=True,
+    default_of=("compare",),
 )
 def lidar_of_views(features: Features) -> dict[str, float]:
     """LiDAR and its interval where at least two views of two images were extracted."""

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from frossl.core.linalg import decompose
 from frossl.core.types import Features
-from frossl.evals import metric
+from frossl.evals import Column, metric
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import class_count, draw_labels, labelled, share_of_labels, validation_split
 
@@ -101,10 +101,17 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     "linear",
     needs_labels=True,
     protocol="linear: logistic regression on standardised features, all train labels, L-BFGS; "
-    "L2 penalty of up to 6 values by a tenth of the train split",
+    "L2 penalty of up to 6 values by a tenth of the train split; interval: Wilson",
+    columns={"linear": Column("linear", "linear probe", accuracy=True, decides=True)},
+    order=20,
+    default_of=("evaluate", "compare"),
+    glossary={
+        "Linear probe": "A linear classifier on the features: it asks whether classes can be told apart by simple "
+        "rules."
+    },
 )
 def linear(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images and its bootstrap interval."""
+    """Top-1 accuracy on the held-out images and its interval."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = principal(*standardise(x, test_x))
     classes = class_count(features)
@@ -118,6 +125,13 @@ def linear(features: Features) -> dict[str, float]:
     protocol=f"10 labels: logistic regression on {SHOTS} labelled train images per class, all where there are fewer, "
     f"{DRAWS} draws; L2 penalty from 6 values by 5-fold cross-validation on those labels; mean and standard deviation "
     "over draws",
+    columns={"linear_10": Column("10 labels", "10 labels per class", accuracy=True, decides=True)},
+    order=30,
+    default_of=("evaluate",),
+    glossary={
+        "10 labels per class": "A linear classifier from ten labelled images per class: what you get if labels are "
+        "scarce."
+    },
 )
 def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> dict[str, float]:
     """Mean and standard deviation over draws of the accuracy with ``shots`` labels per class."""
@@ -128,6 +142,12 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
     "kshot",
     needs_labels=True,
     protocol=f"{', '.join(map(str, KSHOT))} labels: as 10 labels, with so many labelled train images per class",
+    columns={
+        "linear_1": Column("1 label", "1 label per class", accuracy=True),
+        "linear_5": Column("5 labels", "5 labels per class", accuracy=True),
+        "linear_20": Column("20 labels", "20 labels per class", accuracy=True),
+    },
+    order=31,
 )
 def kshot(features: Features) -> dict[str, float]:
     """:func:`fewshot` with each of :data:`KSHOT` labels per class."""
@@ -143,6 +163,11 @@ def kshot(features: Features) -> dict[str, float]:
     protocol=f"1 %, 10 % of labels: logistic regression on that share of the train images of each class, at least one, "
     f"{DRAWS} draws; L2 penalty from 6 values, by 5-fold cross-validation on up to {FEW:,} labels, by a tenth of more; "
     "mean and standard deviation over draws",
+    columns={
+        "linear_1pct": Column("1 % labels", "1 % of the labels", accuracy=True),
+        "linear_10pct": Column("10 % labels", "10 % of the labels", accuracy=True),
+    },
+    order=40,
 )
 def label_efficiency(
     features: Features, *, percent: tuple[float, ...] = PERCENT, draws: int = DRAWS

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from frossl.core.types import Features, UserError
-from frossl.evals import metric
+from frossl.evals import Column, metric
 from frossl.evals.interval import with_interval
 from frossl.evals.labels import labelled
 
@@ -40,10 +40,13 @@ def retrieve(x_NF: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
     "retrieval",
     needs_labels=True,
     protocol="retrieval: every held-out image asks the others by cosine similarity; mean average precision over all "
-    f"ranks, recall@k = share with one of their class among the first k; {LIMIT:,} random images if there are more",
+    f"ranks, recall@k = share with one of their class among the first k; {LIMIT:,} random images if there are more; "
+    "intervals: Student's t, and Wilson for recall",
+    columns={"retrieval_map": Column("mAP"), "recall_at_1": Column("recall@1")},
+    order=80,
 )
 def retrieval(features: Features, *, limit: int = LIMIT) -> dict[str, float]:
-    """Mean average precision and recall at :data:`RANKS` within the held-out images, with bootstrap intervals.
+    """Mean average precision and recall at :data:`RANKS` within the held-out images, with intervals.
 
     Raises:
         UserError: no class has two held-out images.

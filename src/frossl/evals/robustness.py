@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch.nn.functional import cosine_similarity
 
 from frossl.core.types import Features
-from frossl.evals import Subject, encoder_metric
+from frossl.evals import Subject, metric
 from frossl.evals.extract import first
 from frossl.evals.interval import with_interval
 from frossl.evals.knn import knn_correct
@@ -47,13 +46,14 @@ def operations(channels: int, size: int) -> dict[str, View]:
     return views
 
 
-@encoder_metric(
+@metric(
     "robustness",
     needs_labels=False,
+    of_encoder=True,
     of_pixels=True,
     protocol=f"robustness: one operation at a time on every one of up to {LIMIT:,} held-out images; kNN as above with "
     "the whole plain train split as bank; cosine similarity of the features to those of the image as it is, both "
-    "less their mean over the train split; intervals by bootstrap over images",
+    "less their mean over the train split; intervals: Wilson, and Student's t over images",
 )
 def robustness(subject: Subject, *, limit: int = LIMIT) -> dict[str, float]:
     """``knn_under_NAME``, where there are labels, and ``cosine_under_NAME`` for each of :func:`operations`."""
@@ -72,19 +72,3 @@ def robustness(subject: Subject, *, limit: int = LIMIT) -> dict[str, float]:
         if name != "nothing":
             values |= with_interval(f"cosine_under_{name}", cosine_similarity(h - mean, plain - mean))
     return values
-
-
-def under_augmentation(arms: Mapping[str, dict[str, float]]) -> list[tuple[str, dict[str, dict[str, float]]]]:
-    """The table of :func:`robustness`: for each operation its words and, by arm, values by ``knn`` and ``cosine``.
-
-    Ends of intervals are there as ``knn_low`` and so on. Empty if no arm was measured.
-    """
-    rows = []
-    for name, (words, _) in OPERATIONS.items():
-        keys = {
-            f"{kind}{end}": f"{kind}_under_{name}{end}" for kind in ("knn", "cosine") for end in ("", "_low", "_high")
-        }
-        cells = {arm: {short: of[key] for short, key in keys.items() if key in of} for arm, of in arms.items()}
-        if any(cells.values()):
-            rows.append((words, cells))
-    return rows

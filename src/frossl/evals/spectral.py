@@ -11,7 +11,7 @@ from torch import Tensor
 from frossl.core.distributed import global_count, sum_over_ranks, world_size
 from frossl.core.linalg import covariance_spectrum, eigenvalues, rounding_noise, second_moment_spectrum
 from frossl.core.types import Features
-from frossl.evals import metric
+from frossl.evals import Column, metric
 from frossl.evals.interval import random_groups, with_jackknife
 
 FIRST, LAST, FEWEST = 11, 100, 10
@@ -191,11 +191,21 @@ class Moments:
         return summary(self.covariance_spectrum(), self.second_moment_spectrum(), self.mean_F)
 
 
+_RANK = {"effective_rank": Column("rank", "effective rank", digits=1)}
+
+
 @metric(
     "rank",
     needs_labels=False,
     protocol="rank: effective rank, the participation ratio of the covariance eigenvalues of held-out features; "
     "interval by jackknife over images",
+    columns=_RANK,
+    order=100,
+    default_of=("evaluate",),
+    glossary={
+        "Effective rank": "Along about how many directions the features vary, from 1 (collapsed) to the number of "
+        "them. More is not always better, but near 1 nothing was learned."
+    },
 )
 def rank(features: Features) -> dict[str, float]:
     """Effective rank of the held-out features, and its interval; nothing of a single image, which varies in no way."""
@@ -212,6 +222,13 @@ def rank(features: Features) -> dict[str, float]:
     protocol="spectrum: of the covariance of held-out backbone features, not rescaled; RankMe of the features not "
     f"centred; exponent of the power law by least squares over eigenvalues {FIRST} to {LAST}; "
     "intervals by jackknife over images",
+    columns={
+        **_RANK,
+        "rankme": Column("RankMe", digits=1),
+        "power_law_exponent": Column("exponent", better=None),
+    },
+    order=101,
+    default_of=("compare",),
 )
 def spectrum(features: Features) -> dict[str, float]:
     """:func:`summary` of the held-out features, and its intervals; nothing of a single image."""

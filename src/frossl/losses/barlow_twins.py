@@ -5,20 +5,18 @@ Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.linalg import inverse_root, moment_matrix, pair_products, rounding_noise
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("barlow_twins")
-@full_precision
+@register_loss
 def barlow_twins(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     *,
     off_diagonal_weight: float = 5e-3,
     scale: float = 1.0,

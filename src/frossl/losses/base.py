@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, ParamSpec
@@ -12,7 +12,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from frossl.core.axes import as_tensors, stack_views
+from frossl.core.axes import Views, as_tensors, stack_views
 from frossl.core.distributed import gather
 from frossl.core.registry import Registry
 from frossl.core.types import Loss, UserError
@@ -27,8 +27,8 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
-    """Switches autocast off inside ``loss``, for the device of its first argument, and checks what all losses share."""
+def register_loss(loss: Callable[P, Loss]) -> Callable[P, Loss]:
+    """Registers ``loss`` under its own name, with what all losses share: a check of temperatures, and no autocast."""
 
     first_name = next(iter(inspect.signature(loss).parameters))
 
@@ -42,10 +42,11 @@ def full_precision(loss: Callable[P, Loss]) -> Callable[P, Loss]:
         with without_autocast(tensors[0].device.type if tensors else "cpu"):
             return loss(*args, **kwargs)
 
+    LOSSES.add(loss.__name__, wrapped)
     return wrapped
 
 
-def embeddings(z: Tensor | Sequence[Tensor]) -> Tensor:
+def embeddings(z: Views) -> Tensor:
     """Embeddings of V views of the global batch, ``(V, N, D)``, in float32, or float64 if they came so.
 
     Raises:

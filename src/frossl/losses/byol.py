@@ -5,19 +5,15 @@ Grill et al., "Bootstrap your own latent", arXiv 2006.07733, equation 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
+from frossl.core.axes import Views
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import across_views, stopped
 
 
-@LOSSES.register("byol")
-@full_precision
-def byol(prediction: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> Loss:
+@register_loss
+def byol(prediction: Views, target: Views) -> Loss:
     """Squared distance of unit predictions of V views to unit targets of the G first of them, symmetrised.
 
         total = 2 * mean over views u, targets g of other views and images of  2 - 2 cos(prediction_u, target_g)

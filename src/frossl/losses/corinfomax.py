@@ -5,20 +5,18 @@ Ozsoy et al., "Self-Supervised Learning with an Information Maximization Criteri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.linalg import log_determinant, moment_matrix, pair_distance, unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("corinfomax")
-@full_precision
+@register_loss
 def corinfomax(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     mean: Tensor,
     covariance: Tensor,
     *,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.nn import functional
 
-from frossl.core.axes import fold, fold_labels
+from frossl.core.axes import Views, fold, fold_labels
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import class_numbers
 
 
-@LOSSES.register("cross_entropy")
-@full_precision
-def cross_entropy(logits: Tensor | Sequence[Tensor], labels: Tensor) -> Loss:
+@register_loss
+def cross_entropy(logits: Views, labels: Tensor) -> Loss:
     """Softmax cross entropy of V views, mean over views and labelled images.
 
     Args:

@@ -5,21 +5,17 @@ Yeh et al., "Decoupled Contrastive Learning", arXiv 2110.06848, equation 6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from frossl.core.axes import fold
+from frossl.core.axes import Views, fold
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import across_views
 
 
-@LOSSES.register("dcl")
-@full_precision
-def dcl(z: Tensor | Sequence[Tensor], *, temperature: float = 0.1) -> Loss:
+@register_loss
+def dcl(z: Views, *, temperature: float = 0.1) -> Loss:
     """SimCLR with attraction and repulsion decoupled, which does with smaller batches.
 
     Each of the V N samples is an anchor. With cosines c between it and another sample::

@@ -5,20 +5,18 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", arXi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of, widened
+from frossl.losses.base import embeddings, register_loss, sum_of, widened
 from frossl.losses.targets import across_views, stopped
 
 
-@LOSSES.register("dino")
-@full_precision
+@register_loss
 def dino(
-    student: Tensor | Sequence[Tensor],
-    teacher: Tensor | Sequence[Tensor],
+    student: Views,
+    teacher: Views,
     centre: Tensor,
     *,
     student_temperature: float = 0.1,

@@ -5,20 +5,17 @@ Tong et al., "EMP-SSL: Towards Self-Supervised Learning in One Training Epoch", 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.linalg import log_determinant, smaller_moment, unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("empssl")
-@full_precision
+@register_loss
 def empssl(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     *,
     invariance_weight: float = 200.0,
     coding_rate_weight: float = 1.0,

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from frossl.core import distributed
-from frossl.core.axes import stack_views
+from frossl.core.axes import Views, stack_views
 from frossl.core.gradient import only_once
 from frossl.core.linalg import block_width, centre_columns, inverse_root, product_with_itself, square_norm
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, widened, without_autocast
+from frossl.losses.base import register_loss, widened, without_autocast
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
 Normalise = Literal["batch", "sample"]
 Kernel = Literal["linear", "gaussian"]
 
 
-@LOSSES.register("frossl")
+@register_loss
 def frossl(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     *,
     invariance_weight: float | None = 1.0,
     view_scaling: ViewScaling = "unbiased",
@@ -82,10 +81,9 @@ def frossl(
     _check_options(view_scaling, normalise, kernel)
     z_VND = widened(stack_views(z))
     weight = _weight(z_VND, invariance_weight, view_scaling)
-    with without_autocast(z_VND.device.type):
-        if kernel == "gaussian":
-            return _gaussian_frossl(z_VND, weight, centre, normalise, log)
-        total, entropy, invariance = _FroSSL.apply(z_VND, weight, centre, normalise == "batch", log)  # type: ignore
+    if kernel == "gaussian":
+        return _gaussian_frossl(z_VND, weight, centre, normalise, log)
+    total, entropy, invariance = _FroSSL.apply(z_VND, weight, centre, normalise == "batch", log)  # type: ignore
     return Loss(total, {"entropy": entropy, "invariance": invariance})
 
 
@@ -96,7 +94,7 @@ def _weight(z_VND: Tensor, invariance_weight: float | None, view_scaling: ViewSc
         warnings.warn(
             f"view_scaling='pairs' with {views} views weighs invariance {views - 1} times as much per view as with "
             "2 views, which is known to collapse training; 'unbiased' keeps the balance",
-            stacklevel=3,
+            stacklevel=4,
         )
     if invariance_weight is None:
         invariance_weight = 4 * distributed.global_count(z_VND.shape[1], z_VND) / z_VND.shape[2]
@@ -118,7 +116,7 @@ class FroSSLLoss(nn.Module):
         _check_options(*(bound.arguments[name] for name in ("view_scaling", "normalise", "kernel")))
         self.options = options
 
-    def forward(self, z: Tensor | Sequence[Tensor]) -> Tensor:
+    def forward(self, z: Views) -> Tensor:
         """Loss of ``(V, N, D)`` projections or V tensors ``(N, D)``, as a scalar."""
         return frossl(z, **self.options).total
 

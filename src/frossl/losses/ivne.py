@@ -6,19 +6,16 @@ arXiv 2304.01434.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.linalg import pair_products, squared_singular_values, unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("ivne")
-@full_precision
-def ivne(z: Tensor | Sequence[Tensor], *, entropy_weight: float = 1.0, similarity_weight: float = 4.16) -> Loss:
+@register_loss
+def ivne(z: Views, *, entropy_weight: float = 1.0, similarity_weight: float = 4.16) -> Loss:
     """Pulls views together while the entropy of each view's spectrum is high.
 
     I-VNE+ of V views is the mean over pairs of views of the two-view loss. With unit rows z_v and

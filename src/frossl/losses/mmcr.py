@@ -6,18 +6,14 @@ arXiv 2303.03307.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
+from frossl.core.axes import Views
 from frossl.core.linalg import nuclear_norm, unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("mmcr")
-@full_precision
-def mmcr(z: Tensor | Sequence[Tensor]) -> Loss:
+@register_loss
+def mmcr(z: Views) -> Loss:
     """Spreads the images' mean embeddings, which are long only where an image's views agree.
 
     MMCR of V views: minus the nuclear norm (sum of singular values) of the mean over views of unit rows. It is shorter

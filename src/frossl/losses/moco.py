@@ -6,23 +6,19 @@ Chen et al., "Improved Baselines with Momentum Contrastive Learning", arXiv 2003
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from frossl.core.axes import Views
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import stopped
 
 
-@LOSSES.register("moco")
-@full_precision
-def moco(
-    query: Tensor | Sequence[Tensor], key: Tensor | Sequence[Tensor], queue: Tensor, *, temperature: float = 0.2
-) -> Loss:
+@register_loss
+def moco(query: Views, key: Views, queue: Tensor, *, temperature: float = 0.2) -> Loss:
     """Momentum contrast of V views with the G first of them, symmetrised.
 
     With unit queries q and keys k, for a view u and the key of another view g::

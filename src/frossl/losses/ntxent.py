@@ -5,20 +5,16 @@ Chen et al., "A Simple Framework for Contrastive Learning of Visual Representati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from frossl.core.axes import fold
+from frossl.core.axes import Views, fold
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("ntxent")
-@full_precision
-def ntxent(z: Tensor | Sequence[Tensor], *, temperature: float = 0.1) -> Loss:
+@register_loss
+def ntxent(z: Views, *, temperature: float = 0.1) -> Loss:
     """Tells the views of an image from the views of all other images of the batch.
 
     Normalised-temperature cross entropy of V views: each of the V N samples is an anchor. With s =

@@ -7,22 +7,21 @@ example.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.gradient import only_once
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("sigreg")
-@full_precision
+@register_loss
 def sigreg(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     directions: Tensor,
     *,
     weight: float = 0.02,

@@ -5,19 +5,15 @@ Chen and He, "Exploring Simple Siamese Representation Learning", arXiv 2011.1056
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
+from frossl.core.axes import Views
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import across_views, stopped
 
 
-@LOSSES.register("simsiam")
-@full_precision
-def simsiam(prediction: Tensor | Sequence[Tensor], z: Tensor | Sequence[Tensor]) -> Loss:
+@register_loss
+def simsiam(prediction: Views, z: Views) -> Loss:
     """Negative cosine of the predictions of V views and the projections of the G first of them, symmetrised.
 
         total = mean over views u, targets g of other views and images of  - cos(prediction_u, z_g)

@@ -5,21 +5,18 @@ Khosla et al., "Supervised Contrastive Learning", arXiv 2004.11362, equation 2 (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from frossl.core.axes import fold, unfold
+from frossl.core.axes import Views, fold, unfold
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import class_numbers
 
 
-@LOSSES.register("supcon")
-@full_precision
-def supcon(z: Tensor | Sequence[Tensor], labels: Tensor, *, temperature: float = 0.1) -> Loss:
+@register_loss
+def supcon(z: Views, labels: Tensor, *, temperature: float = 0.1) -> Loss:
     """Supervised contrastive learning: with labels, draws the images of a class together.
 
     Each of the V N samples is an anchor i, its positives P(i) are all other samples of its class, in any view::

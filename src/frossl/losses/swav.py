@@ -6,22 +6,18 @@ equations 1 and 2; Sinkhorn's algorithm: appendix A.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.distributed import gather
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of, widened
+from frossl.losses.base import embeddings, register_loss, sum_of, widened
 from frossl.losses.targets import across_views, stopped
 
 
-@LOSSES.register("swav")
-@full_precision
-def swav(
-    scores: Tensor | Sequence[Tensor], assignments: Tensor | Sequence[Tensor], *, temperature: float = 0.1
-) -> Loss:
+@register_loss
+def swav(scores: Views, assignments: Views, *, temperature: float = 0.1) -> Loss:
     """Cross entropy of V views' cluster probabilities with the assignments of the G first of them, swapped.
 
         total = mean over views u, assignments g of other views and images of

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from frossl.core.axes import as_tensor
+from frossl.core.axes import Views, as_tensor
 from frossl.core.distributed import gather
 from frossl.core.types import UserError
 from frossl.losses.base import widened
 
 
-def stopped(target: Tensor | Sequence[Tensor], views_VND: Tensor) -> Tensor:
+def stopped(target: Views, views_VND: Tensor) -> Tensor:
     """Targets ``(G, N, D)`` of the first G of V views, of the global batch, without gradient, float32 or wider.
 
     Raises:

@@ -6,19 +6,15 @@ arXiv 2105.04906, equations 1 to 6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
+from frossl.core.axes import Views
 from frossl.core.linalg import moment_matrix, pair_distance, square_norm
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("vicreg")
-@full_precision
+@register_loss
 def vicreg(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     *,
     invariance_weight: float = 25.0,
     variance_weight: float = 25.0,

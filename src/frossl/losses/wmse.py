@@ -5,22 +5,21 @@ Ermolov et al., "Whitening for Self-Supervised Representation Learning", arXiv 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from frossl.core.axes import Views
 from frossl.core.gradient import only_once
 from frossl.core.linalg import cholesky, pair_products, unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import LOSSES, embeddings, full_precision, sum_of
+from frossl.losses.base import embeddings, register_loss, sum_of
 
 
-@LOSSES.register("wmse")
-@full_precision
+@register_loss
 def wmse(
-    z: Tensor | Sequence[Tensor],
+    z: Views,
     *,
     size: int | None = None,
     permutations: Tensor | None = None,

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.dino import dino
-from frossl.methods.base import METHODS, Method, needed
-from frossl.nn.ema import cosine, frozen_copy
+from frossl.methods.base import METHODS
+from frossl.methods.momentum import MomentumMethod
 from frossl.nn.mlp import mlp, output_width
 from frossl.nn.prototypes import Prototypes
 
 
 @METHODS.register("dino")
-class DINO(Method):
+class DINO(MomentumMethod):
     """Predicts the sharpened output of a moving average of the network for another view."""
 
-    averaged: ClassVar = {"target_head": "head"}
     embeds = "head.0"
     centre: Tensor
 
@@ -50,27 +48,19 @@ class DINO(Method):
         """the same at the end, along half a cosine"""
 
     def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
-        self.config = config
         width = output_width(setting.features, config.projector)
-        self.head = nn.Sequential(mlp(setting.features, config.projector), Prototypes(width, config.prototypes))
-        self.target_head = frozen_copy(self.head)
+        head = nn.Sequential(mlp(setting.features, config.projector), Prototypes(width, config.prototypes))
+        super().__init__(config, setting, head)
         self.register_buffer("centre", torch.zeros(config.prototypes))
-
-    def momentum(self, share: float) -> float:
-        return cosine(share, self.config.momentum, self.config.final_momentum)
 
     def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
         c = self.config
-        target_GNF = needed(moment.target_VNF, "target_VNF")
-        projector, prototypes = self.head
+        projector, prototypes = self.head.children()
         student_VNK = prototypes(self.project(projector, h_VNF), frozen=moment.epoch < c.freeze)
-        with torch.no_grad():
-            teacher_GNK = self.project(self.target_head, target_GNF)
         warm = min(moment.epoch / c.teacher_warmup, 1.0) if c.teacher_warmup else 1.0
         return dino(
             student_VNK,
-            teacher_GNK,
+            self.target(moment),
             self.centre,
             student_temperature=c.student_temperature,
             teacher_temperature=c.first_teacher_temperature

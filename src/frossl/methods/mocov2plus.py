@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,20 +10,18 @@ from torch import Tensor
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, Moment, Setting
 from frossl.losses.moco import moco
-from frossl.methods.base import METHODS, Method, needed
-from frossl.nn.ema import cosine, frozen_copy
+from frossl.methods.base import METHODS
+from frossl.methods.momentum import MomentumMethod
 from frossl.nn.mlp import mlp, output_width
 
 
 @METHODS.register("mocov2plus")
-class MoCoV2Plus(Method):
+class MoCoV2Plus(MomentumMethod):
     """Tells another view of an image, encoded by a moving average, from a queue of earlier images.
 
     Batches are not shuffled over devices for the averaged network's batch norms, as they are in the papers.
     """
 
-    averaged: ClassVar = {"target_head": "head"}
-    embeds = "head"
     queue: Tensor
 
     @dataclass(frozen=True, kw_only=True)
@@ -43,19 +40,10 @@ class MoCoV2Plus(Method):
         """the same at the end, along half a cosine"""
 
     def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
-        self.config = config
-        self.head = mlp(setting.features, config.projector)
-        self.target_head = frozen_copy(self.head)
+        super().__init__(config, setting, mlp(setting.features, config.projector))
         width = output_width(setting.features, config.projector)
         self.register_buffer("queue", unit_rows(torch.randn(setting.large_views, config.queue, width)))
 
-    def momentum(self, share: float) -> float:
-        return cosine(share, self.config.momentum, self.config.final_momentum)
-
     def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
-        target_GNF = needed(moment.target_VNF, "target_VNF")
         query_VND = self.project(self.head, h_VNF)
-        with torch.no_grad():
-            key_GND = self.project(self.target_head, target_GNF)
-        return moco(query_VND, key_GND, self.queue, temperature=self.config.temperature)
+        return moco(query_VND, self.target(moment), self.queue, temperature=self.config.temperature)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from frossl.evals import columns, label_free
 from frossl.evals.ranking import Ranking
-from frossl.evals.suite import HEADINGS
-from frossl.report.study import LABEL_FREE, MEASURES, ArmResult, BudgetResult, Study
+from frossl.report.study import ArmResult, BudgetResult, Study, measures
+from frossl.report.table import Cell, Table, for_terminal, markdown, minus, number
 from frossl.report.terminal import duration
-from frossl.report.words import minus
 
-NAMES = {"knn": "kNN", "linear": "the linear probe"}
-_RANKS = ("effective_rank", "rankme", "lidar")
 SPENT = {"epoch": "epochs", "images": "images", "views": "views", "seconds": "minutes"}
 
 
@@ -26,7 +23,7 @@ def conclude(result: BudgetResult, measure: str) -> str:
     """One sentence on how the arms stand by ``measure``, no more than the seeds support."""
     ranking = result.rankings[measure]
     names = list(ranking.means)
-    by = f"by {NAMES[measure]}"
+    by = f"by {columns()[measure].title}"
     if len(names) == 1:
         return f"Only {arm_name(names[0])} can be judged {by}: there is nothing to compare it with."
     seeds = f"{ranking.seeds} seed{'s' * (ranking.seeds > 1)}"
@@ -87,104 +84,90 @@ def in_order(result: BudgetResult) -> list[ArmResult]:
     return sorted(result.arms, key=lambda arm: order.index(arm.arm) if arm.arm in order else len(order))
 
 
-def tables(result: BudgetResult, spread: bool = True) -> list[tuple[str, list[str], list[list[str]]]]:
-    """What there is to tell in numbers, as ``(heading, columns, rows)``; ``spread`` over seeds with accuracies."""
+def tables(result: BudgetResult, spread: bool = True) -> list[Table]:
+    """What there is to tell in numbers; ``spread`` over seeds with accuracies."""
     arms = in_order(result)
-    measures = [m for m in MEASURES if any(m in a.values for a in arms)]
-    accuracy = ["arm", *(text for m in measures for text in (HEADINGS[m], "points behind")), "seeds"]
-    made = [
-        (
-            "Accuracy",
-            accuracy,
-            [_accuracy(result, arm, measures, spread) for arm in arms] + _controls(arms, measures, spread),
-        )
-    ]
-    spent = [[arm_name(a.arm), *(_amount(k, a.spent.get(k)) for k in SPENT), _step(a), _memory(a)] for a in arms]
-    made.append(("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], spent))
+    made = [_accuracies(result, arms, spread)]
+    rows = []
+    for arm in arms:
+        step = None if arm.step_seconds is None else 1000 * arm.step_seconds
+        memory = None if arm.peak_memory is None else arm.peak_memory / 2**20
+        rows.append([Cell(arm_name(arm.arm)), *_amounts(arm.spent), number(step, 0), number(memory, 0)])
+    made.append(Table("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], rows))
     if result.target is not None:
-        rows = [[arm_name(a.arm), *(_amount(k, (a.reached or {}).get(k)) for k in SPENT), _there(a)] for a in arms]
-        heading = f"To reach a kNN of {result.target:.3f} while training"
-        made.append((heading, ["arm", *SPENT.values(), "seeds that did"], rows))
-    figures = [name for name in LABEL_FREE if any(name in a.values for a in arms)]
-    if figures:
+        rows = []
+        for arm in arms:
+            there = Cell() if arm.reached is None else Cell(f"{arm.reached['seeds']} of {len(arm.seeds)}")
+            rows.append([Cell(arm_name(arm.arm)), *_amounts(arm.reached or {}), there])
+        title = f"To reach a kNN of {result.target:.3f} while training"
+        made.append(Table(title, ["arm", *SPENT.values(), "seeds that did"], rows))
+    shown = {name: column for name, column in label_free().items() if any(name in arm.values for arm in arms)}
+    if shown:
         rows = [
-            [arm_name(a.arm), *(_mean(a.values.get(name), digits=1 if name in _RANKS else 3) for name in figures)]
+            [Cell(arm_name(a.arm)), *(_mean(a.values.get(name), column.digits) for name, column in shown.items())]
             for a in arms
         ]
-        found = [result.agreements.get(name) for name in figures]
-        if any(found):
-            rows.append([f"Spearman, Kendall with {HEADINGS[result.measure or 'knn']}"]
-                        + [minus(f"{f.spearman:+.2f}, {f.kendall:+.2f}") if f else "–" for f in found])  # fmt: skip
-        made.append(("Without labels", ["arm", *(HEADINGS[name] for name in figures)], rows))
+        if result.agreements:
+            found = [result.agreements.get(name) for name in shown]
+            cells = (Cell(minus(f"{f.spearman:+.2f}, {f.kendall:+.2f}")) if f else Cell() for f in found)
+            rows.append([Cell(f"Spearman, Kendall with {columns()[result.measure or 'knn'].heading}"), *cells])
+        made.append(Table("Without labels", ["arm", *(column.heading for column in shown.values())], rows))
     return made
+
+
+def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -> Table:
+    """Accuracies of arms, how far they are behind, and those of the controls, over all runs."""
+    shown = [name for name in measures() if any(name in arm.values for arm in arms)]
+    rows = []
+    for arm in arms:
+        row = [Cell(arm_name(arm.arm))]
+        for name in shown:
+            values, ranking = arm.values.get(name), result.rankings.get(name)
+            behind = Cell("" if values else "–")
+            if ranking is not None and arm.arm in ranking.means and arm.arm != (first := next(iter(ranking.means))):
+                margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
+                behind = Cell(_points(ranking, first, arm.arm) + margin)
+            row += [_mean(values, spread=spread), behind]
+        others = {"diverged": arm.diverged, "not finished": arm.missing}
+        seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
+        rows.append([*row, Cell(", ".join(seeds))])
+    for control, of in (("untrained", [a.untrained for a in arms]), ("raw pixels", [a.pixels for a in arms])):
+        found = [[x for values in of for x in values.get(name, ())] for name in shown]
+        if any(found):
+            rows.append([Cell(control), *(c for values in found for c in (_mean(values, spread=spread), Cell("")))])
+            rows[-1].append(Cell(""))
+    headings = (text for name in shown for text in (columns()[name].heading, "points behind"))
+    return Table("Accuracy", ["arm", *headings, "seeds"], rows)
+
+
+def _mean(values: Sequence[float] | None, digits: int = 3, spread: bool = False) -> Cell:
+    """The mean, and the lowest and highest if they differ as shown."""
+    if not values:
+        return Cell()
+    mean, low, high = (number(x, digits).value for x in (statistics.fmean(values), min(values), max(values)))
+    return Cell(f"{mean} ({low} to {high})" if spread and low != high else mean)
+
+
+def _amounts(spent: dict[str, float]) -> list[Cell]:
+    """Cells of :data:`SPENT`."""
+    shown = spent | ({"seconds": spent["seconds"] / 60} if "seconds" in spent else {})
+    return [number(shown.get(axis), 2 if axis in ("epoch", "seconds") else 0) for axis in SPENT]
 
 
 def agreement_note(result: BudgetResult) -> str | None:
     """How far the rank correlations may be trusted."""
-    found = list(result.agreements.values())
+    found = {columns()[name]: agreement for name, agreement in result.agreements.items()}
     if not found:
         return None
-    arms = found[0].arms
-    sure = [HEADINGS[name] for name, a in result.agreements.items() if a.p < 0.05]
+    sure = [column.heading for column, a in found.items() if a.p < 0.05]
     told = f"{_listed(sure)} would be by chance in under 5 % of random orders" if sure else "none is beyond chance"
+    lower = [column.title for column in found if column.better == "lower"]
+    signs = f" (lower is better for {_listed(lower)})" if lower else ""
     return (
-        f"Rank correlations are over {arms} arms, with signs such that + is agreement with accuracy (lower alignment "
-        f"and uniformity count as better): {told} (Kendall, p < 0.05, not corrected for {len(found)} figures). They "
-        "tell of these arms on these data, no more."
+        f"Rank correlations are over {next(iter(found.values())).arms} arms, with signs such that + is agreement with "
+        f"accuracy{signs}: {told} (Kendall, p < 0.05, not corrected for {len(found)} figures). They tell of these arms "
+        "on these data, no more."
     )
-
-
-def _accuracy(result: BudgetResult, arm: ArmResult, measures: Sequence[str], spread: bool) -> list[str]:
-    cells = [arm_name(arm.arm)]
-    for measure in measures:
-        values, ranking = arm.values.get(measure), result.rankings.get(measure)
-        cells.append(_mean(values, spread))
-        if ranking is None or arm.arm not in ranking.means or arm.arm == next(iter(ranking.means)):
-            cells.append("" if values else "–")
-        else:
-            margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
-            cells.append(f"{_points(ranking, next(iter(ranking.means)), arm.arm)}{margin}")
-    others = {"diverged": arm.diverged, "not finished": arm.missing}
-    state = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
-    return [*cells, ", ".join(state)]
-
-
-def _controls(arms: Sequence[ArmResult], measures: Sequence[str], spread: bool) -> list[list[str]]:
-    """Untrained encoders and raw pixels, over all runs."""
-    rows = []
-    for name, columns in (("untrained", [a.untrained for a in arms]), ("raw pixels", [a.pixels for a in arms])):
-        values = [[x for column in columns for x in column.get(measure, ())] for measure in measures]
-        if any(values):
-            rows.append([name, *(text for v in values for text in (_mean(v, spread), "")), ""])
-    return rows
-
-
-def _mean(values: Sequence[float] | None, spread: bool = False, digits: int = 3) -> str:
-    """The mean, and the lowest and highest if they differ as shown."""
-    if not values:
-        return "–"
-    mean, low, high = (
-        f"{x:.{digits}f}".replace("-", "−") for x in (statistics.fmean(values), min(values), max(values))
-    )
-    return f"{mean} ({low} to {high})" if spread and low != high else mean
-
-
-def _amount(axis: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return {"epoch": f"{value:.2f}", "seconds": f"{value / 60:.2f}"}.get(axis, f"{value:,.0f}")
-
-
-def _there(arm: ArmResult) -> str:
-    return "–" if arm.reached is None else f"{arm.reached['seeds']} of {len(arm.seeds)}"
-
-
-def _step(arm: ArmResult) -> str:
-    return "–" if arm.step_seconds is None else f"{1000 * arm.step_seconds:.0f}"
-
-
-def _memory(arm: ArmResult) -> str:
-    return "–" if arm.peak_memory is None else f"{arm.peak_memory / 2**20:,.0f}"
 
 
 NOTES = (
@@ -198,30 +181,21 @@ NOTES = (
 )
 
 
-def markdown(study: Study) -> str:
+def as_markdown(study: Study) -> str:
     """The study as a page of text that can be committed."""
     machine = study.about["machine"]
     where = ", ".join(f"{k} {machine[k]}" for k in ("processor", "cores", "accelerator", "python") if k in machine)
-    lines = [
-        f"# Comparison on {data_name(study)}",
-        "",
-        f"`{study.about['command']}`",
-        "",
-        f"{where}; frossl {study.about['frossl']}.",
-    ]
+    lines = [f"# Comparison on {data_name(study)}", "", f"`{study.about['command']}`", ""]
+    lines += [f"{where}; frossl {study.about['frossl']}."]
     for result in study.results:
         lines += ["", f"## Budget {result.budget}", ""]
         lines += [f"**{conclude(result, m)}**" if m == result.measure else conclude(result, m) for m in result.rankings]
         lines += left_out(result)
-        for heading, columns, rows in tables(result):
-            lines += ["", f"### {heading}", "", _line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
+        for table in tables(result):
+            lines += markdown(table)
         note = agreement_note(result)
         lines += ["", note] if note else []
     return "\n".join([*lines, "", *NOTES, ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def data_name(study: Study) -> str:
@@ -232,14 +206,8 @@ def data_name(study: Study) -> str:
 def show_comparison(console: Console, study: Study) -> None:
     """The tables and sentences of every budget."""
     for result in study.results:
-        for heading, columns, rows in tables(result, spread=False)[:3] if any(a.seeds for a in result.arms) else []:
-            title = f"{escape(heading)}, budget {result.budget}"
-            table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE, pad_edge=False)
-            for i, column in enumerate(columns):
-                table.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+        for table in tables(result, spread=False)[:3] if any(a.seeds for a in result.arms) else []:
+            console.print(for_terminal(replace(table, title=f"{table.title}, budget {result.budget}")))
         for measure in result.rankings:
             style = "bold" if measure == result.measure else ""
             console.print(escape(conclude(result, measure)), style=style, highlight=False)

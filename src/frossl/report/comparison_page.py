@@ -13,10 +13,10 @@ from frossl.report.comparison import (
     NOTES,
     agreement_note,
     arm_name,
+    as_markdown,
     conclude,
     data_name,
     left_out,
-    markdown,
     run_time,
     tables,
 )
@@ -40,7 +40,7 @@ def write_comparison(path: Path, target: float | None = None) -> Study:
     study = read_study(path, target)
     results = {"results": to_plain(study.results)}
     write_text(path / "comparison.json", json.dumps(study.about | results, indent=2) + "\n")
-    write_text(path / "comparison.md", markdown(study))
+    write_text(path / "comparison.md", as_markdown(study))
     write_text(path / "comparison.html", render_comparison(study))
     return study
 
@@ -52,7 +52,7 @@ def render_comparison(study: Study) -> str:
     records: dict[str, Record] = {}
     for trial in done:
         if trial.record is not None:
-            records.setdefault(trial.arm, trial.record)
+            records.setdefault(arm_name(trial.arm), trial.record)
     protocols = (p for r in records.values() if r.evaluation for p in r.evaluation.protocols.values())
     return render_page(
         "comparison.html.j2",
@@ -63,8 +63,8 @@ def render_comparison(study: Study) -> str:
         summary=[f"{len(done)} of {len(study.trials)} runs", f"{run_time(study)} of training", *_where(study)],
         spent=race.spent_figures(study, lines),
         trials=study.trials,
-        compared=[arm_name(arm) for arm in records],
-        settings=[row for row in settings(list(records.values())) if row["key"] != "config.name"],
+        settings=settings(records),
+        differing=settings(records, differing=True),
         notes=NOTES,
         command=study.about["command"],
         protocols=list(dict.fromkeys(protocols)),

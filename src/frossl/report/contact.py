@@ -13,8 +13,8 @@ from frossl.report.gallery import views_of_image
 from frossl.report.pictures import to_pil
 from frossl.views.recipes import Recipe, left_out
 
-CELL, GAP, LINE, LETTERS = 224, 10, 14, 36
-"""Width of a picture, space between pictures, height and letters of a line of text; pixels where nothing is said."""
+CELL, GAP, LINE, SPACING, LETTERS = 224, 10, 14, 3, 36
+"""Width of a picture, space between pictures, height of a line, space in it, all in pixels; letters of a line."""
 SPELT = str.maketrans({"×": "x", "−": "-", "σ": "sigma"})
 """What the font that comes with Pillow cannot write."""
 
@@ -26,29 +26,28 @@ def contact_sheet(data: Dataset, recipe: Recipe, *, images: int = 4, seed: int =
     for i in epoch_order(len(data.train), seed, 0)[:images].tolist():
         image, views = views_of_image(data, recipe, i, seed)
         height, width = image.shape[1:]
-        rows.append([(image, [f"image {i}: {width}x{height}", channels]), *views])
+        cells = [(image, [f"image {i}: {width}x{height}", channels]), *views]
+        rows.append([(picture, _wrapped(text)) for picture, text in cells])
     return _sheet(rows, left_out(recipe, data.channels))
 
 
-def _sheet(rows: list[list[tuple[Tensor, list[str]]]], note: str) -> Image.Image:
-    texts = [["\n".join(_wrapped(text)) for _, text in row] for row in rows]
-    heights = [CELL + GAP + LINE * (1 + max(text.count("\n") for text in row)) + GAP for row in texts]
-    across, top = max(len(row) for row in rows), GAP + (LINE + GAP) * bool(note)
-    sheet = Image.new("RGB", (GAP + across * (CELL + GAP), top + sum(heights)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    pen.text((GAP, GAP), note, "black", font)
-    for row, below, height in zip(rows, texts, heights, strict=True):
-        for column, ((image, _), text) in enumerate(zip(row, below, strict=True)):
-            left = GAP + column * (CELL + GAP)
-            sheet.paste(_enlarged(image), (left, top))
-            pen.text((left, top + CELL + GAP // 2), text, "black", font, spacing=LINE - 11)
-        top += height
-    return sheet
-
-
-def _wrapped(text: list[str]) -> list[str]:
+def _wrapped(text: list[str]) -> str:
     parts = [part for one in text for part in one.translate(SPELT).split(": ")]
-    return [line for part in parts for line in textwrap.wrap(part, LETTERS)]
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, LETTERS))
+
+
+def _sheet(rows: list[list[tuple[Tensor, str]]], note: str) -> Image.Image:
+    lines = 1 + max(text.count("\n") for row in rows for _, text in row)
+    width, height, start = CELL + GAP, CELL + GAP + LINE * lines + GAP, GAP + (LINE + GAP) * bool(note)
+    sheet = Image.new("RGB", (GAP + width * max(map(len, rows)), start + height * len(rows)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - SPACING)
+    pen.text((GAP, GAP), note, "black", font)
+    for i, row in enumerate(rows):
+        for j, (picture, text) in enumerate(row):
+            left, top = GAP + j * width, start + i * height
+            sheet.paste(_enlarged(picture), (left, top))
+            pen.text((left, top + CELL + GAP // 2), text, "black", font, spacing=SPACING)
+    return sheet
 
 
 def _enlarged(image_CHW: Tensor) -> Image.Image:

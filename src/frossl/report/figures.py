@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from frossl.evals import accuracies, columns
+from frossl.report.arms import Arm
 from frossl.report.inspection import InspectedEncoder, plane
-from frossl.report.words import ACCURACIES, Arm
 from frossl.runs.record import Record, Row
 
 if TYPE_CHECKING:
@@ -33,14 +34,9 @@ NOTHING = 1e-9
 """Shares of the variance below this are rounding, as of images fewer than features, and not drawn."""
 CLASSES_IN_LEGEND, CLASSES_IN_MATRIX = 12, 40
 TITLES = {
-    "knn": "kNN",
     "probe": "linear probe",
-    "effective_rank": "effective rank",
     "grad_norm": "gradient norm",
     "lr": "learning rate",
-    "alignment": "alignment",
-    "uniformity": "uniformity",
-    "lidar": "LiDAR",
     "von_neumann_entropy": "von Neumann entropy",
 }
 _AXES = ("images", "epoch", "seconds")
@@ -68,7 +64,8 @@ def axis(text: str, **more: Any) -> Figure:
 
 def title(name: str) -> str:
     """A quantity of the log in words."""
-    return TITLES.get(name, name.replace("_", " "))
+    column = columns().get(name)
+    return column.title if column else TITLES.get(name, name.replace("_", " "))
 
 
 def heading(name: str) -> str:
@@ -99,8 +96,15 @@ def rank_figures(records: Sequence[Record], untrained: float | None) -> list[Fig
 
 
 def speed_figures(records: Sequence[Record]) -> list[Figure]:
-    """Images per second over the run."""
-    with_speeds = [replace(r, train=speeds(r)) for r in records]
+    """Images per second from row to row, which include any pause in between."""
+    with_speeds = []
+    for record in records:
+        rows = [
+            row | {"images_per_second": (row["images"] - before["images"]) / (row["seconds"] - before["seconds"])}
+            for before, row in pairwise(record.train)
+            if row["seconds"] > before["seconds"]
+        ]
+        with_speeds.append(replace(record, train=rows))
     return _over_run(with_speeds, "train", ["images_per_second"], yaxis=_FROM_ZERO)
 
 
@@ -195,7 +199,7 @@ def _spectra(label: str, lines: list[Figure]) -> list[Figure]:
 
 def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
     """Every arm's accuracies with their intervals, as points on a line for each measure."""
-    names = [name for name in ACCURACIES if any(name in arm.values for arm in arms)]
+    names = [name for name in accuracies() if any(name in arm.values for arm in arms)]
     runs = list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
     traces = []
     for k, arm in enumerate(arms):
@@ -204,7 +208,7 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
         offset = 0.6 * ((k + 0.5) / len(arms) - 0.5)
         traces.append(
             points(
-                f"{arm.run} · {arm.name}" if len(runs) > 1 else arm.name,
+                arm.label,
                 [arm.values[name] for name in have],
                 [names.index(name) + offset for name in have],
                 mode="markers",
@@ -213,7 +217,7 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
                 hovertemplate="%{x:.3f} ± %{error_x.array:.3f}<extra>%{fullData.name}</extra>",
             )
         )
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [ACCURACIES[name] for name in names]}
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [title(name) for name in names]}
     yaxis = _BARE | ticks | {"range": [len(names) - 0.4, -0.6]}
     height = 130 + len(names) * max(56, 16 * len(arms))
     xaxis = axis("accuracy on held-out images")
@@ -275,16 +279,6 @@ def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Figure:
     yaxis = axis("true class", autorange="reversed", **ticks)
     height = 170 + max(240, 34 * min(len(classes), 16))
     return figure("Confusion of the nearest-neighbour classifier", [trace], height=height, xaxis=xaxis, yaxis=yaxis)
-
-
-def speeds(record: Record) -> list[Row]:
-    """Rows with the images per second since the row before, which include any pause in between."""
-    rows = []
-    for before, row in pairwise(record.train):
-        seconds = row["seconds"] - before["seconds"]
-        if seconds > 0 and row["step"] > before["step"]:
-            rows.append(row | {"images_per_second": (row["images"] - before["images"]) / seconds})
-    return rows
 
 
 def short(text: str, most: int = 16) -> str:

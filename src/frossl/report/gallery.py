@@ -21,7 +21,7 @@ from frossl.report.inspection import (
     typicality,
 )
 from frossl.report.pictures import sheet, thumbnail
-from frossl.report.words import minus
+from frossl.report.table import minus
 from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import Recipe, View
 
@@ -78,10 +78,8 @@ def describe_view(group: View, drawn: Drawn, v: int, shape: Sequence[int]) -> li
 
 
 def show_encoder(seen: InspectedEncoder) -> dict[str, Any]:
-    """All pictures that need features, by the name of their section, and how many images they are of."""
-    images = {"train": len(seen.data.train), "whole": len(seen.whole.train), "test": len(seen.data.test)}
+    """All pictures that need features, by the name of their section."""
     return {
-        "images": images,
         "neighbours": show_neighbours(seen),
         "map": show_map(seen),
         "confusion": show_confusion(seen),
@@ -102,8 +100,8 @@ def class_of(split: Split, place: int, classes: Sequence[str]) -> str:
     return [*classes, "unlabelled"][int(split.labels[place])]  # which is -1 where it is unknown
 
 
-def show_neighbours(seen: InspectedEncoder) -> list[dict[str, Any]]:
-    """Held-out images, each with the training images nearest to it."""
+def show_neighbours(seen: InspectedEncoder) -> dict[str, Any]:
+    """Held-out images, each with the training images nearest to it, and among how many these were found."""
     data, queries, rows = seen.data, spread_over_classes(seen, QUERIES), []
     similarities, places = nearest(seen.features.train_NF, seen.features.test_NF[queries], NEAREST)
     for query, *found in zip(queries.tolist(), similarities.tolist(), places.tolist(), strict=True):
@@ -112,7 +110,7 @@ def show_neighbours(seen: InspectedEncoder) -> list[dict[str, Any]]:
         if data.classes:
             others = [other | {"same": other["label"] == first["label"]} for other in others]
         rows.append({"first": first, "others": others})
-    return rows
+    return {"rows": rows, "bank": len(data.train), "whole": len(seen.whole.train)}
 
 
 def show_typical(seen: InspectedEncoder) -> dict[str, list[dict[str, Any]]]:
@@ -134,7 +132,7 @@ def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
         other = picture(found.split, int(found.where[i]), classes)
         rows.append({"first": picture(seen.data.test, i, classes, f"{found.alike[i]:.3f}"), "others": [other]})
     same = int((found.alike >= SAME).sum())
-    return {"rows": rows, "same": same, "of": len(found.alike), "searched": found.searched}
+    return {"rows": rows, "same": same, "of": len(found.alike), "searched": len(found.split)}
 
 
 def show_map(seen: InspectedEncoder) -> dict[str, Any]:
@@ -157,4 +155,5 @@ def show_confusion(seen: InspectedEncoder) -> dict[str, Any] | None:
         "pairs": confused_pairs(counts, classes),
         "right": int(counts.trace()) / max(int(counts.sum()), 1),
         "of": int(counts.sum()),
+        "bank": len(seen.data.train),
     }

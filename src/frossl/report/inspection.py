@@ -119,13 +119,12 @@ class NearDuplicates:
     """For each held-out image of the sample the train image most like it, pixel by pixel.
 
     ``alike`` is the correlation ``(Q,)`` of grey 16 x 16 pictures of both, ``where`` the place of the train image in
-    its split, of which ``searched`` images were compared.
+    ``split``, all of which was searched.
     """
 
     alike: Tensor
     where: Tensor
     split: Split
-    searched: int
 
 
 def near_duplicates(seen: InspectedEncoder) -> NearDuplicates:
@@ -137,7 +136,7 @@ def near_duplicates(seen: InspectedEncoder) -> NearDuplicates:
         alike, index = (queries @ part.T).max(1)
         where = torch.where(alike > best, index + start, where)
         best, start = torch.maximum(best, alike), start + len(part)
-    return NearDuplicates(best.clamp(-1, 1), where, split, start)
+    return NearDuplicates(best.clamp(-1, 1), where, split)
 
 
 def _small_grey(data: Dataset, split: Split) -> Iterator[Tensor]:

@@ -23,6 +23,9 @@ from frossl.report.tables import accuracy_tables, settings, time_table
 from frossl.report.words import glossary
 from frossl.runs.record import read_records
 
+PICTURES = ("views", "neighbours", "map", "confusion", "typical", "near_duplicates")
+"""Sections with pictures, each shown by its runs."""
+
 
 def write_report(
     runs: Sequence[Path],
@@ -71,12 +74,12 @@ def render(runs: Sequence[RunSummary]) -> str:
         training=figures.training_figures(records),
         spectra=figures.spectrum_figures(runs),
         ranks=ranks + (figures.state_figures(records[0]) if len(runs) == 1 else []),
-        views=_once(runs, "views"),
-        near_duplicates=_once(runs, "near_duplicates"),
         speed=figures.speed_figures(records),
-        times=[(r.name, time_table(r)) for r in records],
-        settings=settings(records),
+        times=[(r.name, table) for r in records if (table := time_table(r))],
+        settings=settings({r.name: r for r in records}),
+        differing=settings({r.name: r for r in records}, differing=True),
         glossary=glossary(e for r in records for e in r.evaluations.values()),
+        **{name: _once(runs, name) for name in PICTURES},
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from frossl.evals.suite import HEADINGS
+from frossl.evals import columns, label_free
 from frossl.report.comparison import arm_name, in_order
 from frossl.report.figures import COLOURS, Figure, figure, heading, plain
-from frossl.report.study import AXES, LABEL_FREE, MEASURES, BudgetResult, Study, Trial
-from frossl.report.words import ACCURACIES
+from frossl.report.study import AXES, BudgetResult, Study, Trial, measures
+from frossl.report.table import minus
 
 _DASHES = ("solid", "dash", "dot")
 
@@ -22,41 +23,39 @@ def looks(study: Study) -> dict[str, Figure]:
     return {arm: {"color": COLOURS[i % 10], "dash": _DASHES[i // 10 % 3], "width": 2} for i, arm in enumerate(arms)}
 
 
+def _trace(arm: str, x: Sequence[float], y: Sequence[float], hover: str = "%{y:.3f}", **more: Any) -> Figure:
+    """Points of an arm that say ``hover`` and its name when pointed at."""
+    trace = {"type": "scatter", "mode": "markers", "name": plain(arm_name(arm)), "x": x, "y": y}
+    return trace | {"hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>"} | more
+
+
 def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figure]:
     """Final accuracy of every arm: its seeds, their mean, and a bar that overlaps another's unless they are apart."""
     figures = []
-    for measure in MEASURES:
+    for measure in measures():
         arms = [arm for arm in in_order(result)[::-1] if arm.values.get(measure)]
         if not arms:
             continue
-        ranking = result.rankings.get(measure)
-        half = ranking.margin / 2 if ranking and ranking.margin is not None else None
-        traces = []
+        ranking, traces = result.rankings.get(measure), []
         for row, arm in enumerate(arms):
-            values, colour = arm.values[measure], lines[arm.arm]["color"]
-            shared = {"type": "scatter", "mode": "markers", "showlegend": False, "name": plain(arm_name(arm.arm))}
-            ranked = ranking is not None and arm.arm in ranking.means
-            bar = {"type": "data", "array": [half], "color": colour, "thickness": 2, "width": 5}
-            traces.append(
-                shared
-                | {
-                    "x": values,
-                    "y": [row] * len(values),
-                    "marker": {"color": colour, "size": 7, "symbol": "circle-open"},
-                }
-                | {"hovertemplate": "%{x:.3f}, one seed<extra>%{fullData.name}</extra>"}
-            )
-            mean = ranking.means[arm.arm] if ranking and ranked else statistics.fmean(values)
-            traces.append(
-                shared
-                | {"x": [mean], "y": [row], "marker": {"color": colour, "size": 11}}
-                | ({"error_x": bar} if half is not None and ranked else {})
-                | {"hovertemplate": "%{x:.3f}, mean<extra>%{fullData.name}</extra>"}
-            )
+            values, marker = arm.values[measure], {"color": lines[arm.arm]["color"]}
+            seeds: Figure = {"marker": marker | {"size": 7, "symbol": "circle-open"}, "showlegend": False}
+            traces.append(_trace(arm.arm, values, [row] * len(values), "%{x:.3f}, one seed", **seeds))
+            mean, full = statistics.fmean(values), {"marker": marker | {"size": 11}, "showlegend": False}
+            if ranking is not None and arm.arm in ranking.means:
+                mean = ranking.means[arm.arm]
+                if ranking.margin is not None:
+                    full["error_x"] = marker | {
+                        "type": "data",
+                        "array": [ranking.margin / 2],
+                        "thickness": 2,
+                        "width": 5,
+                    }
+            traces.append(_trace(arm.arm, [mean], [row], "%{x:.3f}, mean", **full))
         names = [plain(arm_name(arm.arm)) for arm in arms]
         yaxis = {"tickvals": list(range(len(arms))), "ticktext": names, "range": [-0.6, len(arms) - 0.4]}
         layout = {"xaxis": {"title": {"text": "accuracy on held-out images"}}, "yaxis": yaxis | {"zeroline": False}}
-        title = {"text": heading(ACCURACIES[measure])}
+        title = {"text": heading(measure)}
         figures.append(figure(f"Final {measure}", traces, height=120 + 30 * len(arms), title=title, **layout))
     return figures
 
@@ -74,22 +73,14 @@ def _curves(name: str, trials: Sequence[Trial], lines: dict[str, Figure]) -> lis
         if not curves:
             continue
         meta, y_SK = _aligned(curves)
-        shared = {"type": "scatter", "name": plain(arm_name(arm)), "legendgroup": arm}
         low, high = y_SK.min(0).tolist(), y_SK.max(0).tolist()
         if len(curves) > 1:
-            there_and_back = {axis: xs + xs[::-1] for axis, xs in meta.items()}
-            traces.append(
-                shared
-                | {"mode": "lines", "x": there_and_back["images"], "y": high + low[::-1], "meta": there_and_back}
-                | {"fill": "toself", "fillcolor": line["color"], "line": {"width": 0}, "opacity": 0.16}
-                | {"hoverinfo": "skip", "showlegend": False}
-            )
-        traces.append(
-            shared
-            | {"mode": "lines+markers", "x": meta["images"], "y": y_SK.mean(0).tolist(), "meta": meta}
-            | {"line": line, "marker": {"size": 5, "color": line["color"]}}
-            | {"hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>"}
-        )
+            around = {axis: xs + xs[::-1] for axis, xs in meta.items()}
+            band = {"fill": "toself", "fillcolor": line["color"], "line": {"width": 0}, "opacity": 0.16}
+            band |= {"mode": "lines", "meta": around, "legendgroup": arm, "hoverinfo": "skip", "showlegend": False}
+            traces.append(_trace(arm, around["images"], high + low[::-1], **band))
+        style = {"mode": "lines+markers", "line": line, "marker": {"size": 5, "color": line["color"]}}
+        traces.append(_trace(arm, meta["images"], y_SK.mean(0).tolist(), meta=meta, legendgroup=arm, **style))
     if not traces:
         return []
     return [figure(f"{name} while training", traces, curves=True, height=400, title={"text": heading(name)})]
@@ -115,7 +106,7 @@ def spent_figures(study: Study, lines: dict[str, Figure]) -> list[Figure]:
     if len(study.results) < 2:
         return []
     figures = []
-    for measure in MEASURES:
+    for measure in measures():
         traces = []
         for arm, line in lines.items():
             found = [a for r in study.results for a in r.arms if a.arm == arm and measure in a.values and a.spent]
@@ -128,13 +119,10 @@ def spent_figures(study: Study, lines: dict[str, Figure]) -> list[Figure]:
             error = {"type": "data", "symmetric": False, "color": line["color"], "thickness": 1.5, "width": 4}
             error |= {"array": [max(v) - m for v, m in zip(values, means, strict=True)]}
             error |= {"arrayminus": [m - min(v) for v, m in zip(values, means, strict=True)]}
-            traces.append(
-                {"type": "scatter", "mode": "markers", "name": plain(arm_name(arm)), "x": meta["images"], "y": means}
-                | {"meta": meta, "error_y": error, "marker": {"size": 9, "color": line["color"]}}
-                | {"hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>"}
-            )
+            marker = {"size": 9, "color": line["color"]}
+            traces.append(_trace(arm, meta["images"], means, meta=meta, error_y=error, marker=marker))
         if traces:
-            title = {"text": heading(ACCURACIES[measure])}
+            title = {"text": heading(measure)}
             figures.append(figure(f"Final {measure} and cost", traces, curves=True, height=400, title=title))
     return figures
 
@@ -143,22 +131,20 @@ def label_free_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[F
     """Accuracy of arms against each figure that needs no labels."""
     means = result.rankings[result.measure].means if result.measure else {}
     figures = []
-    for name, sign in LABEL_FREE.items():
+    for name, column in label_free().items():
         arms = [a for a in result.arms if a.arm in means and name in a.values]
         if len(arms) < 2:
             continue
-        traces = [
-            {"type": "scatter", "mode": "markers", "name": plain(arm_name(a.arm)), "showlegend": False}
-            | {"x": [statistics.fmean(a.values[name])], "y": [means[a.arm]]}
-            | {"marker": {"size": 11, "color": lines[a.arm]["color"]}}
-            | {"hovertemplate": "%{x:.3g}, %{y:.3f}<extra>%{fullData.name}</extra>"}
-            for a in arms
-        ]
+        traces = []
+        for arm in arms:
+            style = {"marker": {"size": 11, "color": lines[arm.arm]["color"]}, "showlegend": False}
+            x = [statistics.fmean(arm.values[name])]
+            traces.append(_trace(arm.arm, x, [means[arm.arm]], "%{x:.3g}, %{y:.3f}", **style))
         found = result.agreements.get(name)
-        text = heading(name) if name in ("effective_rank", "alignment", "uniformity") else HEADINGS[name]
-        told = f": Spearman {found.spearman:+.2f}".replace("-", "−") if found else ""
+        told = minus(f": Spearman {found.spearman:+.2f}") if found else ""
         backwards = {"autorange": "reversed", "title": {"text": "less is better: axis reversed"}}
-        axes: Figure = {"xaxis": {} if sign > 0 else backwards}
-        axes["yaxis"] = {"title": {"text": ACCURACIES[result.measure or "knn"]}}
+        axes: Figure = {"xaxis": backwards if column.better == "lower" else {}}
+        axes["yaxis"] = {"title": {"text": columns()[result.measure or "knn"].title}}
+        text = heading(name)
         figures.append(figure(f"{text} and accuracy", traces, height=280, title={"text": text + told}, **axes))
     return figures

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.evals import columns
 from frossl.evals.extract import Extractor
 from frossl.evals.spectral import participation_ratio
 from frossl.evals.suite import CONTROLS
@@ -20,7 +21,7 @@ from frossl.report.gallery import show_encoder, show_views
 from frossl.report.inspection import inspect_encoder, spectrum_shares
 from frossl.report.tables import summary
 from frossl.report.terminal import duration
-from frossl.report.words import ACCURACIES, Verdict, judge
+from frossl.report.words import Verdict, judge
 from frossl.runs.config import Config
 from frossl.runs.data import for_training, open_run_data
 from frossl.runs.directory import read_run
@@ -63,14 +64,14 @@ def summarise_run(
         missing = str(error)
     spectra = {arm: spectrum_shares(x) for arm, x in features.items()}
     ranks = {arm: participation_ratio(torch.tensor(shares)) for arm, shares in spectra.items()}
-    arms = {} if record.evaluation is None else record.evaluation.arms
-    rank = ranks.get("pretrained", record.last("effective_rank"))
-    untrained = arms.get("untrained", {}).get("effective_rank", ranks.get("untrained"))
+    arms = {"pretrained": {}} if record.evaluation is None else record.evaluation.arms
+    ranks |= {arm: values["effective_rank"] for arm, values in arms.items() if "effective_rank" in values}
+    rank, untrained = ranks.get("pretrained", record.last("effective_rank")), ranks.get("untrained")
     return RunSummary(
         record=record,
         about=summary(record),
         verdict=judge(record, rank, untrained),
-        tiles=tiles(record, rank),
+        tiles=tiles(record, arms, rank),
         spectra={arm: shares for arm, shares in spectra.items() if shares},
         untrained_rank=untrained,
         pictures=pictures,
@@ -78,17 +79,14 @@ def summarise_run(
     )
 
 
-def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
+def tiles(record: Record, arms: Mapping[str, Mapping[str, float]], rank: float | None) -> list[tuple[str, str, str]]:
     """The few figures that everyone asks for: heading, value, note."""
     said = []
-    evaluation = record.evaluation
-    values = {} if evaluation is None else evaluation.arms["pretrained"]
     for name in ("knn", "linear"):
-        if evaluation is not None and name in values:
-            controls = [evaluation.arms[k][name] for k in CONTROLS if name in evaluation.arms.get(k, {})]
+        if name in arms["pretrained"]:
+            controls = [arms[k][name] for k in CONTROLS if name in arms.get(k, {})]
             note = f"best control {max(controls):.3f}" if controls else ""
-            said.append((ACCURACIES[name], f"{values[name]:.3f}", note))
-    rank = values.get("effective_rank", rank)
+            said.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
     if rank is not None:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
     if record.train or record.monitor:
@@ -100,17 +98,13 @@ def tiles(record: Record, rank: float | None) -> list[tuple[str, str, str]]:
     return said
 
 
-_DATA = attrgetter("data", "data_dir", "method", "labels", "channels", "held_out", "seed", "cache")
-"""What of a configuration decides on the images and labels."""
-
-
 def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]) -> Dataset:
     """The data of a run, opened once for all runs that share them.
 
     Raises:
         UserError: they are not there, or other than they were.
     """
-    key = _DATA(config)
+    key = (config.data, config.method, *config.data_options().values())
     if key not in opened:
         opened[key] = for_training(config, open_run_data(config))
     data = opened[key]

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from frossl.core.types import UserError
+from frossl.evals import accuracies, label_free
 from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
 from frossl.report.tables import time_table
 from frossl.runs.record import Record, read_record
 
 AXES = ("epoch", "images", "views", "seconds")
 """What a run has used up, by the names of ``metrics.jsonl``; views are images times views per image."""
-MEASURES = ("linear", "knn")
-"""Accuracies that arms are ranked by, the first of them that was measured for headlines."""
-LABEL_FREE = {"effective_rank": 1, "rankme": 1, "lidar": 1, "alignment": -1, "uniformity": -1}
-"""Figures that need no labels, and whether more (1) or less (-1) of them is meant to be better."""
 WATCHED = "knn"
 """Accuracy of the monitor that the target is a value of."""
+
+
+def measures() -> list[str]:
+    """Accuracies that arms are ranked by, the first that was measured for headlines: kNN if there is no other."""
+    return sorted(accuracies(), key=lambda name: name == WATCHED)
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,12 @@ def _budget_result(budget: str, trials: Sequence[Trial], target: float | None) -
     target = min(best, default=None) if target is None else target
     names = dict.fromkeys(t.arm for t in trials)
     arms = [_arm_result(name, [t for t in trials if t.arm == name], target) for name in names]
-    rankings = {measure: r for measure in MEASURES if (r := rank_arms(arms, measure))}
+    rankings = {measure: r for measure in measures() if (r := rank_arms(arms, measure))}
     records = [t.record for t in trials if t.state == "done"]
     held_out = next((r.evaluation.held_out for r in records if r and r.evaluation), 0)
-    agreements = {}
-    for name, sign in LABEL_FREE.items():
-        means = next(iter(rankings.values())).means if rankings else {}
+    agreements, means = {}, next(iter(rankings.values())).means if rankings else {}
+    for name, column in label_free().items():
+        sign = -1 if column.better == "lower" else 1
         have = [arm for arm in arms if arm.arm in means and name in arm.values]
         found = agreement([sign * statistics.fmean(a.values[name]) for a in have], [means[a.arm] for a in have])
         if found:

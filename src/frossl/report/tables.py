@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from frossl.evals.robustness import under_augmentation
-from frossl.evals.suite import ARMS, HEADINGS, Evaluation
+from frossl.evals.suite import ARMS, Evaluation
 from frossl.nn.encoder import encoder_title
 from frossl.report import figures
+from frossl.report.arms import arms_of, augmentation_tables, evaluation_table
+from frossl.report.table import Cell, Table
 from frossl.report.terminal import duration
-from frossl.report.words import ACCURACIES, Arm, arms_of, minus
 from frossl.runs.record import Record, Row
 
 
@@ -34,53 +34,17 @@ def accuracy_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> dict[str, Any]:
-    """The values of every arm of every run on ``data``; accuracies with their intervals."""
+    """The values of every arm of every run on ``data``, with what is to be said of them."""
     arms = arms_of(evaluations)
-    columns = [name for name in HEADINGS if any(name in arm.values for arm in arms)]
-    best = {name: max(a.values[name] for a in arms if name in a.values) for name in columns if name in ACCURACIES}
     return {
         "data": data,
-        "columns": [ACCURACIES.get(name) or figures.TITLES.get(name) or HEADINGS[name] for name in columns],
-        "rows": [{"run": a.run, "arm": a.name, "cells": [_cell(n, a, best.get(n)) for n in columns]} for a in arms],
-        "several": len(evaluations) > 1,
+        "table": evaluation_table(arms),
         "held_out": sorted({e.held_out for _, e in evaluations}),
         "protocols": list(dict.fromkeys(p for _, e in evaluations for p in e.protocols.values())),
         "arms": {name: ARMS[name] for name in dict.fromkeys(a.name for a in arms) if name in ARMS},
-        "augmentations": augmentation_table(arms, len(evaluations) > 1),
+        "augmentations": augmentation_tables(arms),
         "plot": figures.accuracy_figure(arms),
     }
-
-
-def augmentation_table(arms: Sequence[Arm], several: bool) -> dict[str, Any] | None:
-    """kNN and cosine similarity under each augmentation, a column for each arm; None if they were not measured."""
-    columns = {f"{a.run} · {a.name}" if several else a.name: a.values for a in arms}
-    rows = under_augmentation({name: values for name, values in columns.items() if "cosine_under_flip" in values})
-    if not rows:
-        return None
-    return {
-        "columns": list(rows[0][1]),
-        "rows": [
-            {"words": words, "cells": [_figure(c, kind) for c in cells.values() for kind in ("knn", "cosine")]}
-            for words, cells in rows
-        ],
-    }
-
-
-def _figure(values: dict[str, float], kind: str) -> dict[str, Any]:
-    if kind not in values:
-        return {"value": "–"}
-    margin = (values[f"{kind}_high"] - values[f"{kind}_low"]) / 2
-    return {"value": minus(f"{values[kind]:.3f}"), "margin": f"±{margin:.3f}"}
-
-
-def _cell(name: str, arm: Arm, best: float | None) -> dict[str, Any]:
-    value = arm.values.get(name)
-    if value is None:
-        return {"value": "–"}
-    digits = 1 if "rank" in name else 3
-    has_interval = name in ACCURACIES or f"{name}_low" in arm.values
-    interval = f"±{arm.margin(name):.{digits}f}" if has_interval else ""
-    return {"value": minus(f"{value:.{digits}f}"), "margin": interval, "best": value == best}
 
 
 def time_table(record: Record) -> dict[str, Any] | None:
@@ -120,11 +84,14 @@ def _stretches(record: Record) -> list[tuple[int, float, bool]]:
     ]
 
 
-def settings(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Every entry of ``config.json`` with its value for each run, and whether they differ in it."""
-    flat = [_flatten(r.about) for r in records]
-    rows = [(key, [f.get(key, "–") for f in flat]) for key in dict.fromkeys(key for f in flat for key in f)]
-    return [{"key": key, "values": values, "differs": len(set(values)) > 1} for key, values in rows]
+def settings(records: Mapping[str, Record], *, differing: bool = False) -> Table:
+    """Every entry of ``config.json`` with its value for each of ``records``, or those but for names that differ."""
+    flat = [_flatten(record.about) for record in records.values()]
+    rows = {key: [f.get(key, "–") for f in flat] for f in flat for key in f}
+    if differing:
+        rows = {k: values for k, values in rows.items() if len(set(values)) > 1 and k != "config.name"}
+        rows = rows or {"nowhere": []}
+    return Table("", ["setting", *records], [[Cell(text) for text in (k, *values)] for k, values in rows.items()])
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:

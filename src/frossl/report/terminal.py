@@ -15,9 +15,10 @@ from rich.text import Text
 
 from frossl.core.files import CONTROLS
 from frossl.data.types import Dataset
-from frossl.evals.robustness import under_augmentation
-from frossl.evals.suite import ARMS, Evaluation, verdict
-from frossl.report.words import ACCURACIES
+from frossl.evals.suite import ARMS, Evaluation
+from frossl.evals.verdict import verdict
+from frossl.report.arms import arms_of, augmentation_tables, evaluation_table
+from frossl.report.table import for_terminal
 
 
 def duration(seconds: float) -> str:
@@ -105,51 +106,16 @@ ACROSS = 6
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """The table of arms, that of augmentations if they were measured, the protocols in a line each, the verdict."""
-    headings = evaluation.headings()
-    if headings:
-        arms = {f"[bold]{arm}[/]" if arm == "pretrained" else arm: of for arm, of in evaluation.arms.items()}
-        lines = [["features", *headings.values()]]
-        lines += [[arm, *(_cell(name, values) for name in headings)] for arm, values in arms.items()]
-        if len(headings) > ACROSS:
-            lines = [list(column) for column in zip(*lines, strict=True)]
-        table = Table(title=None, header_style="bold", show_edge=False)
-        for i, heading in enumerate(lines[0]):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-        for line in lines[1:]:
-            table.add_row(*line)
-        console.print(table)
-    _show_augmentations(console, evaluation)
+    """The table of arms, those of augmentations if they were measured, the protocols in a line each, the verdict."""
+    arms = arms_of([("", evaluation)])
+    table = evaluation_table(arms, brief=True)
+    if len(table.columns) > 1:
+        console.print(for_terminal(table.transposed() if len(table.columns) > ACROSS + 1 else table))
+    for made in augmentation_tables(arms):
+        console.print(for_terminal(made))
     about = [f"{evaluation.held_out:,} held-out images; the same standardisation for every arm"]
     about += [f"{arm}: {ARMS[arm]}" for arm in evaluation.arms if arm in ARMS]
     about += ["±: half of a 95 % interval; for few labels the standard deviation over draws"]
     for line in (*evaluation.protocols.values(), *about):
         console.print(Padding(Text(line, "dim"), (0, 0, 0, 2)))
     console.print(f"[bold]{escape(verdict(evaluation))}[/]")
-
-
-def _show_augmentations(console: Console, evaluation: Evaluation) -> None:
-    rows = under_augmentation(evaluation.arms)
-    if rows:
-        table = Table(title=None, header_style="bold", show_edge=False)
-        table.add_column("kNN, cosine under", no_wrap=True)
-        for arm in evaluation.arms:
-            table.add_column(arm, justify="right", no_wrap=True)
-        for words, cells in rows:
-            table.add_row(words, *(_pair(cell) for cell in cells.values()))
-        console.print(table)
-
-
-def _pair(cell: dict[str, float]) -> str:
-    return "  ".join(f"{cell[kind]:.3f}" if kind in cell else "    -" for kind in ("knn", "cosine"))
-
-
-def _cell(name: str, values: dict[str, float]) -> str:
-    if name not in values:
-        return "-"
-    if "rank" in name:
-        return f"{values[name]:.1f}"
-    spread = values.get(f"{name}_std")
-    if spread is None and name in ACCURACIES and f"{name}_low" in values:
-        spread = (values[f"{name}_high"] - values[f"{name}_low"]) / 2
-    return f"{values[name]:.3f}" + (f"±{spread:.3f}" if spread is not None else "")

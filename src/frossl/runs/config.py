@@ -12,6 +12,7 @@ import tyro
 from frossl.core.length import Length
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
+from frossl.data.options import DataOptions
 from frossl.methods import find_method
 from frossl.nn.optim import OPTIMIZERS
 from frossl.views.recipes import VIEWS
@@ -35,7 +36,7 @@ _CHOICES = {
 }
 _LIMITS = {
     **dict.fromkeys(("lr", "clip"), (0, True)),
-    **dict.fromkeys(("seed", "workers", "weight_decay", "telemetry_every"), (0, False)),
+    **dict.fromkeys(("weight_decay", "telemetry_every"), (0, False)),
     **dict.fromkeys(("size", "micro_batch", "keep_checkpoints", "log_every"), (1, False)),
     **dict.fromkeys(("batch", "views"), (2, False)),  # images and views are compared
     "rank_timeout": (5, False),  # signs of life come every 2 s
@@ -53,11 +54,17 @@ _LENGTHS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Generic[M]):
-    """Everything that decides a pretraining run."""
+class Images(DataOptions):
+    """Which images, and how they are opened."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Images, Generic[M]):
+    """Everything that decides a pretraining run."""
+
     method: str = "frossl"
     """objective (frossl list methods), or module:loss or module:Class of your own"""
     objective: M = _ITS_DEFAULTS
@@ -107,12 +114,8 @@ class Config(Generic[M]):
     """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
     device: Device = "auto"
     """where to compute"""
-    workers: int | None = None
-    """processes that decode images that do not fit in memory (one per core if not given)"""
     compile_views: bool = False
     """make the colours of views with a compiled kernel: faster on the CPU after up to a minute; needs a C++ compiler"""
-    seed: int = 0
-    """of everything random"""
 
     monitor_every: str = "10%"
     """how often kNN, probe and effective rank are taken on part of the data"""
@@ -133,24 +136,14 @@ class Config(Generic[M]):
     evaluate: bool = True
     """evaluate against an untrained encoder and raw pixels at the end"""
 
-    labels: bool = True
-    """use labels for evaluation where there are any; sub-folders are classes"""
-    channels: Literal[1, 3] | None = None
-    """read images as grey (1) or colour (3); by default 1 if all are grey"""
-    held_out: float = 0.1
-    """share of the images kept for evaluation where the data bring no test split"""
-    cache: int | None = None
-    """decode images of files once, to this shorter side in pixels, into a memory-mapped store below --data-dir"""
-    data_dir: Path = Path("data")
-    """where named data sets are kept, and caches of others"""
     out: Path = Path("runs")
     """where run directories go"""
     name: str | None = None
     """name of the run directory (made from data and method if not given)"""
 
     def __post_init__(self) -> None:
-        for name in ("data_dir", "out"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
+        super().__post_init__()
+        object.__setattr__(self, "out", Path(self.out))
         options = find_method(self.method).Config
         if self.objective is None:
             object.__setattr__(self, "objective", options())
@@ -178,5 +171,3 @@ class Config(Generic[M]):
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             low, high = self.crop_scale
             raise UserError(f"--crop-scale {low:g} {high:g}: give two shares of the area, 0 < smallest <= largest <= 1")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"--held-out is a share between 0 and 1, got {self.held_out}")

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from frossl.data import Dataset, open_data
+from frossl.data.options import Log, quiet
 from frossl.data.types import any_known
 from frossl.evals.extract import with_labels
 from frossl.methods import find_method
-from frossl.runs.config import Config
+from frossl.runs.config import Config, Images
 
 
-def open_run_data(config: Config, log: Callable[[str], None] = lambda message: None) -> Dataset:
-    """The data of ``config``; a split without a single known label counts as unlabelled."""
-    data = open_data(
-        config.data,
-        data_dir=config.data_dir,
-        labels=config.labels,
-        channels=config.channels,
-        held_out=config.held_out,
-        seed=config.seed,
-        workers=config.workers or 0,
-        cache=config.cache,
-        log=log,
-    )
+def open_run_data(images: Images, log: Log = quiet) -> Dataset:
+    """The data of a configuration; a split without a single known label counts as unlabelled."""
+    data = open_data(images.data, images, log=log)
     if data.classes and not (any_known(data.train.labels) and any_known(data.test.labels)):
         note = "labels are not used: one of the splits has none"
         data = dataclasses.replace(data, classes=(), notes=(*data.notes, note))

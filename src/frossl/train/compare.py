@@ -28,7 +28,7 @@ from frossl.core.machine import machine, peak_memory
 from frossl.core.progress import Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
-from frossl.evals import find_metric
+from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.runs.config import FREE_TO_CHANGE, Config
@@ -41,7 +41,7 @@ from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.views.recipes import pair
 
-PROTOCOLS = ("knn", "linear", "spectrum", "alignment", "lidar")
+PROTOCOLS = defaults("compare")
 """What is measured of every encoder: accuracies, and figures that need no labels."""
 OVER = ("done", "diverged")
 """States of a run that nothing is left to do of."""
@@ -142,8 +142,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
     Raises:
         UserError: names the protocol or the arm that cannot be had, and why.
     """
-    for name in protocols:
-        find_metric(name)
+    find_metrics(protocols)
     data = open_run_data(runs[0].config, terminal.detail(console))
     terminal.show_data(console, data)
     for run in runs:

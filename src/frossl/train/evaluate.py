@@ -13,8 +13,8 @@ from torch import nn
 
 from frossl.core.distributed import rank
 from frossl.data import Dataset
-from frossl.evals import find_metric
-from frossl.evals.suite import PROTOCOLS, Evaluation, evaluate
+from frossl.evals import defaults, find_metrics
+from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
@@ -30,7 +30,7 @@ def evaluate_run(
     source: str | None = None,
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
-    protocols: tuple[str, ...] = PROTOCOLS,
+    protocols: tuple[str, ...] = defaults("evaluate"),
     others: Mapping[str, nn.Module] = MappingProxyType({}),
     known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     data_dir: Path | None = None,
@@ -48,8 +48,7 @@ def evaluate_run(
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
     """
     console, run = console or Console(quiet=True), Path(run)
-    for name in protocols:
-        find_metric(name)
+    find_metrics(protocols)
     own, recipe = read_run(run)
     own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
     encoder, spec = load_encoder(encoder_of(run), backbone)

@@ -11,6 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from frossl.evals.verdict import (
+    DIMENSIONAL,
+    INVARIANCE_ALONE,
+    NEVER_VARIED,
+    TO_CONSTANT,
+    TO_MEAN_DIRECTION,
+    never_varied,
+)
+
 Row = Mapping[str, float]
 Said = tuple[str, str] | None
 """What is seen and what to do, where a rule applies."""
@@ -74,7 +83,7 @@ def diagnose(rows: Sequence[Row], context: Context) -> list[Finding]:
 
     if not rows or rows[0]["step"] > EARLY:
         return []
-    return [*islice(found(COLLAPSES), 1), *found(_OTHERS)]
+    return [*islice(found(_COLLAPSES), 1), *found(_OTHERS)]
 
 
 NOTHING = 0.02
@@ -101,11 +110,7 @@ def _never_varied(rows: Sequence[Row], context: Context) -> Said:
     still = [name for place, name in PLACES.items() if rows[0].get(f"{place}_variance") == 0]
     if not still:
         return None
-    return (
-        f"Not even the {still[0]} of the untrained encoder vary: the views are all alike, or it answers with a "
-        "constant from the start.",
-        "Look at the images and their views in the report.",
-    )
+    return never_varied(f"the {still[0]}", "views"), "Look at the images and their views in the report."
 
 
 FAR, FARTHER = 5.0, 2.0
@@ -170,12 +175,12 @@ def _invariance_alone(rows: Sequence[Row], context: Context) -> Said:
     )
 
 
-COLLAPSES = {
-    "Collapsed to the mean direction": _mean_direction,
-    "Features never varied": _never_varied,
-    "Collapsed to a constant": _constant,
-    "Dimensional collapse": _dimensional_collapse,
-    "Invariance is solved while entropy falls": _invariance_alone,
+_COLLAPSES = {
+    TO_MEAN_DIRECTION: _mean_direction,
+    NEVER_VARIED: _never_varied,
+    TO_CONSTANT: _constant,
+    DIMENSIONAL: _dimensional_collapse,
+    INVARIANCE_ALONE: _invariance_alone,
 }
 """States of which only the most complete, the first that applies, is told."""
 

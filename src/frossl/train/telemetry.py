@@ -17,11 +17,12 @@ from frossl.core.axes import fold
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.types import Dataset
 from frossl.evals.spectral import Moments
+from frossl.evals.verdict import COLLAPSES
 from frossl.methods import Method
 from frossl.nn.modes import eval_mode
 from frossl.report.pictures import shown
 from frossl.train.batch_statistics import batch_statistics, leading, spectrum_of
-from frossl.train.health import COLLAPSES, Context, diagnose
+from frossl.train.health import Context, diagnose
 from frossl.train.plan import Plan
 from frossl.views.recipes import Recipe
 
@@ -120,7 +121,7 @@ class Telemetry:
         self.rows += [("health", dataclasses.asdict(f)) for f in recent[0] if f.state not in self.standing]
         over = self.standing - {f.state for found in recent for f in found}
         for state in sorted(over):
-            instead = [f.state for f in recent[0] if {f.state, state} <= COLLAPSES.keys()]
+            instead = [f.state for f in recent[0] if {f.state, state} <= COLLAPSES]
             now = {"now": instead[0]} if instead else {}
             self.rows.append(("health", {"state": state, "over": True, **now}))
         self.standing = self.standing - over | {f.state for f in recent[0]}

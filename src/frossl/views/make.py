@@ -129,6 +129,12 @@ def _finish(
     made = {s: torch.empty((views[s] * images, channels, s, s), **layout) for s in sizes}
     free = dict(made)
     blocks: list[Callable[[], None]] = []
+
+    def fill(take: Take, start: int, stop: int, group: View, drawn: Drawn, out: Tensor) -> None:
+        x = take(start, stop).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        _photometric(x, group, drawn, colour)
+        out.copy_(x.mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last))
+
     for take, group, d in zip(takes, recipe, drawn, strict=True):
         total, flat = group.count * images, d.map(fold)
         out, free[group.size] = free[group.size].tensor_split([total])
@@ -136,7 +142,7 @@ def _finish(
         for start in range(0, total, block):
             stop = min(start + block, total)
             part = flat.map(lambda t, a=start, b=stop: t[a:b])
-            blocks.append(partial(_make, take, start, stop, group, part, colour, shift, scale, out[start:stop]))
+            blocks.append(partial(fill, take, start, stop, group, part, out[start:stop]))
     _each(blocks, threads)
     return [unfold(made[s], views[s]) for s in sizes]
 
@@ -153,23 +159,6 @@ def _each(blocks: Sequence[Callable[[], None]], threads: int) -> None:
                 done.result()
     finally:
         torch.set_num_threads(threads)  # what any thread sets holds for all that begin later
-
-
-def _make(
-    take: Take,
-    start: int,
-    stop: int,
-    group: View,
-    drawn: Drawn,
-    colour: Colour,
-    shift: Tensor,
-    scale: Tensor,
-    out: Tensor,
-) -> None:
-    """The views from ``start`` to ``stop``, whose parameters are ``drawn``, into ``out``."""
-    x = take(start, stop).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    _photometric(x, group, drawn, colour)
-    out.copy_(x.mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last))
 
 
 def _photometric(x_BCSS: Tensor, group: View, drawn: Drawn, colour: Colour) -> None:

@@ -1,14 +1,18 @@
 """Which views a method sees, as data: a recipe is a tuple of groups of views with the same parameters.
 
-The named recipes are those of the paper's public configurations. Order of operations, as there: random resized
-crop, colour jitter (its four operations in random order), grayscale, blur, solarize, flip, normalise.
+The named recipes, ``recipes.toml``, are those of the paper's public configurations and some by domain. Order of
+operations: random resized crop, flip, colour jitter (its four operations in random order), grayscale, blur, solarize,
+normalise. The public files flip after solarize, which gives the same views.
 """
 
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from frossl.core.config import from_plain
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
 from frossl.views.ops import FILTERS
@@ -62,65 +66,9 @@ Recipe = tuple[View, ...]
 VIEWS: Registry[Recipe] = Registry("view recipe")
 
 
-def _strong(**changes: object) -> View:
-    return replace(View(scale=(0.08, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2), **changes)
-
-
-def _weak(**changes: object) -> View:
-    return replace(View(scale=(0.08, 1.0), saturation=0.4), **changes)
-
-
-_NO_COLOUR = {"saturation": 0.0, "hue": 0.0, "grayscale": 0.0}
-
-
-def _natural(**changes: object) -> View:
-    return replace(View(brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15, blur=0.2), **changes)
-
-
-def _asymmetric(first_blur: float, second_blur: float, **changes: object) -> Recipe:
-    base = replace(View(count=1, scale=(0.08, 1.0)), **changes)
-    return (replace(base, blur=first_blur), replace(base, blur=second_blur, solarize=0.2))
-
-
-# The public CIFAR "symmetric" file has the random crop switched off, against the paper's text; it is on here.
-VIEWS.add("cifar-symmetric", (_strong(blur=0.5),))
-VIEWS.add("cifar-symmetric-nocrop", (_strong(blur=0.5, scale=(1.0, 1.0), ratio=(1.0, 1.0)),))
-VIEWS.add("cifar-symmetric-weak", (_weak(),))
-VIEWS.add("cifar-asymmetric", _asymmetric(0.0, 0.0))
-VIEWS.add("cifar-vicreg", (View(solarize=0.1),))
-VIEWS.add("cifar-wmse", (_strong(scale=(0.2, 1.0)),))
-# The public file asks for 8 views; the published two-view baselines need 2, and --views sets any other number.
-VIEWS.add("stl10-symmetric", (_strong(size=96),))
-VIEWS.add("stl10-symmetric-weak", (_weak(size=96, blur=0.5),))
-VIEWS.add("stl10-asymmetric", _asymmetric(0.0, 0.0, size=96))
-VIEWS.add("tiny-symmetric", (_strong(size=64, blur=0.5),))
-VIEWS.add("tiny-symmetric-weak", (_weak(size=64, blur=0.5),))
-VIEWS.add("tiny-asymmetric", _asymmetric(1.0, 0.1, size=64))
-VIEWS.add("imagenet-symmetric", (_strong(size=224, blur=0.5),))
-VIEWS.add("imagenet-symmetric-weak", (_weak(size=224, blur=0.5),))
-VIEWS.add("imagenet-asymmetric", _asymmetric(1.0, 0.1, size=224))
-VIEWS.add("imagenet-vicreg", (View(size=224, scale=(0.08, 1.0), blur=0.5, solarize=0.1),))
-VIEWS.add("imagenet-wmse", (
-    _strong(size=224, scale=(0.2, 1.0), blur=0.2),
-    _strong(size=96, scale=(0.2, 1.0), blur=0.2, count=6),
-))  # fmt: skip
-# The loss of the public code never sees the six small views.
-VIEWS.add("imagenet-wmse-large", VIEWS["imagenet-wmse"][:1])
-_EMP = View(count=20, scale=(0.25, 0.25), flip=0.0, jitter=0.4, saturation=0.4, hue=0.2, blur=0.1, solarize=0.1)
-VIEWS.add("cifar-emp", (replace(_EMP, count=200),))
-VIEWS.add("stl10-emp", (replace(_EMP, size=64),))
-# Product recipes by domain: colour photographs; grey images (medical, X-ray, documents), for which colour has no
-# meaning; images from above, in any number of bands, which have no upper edge. Without strong jitter the brightness
-# of a grey image gives it away (docs/results/two-cores.md).
-VIEWS.add("natural", (_natural(),))
-# SwAV's multi-crop (arXiv 2006.09882): two views of most of the image and six small ones of parts of it.
-VIEWS.add("multicrop", (_natural(scale=(0.25, 1.0)), _natural(scale=(0.05, 0.25), size=14, count=6)))
-VIEWS.add("grey", (_natural(scale=(0.3, 1.0), brightness=0.8, contrast=0.8, blur=0.5, solarize=0.2, **_NO_COLOUR),))
-# What the recipes for two cores found (docs/results/two-cores.md).
-VIEWS.add("cifar-cpu", (View(scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15),))
-VIEWS.add("fashion-cpu", (replace(VIEWS["grey"][0], scale=(0.5, 1.0), brightness=1.2, contrast=1.2),))
-VIEWS.add("satellite", (_natural(vertical=0.5, brightness=0.4, contrast=0.4),))
-
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+for _name, _groups in _TABLE["recipe"].items():
+    VIEWS.add(_name, tuple(from_plain(View, _TABLE["base"].get(g.pop("base", ""), {}) | g) for g in _groups))
 
 DOMAINS = {
     "natural": "photographs; the default for three channels",
