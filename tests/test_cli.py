@@ -18,7 +18,10 @@ from frossl.cli import main
 from frossl.nn.encoder import load_encoder
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
+from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 
@@ -315,7 +318,6 @@ from torch import Tensor, nn
 from frossl.core.types import Loss, Moment, Setting
 from frossl.methods import Method
 
-pytestmark = pytest.mark.usefixtures("no_reports")
 
 
 class Apart(Method):
