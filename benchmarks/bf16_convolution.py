@@ -23,10 +23,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from frossl.commands.bench import noise
 from torch import Tensor, nn
 
 from common import environment, heading, table
+from frossl.commands.bench import noise
 from frossl.data.loader import training_batches
 from frossl.nn.convolution import narrow_in_float32
 from frossl.recipes import RECIPES
