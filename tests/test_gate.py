@@ -26,8 +26,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from frossl.train.config import Config
-from frossl.train.run import evaluate_run, pretrain
 
 from frossl.core.registry import Registry
 from frossl.core.types import Loss
