@@ -20,6 +20,8 @@ from frossl.train.config import Config
 from frossl.train.log import read_rows
 from frossl.train.step import Stepper
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 
 
@@ -314,8 +316,6 @@ from torch import Tensor, nn
 
 from frossl.core.types import Loss, Moment, Setting
 from frossl.methods import Method
-
-pytestmark = pytest.mark.usefixtures("no_reports")
 
 
 class Apart(Method):
