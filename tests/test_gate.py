@@ -26,13 +26,13 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from frossl.methods.frossl import FroSSL
+from frossl.train.config import Config
+from frossl.train.run import evaluate_run, pretrain
 
 from frossl.core.types import Loss
 from frossl.data import Dataset, Split, from_tensors
 from frossl.losses import frossl
-from frossl.methods.frossl import FroSSL
-from frossl.train.config import Config
-from frossl.train.run import evaluate_run, pretrain
 from frossl.views.recipes import VIEWS, View
 
 MARGIN = 0.03
