@@ -23,7 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from frossl.train.bench import noise
+from frossl.commands.bench import noise
 from frossl.train.config import make_plan
 from torch import Tensor, nn
 
