@@ -271,7 +271,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
         "with labels, 2 steps",
         "supervised",
         "fine-tuned",
-        "kNN, cosine under",
+        "kNN: cosine",
         "no colour",
     ):
         assert words in said
@@ -282,7 +282,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
     assert "cosine_under_crop_20" in kept["arms"]["raw pixels"]
     code, said = frossl("report", "runs/r")
     page = (tmp_path / "runs/r/report.html").read_text()
-    for words in ("beside the controls", "Under single augmentations", "fine-tuned", "supervised: same"):
+    for words in ("beside the controls", "under single augmentations", "fine-tuned", "supervised: same"):
         assert words in page
     code, said = frossl("evaluate", "runs/r", "--protocol", "finetun", "--arms", "supervised")
     assert code == 2

@@ -85,17 +85,16 @@ class Subject:
 METRICS: Registry[Metric] = Registry("metric")
 
 
-def metric(name: str, *, needs_labels: bool, of_pixels: bool | None = None, **about: Any) -> Callable:
+def metric(name: str, *, needs_labels: bool, **about: Any) -> Callable:
     """Registers ``measure(features) -> {name: value}``, or ``measure(subject)`` with ``of_encoder=True``.
 
-    It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Raw pixels are
-    measured where labels are needed, unless told otherwise.
+    It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Unless told
+    otherwise, raw pixels are measured by metrics of features that need labels.
     """
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
-        measure, pixels = or_nothing(measure), needs_labels if of_pixels is None else of_pixels
-        METRICS.add(name, Metric(measure=measure, needs_labels=needs_labels, of_pixels=pixels, **about))
-        return measure
+        about.setdefault("of_pixels", needs_labels and not about.get("of_encoder"))
+        return METRICS.add(name, Metric(measure=or_nothing(measure), needs_labels=needs_labels, **about)).measure
 
     return add
 

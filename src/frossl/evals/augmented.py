@@ -25,7 +25,6 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     "linear-augmented",
     needs_labels=True,
     of_encoder=True,
-    of_pixels=False,
     protocol=f"linear, augmented: SGD, {EPOCHS} epochs, x0.1 at {' and '.join(map(str, DROPS))}, batch 256, crops of "
     f"8-100 % and flips, frozen encoder; rate per 256 images of {len(RATES)} from {RATES[0]:g} to {RATES[-1]:g} by a "
     "tenth of the train split; interval: Wilson",

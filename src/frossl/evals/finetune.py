@@ -100,17 +100,16 @@ def _right(subject: Subject, model: nn.Module, split: Split) -> Tensor:
     return subject.extractor.split(model, split, wide).argmax(1) == y
 
 
-_SHARES = {
+_COLUMNS = {
     100: {"finetune": Column("fine-tuned", accuracy=True, decides=True)},
     10: {"finetune_10pct": Column("fine-t. 10 %", "fine-tuned, 10 % of the labels", accuracy=True, decides=True)},
     1: {"finetune_1pct": Column("fine-t. 1 %", "fine-tuned, 1 % of the labels", accuracy=True, decides=True)},
 }
-for _percent, _columns in _SHARES.items():
+for _percent, _columns in _COLUMNS.items():
     metric(
-        "finetune" if _percent == 100 else f"finetune-{_percent}pct",
+        next(iter(_columns)).replace("_", "-"),
         needs_labels=True,
         of_encoder=True,
-        of_pixels=False,
         protocol=f"fine-tuned: encoder and linear classifier on {_percent} % of the train labels, one draw, {EPOCHS} "
         f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
         f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "

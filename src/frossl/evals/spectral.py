@@ -60,13 +60,15 @@ def entropy_rank(eigenvalues_K: Tensor) -> float:
     return torch.special.entr(shares(kept)).sum().exp().item() if len(kept) else 0.0
 
 
-def rankme(x_NF: Tensor) -> float:
+def rankme(second_moment_K: Tensor) -> float:
     """exp of the entropy of the singular values, as shares of their sum, of the features as they are, not centred.
 
-    RankMe (Garrido et al., arXiv 2210.02885, eq. 1 and 2) without the 1e-7 added to each share there. 1 to min(N, F);
-    constant features that are not zero have 1, as the mean counts.
+    Singular values are roots of the eigenvalues of the second moment. RankMe (Garrido et al., arXiv 2210.02885, eq. 1
+    and 2) without the 1e-7 added to each share there. 1 to min(N, F); constant features that are not zero have 1, as
+    the mean counts.
     """
-    return _rankme(second_moment_spectrum(x_NF))
+    kept = nonzero(second_moment_K)
+    return entropy_rank(kept.sqrt()) if len(kept) else 0.0
 
 
 def power_law_exponent(eigenvalues_K: Tensor, first: int = FIRST, last: int = LAST) -> float | None:
@@ -117,7 +119,7 @@ def summary(covariance_K: Tensor, second_moment_K: Tensor, mean_F: Tensor) -> di
         "collision_entropy": collision_entropy(covariance_K),
         "von_neumann_entropy": von_neumann_entropy(covariance_K),
         "stable_rank": stable_rank(covariance_K),
-        "rankme": _rankme(second_moment_K),
+        "rankme": rankme(second_moment_K),
         "power_law_exponent": power_law_exponent(covariance_K),
         "condition_number": condition_number(covariance_K),
         "mean_to_spread": (mean_F.double().norm() / spread).item() if spread > 0 else None,
@@ -244,8 +246,3 @@ def _without_each_group(x_NF: Tensor) -> Iterator[Moments]:
     parts = [Moments.of(x_NF[group.to(x_NF.device)]) for group in random_groups(len(x_NF))]
     nothing = Moments.none(x_NF.shape[1], x_NF.device)
     return (sum(parts[:i] + parts[i + 1 :], nothing) for i in range(len(parts)) if len(parts) > 1)
-
-
-def _rankme(second_moment_K: Tensor) -> float:
-    kept = nonzero(second_moment_K)
-    return entropy_rank(kept.sqrt()) if len(kept) else 0.0

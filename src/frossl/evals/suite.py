@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from frossl.data.types import Dataset
-from frossl.evals import Column, Subject, columns, find_metrics, measure
+from frossl.evals import Subject, find_metrics, measure
 from frossl.evals.extract import PIXELS, Extractor, pixels
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
@@ -36,10 +36,6 @@ class Evaluation:
     held_out: int
     source: str = ""
     """where the images are from: the name of a data set or a path; older files do not say"""
-
-    def columns(self) -> dict[str, Column]:
-        """Columns of the table: those that some arm has."""
-        return {name: column for name, column in columns().items() if any(name in arm for arm in self.arms.values())}
 
 
 def evaluate(

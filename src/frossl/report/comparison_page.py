@@ -61,7 +61,6 @@ def render_comparison(study: Study) -> str:
         axes=AXES,
         budgets=[_budget(study, result, lines) for result in study.results],
         summary=[f"{len(done)} of {len(study.trials)} runs", f"{run_time(study)} of training", *_where(study)],
-        spent=race.spent_figures(study, lines),
         trials=study.trials,
         settings=settings(records),
         differing=settings(records, differing=True),

@@ -10,7 +10,7 @@ import numpy as np
 
 from frossl.evals import columns, label_free
 from frossl.report.comparison import arm_name, in_order
-from frossl.report.figures import COLOURS, Figure, figure, heading, plain
+from frossl.report.figures import COLOURS, Figure, axis, figure, heading, plain, points
 from frossl.report.study import AXES, BudgetResult, Study, Trial, measures
 from frossl.report.table import minus
 
@@ -25,8 +25,8 @@ def looks(study: Study) -> dict[str, Figure]:
 
 def _trace(arm: str, x: Sequence[float], y: Sequence[float], hover: str = "%{y:.3f}", **more: Any) -> Figure:
     """Points of an arm that say ``hover`` and its name when pointed at."""
-    trace = {"type": "scatter", "mode": "markers", "name": plain(arm_name(arm)), "x": x, "y": y}
-    return trace | {"hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>"} | more
+    hover += "<extra>%{fullData.name}</extra>"
+    return points(arm_name(arm), x, y, hovertemplate=hover, **({"mode": "markers"} | more))
 
 
 def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figure]:
@@ -54,7 +54,7 @@ def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figur
             traces.append(_trace(arm.arm, [mean], [row], "%{x:.3f}, mean", **full))
         names = [plain(arm_name(arm.arm)) for arm in arms]
         yaxis = {"tickvals": list(range(len(arms))), "ticktext": names, "range": [-0.6, len(arms) - 0.4]}
-        layout = {"xaxis": {"title": {"text": "accuracy on held-out images"}}, "yaxis": yaxis | {"zeroline": False}}
+        layout = {"xaxis": axis("accuracy on held-out images"), "yaxis": yaxis | {"zeroline": False}}
         title = {"text": heading(measure)}
         figures.append(figure(f"Final {measure}", traces, height=120 + 30 * len(arms), title=title, **layout))
     return figures
@@ -95,36 +95,10 @@ def _aligned(curves: Sequence[tuple[list[dict[str, float]], list[float]]]) -> tu
     grid = min(shares, key=len)
     y_SK = np.stack([np.interp(grid, s, values) for s, (_, values) in zip(shares, curves, strict=True)])
     meta = {}
-    for axis in AXES:
-        x_SK = [np.interp(grid, s, [r[axis] for r in rows]) for s, (rows, _) in zip(shares, curves, strict=True)]
-        meta[axis] = np.mean(x_SK, axis=0).tolist()
+    for name in AXES:
+        x_SK = [np.interp(grid, s, [r[name] for r in rows]) for s, (rows, _) in zip(shares, curves, strict=True)]
+        meta[name] = np.mean(x_SK, axis=0).tolist()
     return meta, y_SK
-
-
-def spent_figures(study: Study, lines: dict[str, Figure]) -> list[Figure]:
-    """Final accuracy against what was spent, one point for each budget, where there are several."""
-    if len(study.results) < 2:
-        return []
-    figures = []
-    for measure in measures():
-        traces = []
-        for arm, line in lines.items():
-            found = [a for r in study.results for a in r.arms if a.arm == arm and measure in a.values and a.spent]
-            found.sort(key=lambda a: a.spent["images"])
-            if not found:
-                continue
-            meta = {axis: [a.spent[axis] for a in found] for axis in AXES}
-            values = [a.values[measure] for a in found]
-            means = [statistics.fmean(v) for v in values]
-            error = {"type": "data", "symmetric": False, "color": line["color"], "thickness": 1.5, "width": 4}
-            error |= {"array": [max(v) - m for v, m in zip(values, means, strict=True)]}
-            error |= {"arrayminus": [m - min(v) for v, m in zip(values, means, strict=True)]}
-            marker = {"size": 9, "color": line["color"]}
-            traces.append(_trace(arm, meta["images"], means, meta=meta, error_y=error, marker=marker))
-        if traces:
-            title = {"text": heading(measure)}
-            figures.append(figure(f"Final {measure} and cost", traces, curves=True, height=400, title=title))
-    return figures
 
 
 def label_free_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figure]:
@@ -142,9 +116,9 @@ def label_free_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[F
             traces.append(_trace(arm.arm, x, [means[arm.arm]], "%{x:.3g}, %{y:.3f}", **style))
         found = result.agreements.get(name)
         told = minus(f": Spearman {found.spearman:+.2f}") if found else ""
-        backwards = {"autorange": "reversed", "title": {"text": "less is better: axis reversed"}}
+        backwards = axis("less is better: axis reversed", autorange="reversed")
         axes: Figure = {"xaxis": backwards if column.better == "lower" else {}}
-        axes["yaxis"] = {"title": {"text": columns()[result.measure or "knn"].title}}
+        axes["yaxis"] = axis(columns()[result.measure or "knn"].title)
         text = heading(name)
         figures.append(figure(f"{text} and accuracy", traces, height=280, title={"text": text + told}, **axes))
     return figures
