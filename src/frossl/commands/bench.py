@@ -18,6 +18,7 @@ from rich.table import Table
 from tyro.conf import subcommand
 
 from frossl.core.types import UserError
+from frossl.data import from_tensors
 from frossl.data.options import DataOptions
 from frossl.data.types import Dataset, Split
 from frossl.losses import frossl
@@ -81,19 +82,7 @@ def noise(images: int, size: int, classes: int = 10) -> Dataset:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
     split = Split(pixels.contiguous(memory_format=torch.channels_last), torch.arange(images) % classes)
-    return Dataset(
-        name="noise",
-        train=split,
-        test=split,
-        classes=tuple(map(str, range(classes))),
-        channels=3,
-        mean=(0.5,) * 3,
-        std=(0.29,) * 3,
-        smallest=(size, size),
-        largest=(size, size),
-        typical=(size, size),
-        source="uniform noise, seed 0",
-    )
+    return from_tensors(split, split, name="noise", classes=tuple(map(str, range(classes))))
 
 
 def _opened(given: BenchViews) -> tuple[Config, Dataset]:

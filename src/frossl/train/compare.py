@@ -262,13 +262,9 @@ def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, d
 
 
 def carry_out_all(
-    runs: Sequence[Run],
-    protocols: Sequence[str],
-    command: Callable[[Run], list[str]],
-    console: Console,
-    after: Callable[[], object],
+    runs: Sequence[Run], protocols: Sequence[str], command: list[str], console: Console, after: Callable[[], object]
 ) -> tuple[list[str], str | None]:
-    """Each run that is not over, one after the other, by ``command`` in a process of its own, then ``after``.
+    """Each run that is not over, one after the other, by ``command`` and its name in a process, then ``after``.
 
     What a run prints goes to ``logs/NAME.txt``. A run that fails is told and passed over. Returns the names of those
     that did, and the name of the signal that stopped it all, if any: the run that was at it is saved.
@@ -287,7 +283,7 @@ def carry_out_all(
                 say(f"{about}: {state} before", "dim")
                 continue
             log = run.log(".txt")
-            code = _in_a_process(command(run), log, stopped, console, about)
+            code = _in_a_process([*command, run.name], log, stopped, console, about)
             if stopped:
                 say(f"{about}: stopped by {stopped[0]}, saved; the same command goes on")
                 return failed, stopped[0]

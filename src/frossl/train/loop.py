@@ -35,8 +35,7 @@ from frossl.runs.directory import FAILED
 from frossl.runs.log import NoLog, RunLog
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
-from frossl.train.own import by_name
-from frossl.train.plan import Plan, make_plan
+from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import look
 from frossl.train.ranks import start
 from frossl.train.state import TrainingState, set_up
@@ -62,8 +61,8 @@ def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[
     kind = find_method(config.method)
     if kind.uses_labels and not data.classes:
         raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
-    named = None if own is None else by_name(config, data, own)
-    plan = make_plan(named or config, data, None if named else own)
+    named = None if own is None else plan_by_name(config, data, own)
+    plan = named or make_plan(config, data, own)
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
     images = plan.spec.channels, plan.spec.size

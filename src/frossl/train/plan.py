@@ -21,7 +21,8 @@ from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
 from frossl.methods import find_method
-from frossl.nn.backbones import resolve_stem, takes_one_size
+from frossl.nn.alike import alike, timm_name
+from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.runs.config import Config, Precision
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
@@ -115,6 +116,26 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     )
     workers = 0 if data.train.in_memory else _workers() if config.workers is None else config.workers
     return Plan(resolved, recipe, spec, device, workers, config.micro_batch)
+
+
+def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
+    """The plan with the name, stem and options by which timm builds a module like ``own``; None if it does not.
+
+    Its runs need no Python to go on. Options are those of ``config``, or none.
+    """
+    name = timm_name(own)
+    for options in dict.fromkeys((config.backbone_options, "{}")) if name else ():
+        for stem in ("imagenet", *SMALL_STEMS):
+            named = replace(config, backbone=name, stem=stem, backbone_options=options)
+            try:
+                plan = make_plan(named, data)
+                built = plan.spec.build()
+            except UserError:  # no such stem or option, or it does not take these views
+                continue
+            sizes = {plan.spec.size, *(group.size for group in plan.recipe)}
+            if alike(own, built, plan.spec.channels, sizes):
+                return plan
+    return None
 
 
 def _make_recipe(config: Config, name: str, size: int) -> Recipe:

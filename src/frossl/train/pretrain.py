@@ -94,7 +94,7 @@ def pretrain(
         if resume is not None:
             require_own(resume, backbone)
             state = _newest_state(resume, console)
-        data, stopped = _train(config, run, state, backbone, data, console, fabric)
+        data, stopped = train_run(config, run, state, backbone, data, console, fabric)
     except BaseException as error:
         if rank() == 0 and resume is None and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
@@ -125,7 +125,7 @@ def _newest_state(run: Path, console: Console) -> dict[str, Any] | None:
     return found[1] if found else load_checkpoint(Path(path)) if path else None
 
 
-def _train(
+def train_run(
     config: Config,
     run: Path,
     state: dict[str, Any] | None,

@@ -56,9 +56,6 @@ Scalars = dict[str, Tensor]
 Watch = Callable[[int, Tensor, Scalars], None]
 
 
-def _nothing(step: int, h_VNF: Tensor, values: Scalars) -> None: ...
-
-
 class Stepper:
     """Takes training steps with ``learner``, which is moved to the device of ``fabric``."""
 
@@ -81,7 +78,7 @@ class Stepper:
         self.names: list[str] = []
         self.values = torch.zeros(0, device=fabric.device)
 
-    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> Scalars:
+    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None = None) -> Scalars:
         """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
 
         ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
@@ -101,13 +98,14 @@ class Stepper:
                 ) from None
             raise
 
-    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> Scalars:
+    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None) -> Scalars:
         self.optimizer.zero_grad()
         loss, h_VNF = self._learn(batch, step, share, epoch)
         values = {"loss": loss.total.detach(), **loss.terms, "grad_norm": gradient_norm(self.learner, self.clip)}
         self._judge(step, values)
-        with self._statistics():
-            watch(step + 1, h_VNF, values)
+        if watch is not None:
+            with self._statistics():
+                watch(step + 1, h_VNF, values)
         self.optimizer.found_inf = 1 - self.good  # type: ignore[attr-defined]
         self.wrapped.step()
         self.learner.remember(share, self.good)
