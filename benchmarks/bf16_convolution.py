@@ -23,11 +23,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from frossl.train.bench import noise
-from frossl.train.config import make_plan
 from torch import Tensor, nn
 
 from common import environment, heading, table
+from frossl.commands.bench import noise
 from frossl.data.loader import training_batches
 from frossl.nn.convolution import narrow_in_float32
 from frossl.recipes import RECIPES
@@ -199,8 +198,8 @@ def step(pairs: int) -> str:
     """Processor time of a step with the rule over that of one without, median with its quartiles."""
     config = dataclasses.replace(RECIPES["cifar10-cpu"](), data="noise", device="cpu", precision="bf16")
     data = noise(512, 32)
-    learner, plan = build(config, make_plan(config, data), len(data.classes))
-    take = Stepper(learner, config, plan, start(config))
+    learner, plan = build(config, data)
+    take = Stepper(learner, plan, start(config))
     batch = next(training_batches(data, plan.recipe, batch=plan.batch, seed=0, device=plan.device))
 
     def took(with_rule: bool) -> float:

@@ -23,15 +23,13 @@ import torch
 from common import environment, heading, seconds, table
 from frossl.commands.bench import noise
 from frossl.core.length import Length
-from frossl.core.progress import Progress
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config
 from frossl.train.loop import build
-from frossl.train.probe import OnlineProbe
 from frossl.train.ranks import start
-from frossl.train.state import TrainingState
+from frossl.train.state import set_up
 from frossl.train.step import Stepper, _copy
 
 RUN, SAVES = 600.0, 12
@@ -42,7 +40,7 @@ CASES = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "res
 def guards(take: Stepper, total: torch.Tensor) -> None:
     """What a step does beside learning."""
     _copy(take.before, take.buffers)
-    take._judge(0, total, dict.fromkeys(take.names[1:-1], total), total)
+    take._judge(0, dict.fromkeys(("loss", *take.names[1:-1], "grad_norm"), total))
     for buffer, before in zip(take.buffers, take.before, strict=True):
         torch.where(take.good.bool(), buffer, before, out=buffer)
     take.check()
@@ -98,8 +96,7 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
     )
     data = noise(1024, 32)
     learner, plan = build(config, data)
-    probe = OnlineProbe(plan.spec.features, len(data.classes))
-    take = Stepper(learner, plan, start(config), probe)
+    take, state = set_up(learner, plan, data, Length(100, "it"), start(config))
     learner.train()
     batches = training_batches(data, plan.recipe, batch=batch, seed=0)
     total = torch.ones(())
@@ -108,13 +105,10 @@ def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
     times = [pair(take, next(batches), bool(number % 2)) for number in range(pairs)]
     alone = statistics.median(seconds(lambda: guards(take, total)) for _ in range(pairs))
     step = statistics.median(guarded for guarded, _ in times)
-    progress = Progress(Length(1, "ep"), 100, 1)
     with tempfile.TemporaryDirectory() as folder:
 
         def save() -> Path:
-            return save_checkpoint(
-                Path(folder), 1, TrainingState(progress, learner, take.optimizer, probe).state_dict()
-            )
+            return save_checkpoint(Path(folder), 1, state.state_dict())
 
         saves = [seconds(save) for _ in range(7)]
         path = save()

@@ -45,7 +45,7 @@ BLOCK = 10
 """Steps that are one draw of the bootstrap."""
 WHOLE = ("see", "held_out", "take")
 """What the training loop calls of telemetry."""
-PARTS = {"features": "embeddings", "signs_of": "vitals", "gather": "moments", "spectrum_of": "spectra"}
+PARTS = {"features": "embeddings", "batch_statistics": "vitals", "gather": "moments", "spectrum_of": "spectra"}
 """Functions of telemetry and what they are for."""
 AT, REACHES = (50, 100, 200, 500), (1, 4, 10, 20, 50, 100, 250, 500)
 """Steps at which reaches are compared, and the reaches, in steps."""
@@ -117,7 +117,7 @@ def _run(on: bool, config: Config) -> Row:
     by_processor = (time.process_time, spent)
     methods = {name: timed(name, getattr(Telemetry, name), *by_processor) for name in ("features", "gather")}
     methods |= {name: timed(name, getattr(Telemetry, name), time.perf_counter, took) for name in WHOLE}
-    functions = {name: timed(name, getattr(room, name), *by_processor) for name in ("signs_of", "spectrum_of")}
+    functions = {name: timed(name, getattr(room, name), *by_processor) for name in ("batch_statistics", "spectrum_of")}
     with patch.multiple(Telemetry, **methods), patch.multiple(room, **functions):
         begin()
         worked = time.process_time()

@@ -65,7 +65,7 @@ def test_only_one_file_speaks_to_other_ranks():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_a_method_is_one_short_file(path):
-    assert len(path.read_text().splitlines()) < 90
+    assert len(path.read_text().splitlines()) < 100
 
 
 def loaded_with(module: str) -> set[str]:

@@ -18,7 +18,10 @@ from frossl.cli import main
 from frossl.nn.encoder import load_encoder
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
+from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 
@@ -268,7 +271,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
         "with labels, 2 steps",
         "supervised",
         "fine-tuned",
-        "Cosine similarity under",
+        "kNN: cosine",
         "no colour",
     ):
         assert words in said
@@ -279,7 +282,7 @@ def test_protocols_of_encoders_the_supervised_arm_and_robustness_from_the_comman
     assert "cosine_under_crop_20" in kept["arms"]["raw pixels"]
     code, said = frossl("report", "runs/r")
     page = (tmp_path / "runs/r/report.html").read_text()
-    for words in ("beside the controls", "Under single augmentations", "fine-tuned", "supervised: same"):
+    for words in ("beside the controls", "under single augmentations", "fine-tuned", "supervised: same"):
         assert words in page
     code, said = frossl("evaluate", "runs/r", "--protocol", "finetun", "--arms", "supervised")
     assert code == 2
@@ -315,7 +318,6 @@ from torch import Tensor, nn
 from frossl.core.types import Loss, Moment, Setting
 from frossl.methods import Method
 
-pytestmark = pytest.mark.usefixtures("no_reports")
 
 
 class Apart(Method):

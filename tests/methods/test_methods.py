@@ -265,6 +265,14 @@ OWN = '''
         return 0
 
 
+    def lists(z, weights=[1.0]):
+        return z.mean()
+
+
+    def headed(z, projector: str = ""):
+        return z.mean()
+
+
     def untyped(z, strength: "NoSuchType" = 1.0):
         return z.mean()
 '''
@@ -309,8 +317,10 @@ def test_a_loss_that_is_a_method_says_what_each_of_its_options_does(name):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("own_methods:push", "'strength' is an option of the method and needs a default"),
-        ("own_methods:nothing", "projections first"),
+        ("own_methods:push", "'strength' has no default"),
+        ("own_methods:lists", "mutable default"),
+        ("own_methods:headed", "projector"),
+        ("own_methods:nothing", "takes projections"),
         ("own_methods:untyped", "NoSuchType"),
         ("own_methods:Missing", "Missing"),
         ("no_such_module:X", "no_such_module"),

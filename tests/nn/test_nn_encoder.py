@@ -113,7 +113,7 @@ def test_a_file_whose_weights_do_not_all_fit_is_named(path, damage):
 
 
 def test_only_the_first_of_many_wrong_keys_are_named(encoder):
-    with pytest.raises(UserError, match=r": 0 of \d+ keys[^,]*, ([^,]+, ){3}[^,]+ and others"):
+    with pytest.raises(UserError, match=r": 0 of \d+ keys fit; ([^;]+; ){2}[^;]+ and others"):
         load_all_keys(encoder, {}, "nothing")
 
 

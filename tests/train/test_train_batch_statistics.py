@@ -9,7 +9,7 @@ from frossl.core.axes import fold
 from frossl.evals.alignment import alignment
 from frossl.evals.lidar import lidar
 from frossl.evals.spectral import effective_rank, summary
-from frossl.train.batch_statistics import SHOWN, leading, shown_places, signs_of, spectrum_of
+from frossl.train.batch_statistics import SHOWN, batch_statistics, leading, shown_places, spectrum_of
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -19,12 +19,12 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("views", "n", "width"), [(2, 40, 12), (3, 10, 50)])
 def test_the_rank_without_eigenvalues_is_that_of_the_eigenvalues(views, n, width):
     h = normal(views, n, width) * torch.linspace(0.1, 3, width) + 5
-    assert signs_of(h)["effective_rank"] == pytest.approx(effective_rank(fold(h)), rel=1e-5)
+    assert batch_statistics(h)["effective_rank"] == pytest.approx(effective_rank(fold(h)), rel=1e-5)
 
 
 def test_equal_views_have_no_noise_and_unrelated_views_nothing_else():
     x = normal(1, 4000, 8)
-    same, other = signs_of(x.expand(3, -1, -1)), signs_of(normal(3, 4000, 8))
+    same, other = batch_statistics(x.expand(3, -1, -1)), batch_statistics(normal(3, 4000, 8))
     assert same["view_noise"] == pytest.approx(0, abs=1e-9)
     assert same["least_agreement"] == pytest.approx(1)
     assert other["view_noise"] == pytest.approx(1, abs=0.02)
@@ -34,7 +34,7 @@ def test_equal_views_have_no_noise_and_unrelated_views_nothing_else():
 @pytest.mark.parametrize("views", [2, 4])
 def test_half_of_the_variance_between_views_is_a_noise_of_half(views):
     h = normal(1, 5000, 8) + normal(views, 5000, 8, seed=1)
-    assert signs_of(h)["view_noise"] == pytest.approx(0.5, abs=0.02)
+    assert batch_statistics(h)["view_noise"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_view_that_is_constant_or_of_other_images_is_seen():
@@ -42,27 +42,27 @@ def test_a_view_that_is_constant_or_of_other_images_is_seen():
     constant, shuffled = x.clone(), x.clone()
     constant[2] = 1.0
     shuffled[1] = x[1].roll(1, 0)
-    assert signs_of(constant)["least_view"] < 1e-20
-    assert signs_of(shuffled)["least_view"] == pytest.approx(1)
-    assert abs(signs_of(shuffled)["least_agreement"]) < 0.1
+    assert batch_statistics(constant)["least_view"] < 1e-20
+    assert batch_statistics(shuffled)["least_view"] == pytest.approx(1)
+    assert abs(batch_statistics(shuffled)["least_agreement"]) < 0.1
 
 
 def test_the_mean_is_told_against_the_spread():
     h = normal(2, 3000, 4) + torch.tensor([30.0, 0, 0, 40.0])
-    assert signs_of(h)["mean_to_spread"] == pytest.approx(50 / 2, rel=0.02)
-    assert signs_of(h)["variance"] == pytest.approx(4, rel=0.03)
+    assert batch_statistics(h)["mean_to_spread"] == pytest.approx(50 / 2, rel=0.02)
+    assert batch_statistics(h)["variance"] == pytest.approx(4, rel=0.03)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_constant_features_have_no_rank_and_rounding_gives_them_none(dtype):
     h = torch.linspace(0.3, 900.3, 7, dtype=dtype).expand(2, 33, -1)
-    assert signs_of(h) == {"variance": 0.0, "effective_rank": 0.0}
+    assert batch_statistics(h) == {"variance": 0.0, "effective_rank": 0.0}
 
 
 def test_features_that_are_not_finite_are_not_described():
     h = normal(2, 5, 3)
     h[0, 0, 0] = torch.nan
-    assert signs_of(h) == spectrum_of(h) == leading(h, 2) == {}
+    assert batch_statistics(h) == spectrum_of(h) == leading(h, 2) == {}
 
 
 def test_a_spectrum_is_that_of_all_samples_with_everything_that_is_known_of_it():

@@ -87,16 +87,6 @@ def test_arms_that_were_measured_are_kept_if_a_later_one_is_stopped(tmp_path):
     assert read_record(run).evaluation is not None
 
 
-def test_a_file_from_before_there_were_sources_is_merged_and_read(kept, tmp_path):
-    old = {"arms": {"pretrained": {"knn": 0.5}}, "protocols": {"knn": "k"}, "held_out": 9}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"test": old}))
-    got = kept("test", evaluation("/a/test", pretrained={"ridge": 0.4}))
-    assert got["test"]["arms"]["pretrained"] == {"knn": 0.5, "ridge": 0.4}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"test": old}))
-    (tmp_path / "config.json").write_text(json.dumps({"frossl": "0", "config": {"data": "a/test"}}))
-    assert read_record(tmp_path).evaluation == Evaluation(**old)
-
-
 def test_values_of_other_images_are_not_kept_beside_new_ones(kept):
     kept("test", evaluation("/a/test", held_out=9, pretrained={"knn": 0.5}))
     got = kept("test", evaluation("/a/test", held_out=8, pretrained={"ridge": 0.4}))["test"]

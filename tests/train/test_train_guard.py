@@ -122,7 +122,11 @@ def test_a_bad_step_and_those_after_it_change_nothing(images, tmp_path, method, 
     if source == "gradient":
         assert "the gradient of" in str(caught.value)
     else:
-        named = [name for name, value in taken.terms.items() if not bool(value.isfinite())]
+        named = [
+            name
+            for name, value in taken.items()
+            if name not in ("loss", "grad_norm", "probe_on_views") and not bool(value.isfinite())
+        ]
         assert named
         assert f"the {' and '.join(named)} term of" in str(caught.value)
 
@@ -193,7 +197,6 @@ def poisoned(monkeypatch, step: int) -> None:
             yield batch
 
     monkeypatch.setattr(loop, "training_batches", changed)
-    monkeypatch.setattr("frossl.train.replay.training_batches", changed)
 
 
 @pytest.mark.parametrize("log_every", [1, 5])

@@ -97,14 +97,3 @@ def test_what_timm_builds_in_another_way_stays_a_module_of_ones_own(images, tmp_
     assert encoder_in(run)["backbone"] == "own:ResNet"
     with pytest.raises(UserError, match="own, ResNet"):
         pretrain(read_run(run)[0], resume=run)
-
-
-def test_a_run_of_a_module_of_timm_that_was_kept_as_ones_own_goes_on(images, tmp_path):
-    """As runs of earlier versions."""
-    asked = config(images, tmp_path, name="r", size=64, length="1it")
-    run = pretrain(asked, backbone=resnet()).run
-    about = json.loads((run / "config.json").read_text())
-    about["encoder"] |= {"backbone": "own:ResNet", "stem": "imagenet"}
-    (run / "config.json").write_text(json.dumps(about))
-    pretrain(read_run(run)[0], backbone=resnet(), resume=run)
-    assert encoder_in(run)["backbone"] == "own:ResNet"

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +92,16 @@ def run(args: list[str], console: Console) -> int:
         for name, state in states.items():
             console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
         return 0
-    again = [arg for arg in args if arg != "--commands"]
-    compare.keep_plan(runs, shlex.join(["frossl", "compare", *again]), given.target)
+    again = ["compare", *(arg for arg in args if arg != "--commands")]
+    compare.keep_plan(runs, shlex.join(["frossl", *again]), given.target)
     if given.commands:
         for name, state in states.items():
-            if state in ("started", "to do"):
-                print(shlex.join(["frossl", "compare", *again, "--only", name]))
+            if state not in compare.OVER:
+                print(shlex.join(["frossl", *again, "--only", name]))
         return 0
-    failed, stopped = compare.carry_out_all(
-        runs,
-        given.protocol,
-        lambda run: [sys.executable, "-m", "frossl.cli", "compare", *again, "--only", run.name],
-        console,
-        lambda: write_comparison(given.out),
-    )
+    command = [sys.executable, "-m", "frossl.cli", *again, "--only"]
+    after = partial(write_comparison, given.out)
+    failed, stopped = compare.carry_out_all(runs, given.protocol, command, console, after)
     study = write_comparison(given.out)
     show_comparison(console, study)
     say_where(given.out / "comparison.html", False, console)

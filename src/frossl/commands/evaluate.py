@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -41,18 +41,7 @@ def run(args: list[str], console: Console) -> int:
             f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
         )
     find_metrics(given.protocol)
-    others = {}
-    if "supervised" in given.arms:
-        others["supervised"] = supervised_encoder(
-            given.run, data_dir=given.data_dir, device=given.device, console=console
-        )
-    evaluate_run(
-        given.run,
-        source=given.data,
-        protocols=given.protocol,
-        others=others,
-        data_dir=given.data_dir,
-        device=given.device,
-        console=console,
-    )
+    how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
+    others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
+    evaluate_run(given.run, source=given.data, protocols=given.protocol, others=others, **how)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,28 +28,30 @@ class List:
 
 def run(args: list[str], console: Console) -> int:
     given = tyro.cli(List, prog="frossl list", args=args)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    rows: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "methods": lambda: [(name, _first_line(method)) for name, method in METHODS.items()],
-        "metrics": lambda: [
-            (name, m.protocol + ("" if "evaluate" in m.default_of else "; not by default"))
+    rows = {
+        "methods": {name: _first_line(method) for name, method in METHODS.items()},
+        "metrics": {
+            name: m.protocol + ("" if "evaluate" in m.default_of else "; not by default")
             for name, m in in_order().items()
-        ],
-        "data": lambda: [
-            (name, f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}")
+        },
+        "data": {
+            name: f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}"
             for name, r in DATASETS.items()
-        ],
-        "recipes": lambda: [(name, _first_line(recipe)) for name, recipe in RECIPES.items()],
+        },
+        "recipes": {name: _first_line(recipe) for name, recipe in RECIPES.items()},
     }
-    for name, text in rows[given.what]():
-        table.add_row(f"[bold]{escape(name)}[/]  ", escape(text))
-    console.print(table, highlight=False)
+    console.print(_table(rows[given.what]), highlight=False)
     if given.what == "recipes":
-        views = Table(box=None, pad_edge=False, show_header=False)
-        for name in VIEWS:
-            views.add_row(f"[bold]{escape(name)}[/]  ", escape(summary(name)))
+        views = _table({name: summary(name) for name in VIEWS})
         console.print("\nWhat views are made of, for --view-recipe:\n", views, highlight=False)
     return 0
+
+
+def _table(rows: dict[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, text in rows.items():
+        table.add_row(f"[bold]{escape(name)}[/]  ", escape(text))
+    return table
 
 
 def _first_line(thing: Any) -> str:

@@ -50,24 +50,19 @@ def settle_process(config: Config[Any]) -> None:
 
 def parse(args: list[str], prog: str) -> Pretrain[Any]:
     resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
-    saved = None if resume is None else read_run(Path(resume))[0]
-    if saved is not None:
-        default = saved
-    elif recipe is not None and recipe != "default":
-        default = RECIPES[recipe]()
+    if resume is not None:
+        default = read_run(Path(resume))[0]
     else:
-        default = Config(data=tyro.MISSING)
-    if method is not None and method != default.method:
+        default = Config(data=tyro.MISSING) if recipe in (None, "default") else RECIPES[recipe]()
+    if method not in (None, default.method):
         default = dataclasses.replace(default, method=method, objective=None)
-    kind = Pretrain[type(default.objective)]
-    given = tyro.cli(
-        kind,
+    return tyro.cli(
+        Pretrain[type(default.objective)],
         prog=prog,
         args=args,
         default=Pretrain(config=default),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    return given
 
 
 def _peek(args: list[str], flag: str) -> str | None:

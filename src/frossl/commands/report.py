@@ -14,6 +14,7 @@ from frossl.core.types import UserError
 from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
 from frossl.report.page import show, write_report
+from frossl.report.terminal import wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def run(args: list[str], console: Console) -> int:
 
 
 def say_where(report: Path, in_browser: bool, console: Console) -> None:
-    console.print(f"[bold]Report[/] {escape(str(report))}", soft_wrap=True)
+    wrote(console, "Report", report)
     if in_browser:
         open_in_browser(report, console)
 

@@ -8,12 +8,11 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
 from frossl.core.files import write_atomically
 from frossl.core.types import UserError
 from frossl.report.contact import contact_sheet
-from frossl.report.terminal import detail
+from frossl.report.terminal import detail, wrote
 from frossl.runs.config import Config, Images
 from frossl.runs.data import open_run_data
 from frossl.train.plan import make_plan
@@ -49,5 +48,5 @@ def run(args: list[str], console: Console) -> int:
     recipe = make_plan(Config(**own, **given.data_options(), batch=2, device="cpu"), data).recipe
     sheet = contact_sheet(data, recipe, images=given.images, seed=given.seed)
     write_atomically(given.output, lambda path: sheet.save(path, "PNG"))
-    console.print(f"[bold]Views[/] {escape(str(given.output))}", soft_wrap=True)
+    wrote(console, "Views", given.output)
     return 0

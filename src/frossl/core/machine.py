@@ -66,17 +66,11 @@ def commit() -> str:
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return ""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.check_output(command, cwd=root, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return described.stdout.strip() if described.returncode == 0 else ""
 
 
 def environment() -> dict[str, str]:

@@ -63,24 +63,32 @@ def loss_method(
     Raises:
         UserError: an argument of the loss cannot be an option.
     """
+    said = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
+    head = ("projector", Annotated[str, tyro.conf.arg(help=said)], projector)
+    doc = (inspect.getdoc(loss) or "").replace("``", "")
     try:
         _, *parameters = inspect.signature(loss, eval_str=True).parameters.values()
-    except (NameError, ValueError) as error:
-        raise UserError(f"{loss.__name__}: a loss takes projections first, then options; {error}") from None
-    said = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
-    options: list[tuple[str, Any, Any]] = [("projector", Annotated[str, tyro.conf.arg(help=said)], projector)]
-    filled_in = {"labels", "large"} & {parameter.name for parameter in parameters}
-    for name, kind, default in ((p.name, p.annotation, defaults.get(p.name, p.default)) for p in parameters):
-        if default is inspect.Parameter.empty and name not in filled_in:
-            raise UserError(f"{loss.__name__}: its argument {name!r} is an option of the method and needs a default")
-        if name not in filled_in:
-            options.append((name, type(default) if kind is inspect.Parameter.empty else kind, default))
-    doc = (inspect.getdoc(loss) or "").replace("``", "")
-    config = dataclasses.make_dataclass("Config", options, frozen=True, kw_only=True, namespace={"__doc__": doc})
+        filled_in = {"labels", "large"} & {parameter.name for parameter in parameters}
+        options = [_option(p, defaults.get(p.name, p.default)) for p in parameters if p.name not in filled_in]
+        config = dataclasses.make_dataclass(
+            "Config", [head, *options], frozen=True, kw_only=True, namespace={"__doc__": doc}
+        )
+    except (NameError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{loss.__name__} is no method: a loss takes projections and then options with defaults; {error}"
+        ) from None
     config.__qualname__ = f"{loss.__name__}.Config"
     members = {"loss": staticmethod(loss), "Config": config, "filled_in": filled_in, "__doc__": doc}
     members |= {"uses_labels": "labels" in filled_in, "float64": float64}
     return type(loss.__name__, (ProjectorMethod,), members)
+
+
+def _option(parameter: inspect.Parameter, default: Any) -> tuple[str, Any, Any]:
+    """Name, type and default of an option."""
+    if default is parameter.empty:
+        raise ValueError(f"{parameter.name!r} has no default")
+    kind = type(default) if parameter.annotation is parameter.empty else parameter.annotation
+    return parameter.name, kind, default
 
 
 def add_loss(name: str, loss: Callable[..., Loss], projector: str, published: str = "", **options: Any) -> None:

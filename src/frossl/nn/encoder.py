@@ -112,14 +112,14 @@ def load_all_keys(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     """Loads ``state`` if, and only if, it fits ``module`` to the last key.
 
     Raises:
-        UserError: says how many keys fit and names some that do not.
+        UserError: says how many keys fit, and the shapes of some that do not.
     """
-    wanted = module.state_dict()
-    fits = [key for key, value in wanted.items() if key in state and state[key].shape == value.shape]
-    wrong = sorted((set(wanted) | set(state)) - set(fits))
+    given, wanted = ({key: tuple(x.shape) for key, x in each.items()} for each in (state, module.state_dict()))
+    wrong = [key for key in given | wanted if given.get(key) != wanted.get(key)]
     if wrong:
+        some = [f"{key} is {given.get(key, 'missing')}, expected {wanted.get(key, 'none')}" for key in wrong[:3]]
         raise UserError(
-            f"{source}: {len(fits)} of {len(wanted)} keys fit this encoder; not {', '.join(wrong[:5])}"
-            f"{' and others' if len(wrong) > 5 else ''}. Nothing was loaded, as a part of the weights measures nothing."
+            f"{source}: {len(wanted.items() & given.items())} of {len(wanted)} keys fit; {'; '.join(some)}"
+            f"{' and others' if len(wrong) > 3 else ''}. Nothing was loaded, as a part of the weights measures nothing."
         )
     module.load_state_dict(state)

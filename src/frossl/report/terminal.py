@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -46,6 +47,16 @@ def say(console: Console, text: str, heading: str = "") -> None:
     grid.add_column(overflow="fold")
     grid.add_row(f"[bold]{heading}[/]", text.translate(CONTROLS))
     console.print(grid)
+
+
+def warn(console: Console, text: str) -> None:
+    """Prints a line that the user should not miss."""
+    console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
+
+
+def wrote(console: Console, heading: str, path: Path) -> None:
+    """Prints where a file was written."""
+    console.print(f"[bold]{heading}[/] {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def detail(console: Console) -> Callable[[str], None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,19 +19,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from frossl.core.files import (
-    SEAL,
-    DamagedError,
-    flush_directory,
-    read_sealed,
-    write_atomically,
-    write_sealed,
-)
+from frossl.core.files import SEAL, DamagedError, flush_directory, read_sealed, write_atomically, write_sealed
 from frossl.core.types import UserError
 
 FORMAT = "2"
 BEST = "best.safetensors"
-_NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -41,7 +32,11 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     Raises:
         UserError: the disk says no; the checkpoints that were there still are.
     """
-    _make(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {directory}: {error.strerror or error}") from None
+    flush_directory(directory.parent)
     tensors: dict[str, Tensor] = {}
     skeleton = _take_apart(state, tensors)
     path = directory / f"step-{step:09d}.safetensors"
@@ -134,11 +129,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """Generators of torch, NumPy and Python, for encoders and methods that draw from them; views hash their numbers."""
-    name, keys, position, *gauss = np.random.get_state()
+    name, keys, *rest = np.random.get_state()
     state: dict[str, Any] = {
         "cpu": torch.get_rng_state(),
-        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), *gauss],
-        "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "python": random.getstate(),
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -156,15 +151,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def _make(directory: Path) -> None:
-    if not directory.exists():
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make {directory}: {error.strerror or error}") from None
-        flush_directory(directory.parent)
-
-
 def _candidates(run: Path) -> list[Path]:
     """Checkpoints of a run, the newest first, the best last.
 
@@ -179,8 +165,13 @@ def _candidates(run: Path) -> list[Path]:
 
 
 def _by_age(directory: Path) -> list[Path]:
-    found = [(int(m[1]), p) for p in directory.glob("step-*.safetensors") if (m := _NAME.fullmatch(p.name))]
-    return [p for _, p in sorted(found)]
+    found = [path for path in directory.glob("step-*.safetensors") if path.stem[5:].isdecimal()]
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step after which the checkpoint at ``path`` was written, as its name says it."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -28,6 +28,31 @@ FREE_TO_CHANGE = (
 """What may differ when a run is resumed: it does not change what is learned."""
 
 
+_CHOICES = {
+    "device": get_args(Device),
+    "precision": get_args(Precision),
+    "optimizer": OPTIMIZERS,
+    "view_recipe": ("auto", *VIEWS),
+}
+_LIMITS = {
+    **dict.fromkeys(("lr", "clip"), (0, True)),
+    **dict.fromkeys(("weight_decay", "telemetry_every"), (0, False)),
+    **dict.fromkeys(("size", "micro_batch", "keep_checkpoints", "log_every"), (1, False)),
+    **dict.fromkeys(("batch", "views"), (2, False)),  # images and views are compared
+    "rank_timeout": (5, False),  # signs of life come every 2 s
+}
+"""The least value of a number, and whether it must be larger than that."""
+_PARTS = ("ep", "it", "img", "min", "%")
+_LENGTHS = {
+    "length": (("ep", "it", "img", "view", "min"), False),
+    "warmup": (_PARTS, True),
+    "monitor_every": (_PARTS, False),
+    "checkpoint_every": (_PARTS, False),
+    "track_eigenvalues": (("ep", "it", "img"), True),
+}
+"""Units of a length, and whether it may be nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Images(DataOptions):
     """Which images, and how they are opened."""
@@ -127,41 +152,22 @@ class Config(Images, Generic[M]):
                 f"the objective is {type(self.objective).__qualname__}, but method {self.method!r} takes its own "
                 "options: find_method(method).Config(), or leave objective out"
             )
-        for name in ("length", "warmup", "monitor_every", "checkpoint_every"):
-            text = getattr(self, name)
-            if not (name == "length" and text == "auto") and Length.parse(text).amount <= 0 and name != "warmup":
-                raise UserError(f"--{name.replace('_', '-')} must be more than nothing, got {text!r}")
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, list(OPTIMIZERS))
-        if self.batch is not None and self.batch < 2:
-            raise UserError(f"--batch must be at least 2, got {self.batch}: the objective compares images in a batch")
-        if self.length != "auto" and Length.parse(self.length).unit == "%":
-            raise UserError(f"--length {self.length}: a share of what? Write it in ep, it, img, view or min")
-        for name, known in (("device", get_args(Device)), ("precision", get_args(Precision))):
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), list(known))
-        for name, least in (("size", 1), ("micro_batch", 1), ("keep_checkpoints", 1)):
+                raise unknown_name(name.replace("_", " "), getattr(self, name), list(known))
+        for name, (least, strictly) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr must be more than 0, got {self.lr:g}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"--weight-decay must be at least 0, got {self.weight_decay:g}")
-        if self.view_recipe != "auto" and self.view_recipe not in VIEWS:
-            raise unknown_name("view recipe", self.view_recipe, list(VIEWS))
-        if self.views is not None and self.views < 2:
-            raise UserError(f"--views must be at least 2, got {self.views}: the objectives compare views of one image")
-        if not self.rank_timeout >= 5:  # signs of life come every 2 s
-            raise UserError(f"--rank-timeout must be at least 5 seconds, got {self.rank_timeout}")
+            if value is not None and not (least < value if strictly else least <= value < math.inf):
+                bound = "more than" if strictly else "at least"
+                raise UserError(f"--{name.replace('_', '-')} must be {bound} {least}, got {value}")
+        for name, (units, zero) in _LENGTHS.items():
+            text = getattr(self, name)
+            if text is None or (name, text) == ("length", "auto"):
+                continue
+            length = Length.parse(text)
+            if length.unit not in units or not (length.amount or zero):
+                more = "" if zero else "more than nothing, "
+                raise UserError(f"--{name.replace('_', '-')} must be {more}in {', '.join(units)}, got {text!r}")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             low, high = self.crop_scale
             raise UserError(f"--crop-scale {low:g} {high:g}: give two shares of the area, 0 < smallest <= largest <= 1")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"--clip must be more than 0, got {self.clip}")
-        if self.log_every < 1:
-            raise UserError(f"--log-every must be at least 1, got {self.log_every}")
-        if self.telemetry_every < 0:
-            raise UserError(f"--telemetry-every must be at least 0, got {self.telemetry_every}")
-        if self.track_eigenvalues is not None and Length.parse(self.track_eigenvalues).unit in ("min", "%"):
-            raise UserError(f"--track-eigenvalues {self.track_eigenvalues}: give it in ep, it or img")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
-from frossl.core.config import from_plain, to_plain
+from torch import nn
+
+from frossl.core.config import from_plain
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.core.types import UserError
@@ -18,7 +18,7 @@ from frossl.methods import find_method
 from frossl.nn.encoder import OWN
 from frossl.runs.checkpoint import newest_position
 from frossl.runs.config import FREE_TO_CHANGE, Config
-from frossl.runs.record import refuse_no_run
+from frossl.runs.record import read_config, refuse_no_run
 from frossl.views.recipes import Recipe, View
 
 
@@ -34,8 +34,7 @@ def unfinished(run: Path) -> str:
     Nothing for a run that is finished, trains nothing, or has no checkpoint that tells.
     """
     try:
-        about = json.loads((run / "config.json").read_text())
-        saved = newest_position(run)
+        about, saved = read_config(run), newest_position(run)
         length = Length.parse(saved["length"])
         total = length.steps(batch=about["batch"], images=about["images"][0])
     except (OSError, ValueError, LookupError, TypeError):
@@ -71,21 +70,10 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     Raises:
         UserError: it is none.
     """
-    path = run / "config.json"
-    refuse_no_run(run)
-    try:
-        saved = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(saved, dict) or "frossl" not in saved:
-        raise UserError(f"{path} was not written by frossl")
-    missing = [name for name in ("config", "views", "encoder") if name not in saved]
-    if missing or not {"method", "objective"} <= set(saved["config"]):
-        raise UserError(f"{path} is damaged: {', '.join(missing) or 'the method'} is missing in it")
+    saved = read_config(run)
     plain = saved["config"]
-    objective = find_method(plain["method"]).Config
-    config = from_plain(Config, {k: v for k, v in plain.items() if k != "objective"})
-    config = dataclasses.replace(config, objective=from_plain(objective, plain["objective"]))
+    objective = from_plain(find_method(plain["method"]).Config, plain["objective"])
+    config = from_plain(Config, plain | {"objective": objective})
     return config, tuple(from_plain(View, view) for view in saved["views"])
 
 
@@ -98,17 +86,13 @@ def continued(run: Path, given: Config) -> Config:
         UserError: ``given`` would make it another run.
     """
     saved = read_run(run)[0]
-    views = saved.views or 2
-    wanted = dataclasses.replace(given, length=_in_images(given.length, views))
-    pairs = [(f.name, getattr(saved, f.name), getattr(wanted, f.name)) for f in dataclasses.fields(Config)]
-    if saved.method == given.method:
-        options = dataclasses.fields(saved.objective)
-        pairs += [(f.name, getattr(saved.objective, f.name), getattr(given.objective, f.name)) for f in options]
-    changed = [
-        name
-        for name, before, after in pairs
-        if name not in ("objective", *FREE_TO_CHANGE) and after not in (None, "auto", before)
-    ]
+    then, now = (
+        vars(config) | (vars(config.objective) if saved.method == given.method else {}) for config in (saved, given)
+    )
+    if given.length != "auto":  # it is saved in images
+        now |= {"length": str(Length.parse(given.length).as_images(saved.views or 2))}
+    fixed = now.keys() - {"objective", *FREE_TO_CHANGE}
+    changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
         flags = ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed]
         raise UserError(
@@ -118,51 +102,26 @@ def continued(run: Path, given: Config) -> Config:
     return dataclasses.replace(saved, **{name: getattr(given, name) for name in FREE_TO_CHANGE})
 
 
-def _in_images(length: str, views: int) -> str:
-    """A length as it is saved."""
-    return length if length == "auto" else str(Length.parse(length).as_images(views))
-
-
-def own_module(run: Path) -> str:
-    """The name of the module that the caller has to bring to ``run``; empty if it can be built, or nothing is said."""
-    path = run / "config.json"
-    if not path.exists():
-        return ""
-    read_run(run)
-    backbone = json.loads(path.read_text())["encoder"]["backbone"]
-    return backbone.removeprefix(OWN) if backbone.startswith(OWN) else ""
-
-
-def refuse_without_own(run: Path) -> None:
-    """Raises if ``run`` trains a module that the caller has to bring, or is no run."""
-    refuse_no_run(run)
-    if own := own_module(run):
+def require_own(run: Path, backbone: nn.Module | None) -> None:
+    """Raises if ``run`` trains a module that the caller has to bring as ``backbone``, or is no run."""
+    trained = read_config(run)["encoder"]["backbone"]
+    if backbone is None and trained.startswith(OWN):
         raise UserError(
-            f"{run} trained a module of your own, {own}, which no command can build: go on from Python, and give one "
-            "like it as backbone="
+            f"{run} trained a module of your own, {trained.removeprefix(OWN)}, which no command can build: go on from "
+            "Python, and give one like it as backbone="
         )
 
 
 def refuse_differences(run: Path, now: dict[str, Any]) -> None:
     """Raises if the data or the machine would make a resumed run another one."""
-    then = json.loads((run / "config.json").read_text())
-    then["views"] = to_plain(read_run(run)[1])  # with what views have now and had not then
-    pairs = [(key, then.get(key), now[key]) for key in ("images", "views", "batch")]
+    then = read_config(run)
+    pairs = [(key, then[key], now[key]) for key in ("images", "views", "batch")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
-    changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if not _same(before, after)]
+    changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if before != after]
     if changed:
         raise UserError(
             f"{run} cannot go on as the same run, because the data or the device changed: {'; '.join(changed)}"
         )
-
-
-def _same(before: Any, after: Any) -> bool:
-    """Equal, but for the last digits of means and deviations, which earlier versions added up in another order."""
-    if isinstance(before, list) and isinstance(after, list):
-        return len(before) == len(after) and all(map(_same, before, after))
-    if isinstance(before, float) and isinstance(after, float):
-        return math.isclose(before, after, rel_tol=1e-9)
-    return before == after
 
 
 def new_run_directory(config: Config) -> Path:
@@ -183,9 +142,7 @@ def new_run_directory(config: Config) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(
-                f"cannot make the run directory {run}: {error.strerror}. Choose another with --out"
-            ) from None
+            raise UserError(f"cannot make the run directory {run}: {error.strerror}; choose another --out") from None
     raise UserError(
         f"{config.out / stem} exists; choose another --name, or go on with it: {resume_command(config.out / stem)}"
     )

@@ -28,8 +28,7 @@ def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
     keys = [name, *longer, f"data set {name}"]
     if new.source != own and name == Path(own).name:
         keys = keys[1:]
-    # Files of earlier versions do not say where the images are from.
-    key = next(key for key in keys if kept.get(key, {}).get("source", "") in ("", new.source))
+    key = next(key for key in keys if key not in kept or kept[key]["source"] == new.source)
     merged, old = to_plain(new), kept.get(key)
     if old is not None and old["held_out"] == new.held_out:
         merged["arms"] = old["arms"] | {arm: old["arms"].get(arm, {}) | values for arm, values in new.arms.items()}

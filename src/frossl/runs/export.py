@@ -9,7 +9,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.nn.backbones import SMALL_STEMS, sized_options
-from frossl.nn.encoder import OWN, EncoderSpec, load_all_keys, load_encoder, read_encoder, save_encoder
+from frossl.nn.encoder import OWN, EncoderSpec, load_all_keys, read_encoder, save_encoder
 from frossl.runs.directory import encoder_of, unfinished
 
 
@@ -17,7 +17,7 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     """Writes the encoder of ``run`` to ``output`` and returns the lines of Python that load it there.
 
     The keys are timm's names, which torchvision shares for ResNets. Before anything is written every key is loaded
-    into the other library's model; torchvision's must give the same features.
+    into the other library's model, which must give the same features.
 
     Raises:
         UserError: no such run, a suffix other than .safetensors, or an architecture that torchvision has not or builds
@@ -26,12 +26,14 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
     path = encoder_of(run)
-    if (own := read_encoder(path)[1].backbone).startswith(OWN):
+    weights, spec = read_encoder(path)
+    if spec.backbone.startswith(OWN):
         raise UserError(
-            f"{run} trained a module of your own, {own.removeprefix(OWN)}, which other libraries have not: load "
-            f"safetensors.torch.load_file({str(path)!r}) into one like it"
+            f"{run} trained a module of your own, {spec.backbone.removeprefix(OWN)}, which other libraries have not: "
+            f"load safetensors.torch.load_file({str(path)!r}) into one like it"
         )
-    encoder, spec = load_encoder(path)
+    encoder = spec.build().eval()
+    load_all_keys(encoder, weights, str(path))
     model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
     if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3 and hasattr(model, "conv1")):
         conv = encoder.get_submodule("conv1")
@@ -42,10 +44,10 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     if spec.stem in SMALL_STEMS:
         model.maxpool = nn.Identity()
         lines.append("model.maxpool = torch.nn.Identity()")
+    source = f"{format}'s {spec.backbone}"
     if format == "torchvision":
-        _load_alike(model, encoder, spec)
-    else:
-        load_all_keys(model, encoder.state_dict(), f"timm's {spec.backbone}")
+        source += f" is another net than {spec.title} (export for timm)"
+    _load_alike(model, encoder, spec, source)
     save_encoder(output, encoder, spec)
     lines.append(f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits")
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
@@ -78,25 +80,15 @@ def _torchvision(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
     return model, lines
 
 
-def _load_alike(model: nn.Module, encoder: nn.Module, spec: EncoderSpec) -> None:
-    """Loads the weights of ``encoder`` into ``model`` of torchvision.
+def _load_alike(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, source: str) -> None:
+    """Loads the weights of ``encoder`` into ``model`` of another library.
 
     Raises:
         UserError: keys or shapes differ, or features of random images.
     """
-    ours, theirs = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (encoder, model))
-    wrong = [key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key)]
-    if wrong:
-        some = [f"{key} is {ours.get(key, 'missing')} here and {theirs.get(key, 'missing')} there" for key in wrong[:3]]
-        raise UserError(
-            f"torchvision's {spec.backbone} is another net than {spec.title}: of {len(ours)} keys here and "
-            f"{len(theirs)} there {len(wrong)} do not match ({'; '.join(some)}); export for timm"
-        )
-    model.load_state_dict(encoder.state_dict())
+    load_all_keys(model, encoder.state_dict(), source)
     x = torch.randn(2, spec.channels, spec.size, spec.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        mine, other = encoder(x), model.eval()(x)
-    if mine.shape != other.shape or not torch.allclose(mine, other, rtol=1e-4, atol=1e-5 * mine.abs().max().item()):
-        raise UserError(
-            f"torchvision's {spec.backbone} takes the weights of {spec.title} but gives other features; export for timm"
-        )
+        ours, theirs = encoder(x), model.eval()(x)
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * ours.abs().max().item()):
+        raise UserError(f"{source}: it takes the weights but gives other features")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.core.types import UserError
-from frossl.runs.record import read_rows
+from frossl.runs.record import read_config, read_rows
 
 METRICS = "metrics.jsonl"
 FILES = {"eigenvalues": "eigenvalues.jsonl"}
@@ -38,7 +38,7 @@ class RunLog:
         self.history = _cut(run / METRICS, resume_step)
         for name in FILES.values():
             _cut(run / name, resume_step)
-        self.files: dict[str, TextIO] = {METRICS: (run / METRICS).open("a", buffering=1)}
+        self.files: dict[str, TextIO] = {}
         purge = resume_step + 1  # also at 0, where a run that ended before its first save begins again
         self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
         self.wandb = _start_wandb(run) if wandb else None
@@ -46,9 +46,7 @@ class RunLog:
     def row(self, kind: str, step: int, where: dict[str, float], values: dict[str, Any]) -> None:
         name = FILES.get(kind, METRICS)
         group = "/".join([kind, *(values[key] for key in ("where", "on") if key in values)])
-        numbers = {
-            f"{group}/{key}": v for key, v in values.items() if isinstance(v, float | int) and not isinstance(v, bool)
-        }
+        numbers = {f"{group}/{key}": v for key, v in values.items() if type(v) in (int, float)}
         with self._saying():
             if name not in self.files:
                 self.files[name] = (self.run / name).open("a", buffering=1)
@@ -123,9 +121,7 @@ def require_wandb() -> Any:
     try:
         return importlib.import_module("wandb")
     except ImportError:
-        raise UserError(
-            "--wandb needs a package that is not here: pip install 'frossl[wandb]', then wandb login"
-        ) from None
+        raise UserError("--wandb needs another package: pip install 'frossl[wandb]', then wandb login") from None
 
 
 def _start_wandb(run: Path) -> Any:
@@ -133,7 +129,5 @@ def _start_wandb(run: Path) -> Any:
     wandb, path = require_wandb(), run / "wandb-id"
     if not path.exists():
         path.write_text(wandb.util.generate_id())
-    about = json.loads((run / "config.json").read_text()) if (run / "config.json").exists() else {}
-    return wandb.init(
-        project="frossl", name=run.resolve().name, id=path.read_text(), resume="allow", dir=str(run), config=about
-    )
+    about = {"name": run.resolve().name, "dir": str(run), "config": read_config(run)}
+    return wandb.init(project="frossl", id=path.read_text(), resume="allow", **about)

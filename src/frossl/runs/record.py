@@ -76,16 +76,30 @@ def refuse_no_run(run: Path) -> None:
     raise UserError(f"{run} is {what}." + (f" {where}: {', '.join(known)}." if known else ""))
 
 
+def read_config(run: Path) -> dict[str, Any]:
+    """What ``config.json`` of a run directory says.
+
+    Raises:
+        UserError: there is none, it is damaged, or something else wrote it.
+    """
+    refuse_no_run(run)
+    path = run / "config.json"
+    about = _read_json(path)
+    if not isinstance(about, dict) or "frossl" not in about:
+        raise UserError(f"{path} was not written by frossl")
+    missing = [name for name in ("config", "views", "encoder", "images", "batch") if name not in about]
+    if missing or not {"data", "method", "objective"} <= set(about["config"]):
+        raise UserError(f"{path} is damaged: {', '.join(missing) or 'data or method'} missing")
+    return about
+
+
 def read_record(run: Path) -> Record:
     """Reads ``config.json`` and, where they are there, ``metrics.jsonl`` and ``evaluation.json``.
 
     Raises:
         UserError: not a run directory, or a file of it is damaged.
     """
-    refuse_no_run(run)
-    about = _read_json(run / "config.json")
-    if not isinstance(about, dict) or "frossl" not in about:
-        raise UserError(f"{run / 'config.json'} was not written by frossl")
+    about = read_config(run)
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows(run / "metrics.jsonl"):
         rows[row["kind"]].append(row)
@@ -114,7 +128,7 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""What features of several views look like at one moment: their whole spectrum, or signs that cost one product."""
+"""What features of several views look like at one step: their whole spectrum, or figures that cost one product."""
 
 from __future__ import annotations
 
@@ -37,18 +37,14 @@ def spectrum_of(h_VNF: Tensor, moments: Moments | None = None) -> dict[str, Any]
     else:
         count, mean_F = moments.count, moments.mean_F
         covariance_K, second_K = moments.covariance_spectrum(), moments.second_moment_spectrum()
-    places = shown_places(len(covariance_K))
-    values: dict[str, Any] = {
-        "variance": covariance_K.sum().item(),
-        **summary(covariance_K, second_K, mean_F),
-    }
+    values: dict[str, Any] = {"samples": count, "variance": covariance_K.sum().item()}
+    values |= summary(covariance_K, second_K, mean_F)
     if len(x_BF) > 1:
         values["uniformity"] = uniformity(x_BF, PAIRED)
     if len(h_VNF) > 1:
         values |= {"alignment": alignment(h_VNF), "lidar": lidar(h_VNF)}
-    eigenvalues = [digits(v) for v in covariance_K[torch.tensor(places) - 1].tolist()]
-    kept = {name: digits(value) for name, value in values.items()}
-    return {"samples": count} | kept | {"places": places, "eigenvalues": eigenvalues}
+    places = shown_places(len(covariance_K))
+    return _rounded(values | {"places": places, "eigenvalues": covariance_K[torch.tensor(places) - 1].tolist()})
 
 
 def shown_places(count: int) -> list[int]:
@@ -80,13 +76,13 @@ def leading(h_VNF: Tensor, count: int) -> dict[str, Any]:
         "von_neumann_entropy": von_neumann_entropy(covariance_K),
         "condition_number": condition_number(covariance_K),
         "condition_leading": condition_number(covariance_K[:count]),
+        "eigenvalues": covariance_K[:count].tolist(),
     }
-    kept = {name: digits(value) for name, value in values.items() if value is not None}
-    return kept | {"eigenvalues": [digits(v) for v in covariance_K[:count].tolist()]}
+    return _rounded({name: value for name, value in values.items() if value is not None})
 
 
-def signs_of(h_VNF: Tensor) -> dict[str, float]:
-    """Signs of life of ``(V, N, F)`` features, V >= 2, without an eigenvalue.
+def batch_statistics(h_VNF: Tensor) -> dict[str, float]:
+    """Figures of ``(V, N, F)`` features, V >= 2, that need no eigenvalue.
 
     - ``variance``: of all samples, summed over features
     - ``effective_rank``: participation ratio of the covariance of all samples
@@ -101,14 +97,13 @@ def signs_of(h_VNF: Tensor) -> dict[str, float]:
     if not bool(torch.isfinite(h_VNF).all()):
         return {}
     views, images, width = h_VNF.shape
-    x_VNF = centred(fold(h_VNF)).unflatten(0, (views, images))
-    x_BF = fold(x_VNF)
+    x_BF = centred(fold(h_VNF))
+    x_VNF = x_BF.unflatten(0, (views, images))
     total = (x_BF * x_BF).sum()
     if not bool(total > 0):
         return {"variance": 0.0, "effective_rank": 0.0}
     moment = x_BF.T @ x_BF if len(x_BF) > width else x_BF @ x_BF.T
-    mean_VNF = x_VNF.mean(0)
-    between_views = (x_VNF - mean_VNF).square().sum() * (views / (views - 1)) / total
+    between_views = (x_VNF - x_VNF.mean(0)).square().sum() * (views / (views - 1)) / total
     own_VNF = x_VNF - x_VNF.mean(1, keepdim=True)
     others_VNF = (own_VNF.sum(0) - own_VNF) / (views - 1)
     square_V = own_VNF.square().sum((1, 2))
@@ -123,9 +118,13 @@ def signs_of(h_VNF: Tensor) -> dict[str, float]:
         "least_view": square_V.min() / square_V.mean().clamp_min(torch.finfo(square_V.dtype).tiny),
         "least_agreement": agreement_V.min(),
     }
-    return {name: digits(value.item()) for name, value in values.items()}
+    return _rounded({name: value.item() for name, value in values.items()})
 
 
-def digits(value: float) -> float:
-    """``value`` with six digits, so that a row stays short."""
-    return float(f"{value:.6g}")
+def _rounded(value: Any) -> Any:
+    """Numbers with six digits, so that a row stays short."""
+    if isinstance(value, dict):
+        return {name: _rounded(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -8,8 +8,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,7 @@ from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import machine, peak_memory
-from frossl.core.progress import Interval, Progress
+from frossl.core.progress import Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.evals import defaults, find_metrics
@@ -34,14 +34,17 @@ from frossl.report import terminal
 from frossl.runs.config import FREE_TO_CHANGE, Config
 from frossl.runs.data import open_run_data
 from frossl.runs.directory import read_run
+from frossl.runs.record import read_config
 from frossl.train.evaluate import evaluate_run
-from frossl.train.loop import NonFiniteError, build, stop_signals
+from frossl.train.loop import NonFiniteError, build, schedule, stop_signals
 from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.views.recipes import pair
 
 PROTOCOLS = defaults("compare")
 """What is measured of every encoder: accuracies, and figures that need no labels."""
+OVER = ("done", "diverged")
+"""States of a run that nothing is left to do of."""
 FREE = (*FREE_TO_CHANGE, "out")
 """What may differ when a comparison goes on."""
 
@@ -59,6 +62,12 @@ class Run:
     @property
     def path(self) -> Path:
         return self.config.out / self.name
+
+    def log(self, suffix: str) -> Path:
+        """``logs/NAME`` with ``suffix``, in a directory that is there."""
+        logs = self.config.out / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        return logs / f"{self.name}{suffix}"
 
     def outcome(self) -> dict[str, Any]:
         """What is known of how it went: ``state`` is trained or diverged; nothing if it is not over."""
@@ -148,16 +157,13 @@ def _check(config: Config, data: Dataset) -> None:
     learner, plan = build(config, data)
     images, batch = len(data.train), plan.batch
     length = Length.parse(config.length).as_images(plan.views)
-    Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
-    for flag, text in (("--monitor-every", config.monitor_every), ("--checkpoint-every", config.checkpoint_every)):
-        Interval(flag, text, Progress(length, length.steps(batch=batch, images=images)), batch, images)
+    schedule(plan, Progress(length, length.steps(batch=batch, images=images)), images)
     if learner.method.trains:
         noise_VNF = torch.randn(plan.views, batch, plan.spec.features)
+        labels_N = torch.arange(batch) % max(1, len(data.classes))
         target_VNF = noise_VNF[: learner.method.setting.large_views]
         with torch.no_grad():
-            learner.method(
-                noise_VNF, Moment(target_VNF=target_VNF, labels_N=torch.arange(batch) % max(1, len(data.classes)))
-            )
+            learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
 
 
 def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) -> None:
@@ -174,28 +180,22 @@ def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) ->
     before = json.loads(path.read_text()) if path.exists() else {"runs": []}
     planned = {run["name"]: run for run in before["runs"]}
     for run in runs:
-        new = {"name": run.name, "arm": run.arm, "budget": run.budget, "seed": run.seed, "config": to_plain(run.config)}
-        old = _filled(planned.setdefault(run.name, new)["config"], run.config)
-        changed = [k for k, v in new["config"].items() if k not in FREE and old.get(k) != v]
+        new = to_plain(run)
+        old = planned.setdefault(run.name, new)["config"]
+        changed = [
+            f"{k} was {old.get(k)}, would be {v}" for k, v in new["config"].items() if k not in FREE and old.get(k) != v
+        ]
         if changed:
-            told = "; ".join(f"{k} was {old.get(k)}, would be {new['config'][k]}" for k in changed)
             raise UserError(
-                f"{run.name} of {out} was planned with other settings: {told}. Leave that as it was, or start another "
-                "comparison with --out"
+                f"{run.name} of {out} was planned with other settings: {'; '.join(changed)}. Leave that as it was, or "
+                "start another comparison with --out"
             )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
-    plan = {"frossl": __version__, "machine": machine(), "command": command, "target": target}
-    plan["runs"] = list(planned.values())
-    write_text(path, json.dumps(before | plan, indent=2) + "\n")
-
-
-def _filled(plain: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A configuration as it was saved, with the defaults of options that came later."""
-    fresh = to_plain(Config(data=config.data, method=config.method))
-    return fresh | plain | {"objective": fresh["objective"] | plain["objective"]}
+    about = {"frossl": __version__, "machine": machine(), "command": command, "target": target}
+    write_text(path, json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
 
 
 def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:
@@ -203,58 +203,55 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
 
     A loss that is not a number is an outcome, not an error.
     """
-    with _alone(run):
-        return _carry_out(run, protocols, console)
-
-
-@contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Keeps other processes away from the run; the lock ends with the process."""
-    path = run.config.out / "logs" / f"{run.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, timeout=0):
-            yield
+        with FileLock(run.log(".lock"), timeout=0):
+            if run.outcome().get("state") == "diverged":
+                return None
+            data = open_run_data(run.config, terminal.detail(console))
+            stopped = None if run.outcome() else _train(run, data, console)
+            if run.outcome().get("state") == "trained":
+                _evaluate(run, data, protocols, console)
+            return stopped
     except Timeout:
         raise UserError(f"another process is at {run.name}; wait for it, or stop it") from None
 
 
-def _carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:
-    if run.outcome().get("state") == "diverged":
+def _train(run: Run, data: Dataset, console: Console) -> str | None:
+    """Trains, or goes on from a checkpoint, and keeps the outcome; gives the signal that stopped it, if any."""
+    going = any((run.path / "checkpoints").glob("step-*"))
+    if going:  # the directory of a comparison may have been moved
+        out = read_run(run.path)[0].out
+    else:
+        out = run.config.out
+        shutil.rmtree(run.path, ignore_errors=True)
+    config = replace(run.config, evaluate=False, out=out)
+    try:
+        ended = pretrain(config, data=data, resume=run.path if going else None, console=console)
+    except NonFiniteError as error:
+        run.keep({"state": "diverged", "message": str(error)})
+        console.print(f"[bold red]Diverged[/] {escape(str(error))}")
         return None
-    data = open_run_data(run.config, terminal.detail(console))
-    if not run.outcome():
-        going = any((run.path / "checkpoints").glob("step-*"))
-        if not going:  # nothing to go on with
-            shutil.rmtree(run.path, ignore_errors=True)
-        config = replace(run.config, evaluate=False)
-        if going:  # the directory of a comparison may have been moved
-            config = replace(config, out=read_run(run.path)[0].out)
-        try:
-            ended = pretrain(config, data=data, resume=run.path if going else None, console=console)
-        except NonFiniteError as error:
-            run.keep({"state": "diverged", "message": str(error)})
-            console.print(f"[bold red]Diverged[/] {escape(str(error))}")
-            return None
-        if ended.stopped:
-            return ended.stopped
+    if not ended.stopped:
         run.keep({"state": "trained", "peak_memory": peak_memory(device_of(run.config).type), "evaluated": []})
+    return ended.stopped
+
+
+def _evaluate(run: Run, data: Dataset, protocols: Sequence[str], console: Console) -> None:
+    """Measures what of ``protocols`` has not been measured."""
     outcome = run.outcome()
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:
-        device = run.config.device
-        known = known_controls(run, data.name, missing)
+        device, known = run.config.device, known_controls(run, data.name, missing)
         evaluate_run(run.path, data=data, protocols=missing, known=known, device=device, console=console)
         run.keep(outcome | {"evaluated": [*outcome["evaluated"], *missing]})
-    return None
 
 
 def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, dict[str, float]]:
     """The arms of control as another run of the comparison has measured them, with the same encoder, seed and views."""
 
     def subject(path: Path) -> tuple[Any, ...]:
-        (config, recipe), encoder = read_run(path), json.loads((path / "config.json").read_text())["encoder"]
-        return encoder, config.seed, config.data, pair(recipe)
+        config, recipe = read_run(path)
+        return read_config(path)["encoder"], config.seed, config.data, pair(recipe)
 
     own = subject(run.path)
     for path in sorted(run.config.out.glob("*/evaluation.json")):
@@ -265,38 +262,36 @@ def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, d
 
 
 def carry_out_all(
-    runs: Sequence[Run],
-    protocols: Sequence[str],
-    command: Callable[[Run], list[str]],
-    console: Console,
-    after: Callable[[], object],
+    runs: Sequence[Run], protocols: Sequence[str], command: list[str], console: Console, after: Callable[[], object]
 ) -> tuple[list[str], str | None]:
-    """Each run that is not over, one after the other, by ``command`` in a process of its own, then ``after``.
+    """Each run that is not over, one after the other, by ``command`` and its name in a process, then ``after``.
 
     What a run prints goes to ``logs/NAME.txt``. A run that fails is told and passed over. Returns the names of those
     that did, and the name of the signal that stopped it all, if any: the run that was at it is saved.
     """
     failed = []
-    console.print(f"{len(runs)} runs, one after the other; Ctrl-C saves and stops", highlight=False)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, soft_wrap=True)
+
+    say(f"{len(runs)} runs, one after the other; Ctrl-C saves and stops")
     with stop_signals() as stopped:
         for i, run in enumerate(runs):
-            about = f"[{i + 1}/{len(runs)}] {run.name}"
+            about = escape(f"[{i + 1}/{len(runs)}] {run.name}")
             state = run.state(protocols)
-            if state in ("done", "diverged"):
-                console.print(f"{escape(about)}: {state} before", style="dim", highlight=False)
+            if state in OVER:
+                say(f"{about}: {state} before", "dim")
                 continue
-            log = run.config.out / "logs" / f"{run.name}.txt"
-            log.parent.mkdir(exist_ok=True)
-            code = _in_a_process(command(run), log, stopped, console, about)
+            log = run.log(".txt")
+            code = _in_a_process([*command, run.name], log, stopped, console, about)
             if stopped:
-                about += f": stopped by {stopped[0]}, saved; the same command goes on"
-                console.print(escape(about), highlight=False, soft_wrap=True)
+                say(f"{about}: stopped by {stopped[0]}, saved; the same command goes on")
                 return failed, stopped[0]
             state = run.state(protocols)
-            if state not in ("done", "diverged"):
+            if state not in OVER:
                 failed.append(run.name)
                 state = f"[red]failed[/] with code {code}, see {escape(str(log))}: {escape(_last_line(log))}"
-            console.print(f"{escape(about)}: {state}", highlight=False, soft_wrap=True)
+            say(f"{about}: {state}")
             after()
     return failed, None
 
@@ -309,18 +304,17 @@ def _in_a_process(command: list[str], log: Path, stopped: list[str], console: Co
         )
         told = False
         try:
-            while True:
-                try:
-                    return child.wait(0.5)
-                except subprocess.TimeoutExpired:
-                    status.update(escape(f"{about}  {_last_line(log)}"))
+            while child.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(0.5)
+                status.update(f"{about}  {escape(_last_line(log))}")
                 if stopped and not told:
                     child.send_signal(signal.SIGINT)
                     told = True
+            return child.returncode
         finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            child.kill()
+            child.wait()
 
 
 def _last_line(log: Path) -> str:

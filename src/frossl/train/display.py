@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,28 +43,19 @@ class TrainingDisplay:
         )
         self.task = self.bar.add_task("train", total=1.0, visible=False, where="", left="", speed="")
         self.mark: tuple[float, int, float] | None = None
-        self.speed = 0.0
-        self.last: float | None = None
 
     def update(self, progress: RunProgress, values: dict[str, float]) -> None:
         """Shows where the run is and its newest numbers."""
         share, step, total, seconds = progress.share, progress.step, progress.total, progress.seconds
-        now = time.perf_counter()
-        if self.mark is None:
-            self.mark = (share, step, seconds)
-        since, first, began = share - self.mark[0], step - self.mark[1], seconds - self.mark[2]
-        if began > 0:
-            self.speed = first * self.views_per_step / began
-        left = began / since * (1 - share) if since > 0 else None
+        self.mark = self.mark or (share, step, seconds)
+        gone, steps, took = share - self.mark[0], step - self.mark[1], seconds - self.mark[2]
         where = f"step {step:,}" + (f"/{total:,}" if total is not None else "")
-        speed = f"{self.speed:,.0f} views/s" if self.speed else ""
+        speed = f"{steps * self.views_per_step / took:,.0f} views/s" if took > 0 else ""
         lines = describe(values)
         if self.live:
-            if self.last is None or now - self.last > 0.2 or share >= 1:
-                self.last = now
-                text = f"{duration(left)} left" if left is not None else ""
-                self.bar.lines = lines
-                self.bar.update(self.task, completed=share, visible=True, where=where, left=text, speed=speed)
+            left = f"{duration(took / gone * (1 - share))} left" if gone > 0 else ""
+            self.bar.lines = lines
+            self.bar.update(self.task, completed=share, visible=True, where=where, left=left, speed=speed)
         elif progress.looked == step:
             parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)

@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 
 from frossl.core.distributed import rank
@@ -20,11 +19,7 @@ from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
-from frossl.runs.directory import (
-    encoder_of,
-    read_run,
-    unfinished,
-)
+from frossl.runs.directory import encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.train.plan import make_plan
 
@@ -58,7 +53,7 @@ def evaluate_run(
     own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
-        console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
+        terminal.warn(console, told)
     config = own if data is not None else _on(own, source or own.data, spec.channels)
     if data is None:
         data = open_run_data(config, terminal.detail(console))

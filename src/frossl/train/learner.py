@@ -34,23 +34,22 @@ class Learner(nn.Module):
 
     def forward(
         self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss, its terms and features ``(V, N, F)``."""
+    ) -> tuple[Tensor, Tensor]:
+        """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss and features ``(V, N, F)``."""
         h_VNF = torch.cat([self.encode(self.backbone, x) for x in views])
         target_VNF = None
         if self.target is not None:
             with torch.no_grad():
                 target_VNF = self.encode(self.target, views[0])
-        loss = self.objective(h_VNF, target_VNF, share, epoch, labels_N)
-        return loss.total, loss.terms, h_VNF
+        return self.objective(h_VNF, target_VNF, share, epoch, labels_N).total, h_VNF
 
     def objective(
         self, h_VNF: Tensor, target_VNF: Tensor | None, share: float, epoch: float, labels_N: Tensor | None
     ) -> Loss:
         """The method's loss of features, kept for :meth:`remember`."""
         labels_N = labels_N.to(h_VNF.device) if labels_N is not None and self.method.uses_labels else None
-        loss: Loss = self.method(h_VNF, Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N))
-        self.loss = loss
+        moment = Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N)
+        self.loss = loss = self.method(h_VNF, moment)
         return loss
 
     def encode(self, network: nn.Module, x_VNCHW: Tensor) -> Tensor:

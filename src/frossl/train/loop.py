@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,13 +35,12 @@ from frossl.runs.directory import FAILED
 from frossl.runs.log import NoLog, RunLog
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
-from frossl.train.own import by_name
-from frossl.train.plan import Plan, make_plan
-from frossl.train.probe import OnlineProbe, look
+from frossl.train.plan import Plan, make_plan, plan_by_name
+from frossl.train.probe import look
 from frossl.train.ranks import start
-from frossl.train.state import TrainingState
-from frossl.train.step import NonFiniteError, StepOutput, Stepper
-from frossl.train.telemetry import Telemetry, context_of, picture_of_views
+from frossl.train.state import TrainingState, set_up
+from frossl.train.step import NonFiniteError, Scalars, Stepper
+from frossl.train.telemetry import picture_of_views
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,8 +61,8 @@ def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[
     kind = find_method(config.method)
     if kind.uses_labels and not data.classes:
         raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
-    named = None if own is None else by_name(config, data, own)
-    plan = make_plan(named or config, data, None if named else own)
+    named = None if own is None else plan_by_name(config, data, own)
+    plan = named or make_plan(config, data, own)
     torch.manual_seed(config.seed)
     backbone = plan.spec.build() if own is None else own
     images = plan.spec.channels, plan.spec.size
@@ -91,7 +91,7 @@ def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) ->
         stepper = Stepper(copy.deepcopy(learner), plan, fabric)
         started = 0.0
         for step, batch in zip(range(3), rank_batches(data, plan), strict=False):
-            stepper(batch, step, 0.0, 0.0).total.item()  # waits for the device
+            stepper(batch, step, 0.0, 0.0)["loss"].item()  # waits for the device
             if step == 1:
                 started = time.perf_counter()
         return largest(time.perf_counter() - started)[0]
@@ -123,7 +123,9 @@ def train(
         NonFiniteError: names the step and the term; the state before that step is left in the run directory.
         UserError: the disk is full or cannot be written to; the last checkpoint stands.
     """
-    loop = _Loop(learner, plan, data, length, run, saved, display, fabric or start(plan.config))
+    display = display or TrainingDisplay(Console(quiet=True), 1)
+    stepper, state = set_up(learner, plan, data, length, fabric or start(plan.config), saved)
+    loop = _Loop(plan, data, run, stepper, state, display)
     with closing(loop.log), stop_signals() as stopped:
         try:
             while learner.method.trains and loop.progress.share < 1 and not any(largest(len(stopped))):
@@ -153,40 +155,21 @@ class _Loop:
     """What :func:`train` works with: the stepper, what is due when, the log, and the state that is saved."""
 
     def __init__(
-        self,
-        learner: Learner,
-        plan: Plan,
-        data: Dataset,
-        length: Length,
-        run: Path,
-        saved: dict[str, Any] | None,
-        display: TrainingDisplay | None,
-        fabric: Fabric,
+        self, plan: Plan, data: Dataset, run: Path, stepper: Stepper, state: TrainingState, display: TrainingDisplay
     ) -> None:
-        self.config = config = plan.config
-        self.plan, self.data, self.run = plan, data, run
-        self.display = display or TrainingDisplay(Console(quiet=True), 1)
-        images, batch = len(data.train), plan.batch
-        self.probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
-        self.progress = progress = Progress(length, length.steps(batch=batch, images=images))
-        self.stepper = Stepper(learner, plan, fabric, self.probe)
-        track = Length.parse(config.track_eigenvalues or "0it").steps(batch=batch, images=images)
-        self.telemetry = Telemetry(learner.method, context_of(plan), config.telemetry_every, track or 0)
-        self.state = TrainingState(progress, learner, self.stepper.optimizer, self.probe, self.telemetry)
-        if saved is not None:
-            self.state.load_state_dict(saved)
+        self.plan, self.data, self.run, self.display = plan, data, run, display
+        self.stepper, self.state, self.learner = stepper, state, state.learner
+        self.config, self.progress, self.telemetry = plan.config, state.progress, state.telemetry
+        step = self.progress.step
+        self.monitor, self.checkpoint, self.warmup = schedule(plan, self.progress, len(data.train))
         self.extractor = plan.extractor(over_ranks=True)
-        self.monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
-        self.checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
-        self.warmup = Length.parse(config.warmup).share(length, batch=batch, images=images, flag="--warmup")
-        learner.train()
-        self.batches = rank_batches(data, plan, progress.step)
+        self.learner.train()
+        self.batches = rank_batches(data, plan, step)
         self.shown: dict[str, float] = {}
-        self.log = RunLog(run, progress.step, config.wandb) if rank() == 0 else NoLog()
-        if saved is not None:
-            self.telemetry.read_log(self.log.history)
-        if progress.step == 0:
-            self.log.picture("views", picture_of_views(data, plan.recipe, config.seed), 0)
+        self.log = RunLog(run, step, self.config.wandb) if rank() == 0 else NoLog()
+        self.telemetry.read_log(self.log.history)
+        if step == 0:
+            self.log.picture("views", picture_of_views(data, plan.recipe, self.config.seed), 0)
         self.clock = time.perf_counter()
 
     @property
@@ -198,7 +181,7 @@ class _Loop:
         (self.progress.seconds,) = largest(self.progress.seconds + time.perf_counter() - self.clock)
         self.clock = time.perf_counter()
 
-    def take_step(self) -> StepOutput:
+    def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
         set_lr(self.stepper.optimizer, self.plan.lr, progress.share, self.warmup)
         output = self.stepper(batch, progress.step, progress.share, self.epoch, self.telemetry.observe)
@@ -211,25 +194,25 @@ class _Loop:
         where = {"epoch": self.epoch, "images": images, "seconds": seconds}
         self.log.row(kind, self.progress.step, where, values)
 
-    def log_step(self, output: StepOutput, looking: bool) -> None:
+    def log_step(self, output: Scalars, looking: bool) -> None:
         """Adds a row of the log where one is due; reads the step's values only then, or for the display."""
         due = self.progress.step % self.config.log_every == 0 or self.progress.step == 1
         if not (due or looking):
             return
         self.stepper.check()
-        values = {"loss": output.total.item(), **{k: v.item() for k, v in output.terms.items()}}
-        values |= {"grad_norm": output.norm.item(), "lr": self.stepper.optimizer.param_groups[0]["lr"]}
-        if output.on_views is not None and not output.on_views.isnan():
-            values["probe_on_views"] = output.on_views.item()
+        values = {name: value.item() for name, value in output.items()}
+        if math.isnan(values.get("probe_on_views", 0.0)):  # the batch has no labels
+            del values["probe_on_views"]
+        values["lr"] = self.stepper.optimizer.param_groups[0]["lr"]
         self.shown |= values
         if due:
             self.row("train", values)
 
     def look_at_encoder(self) -> bool:
         """Adds the monitor's row; says whether its kNN is the best so far."""
-        progress, learner = self.progress, self.stepper.learner
+        progress, probe = self.progress, self.state.probe
         progress.looked = progress.step
-        values, held_out_NF = look(learner.backbone, self.data, self.plan.spec, self.extractor, self.probe)
+        values, held_out_NF = look(self.learner.backbone, self.data, self.plan.spec, self.extractor, probe)
         self.telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
         self.tick()
         self.row("monitor", values)
@@ -273,6 +256,19 @@ class _Loop:
         return found
 
 
+def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Interval, float]:
+    """When the monitor looks, when the run is saved, and which share of it warms up.
+
+    Raises:
+        UserError: one of them does not fit the length of the run.
+    """
+    config, batch = plan.config, plan.batch
+    monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
+    checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
+    warmup = Length.parse(config.warmup).share(progress.length, batch=batch, images=images, flag="--warmup")
+    return monitor, checkpoint, warmup
+
+
 def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
     """This rank's part of every batch."""
     return training_batches(
@@ -311,18 +307,16 @@ def stop_signals() -> Iterator[list[str]]:
             received.append(signal.Signals(number).name)
             first = time.monotonic()
         elif world_size() == 1 or time.monotonic() - first > REPEATS:
-            for n, handler in before.items():
-                signal.signal(n, handler)
+            restore()
             signal.raise_signal(number)
 
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for n in before:
-            signal.signal(n, receive)
-    except ValueError:  # not in the main thread, where there are no signals to take
-        before = {}
+    def restore() -> None:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+    taken = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()  # others get no signals
+    before = {n: signal.signal(n, receive) for n in taken}
     try:
         yield received
     finally:
-        for n, handler in before.items():
-            signal.signal(n, handler)
+        restore()

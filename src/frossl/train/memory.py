@@ -118,21 +118,19 @@ def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Calla
         size += f" of {found.free / 2**30:.3g} GiB free; up to {most:,} images at once would fit"
     tell(f"memory of a step: {size}")
     if plan.micro_batch is None and most < shard:
-        plan = _in_parts(learner, plan, most, f"the batch of {shard} does not fit, by an estimate")
-        tell(f"[yellow]the batch of {shard} does not fit: encoding {most} images at once (--micro-batch {most})[/]")
+        plan = _in_parts(learner, plan, most, f"the batch of {shard} does not fit, by an estimate", tell)
     try:
         return measure_step(learner, plan, data, fabric), plan
     except NoMemoryError:
         if plan.micro_batch is not None or world_size() > 1:
             raise
         half = max(1, min(most, shard) // 2)
-        plan = _in_parts(learner, plan, half, f"out of memory with {shard} images at once")
-        tell(f"[yellow]out of memory: encoding {half} images at once (--micro-batch {half})[/]")
+        plan = _in_parts(learner, plan, half, f"out of memory with {shard} images at once", tell)
     return measure_step(learner, plan, data, fabric), plan
 
 
-def _in_parts(learner: Learner, plan: Plan, images: int, why: str) -> Plan:
-    """``plan`` with a micro-batch of so many ``images``.
+def _in_parts(learner: Learner, plan: Plan, images: int, why: str, tell: Callable[[str], None]) -> Plan:
+    """``plan`` with a micro-batch of so many ``images``, which it says.
 
     Raises:
         NoMemoryError: the encoder has batch norms, which would make another model of it; says the number.
@@ -144,4 +142,5 @@ def _in_parts(learner: Learner, plan: Plan, images: int, why: str) -> Plan:
             "norms then takes the statistics of a part, which is another model. Give that if you mean it, a smaller "
             f"--batch, or --activation-checkpointing; --micro-batch {plan.batch} tries the whole batch all the same"
         )
+    tell(f"[yellow]{why}: encoding {images} images at once (--micro-batch {images})[/]")
     return dataclasses.replace(plan, micro_batch=images)

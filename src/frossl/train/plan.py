@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -22,7 +21,8 @@ from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
 from frossl.methods import find_method
-from frossl.nn.backbones import resolve_stem, takes_one_size
+from frossl.nn.alike import alike, timm_name
+from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.runs.config import Config, Precision
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
@@ -118,6 +118,26 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     return Plan(resolved, recipe, spec, device, workers, config.micro_batch)
 
 
+def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
+    """The plan with the name, stem and options by which timm builds a module like ``own``; None if it does not.
+
+    Its runs need no Python to go on. Options are those of ``config``, or none.
+    """
+    name = timm_name(own)
+    for options in dict.fromkeys((config.backbone_options, "{}")) if name else ():
+        for stem in ("imagenet", *SMALL_STEMS):
+            named = replace(config, backbone=name, stem=stem, backbone_options=options)
+            try:
+                plan = make_plan(named, data)
+                built = plan.spec.build()
+            except UserError:  # no such stem or option, or it does not take these views
+                continue
+            sizes = {plan.spec.size, *(group.size for group in plan.recipe)}
+            if alike(own, built, plan.spec.channels, sizes):
+                return plan
+    return None
+
+
 def _make_recipe(config: Config, name: str, size: int) -> Recipe:
     """The view recipe ``name`` with the size, number and crops of ``config``."""
     if config.cache is not None and config.cache < size:
@@ -137,14 +157,10 @@ def _batch(config: Config, images: int) -> int:
     """Images per step, over all ranks."""
     batch = config.batch or next(b for b in (128, 64, 32, 16, 8, 4, 2, 1) if b == 1 or 4 * b <= images)
     if batch > images or batch < 2:
-        raise UserError(
-            f"a batch of {batch} does not fit {images} training images; "
-            + (f"give --batch {images} or less" if images > 1 else "give more images (at least 8)")
-        )
+        less = f"give --batch {images} or less" if images > 1 else "give more images (at least 8)"
+        raise UserError(f"a batch of {batch} does not fit {images} training images; {less}")
     if batch < world_size():
-        raise UserError(
-            f"a batch of {batch} images leaves some of {world_size()} ranks without any; give a larger --batch"
-        )
+        raise UserError(f"a batch of {batch} leaves some of {world_size()} ranks without images; give a larger --batch")
     return batch
 
 
@@ -164,37 +180,22 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def device_of(config: Config) -> torch.device:
-    """Where a run computes: as :func:`find_device`, but not on MPS if it needs float64, which MPS has not.
+    """Where this rank computes; ``auto`` is the fastest kind there is that can do it, as MPS has no float64.
 
     Raises:
         UserError: this machine has no such device, or ``--device mps`` was asked for with float64.
     """
-    device = find_device(config.device)
-    if device.type != "mps" or not (find_method(config.method).float64 or config.precision == "64"):
-        return device
-    if config.device == "mps":
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    have = [kind for kind, yes in there.items() if yes]
+    float64 = find_method(config.method).float64 or config.precision == "64"
+    fits = [kind for kind in have if kind != "mps" or not float64]
+    name = fits[0] if config.device == "auto" else config.device
+    if name not in have:
+        raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {', '.join(have)})")
+    if name not in fits:
         raise UserError(f"--device mps has no float64, which this run needs ({config.method}); give --device cpu")
-    return torch.device("cpu")
-
-
-def find_device(name: str) -> torch.device:
-    """The device of this rank; ``auto`` is the fastest kind there is.
-
-    Raises:
-        UserError: this machine has none of that kind.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
-    if not there[name]:
-        have = ", ".join(kind for kind, yes in there.items() if yes)
-        raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {have})")
-    return torch.device(name, _local_rank()) if name == "cuda" else torch.device(name)
-
-
-def _local_rank() -> int:
-    """As torchrun and SLURM give it."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return torch.device(name, int(local_rank)) if name == "cuda" else torch.device(name)
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:
@@ -223,7 +224,7 @@ def describe(plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
         "frossl": __version__,
         "environment": environment(),
         "machine": machine(),
-        "config": to_plain(dataclasses.replace(plan.config, length=str(length), micro_batch=plan.micro_batch)),
+        "config": to_plain(replace(plan.config, length=str(length), micro_batch=plan.micro_batch)),
         "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
         "encoder": to_plain(plan.spec),

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from frossl.runs.directory import (
     continued,
     new_run_directory,
     refuse_differences,
-    refuse_without_own,
+    require_own,
     resume_command,
     worth_keeping,
 )
@@ -91,10 +92,9 @@ def pretrain(
     state = None
     try:
         if resume is not None:
-            if backbone is None:
-                refuse_without_own(resume)
+            require_own(resume, backbone)
             state = _newest_state(resume, console)
-        data, stopped = _train(config, run, state, backbone, data, console, fabric)
+        data, stopped = train_run(config, run, state, backbone, data, console, fabric)
     except BaseException as error:
         if rank() == 0 and resume is None and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
@@ -102,38 +102,30 @@ def pretrain(
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
     if stopped:
-        again = escape(resume_command(run))
-        console.print(f"[yellow]Stopped by {stopped}; saved. Go on with: {again}[/]", soft_wrap=True)
+        terminal.warn(console, f"Stopped by {stopped}; saved. Go on with: {resume_command(run)}")
         return Outcome(run, stopped, None)
-    console.print(f"[bold]Saved[/]  {escape(str(run / 'encoder.safetensors'))}", soft_wrap=True)
+    terminal.wrote(console, "Saved ", run / "encoder.safetensors")
     evaluation = None
     if config.evaluate:
         evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
     if rank() == 0:
         with console.status("writing the report") as status:
             path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update)
-        console.print(f"[bold]Report[/] {escape(str(path))}", soft_wrap=True)
+        terminal.wrote(console, "Report", path)
     return Outcome(run, None, evaluation)
 
 
 def _newest_state(run: Path, console: Console) -> dict[str, Any] | None:
     """What the newest whole checkpoint holds, the same on all ranks; None before the first save."""
-
-    def warn(text: str) -> None:
-        console.print(f"[yellow]{escape(text)}[/]")
-
-    def load() -> tuple[Path, dict[str, Any]] | None:
-        if not ended_before_a_save(run):
-            return load_newest(run, warn)
-        warn(f"{run} ended before its first save and begins again")
-        return None
-
-    found = on_first_rank(load)
+    begun = not ended_before_a_save(run)
+    if not begun:
+        terminal.warn(console, f"{run} ended before its first save and begins again")
+    found = on_first_rank(lambda: load_newest(run, partial(terminal.warn, console)) if begun else None)
     path = share_text(str(found[0]) if found else "")
     return found[1] if found else load_checkpoint(Path(path)) if path else None
 
 
-def _train(
+def train_run(
     config: Config,
     run: Path,
     state: dict[str, Any] | None,
@@ -205,4 +197,4 @@ def tell_differences(console: Console, then: dict[str, str]) -> None:
     now = environment()
     differences = [f"{k} was {then.get(k)}, is {now[k]}" for k in now if then.get(k) != now[k]]
     if differences:
-        console.print(f"[yellow]Not bit for bit the same run from here on: {escape('; '.join(differences))}[/]")
+        terminal.warn(console, f"Not bit for bit the same run from here on: {'; '.join(differences)}")

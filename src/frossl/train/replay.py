@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,18 +16,16 @@ from torch import Tensor, nn
 from frossl.core.distributed import world_size
 from frossl.core.files import write_safetensors
 from frossl.core.length import Length
-from frossl.core.progress import Progress
 from frossl.core.types import UserError
-from frossl.data.loader import training_batches
 from frossl.nn.modes import eval_mode
+from frossl.report import terminal
 from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_run_data
-from frossl.runs.directory import FAILED, read_run, refuse_without_own
-from frossl.train.loop import build
-from frossl.train.probe import OnlineProbe
+from frossl.runs.directory import FAILED, read_run, require_own
+from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
-from frossl.train.state import TrainingState
-from frossl.train.step import NonFiniteError, Stepper
+from frossl.train.state import set_up
+from frossl.train.step import NonFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,78 +54,54 @@ def replay(
         UserError: no step of the run was not finite, or its data are no longer the same.
     """
     console = console or Console(quiet=True)
-    config, _ = read_run(run)
-    if backbone is None:
-        refuse_without_own(run)
+    require_own(run, backbone)
+    config = dataclasses.replace(read_run(run)[0], device=device)
     path = run / FAILED / "step.json"
     if not path.exists():
         raise UserError(f"{run} has no step to take again: {path} is written when a loss or gradient is not finite")
     found = json.loads(path.read_text())
-    config = dataclasses.replace(config, device=device)
     fabric = start(config)
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
     data = for_training(config, open_run_data(config))
     learner, plan = build(config, data, backbone)
-    probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
-    stepper = Stepper(learner, plan, fabric, probe)
-    state = load_checkpoint(run / FAILED / found["state"])
-    step, images = found["step"], len(data.train)
-    batch = next(
-        training_batches(
-            data,
-            plan.recipe,
-            batch=plan.batch,
-            seed=config.seed,
-            first_step=step,
-            device=plan.device,
-            compiled=config.compile_views,
-        )
-    )
+    step = found["step"]
+    batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step))
     if batch.index_N.tolist() != found["images"]:
         raise UserError(f"{run}: the data changed; step {step} would now have other images than it had")
     tensors = {f"views_{i}": x for i, x in enumerate(batch.views)} | {"images": batch.index_N}
     write_safetensors(run / FAILED / "batch.safetensors", tensors, {"step": str(step)})
-    length = Length.parse(state["length"])
-    progress = Progress(length, length.steps(batch=plan.batch, images=images))
-    TrainingState(progress, learner, stepper.optimizer, probe).load_state_dict(state)
+    saved = load_checkpoint(run / FAILED / found["state"])
+    stepper, state = set_up(learner, plan, data, Length.parse(saved["length"]), fabric, saved)
     learner.train()
-    first, values = _First(learner), {}
-    stepper(batch, step, progress.share, step / (images // plan.batch))
-    first.remove()
+    values: dict[str, float] = {}
+    with _first_not_finite(learner) as modules:
+        stepper(batch, step, state.progress.share, step / (len(data.train) // plan.batch))
     try:
         stepper.check()
     except NonFiniteError as error:
         values = error.values
-    result = Replayed(
-        step, found["images"], values, first.name, _culprits(learner.backbone, batch.views, batch.index_N)
-    )
+    culprits = _culprits(learner.backbone, batch.views, batch.index_N)
+    result = Replayed(step, found["images"], values, next(iter(modules), ""), culprits)
     _show(console, result, run)
     return result
 
 
-class _First:
-    """Finds the first module with a finite input and an output that is not."""
+@contextmanager
+def _first_not_finite(root: nn.Module) -> Iterator[list[str]]:
+    """Gives a list that fills with the names of modules that have a finite input and an output that is not."""
+    found: list[str] = []
+    names = {module: name for name, module in root.named_modules()}
 
-    def __init__(self, root: nn.Module) -> None:
-        self.name = ""
-        self.handles = [
-            module.register_forward_hook(self._hook(name))
-            for name, module in root.named_modules()
-            if not any(module.children())
-        ]
+    def look(module: nn.Module, inputs: tuple, output: object) -> None:
+        finite = [bool(torch.isfinite(x).all()) for x in (*inputs, output) if isinstance(x, Tensor)]
+        if finite and not finite[-1] and all(finite[:-1]):
+            found.append(names[module])
 
-    def _hook(self, name: str):
-        def look(module: nn.Module, inputs: tuple, output: object) -> None:
-            finite = [bool(torch.isfinite(x).all()) for x in (*inputs, output) if isinstance(x, Tensor)]
-            if not self.name and finite and not finite[-1] and all(finite[:-1]):
-                self.name = name
-
-        return look
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
+    handles = [module.register_forward_hook(look) for module in names if not any(module.children())]
+    yield found
+    for handle in handles:
+        handle.remove()
 
 
 @torch.no_grad()
@@ -149,4 +125,4 @@ def _show(console: Console, result: Replayed, run: Path) -> None:
         console.print(f"first output that is not finite: {escape(result.module)}")
     if result.culprits:
         console.print(f"images that are not finite by themselves: {', '.join(map(str, result.culprits))}")
-    console.print(f"its batch: {escape(str(run / FAILED / 'batch.safetensors'))}", soft_wrap=True)
+    terminal.wrote(console, "its batch:", run / FAILED / "batch.safetensors")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from frossl.core.length import Length
 from frossl.core.machine import environment
 from frossl.core.progress import Progress
+from frossl.data import Dataset
 from frossl.nn.optim import start_momentum
 from frossl.runs.checkpoint import random_state, set_random_state
 from frossl.train.learner import Learner
+from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
-from frossl.train.telemetry import Telemetry
+from frossl.train.step import Stepper
+from frossl.train.telemetry import Telemetry, context_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass
@@ -24,8 +31,8 @@ class TrainingState:
     progress: Progress
     learner: Learner
     optimizer: torch.optim.Optimizer
-    probe: OnlineProbe | None = None
-    telemetry: Telemetry | None = None
+    probe: OnlineProbe | None
+    telemetry: Telemetry
 
     def state_dict(self) -> dict[str, Any]:
         """Nested dictionaries and lists of tensors and JSON values, as checkpoints take them."""
@@ -39,7 +46,7 @@ class TrainingState:
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "probe": self.probe and [self.probe.state_dict(), self.probe.optimizer.state_dict()],
-            "telemetry": self.telemetry and self.telemetry.state_dict(),
+            "telemetry": self.telemetry.state_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -56,6 +63,20 @@ class TrainingState:
         if self.probe is not None:
             self.probe.load_state_dict(saved["probe"][0])
             self.probe.optimizer.load_state_dict(saved["probe"][1])
-        if self.telemetry is not None and saved["telemetry"]:
-            self.telemetry.load_state_dict(saved["telemetry"])
+        self.telemetry.load_state_dict(saved["telemetry"])
         set_random_state(saved["random"])
+
+
+def set_up(
+    learner: Learner, plan: Plan, data: Dataset, length: Length, fabric: Fabric, saved: dict[str, Any] | None = None
+) -> tuple[Stepper, TrainingState]:
+    """What takes the steps of a run, and its state: that of a checkpoint where it is given."""
+    counts = {"batch": plan.batch, "images": len(data.train)}
+    probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
+    stepper = Stepper(learner, plan, fabric, probe)
+    track = Length.parse(plan.config.track_eigenvalues or "0it").steps(**counts)
+    telemetry = Telemetry(learner.method, context_of(plan), plan.config.telemetry_every, track or 0)
+    state = TrainingState(Progress(length, length.steps(**counts)), learner, stepper.optimizer, probe, telemetry)
+    if saved is not None:
+        state.load_state_dict(saved)
+    return stepper, state

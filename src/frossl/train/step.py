@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from frossl.core.distributed import average_gradients, gather, rank, sum_over_ranks, world_size
 from frossl.core.random import seed_of
-from frossl.core.types import UserError
+from frossl.core.types import Loss, UserError
 from frossl.data.loader import Batch
 from frossl.nn.batch_norm import BatchNormOverRanks
 from frossl.nn.convolution import narrow_in_float32
@@ -53,21 +52,8 @@ class NoMemoryError(UserError):
 _SUMS = ("loss", "gradient norm")
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What a step came to, on the device."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    norm: Tensor
-    on_views: Tensor | None
-    """accuracy of the probe on the views; None without a probe, NaN where a batch has no labels"""
-
-
-Watch = Callable[[int, Tensor, dict[str, Tensor]], None]
-
-
-def _nothing(step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None: ...
+Scalars = dict[str, Tensor]
+Watch = Callable[[int, Tensor, Scalars], None]
 
 
 class Stepper:
@@ -92,10 +78,12 @@ class Stepper:
         self.names: list[str] = []
         self.values = torch.zeros(0, device=fabric.device)
 
-    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch = _nothing) -> StepOutput:
+    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None = None) -> Scalars:
         """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
 
         ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
+        Returns these scalars on the device, and ``probe_on_views`` where there is a probe: its accuracy on the views,
+        NaN where a batch has no labels.
         """
         _copy(self.before, self.buffers)
         try:
@@ -110,25 +98,25 @@ class Stepper:
                 ) from None
             raise
 
-    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch) -> StepOutput:
+    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None) -> Scalars:
         self.optimizer.zero_grad()
-        total, terms, h_VNF = self._learn(batch, step, share, epoch)
-        norm = gradient_norm(self.learner, self.clip)
-        self._judge(step, total, terms, norm)
-        with self._statistics():
-            watch(step + 1, h_VNF, {"loss": total, **terms, "grad_norm": norm})
+        loss, h_VNF = self._learn(batch, step, share, epoch)
+        values = {"loss": loss.total.detach(), **loss.terms, "grad_norm": gradient_norm(self.learner, self.clip)}
+        self._judge(step, values)
+        if watch is not None:
+            with self._statistics():
+                watch(step + 1, h_VNF, values)
         self.optimizer.found_inf = 1 - self.good  # type: ignore[attr-defined]
         self.wrapped.step()
         self.learner.remember(share, self.good)
-        on_views = None
         if self.probe is not None and batch.labels_N is not None:
             labels_N = batch.labels_N
             if world_size() > 1:  # the probe is the same on all ranks
                 labels_N, h_VNF = gather(labels_N.to(h_VNF.device)).cpu(), gather(h_VNF.detach(), dim=1)
-            on_views = self.probe.learn(h_VNF, labels_N, self.good)
+            values["probe_on_views"] = self.probe.learn(h_VNF, labels_N, self.good)
         for buffer, before in zip(self.buffers, self.before, strict=True):
             torch.where(self.good.bool(), buffer, before, out=buffer)
-        return StepOutput(total.detach(), terms, norm, on_views)
+        return values
 
     def check(self) -> None:
         """Waits for the device.
@@ -139,21 +127,19 @@ class Stepper:
         if not bool(self.good):
             raise NonFiniteError(self.first + int(self.taken), dict(zip(self.names, self.values.tolist(), strict=True)))
 
-    def _learn(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Gradients of the global loss in all parameters; the loss, its terms and the features."""
+    def _learn(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Loss, Tensor]:
+        """Gradients of the global loss in all parameters; the loss and the features."""
         with self._statistics(), narrow_in_float32(self.learner, self.fabric.device, self.bf16):
             self._seed(step, 0)
             if self.chunks > 1:
                 return self._in_chunks(batch, step, share, epoch)
-            total, _, h_VNF = self.model(batch.views, share, epoch, batch.labels_N)
+            total, h_VNF = self.model(batch.views, share, epoch, batch.labels_N)
             with _kept(self.buffers if self.recomputes else []):
                 self.fabric.backward(total)
             assert self.learner.loss is not None  # Fabric rounds what it returns to float32
-            return self.learner.loss.total, self.learner.loss.terms, h_VNF
+            return self.learner.loss, h_VNF
 
-    def _in_chunks(
-        self, batch: Batch, step: int, share: float, epoch: float
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _in_chunks(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Loss, Tensor]:
         """The same, with activations of the encoder for a part of the images at a time (Gao et al., arXiv 2101.06983).
 
         The encoder runs twice: for features without gradient, of which the loss of the whole batch gives its gradient,
@@ -163,15 +149,12 @@ class Stepper:
         learner, fabric = self.learner, self.fabric
         parts = [self._parts(x) for x in batch.views]
         with torch.no_grad(), fabric.autocast():
-            groups = []
-            for x, where in zip(batch.views, parts, strict=True):
-                done = [self._part(learner.backbone, x[at], step, i) for i, at in enumerate(where)]
-                groups.append(_joined(x, where, done))
-            h_VNF = torch.cat(groups)
+            h_VNF = torch.cat(
+                [self._features(learner.backbone, x, at, step) for x, at in zip(batch.views, parts, strict=True)]
+            )
             target_VNF = None
             if learner.target is not None:
-                done = [self._part(learner.target, batch.views[0][at], step, i) for i, at in enumerate(parts[0])]
-                target_VNF = _joined(batch.views[0], parts[0], done)
+                target_VNF = self._features(learner.target, batch.views[0], parts[0], step)
         h_VNF.requires_grad_()
         self._seed(step, 0)
         with fabric.autocast():
@@ -185,13 +168,21 @@ class Stepper:
                         h = self._part(learner.backbone, x[at], step, i)
                     torch.autograd.backward(h, g[at].to(h.dtype))
         average_gradients(learner.parameters())
-        return loss.total, loss.terms, h_VNF
+        return loss, h_VNF
 
     def _parts(self, x_VNCHW: Tensor) -> list[tuple[slice, slice]]:
         """Views and images of each part: all views at once where batch norms are joint, else view by view."""
         views = [slice(None)] if self.learner.method.setting.joint else [slice(v, v + 1) for v in range(len(x_VNCHW))]
         images = torch.arange(x_VNCHW.shape[1]).tensor_split(self.chunks)
         return [(v, slice(int(i[0]), int(i[-1]) + 1)) for i in images if len(i) for v in views]
+
+    def _features(self, network: nn.Module, x_VNCHW: Tensor, parts: list[tuple[slice, slice]], step: int) -> Tensor:
+        """Features ``(V, N, F)``, part by part."""
+        done = [self._part(network, x_VNCHW[at], step, number) for number, at in enumerate(parts)]
+        h_VNF = done[0].new_empty(*x_VNCHW.shape[:2], done[0].shape[2])
+        for at, h in zip(parts, done, strict=True):
+            h_VNF[at] = h
+        return h_VNF
 
     def _part(self, network: nn.Module, x_VNCHW: Tensor, step: int, number: int) -> Tensor:
         self._seed(step, 1 + number)
@@ -204,15 +195,14 @@ class Stepper:
     def _statistics(self) -> AbstractContextManager:
         return BatchNormOverRanks() if self.synced and world_size() > 1 else nullcontext()
 
-    def _judge(self, step: int, total: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
+    def _judge(self, step: int, values: Scalars) -> None:
         """Notes on the device whether all was finite so far, and the values of the first step that was not."""
         if not self.names:
-            self.first, self.names = step, ["loss", *terms, "gradient norm"]
-            self.values = self.values.new_zeros(len(self.names))
-        bad = (~(torch.isfinite(total) & torch.isfinite(norm))).to(self.good)
+            self.first, self.names = step, [name.replace("grad_norm", "gradient norm") for name in values]
+            self.values = self.values.new_zeros(len(values))
+        bad = (~(torch.isfinite(values["loss"]) & torch.isfinite(values["grad_norm"]))).to(self.good)
         good = self.good * (sum_over_ranks(bad) == 0)
-        values = torch.stack([total.detach(), *terms.values(), norm]).to(self.values)
-        self.values = torch.where(self.good.bool(), values, self.values)
+        self.values = torch.where(self.good.bool(), torch.stack([*values.values()]).to(self.values), self.values)
         self.taken += good.to(self.taken.dtype)
         self.good = good
 
@@ -241,14 +231,6 @@ def recompute_activations(backbone: nn.Module) -> None:
             "an encoder without batch norm"
         )
     switch(True)
-
-
-def _joined(x_VNCHW: Tensor, where: list[tuple[slice, slice]], parts: list[Tensor]) -> Tensor:
-    """Features ``(V, N, F)`` from those of the parts."""
-    h_VNF = parts[0].new_empty(*x_VNCHW.shape[:2], parts[0].shape[2])
-    for at, part in zip(where, parts, strict=True):
-        h_VNF[at] = part
-    return h_VNF
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -14,10 +15,10 @@ from torch import nn
 from frossl.core.length import Length
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
-from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_checkpoint
+from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_checkpoint, step_of
 from frossl.runs.config import Config
-from frossl.runs.directory import read_run, refuse_without_own, worth_keeping
-from frossl.train.pretrain import _train
+from frossl.runs.directory import read_run, require_own, worth_keeping
+from frossl.train.pretrain import train_run
 from frossl.train.ranks import start
 
 
@@ -40,31 +41,28 @@ def supervised_encoder(
         KeyboardInterrupt: stopped by a signal; what was done is saved.
     """
     console = console or Console(quiet=True)
-    config, _ = read_run(run)
-    if backbone is None:
-        refuse_without_own(run)
-    config = dataclasses.replace(config, device=device, data_dir=data_dir or config.data_dir)
-    place, steps = run / "supervised", _steps_done(run)
+    require_own(run, backbone)
+    config = read_run(run)[0]
+    place, steps = run / "supervised", step_of(newest_checkpoint(run))
     begun = not ended_before_a_save(place)
-    if not begun or _steps_done(place) < steps:
+    if not begun or step_of(newest_checkpoint(place)) < steps:
         terminal.say(console, f"the same encoder with labels, {steps:,} steps, once", "Arm")
-        batch = json.loads((run / "config.json").read_text())["batch"]
         place.mkdir(exist_ok=True)
-        state = load_newest(place, console.print)[1] if begun else None
+        state = load_newest(place, partial(terminal.warn, console))[1] if begun else None
+        config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         try:
-            config = _with_labels(config, batch, steps, run)
-            _, stopped = _train(config, place, state, copy.deepcopy(backbone), None, console, start(config))
+            _, stopped = train_run(config, place, state, copy.deepcopy(backbone), None, console, start(config))
         except BaseException:
             if not worth_keeping(place):
                 shutil.rmtree(place, ignore_errors=True)
             raise
         if stopped:
-            console.print(f"[yellow]Stopped by {stopped}; saved. The same command goes on.[/]")
+            terminal.warn(console, f"Stopped by {stopped}; saved. The same command goes on.")
             raise KeyboardInterrupt
     return load_encoder(place / "encoder.safetensors", backbone)[0]
 
 
-def _with_labels(config: Config, batch: int, steps: int, run: Path) -> Config:
+def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Config:
     """``config`` for cross entropy, its length and warm-up counted in steps where they were by the clock."""
     warmup, length = Length.parse(config.warmup), Length.parse(config.length)
     by_clock = warmup.unit == "min"
@@ -73,13 +71,9 @@ def _with_labels(config: Config, batch: int, steps: int, run: Path) -> Config:
         method="supervised",
         objective=None,
         labels=True,
-        batch=batch,
         length=f"{steps}it",
         warmup=f"{100 * warmup.amount / length.amount:.6f}%" if by_clock else config.warmup,
         out=run,
         name="supervised",
+        **changes,
     )
-
-
-def _steps_done(run: Path) -> int:
-    return int(newest_checkpoint(run).stem.partition("-")[2])

@@ -19,8 +19,9 @@ from frossl.data.types import Dataset
 from frossl.evals.spectral import Moments
 from frossl.evals.verdict import COLLAPSES
 from frossl.methods import Method
+from frossl.nn.modes import eval_mode
 from frossl.report.pictures import shown
-from frossl.train.batch_statistics import leading, signs_of, spectrum_of
+from frossl.train.batch_statistics import batch_statistics, leading, spectrum_of
 from frossl.train.health import Context, diagnose
 from frossl.train.plan import Plan
 from frossl.views.recipes import Recipe
@@ -61,8 +62,7 @@ class Telemetry:
     def observe(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
         """Takes what step number ``step`` (from 1) made, before the update; ``values`` are its loss, terms and norm."""
         due, apart, count = self.next_spectrum(step)
-        behind = due - step
-        gathered = behind % apart == 0 and behind // apart < count
+        gathered = due - step in range(0, count * apart, apart)
         vitals, tracked = self.vitals_due(step), step <= self.track
         if not (vitals or tracked or gathered):
             return
@@ -70,9 +70,10 @@ class Telemetry:
         if tracked:
             self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
         if vitals:
-            signs = {f"{k}_{name}": v for k, x in features.items() for name, v in signs_of(x).items()}
-            self.rows.append(("vitals", {name: v.item() for name, v in values.items()} | signs))
-            self.judge({"step": step} | self.rows[-1][1])
+            row = {name: v.item() for name, v in values.items()}
+            row |= {f"{k}_{name}": v for k, x in features.items() for name, v in batch_statistics(x).items()}
+            self.rows.append(("vitals", row))
+            self.judge({"step": step} | row)
         if gathered:
             for name, x in features.items():
                 self.gather(name, x)
@@ -98,11 +99,9 @@ class Telemetry:
         if not self.every or (self.looked and not last and step - self.looked < self.every // APART):
             return
         self.looked = step
-        was_training = self.method.training
-        self.method.eval()
-        for name, x_VNF in self.features(h_NF[None].to(_device(self.method))).items():
-            self.spectrum(name, "held_out", x_VNF)
-        self.method.train(was_training)
+        with eval_mode(self.method):
+            for name, x_VNF in self.features(h_NF[None].to(_device(self.method))).items():
+                self.spectrum(name, "held_out", x_VNF)
 
     def features(self, h_VNF: Tensor) -> dict[str, Tensor]:
         """Features and embeddings by name, detached, where eigenvalues in float64 can be had."""
@@ -133,9 +132,8 @@ class Telemetry:
         return rows
 
     def vitals_due(self, step: int) -> bool:
-        if not self.every:
-            return False
-        return step == 1 or step % max(1, self.every // (25 if step <= self.every else 5)) == 0
+        apart = max(1, self.every // (25 if step <= self.every else 5))
+        return self.every > 0 and (step == 1 or step % apart == 0)
 
     def next_spectrum(self, step: int) -> tuple[int, int, int]:
         """The step, not before ``step``, of the next spectrum; it is of so many steps up to it, so far apart."""
