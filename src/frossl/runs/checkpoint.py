@@ -32,11 +32,12 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     Raises:
         UserError: the disk says no; the checkpoints that were there still are.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {directory}: {error.strerror or error}") from None
-    flush_directory(directory.parent)
+    if not directory.exists():
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {directory}: {error.strerror or error}") from None
+        flush_directory(directory.parent)
     tensors: dict[str, Tensor] = {}
     skeleton = _take_apart(state, tensors)
     path = directory / f"step-{step:09d}.safetensors"

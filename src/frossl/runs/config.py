@@ -32,7 +32,6 @@ _CHOICES = {
     "device": get_args(Device),
     "precision": get_args(Precision),
     "optimizer": OPTIMIZERS,
-    "view_recipe": ("auto", *VIEWS),
 }
 _LIMITS = {
     **dict.fromkeys(("lr", "clip"), (0, True)),
@@ -152,7 +151,7 @@ class Config(Images, Generic[M]):
                 f"the objective is {type(self.objective).__qualname__}, but method {self.method!r} takes its own "
                 "options: find_method(method).Config(), or leave objective out"
             )
-        for name, known in _CHOICES.items():
+        for name, known in {**_CHOICES, "view_recipe": ("auto", *VIEWS)}.items():  # recipes can be added
             if getattr(self, name) not in known:
                 raise unknown_name(name.replace("_", " "), getattr(self, name), list(known))
         for name, (least, strictly) in _LIMITS.items():

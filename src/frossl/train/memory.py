@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ def kept_bytes(learner: Learner, views: list[Tensor]) -> int:
     return sum(size for address, size in storages.items() if address not in own)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Need:
     """Bytes of a step: per image in the encoder, and whatever the part; and what is free."""
 
@@ -112,17 +112,17 @@ def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Calla
     found = need(learner, plan, data)
     shard = math.ceil(plan.batch / world_size())
     most = max(1, int(-largest(-min(found.most, 1e9))[0]))
-    at_once = min(plan.micro_batch or shard, shard)
+    at_once = min(plan.config.micro_batch or shard, shard)
     size = f"about {found.step(at_once) / 2**30:.2g} GiB"
     if math.isfinite(found.free):
         size += f" of {found.free / 2**30:.3g} GiB free; up to {most:,} images at once would fit"
     tell(f"memory of a step: {size}")
-    if plan.micro_batch is None and most < shard:
+    if plan.config.micro_batch is None and most < shard:
         plan = _in_parts(learner, plan, most, f"the batch of {shard} does not fit, by an estimate", tell)
     try:
         return measure_step(learner, plan, data, fabric), plan
     except NoMemoryError:
-        if plan.micro_batch is not None or world_size() > 1:
+        if plan.config.micro_batch is not None or world_size() > 1:
             raise
         half = max(1, min(most, shard) // 2)
         plan = _in_parts(learner, plan, half, f"out of memory with {shard} images at once", tell)
@@ -143,4 +143,4 @@ def _in_parts(learner: Learner, plan: Plan, images: int, why: str, tell: Callabl
             f"--batch, or --activation-checkpointing; --micro-batch {plan.batch} tries the whole batch all the same"
         )
     tell(f"[yellow]{why}: encoding {images} images at once (--micro-batch {images})[/]")
-    return dataclasses.replace(plan, micro_batch=images)
+    return replace(plan, config=replace(plan.config, micro_batch=images))

@@ -40,7 +40,6 @@ class Plan:
     spec: EncoderSpec
     device: torch.device
     workers: int
-    micro_batch: int | None = None
 
     @property
     def batch(self) -> int:
@@ -73,7 +72,7 @@ class Plan:
         once rather than a part more, where ``micro_batch`` is 1.
         """
         largest, smallest = math.ceil(self.batch / world_size()), self.batch // world_size()
-        return min(math.ceil(largest / (self.micro_batch or largest)), smallest)
+        return min(math.ceil(largest / (self.config.micro_batch or largest)), smallest)
 
 
 def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Plan:
@@ -115,7 +114,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         precision=find_precision(config.precision, device),
     )
     workers = 0 if data.train.in_memory else _workers() if config.workers is None else config.workers
-    return Plan(resolved, recipe, spec, device, workers, config.micro_batch)
+    return Plan(resolved, recipe, spec, device, workers)
 
 
 def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
@@ -224,7 +223,7 @@ def describe(plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
         "frossl": __version__,
         "environment": environment(),
         "machine": machine(),
-        "config": to_plain(replace(plan.config, length=str(length), micro_batch=plan.micro_batch)),
+        "config": to_plain(replace(plan.config, length=str(length))),
         "images": [len(data.train), len(data.test)],
         "views": to_plain(plan.recipe),
         "encoder": to_plain(plan.spec),

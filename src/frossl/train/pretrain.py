@@ -80,13 +80,13 @@ def pretrain(
     """
     console = console or Console(quiet=True)
     if resume is not None:
-        config = continued(Path(resume), config)
+        resume = Path(resume)
+        config = continued(resume, config)
     if config.wandb:
         require_wandb()
     fabric = start(config)
     if rank() > 0:
         console = Console(quiet=True)
-    resume = None if resume is None else Path(resume)
     run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config)))))
     untrained = copy.deepcopy(backbone)
     state = None
