@@ -59,3 +59,11 @@ def no_reports():
 @pytest.fixture
 def reports(monkeypatch):
     monkeypatch.setattr("frossl.train.pretrain.write_report", write_report)
+
+
+@pytest.fixture(scope="module")
+def two_penalties():
+    """Fewer fits of linear probes, for time; what is chosen among six is tested beside the probes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))
+        yield

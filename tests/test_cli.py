@@ -21,7 +21,7 @@ from frossl.runs.log import read_rows
 from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
 
-pytestmark = pytest.mark.usefixtures("no_reports")
+pytestmark = pytest.mark.usefixtures("no_reports", "two_penalties")
 
 TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}', "--projector", "16-bn-relu-16"]
 

@@ -16,6 +16,7 @@ from frossl.evals.suite import Evaluation, evaluate, untrained_encoder
 from frossl.evals.verdict import verdict
 from frossl.views.recipes import View
 
+pytestmark = pytest.mark.usefixtures("two_penalties")
 RECIPE = (View(count=2, size=16),)
 PROTOCOLS = defaults("evaluate")
 OF_FEATURES = [name for name, m in METRICS.items() if not m.of_encoder]
@@ -165,14 +166,6 @@ class Watching(Extractor):
 def pretrained() -> nn.Module:
     torch.manual_seed(77)
     return spec().build().eval()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def two_penalties():
-    """Fewer fits, for time; what is chosen among six is tested beside the probes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -493,3 +486,4 @@ def test_every_metric_of_encoders_is_finite_for_a_collapsed_one_the_same_twice_a
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
     assert not encoder.training
     assert METRICS[name].protocol
+    assert not name.startswith("finetune") or name.replace("-", "_") in one  # the share of labels is in both

@@ -63,8 +63,10 @@ def browse(page, width: int, *options: str) -> tuple[str, list[str]]:
     return ended.stdout, [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("kind", ["labelled", "unlabelled", "hostile", "collapsed"])
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [("labelled", 1280), ("unlabelled", 1280), ("collapsed", 1280), ("labelled", 360), ("hostile", 360)],
+)
 def test_every_chart_is_drawn_without_a_word_on_the_console(request, tmp_path, kind, width):
     all_is_drawn(write_report([request.getfixturevalue(kind)], tmp_path / "report.html"), width)
 

@@ -25,7 +25,7 @@ from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
 from report.tiny_runs import config, folder
 
-pytestmark = pytest.mark.usefixtures("no_reports")
+pytestmark = pytest.mark.usefixtures("no_reports", "two_penalties")
 
 
 def evaluation(source: str, held_out: int = 9, **arms: dict[str, float]) -> Evaluation:

@@ -45,7 +45,7 @@ from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import Recipe, View
 from rank_programs import ended, forked
 
-pytestmark = pytest.mark.usefixtures("no_reports")
+pytestmark = pytest.mark.usefixtures("no_reports", "two_penalties")
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
