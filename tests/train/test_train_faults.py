@@ -291,6 +291,8 @@ def crafted(trap: Path) -> dict[str, bytes]:
     overflow = b'{"a":{"dtype":"F64","shape":[4611686018427387904,8],"data_offsets":[0,8]}}'
     sealed = trap.with_name("sealed.safetensors")
     files.write_sealed(sealed, {}, {"format": FORMAT, "state": "[" * 90_000})
+    nested = sealed.read_bytes()
+    sealed.unlink()
     return {
         "pickle": pickle.dumps(Touch(trap)),
         "torch zip": zipped.getvalue(),
@@ -300,7 +302,7 @@ def crafted(trap: Path) -> dict[str, bytes]:
         "overlapping tensors": header(len(overlapping), overlapping + b"1234"),
         "tensor outside": header(len(outside), outside + b"1234"),
         "shape that overflows": header(len(overflow), overflow + b"12345678"),
-        "deep nesting": sealed.read_bytes(),
+        "deep nesting": nested,
         "list for header": header(2, b"[]"),
         "metadata no dictionary": header(20, b'{"__metadata__":[1]}'),
     }
