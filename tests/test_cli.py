@@ -1,5 +1,6 @@
 """The command line as a new user meets it: every wrong turn has a message, and code 2."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 import frossl.runs.data as run_data
 from frossl.cli import main
+from frossl.methods import METHODS
 from frossl.nn.encoder import load_encoder
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
@@ -633,3 +635,24 @@ def test_report_and_export_of_what_is_no_run_name_the_runs_that_there_are(frossl
     code, said = frossl("evaluate", "runs/study")
     assert code == 2
     assert re.search(r"runs/study is a comparison.*: 10it/b\.", said)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_options_of_every_method_are_flags(frossl, name):
+    code, said = frossl("pretrain", "--method", name, "--help")
+    assert code == 0
+    for field in dataclasses.fields(METHODS[name].Config):
+        assert f"--{field.name.replace('_', '-')}" in said
+
+
+def test_a_loss_whose_argument_is_an_option_of_every_run_is_refused(frossl, tmp_path):
+    (tmp_path / "clash.py").write_text("def loss(z, *, lr: float = 1.0, size: int = 3):\n    return z.sum()\n")
+    code, said = frossl("pretrain", "x", "--method", "clash:loss")
+    assert code == 2
+    assert "lr, size" in said
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "0"])
+def test_a_learning_rate_is_a_number(frossl, value):
+    code, said = frossl("pretrain", "x", "--lr", value)
+    assert (code, "--lr" in said) == (2, True)

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from frossl.commands.bench import Bench
+from frossl.commands.bench import BenchViews
 from frossl.commands.cache import Cache
 from frossl.commands.views import Views
 from frossl.core.types import UserError
@@ -50,7 +50,7 @@ def test_options_are_those_of_a_configuration_and_keywords_win(tmp_path):
 
 def test_options_of_data_have_one_owner():
     names = {field.name for field in fields(DataOptions)}
-    for kind in (Config, Views, Cache, Bench):
+    for kind in (Config, Views, Cache, BenchViews):
         assert issubclass(kind, DataOptions)
     assert not names & set(Config.__annotations__)
 

@@ -109,11 +109,12 @@ def test_what_is_behind_raw_pixels_but_not_behind_the_untrained_encoder_is_no_ha
 
 def test_where_no_accuracy_that_decides_was_measured_it_is_said_which_would():
     arms = {"pretrained": {"ridge": 0.5}, "untrained": {"ridge": 0.4}, "raw_pixels": {"ridge": 0.3}}
-    assert "judged by knn, linear" in verdict(evaluation(**arms))
+    said = verdict(evaluation(**arms))
+    assert all(name in said for name in ("fewshot", "finetune", "knn", "linear"))
     arms["pretrained"]["effective_rank"] = arms["untrained"]["effective_rank"] = 7.0
     got = verdict(evaluation(**arms))
     assert got.startswith("Effective rank 7.0 (untrained 7.0)")
-    assert "judged by knn" in got
+    assert "judged by" in got
 
 
 def test_a_gain_on_some_is_help_in_part():

@@ -126,7 +126,7 @@ def others(config, name: str) -> list:
     if get_origin(kind) is Literal:
         return [other for other in get_args(kind) if other != value]
     if value is None:
-        return [12 if name == "size" else 1.0]
+        return [12 if name == "sub_batch" else 1.0]
     if isinstance(value, str):
         return ["12-bn-relu-6"]
     return [not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.5 * value + 0.03]

@@ -28,7 +28,7 @@ PAPER = {name: config for name, config in ALL.items() if name.startswith("paper-
 ABLATIONS = {name: config for name, config in ALL.items() if name.startswith("ablation-")}
 
 # Widths and lengths of objectives, made small. W-MSE needs more images than its projection is wide.
-SMALL = {"predictor_width": 8, "prototypes": 8, "queue": 16, "directions": 8, "size": 8}
+SMALL = {"predictor_width": 8, "prototypes": 8, "queue": 16, "directions": 8, "sub_batch": 8}
 
 
 def small(config: Config, out) -> Config:
@@ -229,7 +229,7 @@ def test_options_that_differ_between_data_sets_are_those_of_the_files():
     assert options("barlow", "scale") == {
         "cifar10": 0.1, "cifar100": 0.1, "stl10": 0.1, "tiny-imagenet": 0.005, "imagenet100": 0.1
     }  # fmt: skip
-    assert options("wmse", "size") == {
+    assert options("wmse", "sub_batch") == {
         "cifar10": 128, "cifar100": 128, "stl10": 256, "tiny-imagenet": 256, "imagenet100": 128
     }  # fmt: skip
     assert {data for data, epochs in options("dino", "teacher_warmup").items() if epochs} == {"imagenet100"}

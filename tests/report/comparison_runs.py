@@ -16,7 +16,7 @@ def write_run(
     name = re.sub(r"[^\w.]+", "-", f"{arm} {budget} seed{seed}")
     run = out / name
     run.mkdir(parents=True)
-    config = {"data": "things", "method": arm.partition(":")[0], "seed": seed, "length": budget}
+    config = {"data": "things", "method": arm.partition(":")[0], "objective": {}, "seed": seed, "length": budget}
     about = {"frossl": "0", "config": config, "views": [VIEWS | {"count": views}], "batch": 100, "images": [1000, 500]}
     (run / "config.json").write_text(json.dumps(about | {"encoder": {"backbone": "resnet18", "features": 64}}))
     rows = []

@@ -13,6 +13,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.data import DATASETS
+from frossl.evals.extract import Extractor
 from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
 from frossl.runs.checkpoint import newest_checkpoint
@@ -215,6 +216,29 @@ def test_a_supervised_arm_killed_before_its_first_save_begins_again(place):
     (run / "supervised" / "checkpoints").mkdir(parents=True)
     supervised_encoder(run)
     assert newest_checkpoint(run / "supervised")
+
+
+def test_a_supervised_arm_of_a_run_whose_best_checkpoint_alone_is_left(place):
+    run = pretrain(config(place / "images", place, name="best", evaluate=False, length="2it", monitor_every="1it")).run
+    for path in (run / "checkpoints").glob("step-*"):
+        path.unlink()
+    supervised_encoder(run)
+    assert newest_checkpoint(run / "supervised")
+
+
+def test_another_kind_of_device_chooses_its_own_precision(place, monkeypatch):
+    """A run that was trained in bfloat16 on a GPU is not evaluated in it on a processor that has it not."""
+    run = pretrain(config(place / "images", place, name="gpu", evaluate=False, length="2it", precision="bf16")).run
+    about = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(about | {"device": "cuda:0"}))
+    monkeypatch.setattr("frossl.train.plan.cpu_has_bf16", lambda: False)
+    seen = []
+    extractor = Extractor.__init__
+    monkeypatch.setattr(
+        Extractor, "__init__", lambda self, **how: (seen.append(how["bf16"]), extractor(self, **how))[1]
+    )
+    evaluate_run(run, protocols=("rank",), device="cpu")
+    assert seen == [False]
 
 
 def test_what_is_given_as_the_untrained_encoder_stays_as_it_is(place):

@@ -121,6 +121,12 @@ def test_an_encoder_whose_features_are_close_together_untrained_is_not_collapsed
     assert states([first, LATER | {"backbone_mean_to_spread": 17.0}]) == ["Collapsed to a"]
 
 
+def test_of_a_step_that_was_not_finite_nothing_is_said():
+    nan = {"entropy": float("nan"), "invariance": float("nan")}
+    assert states([FIRST, LATER | nan]) == []
+    assert states([FIRST | nan, LATER]) == []
+
+
 def test_an_encoder_whose_features_never_varied_is_not_collapsed():
     still = {"backbone_variance": 0.0, "backbone_effective_rank": 0.0}
     assert states([FIRST | still, LATER | still]) == ["Features never varied"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from frossl.evals import columns
+from frossl.evals import METRICS, columns
 from frossl.evals.linear import DRAWS
 from frossl.evals.suite import CONTROLS, Evaluation
 
@@ -116,7 +116,8 @@ def verdict(evaluation: Evaluation) -> str:
     rank, before = (evaluation.arms[arm].get("effective_rank") for arm in ("pretrained", "untrained"))
     ranks = "" if rank is None or before is None else f"Effective rank {rank:.1f} (untrained {before:.1f}). "
     if "raw pixels" in evaluation.arms:
-        return f"{ranks}Whether pretraining helped is judged by knn, linear, fewshot and finetune: measure one of them."
+        judges = ", ".join(name for name, m in METRICS.items() if any(c.decides for c in m.columns.values()))
+        return f"{ranks}Whether pretraining helped is judged by {judges}: measure one of them."
     if rank is None or before is None:
         return "Nothing measured says whether pretraining helped; without labels, accuracies are left out."
     state = rank_state(rank, before, evaluation.held_out)

@@ -73,7 +73,7 @@ def loss_method(
         config = dataclasses.make_dataclass(
             "Config", [head, *options], frozen=True, kw_only=True, namespace={"__doc__": doc}
         )
-    except (NameError, TypeError, ValueError) as error:
+    except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise UserError(
             f"{loss.__name__} is no method: a loss takes projections and then options with defaults; {error}"
         ) from None

@@ -12,13 +12,18 @@ from frossl.methods.projector import add_loss
 
 
 def wmse(
-    z_VND: Tensor, *, size: int | None = None, iterations: int = 4, epsilon: float = 0.0, stop_gradient: bool = False
+    z_VND: Tensor,
+    *,
+    sub_batch: int | None = None,
+    iterations: int = 4,
+    epsilon: float = 0.0,
+    stop_gradient: bool = False,
 ) -> Loss:
     """Pulls views together after whitening them, so that they cannot collapse.
 
     Args:
         z_VND: ``(V, N, D)`` projections.
-        size: images whitened together; twice the projection's width, at most the batch, if not given
+        sub_batch: images whitened together; twice the projection's width, at most the batch, if not given
         iterations: how many times a step cuts its batch into sub-batches, at random
         epsilon: share of the identity in the covariance; above 0, fewer images than the projection is wide will do
         stop_gradient: treat the later view of each pair as a constant, as the code published with FroSSL does
@@ -27,7 +32,7 @@ def wmse(
     orders = torch.stack([torch.randperm(images) for _ in range(iterations)])
     return whitened_mse(
         z_VND,
-        size=min(2 * z_VND.shape[2], images) if size is None else size,
+        size=min(2 * z_VND.shape[2], images) if sub_batch is None else sub_batch,
         permutations=broadcast(orders.to(z_VND.device)),
         epsilon=epsilon,
         stop_gradient=stop_gradient,

@@ -1,7 +1,7 @@
 """The comparison of the FroSSL paper (arXiv 2310.02903), ``paper.toml``: every method on every data set.
 
 The numbers are those of the public configurations: of the paper where it has its own, else of solo-learn, on which it
-builds. Recipes are called ``paper-<data>-<method>``; ``--data`` and all other flags change them as usual. They are
+builds. Recipes are called ``paper-<data>-<method>``; DATA and all flags change them as usual. They are
 meant for one GPU and none was run to its end here. Known slips of the files are put right, and the recipe
 says so; a pair of method and data set for which there is no file has no recipe. Not as in the files:
 

@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file with tensors as tensors, everything else as JSON, and a checksum, in its header.
 
-One file cannot be half of a pair, holds no code, and is put in place by a rename.
+One file cannot be half of a pair, holds no code, and is put in place by a rename. What a checkpoint holds is said in
+:mod:`frossl.train.state`.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def _by_age(directory: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """The step after which the checkpoint at ``path`` was written, as its name says it."""
+    """The step after which the checkpoint at ``path``, which is not the best, was written, as its name says it."""
     return int(path.stem.removeprefix("step-"))
 
 

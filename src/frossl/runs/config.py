@@ -1,9 +1,9 @@
-"""What a run is told, and what that comes to on this data and this machine."""
+"""What a run is told."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
@@ -151,12 +151,16 @@ class Config(Images, Generic[M]):
                 f"the objective is {type(self.objective).__qualname__}, but method {self.method!r} takes its own "
                 "options: find_method(method).Config(), or leave objective out"
             )
+        if both := {f.name for f in fields(options)} & {f.name for f in fields(self)}:
+            raise UserError(
+                f"--method {self.method} names options as every run has them: {', '.join(sorted(both))}. Rename them"
+            )
         for name, known in {**_CHOICES, "view_recipe": ("auto", *VIEWS)}.items():  # recipes can be added
             if getattr(self, name) not in known:
                 raise unknown_name(name.replace("_", " "), getattr(self, name), list(known))
         for name, (least, strictly) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not (least < value if strictly else least <= value < math.inf):
+            if value is not None and not ((least < value if strictly else least <= value) and value < math.inf):
                 bound = "more than" if strictly else "at least"
                 raise UserError(f"--{name.replace('_', '-')} must be {bound} {least}, got {value}")
         for name, (units, zero) in _LENGTHS.items():

@@ -88,8 +88,9 @@ def read_config(run: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or "frossl" not in about:
         raise UserError(f"{path} was not written by frossl")
     missing = [name for name in ("config", "views", "encoder", "images", "batch") if name not in about]
-    if missing or not {"data", "method", "objective"} <= set(about["config"]):
-        raise UserError(f"{path} is damaged: {', '.join(missing) or 'data or method'} missing")
+    missing = missing or [name for name in ("data", "method", "objective") if name not in about["config"]]
+    if missing:
+        raise UserError(f"{path} is damaged: {', '.join(missing)} missing")
     return about
 
 

@@ -21,7 +21,8 @@ from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.directory import encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
-from frossl.train.plan import make_plan
+from frossl.runs.record import read_config
+from frossl.train.plan import device_of, make_plan
 
 
 def evaluate_run(
@@ -51,6 +52,8 @@ def evaluate_run(
     find_metrics(protocols)
     own, recipe = read_run(run)
     own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
+    if own.precision == "bf16" and device_of(own).type != torch.device(read_config(run)["device"]).type:
+        own = dataclasses.replace(own, precision="auto")  # which another kind of device may not compute in
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)

@@ -93,7 +93,8 @@ NOTHING = 0.02
 def _mean_direction(rows: Sequence[Row], context: Context) -> Said:
     """Entropy and invariance both gone: the solution that needs nothing from the image."""
     first, row = rows[0], rows[-1]
-    if any(abs(row.get(k, math.inf)) >= NOTHING * abs(first.get(k, 0)) for k in ("entropy", "invariance")):
+    # Not "any larger": of a step that was not finite nothing can be said.
+    if not all(abs(row.get(k, math.inf)) < NOTHING * abs(first.get(k, 0)) for k in ("entropy", "invariance")):
         return None
     return (
         f"Both terms of the loss are next to 0 (entropy {row['entropy']:.3g}, invariance {row['invariance']:.3g}): "
@@ -225,7 +226,7 @@ ALIKE = 0.2
 def _weak_augmentation(rows: Sequence[Row], context: Context) -> Said:
     """Views that are alike before anything was learned."""
     noise = rows[0].get("backbone_view_noise", math.inf)
-    if noise >= ALIKE:
+    if not noise < ALIKE:
         return None
     return (
         f"To the untrained encoder views of an image differ by {noise:.0%} of what images differ by: there is nothing "

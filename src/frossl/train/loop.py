@@ -138,7 +138,7 @@ def train(
                     loop.save(best=better)
                 loop.display.update(loop.progress, loop.shown)
             if not learner.method.trains:
-                loop.extractor.settle_batch_norm(learner.backbone, data.train, plan.spec)
+                loop.extractor.each(lambda: loop.extractor.settle_batch_norm(learner.backbone, data.train, plan.spec))
             loop.save()
         except NonFiniteError as error:
             raise loop.leave(error) from None

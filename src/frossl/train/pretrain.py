@@ -1,4 +1,4 @@
-"""Pretraining from a configuration to a run directory, and the evaluation of one."""
+"""Pretraining from a configuration to a run directory."""
 
 from __future__ import annotations
 

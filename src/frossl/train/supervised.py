@@ -13,9 +13,10 @@ from rich.console import Console
 from torch import nn
 
 from frossl.core.length import Length
+from frossl.core.types import UserError
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
-from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_checkpoint, step_of
+from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_position
 from frossl.runs.config import Config
 from frossl.runs.directory import read_run, require_own, worth_keeping
 from frossl.train.pretrain import train_run
@@ -43,9 +44,9 @@ def supervised_encoder(
     console = console or Console(quiet=True)
     require_own(run, backbone)
     config = read_run(run)[0]
-    place, steps = run / "supervised", step_of(newest_checkpoint(run))
+    place, steps = run / "supervised", _steps(run)
     begun = not ended_before_a_save(place)
-    if not begun or step_of(newest_checkpoint(place)) < steps:
+    if not begun or _steps(place) < steps:
         terminal.say(console, f"the same encoder with labels, {steps:,} steps, once", "Arm")
         place.mkdir(exist_ok=True)
         state = load_newest(place, partial(terminal.warn, console))[1] if begun else None
@@ -77,3 +78,15 @@ def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Confi
         name="supervised",
         **changes,
     )
+
+
+def _steps(run: Path) -> int:
+    """Steps of the newest checkpoint, which may be the best alone.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return newest_position(run)["step"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"the newest checkpoint of {run} does not say its step: {error}") from None
