@@ -51,9 +51,7 @@ def evaluate_run(
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
     own, recipe = read_run(run)
-    own = dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir)
-    if own.precision == "bf16" and device_of(own).type != torch.device(read_config(run)["device"]).type:
-        own = dataclasses.replace(own, precision="auto")  # which another kind of device may not compute in
+    own = _here(run, dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
@@ -87,6 +85,12 @@ def evaluate_run(
         )
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def _here(run: Path, own: Config) -> Config:
+    """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
+    other = device_of(own).type != torch.device(read_config(run)["device"]).type
+    return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
 def _on(own: Config, source: str, channels: int) -> Config:
