@@ -356,9 +356,9 @@ def test_classes_need_no_names(name):
 def test_labels_beyond_the_names_and_not_one_for_each_image_are_named(name):
     x, y = gaussian_classes(20, width=8, apart=2.0)
     if name not in ("clustering", "retrieval"):  # which ask which labels are equal and no more
-        with pytest.raises(UserError, match="labels go up to 2, but only 2 classes have names"):
+        with pytest.raises(UserError, match=r"up to 2.*2 classes"):
             METRICS[name].measure(Features(x, x, y, y, ("a", "b")))
-    with pytest.raises(UserError, match="held-out split has 60 images and 59 labels"):
+    with pytest.raises(UserError, match=r"60 images.*59 labels"):
         METRICS[name].measure(Features(x, x, y, y[1:], ("a", "b", "c")))
 
 
@@ -377,7 +377,7 @@ def test_one_or_two_train_images_are_measured_or_a_named_error(name, images):
     x, y = gaussian_classes(20, width=8, apart=8.0)
     few = Features(x[:images], x, y[:images], y, ("a", "b", "c"))
     if images == 1 and name in ("linear", "ridge"):
-        with pytest.raises(UserError, match="at least 2 labelled train images, got 1"):
+        with pytest.raises(UserError, match=r"at least 2.*got 1"):
             METRICS[name].measure(few)
     else:
         assert all(math.isfinite(v) for v in METRICS[name].measure(few).values())
