@@ -67,8 +67,9 @@ def _prepare_process() -> None:
     socket.setdefaulttimeout(60)  # a download that stalls is given up
     # DDP's buffers are synchronised on purpose, and the plan has said what Fabric would say.
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")
-    for name in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # The packages set their own level when they are imported, so it is that of what speaks.
+    for package in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def _say(error: Exception) -> int:
