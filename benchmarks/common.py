@@ -114,15 +114,16 @@ def pretrain_and_evaluate(
     metrics: Sequence[str] = ("knn", "linear", "rank"),
     validation: float | None = None,
     draws: int = 0,
+    data: Dataset | None = None,
 ) -> Row:
-    """Trains as ``config`` says; what the encoder is worth, and the median time of a step.
+    """Trains as ``config`` says, on ``data`` if given; what the encoder is worth, and the median time of a step.
 
     With ``validation``, this share of the training images is scored, on which the encoder was not trained, and nothing
     sees the held-out ones. With ``draws``, the probe on 10 labels per class is the mean over so many of them.
     """
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
-    data = open_run_data(config)
+    data = data or open_run_data(config)
     if validation:
         data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
     learner, plan = build(config, data)

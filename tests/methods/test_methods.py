@@ -1,5 +1,6 @@
 """What every registered method keeps to, and what some of them promise beside that."""
 
+import pickle
 import dataclasses
 import json
 import math
@@ -332,3 +333,9 @@ def test_a_loss_that_is_a_method_says_what_each_of_its_options_does(name):
 def test_a_method_that_is_none_is_explained(own, name, says):
     with pytest.raises(UserError, match=says):
         find_method(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_configuration_goes_to_another_process(name):
+    config = METHODS[name].Config()
+    assert pickle.loads(pickle.dumps(config)) == config

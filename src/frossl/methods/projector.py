@@ -40,7 +40,6 @@ class ProjectorMethod(Method):
         return sum_of(loss=loss) if isinstance(loss, Tensor) else loss
 
 
-@functools.cache
 def loss_method(
     loss: Callable[..., Loss | Tensor],
     projector: str = "1024-bn-relu-1024",
@@ -63,6 +62,14 @@ def loss_method(
     Raises:
         UserError: an argument of the loss cannot be an option.
     """
+    return _class(loss, projector, published, float64, tuple(sorted(defaults.items())))
+
+
+@functools.cache
+def _class(*made_from: Any) -> type[ProjectorMethod]:
+    """The class of what :func:`loss_method` is given; one for each, which its configurations are unpickled by."""
+    loss, projector, published, float64, changed = made_from
+    defaults = dict(changed)
     said = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
     head = ("projector", Annotated[str, tyro.conf.arg(help=said)], projector)
     doc = (inspect.getdoc(loss) or "").replace("``", "")
@@ -71,7 +78,11 @@ def loss_method(
         filled_in = {"labels", "large"} & {parameter.name for parameter in parameters}
         options = [_option(p, defaults.get(p.name, p.default)) for p in parameters if p.name not in filled_in]
         config = dataclasses.make_dataclass(
-            "Config", [head, *options], frozen=True, kw_only=True, namespace={"__doc__": doc}
+            "Config",
+            [head, *options],
+            frozen=True,
+            kw_only=True,
+            namespace={"__doc__": doc, "__reduce__": lambda self: (_restored, (made_from, vars(self)))},
         )
     except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise UserError(
@@ -81,6 +92,10 @@ def loss_method(
     members = {"loss": staticmethod(loss), "Config": config, "filled_in": filled_in, "__doc__": doc}
     members |= {"uses_labels": "labels" in filled_in, "float64": float64}
     return type(loss.__name__, (ProjectorMethod,), members)
+
+
+def _restored(made_from: tuple[Any, ...], values: dict[str, Any]) -> Any:
+    return _class(*made_from).Config(**values)
 
 
 def _option(parameter: inspect.Parameter, default: Any) -> tuple[str, Any, Any]:

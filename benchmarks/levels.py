@@ -1,0 +1,122 @@
+"""Are eight bits inside enough? Images of 12 bits, pretrained and evaluated with eight bits of their range and with floats.
+
+    python benchmarks/levels.py --data path/to/parquet [--images 40000] [--threads 1] [--seeds 0,1,2]
+    python benchmarks/levels.py --table > docs/results/levels.md
+
+Grey images of half the size of those in --data, each pixel the mean of twelve bytes, as 12-bit numbers. Their values take
+some part of the intensity range, so that eight bits leave 256 levels, 64, and so on. The arms differ in nothing but
+whether pixels are rounded to these levels. Scored is a fifth of the training images, on which nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from common import DATA, Row, environment, heading, latest, pretrain_and_evaluate, run_jobs, seeds_in_words, spread, table
+from frossl.data.arrays import from_tensors
+from frossl.data.types import Dataset, Split
+from frossl.recipes import RECIPES
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.log import read_rows
+
+KINDS = {
+    "whole range": (1.0, 1.0),
+    "linear in light": (1.0, 2.2),
+    "a quarter of it": (1 / 4, 1.0),
+    "a 16th": (1 / 16, 1.0),
+    "a 64th": (1 / 64, 1.0),
+}
+"""Share of the range that values take, in its middle, and the power they are raised to."""
+ARMS = ("8 bits", "float")
+SAME = ("kind", "arm", "seed", "images")
+
+
+def images_of(config: Config, kind: str, arm: str) -> Dataset:
+    """The images of ``config`` as ``kind`` says, floats from 0 to 255, of which ``arm`` may leave whole ones alone."""
+    whole = open_run_data(config)
+    data = from_tensors(whole.train, classes=whole.classes, held_out=0.2)
+    share, power = KINDS[kind]
+    luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+
+    def split(part: Split) -> Split:
+        assert isinstance(part.images, torch.Tensor)
+        grey = (F.avg_pool2d(part.images.float(), 2) * luma_C11).sum(1, keepdim=True) / 255
+        of_12_bits = (grey.pow(power) * 4095).round() / 4095
+        x = 255 * ((1 - share) / 2 + share * of_12_bits)
+        return Split(x.round() if arm == "8 bits" else x, part.labels)
+
+    train, test = split(data.train), split(data.test)
+    assert isinstance(train.images, torch.Tensor)
+    std, mean = torch.std_mean(train.images / 255)
+    known = {"mean": (mean.item(),), "std": (std.item(),), "channels": 1}
+    return dataclasses.replace(data, train=train, test=test, **known, smallest=(32, 32), largest=(32, 32), typical=(32, 32))
+
+
+def score(config: Config, kind: str, arm: str, threads: int) -> Row:
+    data = images_of(config, kind, arm)
+    assert isinstance(data.train.images, torch.Tensor)
+    levels = len(data.train.images.unique())
+    return {"levels": levels, **pretrain_and_evaluate(config, threads, data=data)}
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
+    about = environment(args.threads)
+    for seed in map(int, args.seeds.split(",")):
+        for kind in KINDS:
+            for arm in ARMS:
+                config = dataclasses.replace(
+                    RECIPES["cifar10-cpu"](), data=args.data, view_recipe="natural", length=f"{args.images}img", seed=seed
+                )
+                row = {"kind": kind, "arm": arm, "seed": seed, "images": args.images, "environment": about}
+                yield row, score, (config, kind, arm, args.threads)
+
+
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    lines = []
+    for kind in KINDS:
+        arms = [[row for row in rows if (row["kind"], row["arm"]) == (kind, arm)] for arm in ARMS]
+        levels = arms[0][0]["levels"]
+        for name in ("knn", "linear"):
+            gains = [a[name] - b[name] for a in arms[0] for b in arms[1] if a["seed"] == b["seed"]]
+            values = (spread([row[name] for row in arm], 3) for arm in arms)
+            lines.append([kind, levels, name, *values, spread([100 * gain for gain in gains], 1)])
+    about, first = rows[-1]["environment"], rows[-1]
+    seeds = sorted({row["seed"] for row in rows})
+    note = (
+        f"{first['images']:,} training images seen, 32 pixels, recipe `cifar10-cpu` with natural views, "
+        f"{seeds_in_words(seeds)}; top-1 accuracy on {first['held_out']:,} held-out training images. The last column is "
+        "the difference in points, seed by seed."
+    )
+    command = f"python benchmarks/levels.py --data path/to/parquet --images {first['images']} --threads {about['threads']}"
+    headings = ["values take", "levels in 8 bits", "metric", *ARMS, "8 bits - float"]
+    page = [heading("Eight bits inside", f"{command}; --table", about, note), table(headings, lines)]
+    return "\n\n".join([*page, f"Rows: `{out.name}`."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", help="folder of Parquet files with labels")
+    parser.add_argument("--images", type=int, default=40_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seeds", default="0,1,2", help="joined by commas")
+    parser.add_argument("--out", type=Path, default=DATA / "levels.jsonl")
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
+    args = parser.parse_args()
+    if not args.table and not args.data:
+        parser.error("--data is needed")
+    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    print(show(rows, args.out))
+
+
+if __name__ == "__main__":
+    main()
