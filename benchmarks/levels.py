@@ -19,7 +19,18 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from common import DATA, Row, environment, heading, latest, pretrain_and_evaluate, run_jobs, seeds_in_words, spread, table
+from common import (
+    DATA,
+    Row,
+    environment,
+    heading,
+    latest,
+    pretrain_and_evaluate,
+    run_jobs,
+    seeds_in_words,
+    spread,
+    table,
+)
 from frossl.data.arrays import from_tensors
 from frossl.data.types import Dataset, Split
 from frossl.recipes import RECIPES
@@ -57,7 +68,9 @@ def images_of(config: Config, kind: str, arm: str) -> Dataset:
     assert isinstance(train.images, torch.Tensor)
     std, mean = torch.std_mean(train.images / 255)
     known = {"mean": (mean.item(),), "std": (std.item(),), "channels": 1}
-    return dataclasses.replace(data, train=train, test=test, **known, smallest=(32, 32), largest=(32, 32), typical=(32, 32))
+    return dataclasses.replace(
+        data, train=train, test=test, **known, smallest=(32, 32), largest=(32, 32), typical=(32, 32)
+    )
 
 
 def score(config: Config, kind: str, arm: str, threads: int) -> Row:
@@ -73,7 +86,11 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
         for kind in KINDS:
             for arm in ARMS:
                 config = dataclasses.replace(
-                    RECIPES["cifar10-cpu"](), data=args.data, view_recipe="natural", length=f"{args.images}img", seed=seed
+                    RECIPES["cifar10-cpu"](),
+                    data=args.data,
+                    view_recipe="natural",
+                    length=f"{args.images}img",
+                    seed=seed,
                 )
                 row = {"kind": kind, "arm": arm, "seed": seed, "images": args.images, "environment": about}
                 yield row, score, (config, kind, arm, args.threads)
@@ -97,7 +114,9 @@ def show(rows: list[Row], out: Path) -> str:
         f"{seeds_in_words(seeds)}; top-1 accuracy on {first['held_out']:,} held-out training images. The last column is "
         "the difference in points, seed by seed."
     )
-    command = f"python benchmarks/levels.py --data path/to/parquet --images {first['images']} --threads {about['threads']}"
+    command = (
+        f"python benchmarks/levels.py --data path/to/parquet --images {first['images']} --threads {about['threads']}"
+    )
     headings = ["values take", "levels in 8 bits", "metric", *ARMS, "8 bits - float"]
     page = [heading("Eight bits inside", f"{command}; --table", about, note), table(headings, lines)]
     return "\n\n".join([*page, f"Rows: `{out.name}`."])

@@ -44,6 +44,7 @@ from common import (
 from frossl.commands.bench import noise
 from frossl.core.machine import keep_freed_pages
 from frossl.data.decode import decode
+from frossl.data.reading import Reading
 from frossl.data.loader import training_batches
 from frossl.data.types import Split
 from frossl.runs.log import read_rows
@@ -72,7 +73,7 @@ class Jpegs:
         return len(self.encoded)
 
     def __getitem__(self, index: int, /) -> Tensor:
-        return decode(self.encoded[index], 3)
+        return decode(self.encoded[index], Reading(3))
 
 
 def pictures(count: int, height: int, width: int) -> Tensor:
@@ -186,12 +187,12 @@ def arms_from_jpeg(size: int, batch: int = 8, views: int = 8) -> dict[str, Chunk
 
     arms = {
         "lightly": one_by_one(as_lightly_opens, len(encoded), batch, views, lightly),
-        "torchvision": one_by_one(lambda i: decode(encoded[i], 3), 32, batch, views, torchvision_transform(size)),
+        "torchvision": one_by_one(lambda i: decode(encoded[i], Reading(3)), 32, batch, views, torchvision_transform(size)),
         "eager": ours(Split(Jpegs(encoded)), size, views, batch, compiled=False),
     }
 
     def load() -> Tensor:
-        return torch.stack([decode(e, 3) for e in encoded[:batch]])
+        return torch.stack([decode(e, Reading(3)) for e in encoded[:batch]])
 
     return _with_optional(
         arms, lambda: ours(Split(Jpegs(encoded)), size, views, batch, compiled=True), load, size, views

@@ -6,7 +6,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+
+from frossl.data.decode import decode
+from frossl.data.reading import Reading
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (12, 16), mode: str = "RGB") -> Image.Image:
@@ -19,3 +23,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decoded(encoded: str | bytes, channels: int, least: int = 0, **reading) -> torch.Tensor:
+    """As the images of a data set of so many channels are."""
+    return decode(encoded, Reading(channels, **reading), least)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encoded, picture
+from pictures import decoded, encoded, picture
 from PIL import Image
 
-from frossl.data.decode import UnreadableError, decode, probe
+from frossl.data.decode import UnreadableError, probe
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -23,41 +23,41 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
 
 def test_lossless_colour_is_exact():
     image = picture(1)
-    assert torch.equal(decode(encoded(image), 3), as_tensor(image))
+    assert torch.equal(decoded(encoded(image), 3), as_tensor(image))
 
 
 def test_path_and_bytes_agree(tmp_path):
     file = tmp_path / "a.jpg"
     picture(1).save(file)
-    assert torch.equal(decode(str(file), 3), decode(file.read_bytes(), 3))
+    assert torch.equal(decoded(str(file), 3), decoded(file.read_bytes(), 3))
 
 
 def test_one_pixel_survives():
     one = Image.new("RGB", (1, 1), (1, 2, 3))
     assert probe(encoded(one))[0].size == (1, 1)
-    assert decode(encoded(one), 3).flatten().tolist() == [1, 2, 3]
+    assert decoded(encoded(one), 3).flatten().tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bit_grey_keeps_full_range(channels):
     values = np.array([[0, 257, 65535, 32768, 128]], dtype=np.uint16)
     data = encoded(Image.fromarray(values))
-    assert probe(data)[0].grey
-    assert decode(data, channels)[:, 0].tolist() == [[0, 1, 255, 128, 0]] * channels
+    assert probe(data)[0].samples == 1
+    assert decoded(data, channels, range=(0, 65535))[:, 0].tolist() == [[0, 1, 255, 128, 0]] * channels
 
 
 @pytest.mark.parametrize(("top", "expected"), [(1.0, [0, 128, 255]), (255.0, [0, 128, 255])])
 def test_float_tiff(top, expected):
     values = np.array([[0, 0.5, 1]], dtype=np.float32) * top
     data = encoded(Image.fromarray(values), "TIFF")
-    assert probe(data)[0].grey
-    assert decode(data, 1)[0, 0].tolist() == expected
+    assert probe(data)[0].samples == 1
+    assert decoded(data, 1, range=(0, top))[0, 0].tolist() == expected
 
 
 def test_cmyk_jpeg():
     data = encoded(Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK"), "JPEG", quality=100)
-    assert not probe(data)[0].grey
-    assert (decode(data, 3)[:, 8, 8] - torch.tensor(RED)).abs().max() < 8
+    assert probe(data)[0].samples == 3
+    assert (decoded(data, 3)[:, 8, 8] - torch.tensor(RED)).abs().max() < 8
 
 
 def test_palette_with_transparency_lies_on_white():
@@ -65,7 +65,7 @@ def test_palette_with_transparency_lies_on_white():
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putdata([0, 1])
     data = encoded(image, transparency=1)
-    assert decode(data, 3)[:, 0].T.tolist() == [RED, WHITE]
+    assert decoded(data, 3)[:, 0].T.tolist() == [RED, WHITE]
 
 
 def png(depth: int, colour: int, transparent: tuple[int, ...], row: list[int]) -> bytes:
@@ -98,14 +98,16 @@ def png(depth: int, colour: int, transparent: tuple[int, ...], row: list[int]) -
     ],
 )
 def test_a_transparent_grey_lies_on_white_at_any_depth(depth, row, expected):
-    assert decode(png(depth, 0, (1,), row), 1).flatten().tolist() == expected
+    range_ = (0, 65535) if depth == 16 else ()
+    assert decoded(png(depth, 0, (1,), row), 1, range=range_).flatten().tolist() == expected
 
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_transparent_colour_lies_on_white_at_any_depth(depth):
     one, other = [0, 80, 160], [0, 80, 161]
-    row = [value if depth == 8 else 256 * value + 7 for value in one + other]
-    assert decode(png(depth, 2, tuple(row[:3]), row), 3)[:, 0].T.tolist() == [WHITE, other]
+    row = [value if depth == 8 else 257 * value for value in one + other]
+    range_ = (0, 65535) if depth == 16 else ()
+    assert decoded(png(depth, 2, tuple(row[:3]), row), 3, range=range_)[:, 0].T.tolist() == [WHITE, other]
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
@@ -114,29 +116,29 @@ def test_16_bit_tiff_whose_white_is_zero(compression):
     data = bytearray(encoded(Image.fromarray(values), "TIFF", compression=compression))
     entry = data.index(struct.pack("<HHI", 262, 3, 1))
     data[entry + 8 : entry + 10] = b"\0\0"
-    assert decode(bytes(data), 1).flatten().tolist() == [255, 254, 0]
+    assert decoded(bytes(data), 1, range=(0, 65535)).flatten().tolist() == [255, 254, 0]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
 def test_damaged_metadata_harm_no_pixel(kind):
     data = encoded(picture(), kind, exif=b"Exif\0\0no metadata at all")
     assert probe(data)[0].size == (12, 16)
-    assert torch.equal(decode(data, 3), as_tensor(Image.open(BytesIO(data))))
+    assert torch.equal(decoded(data, 3), as_tensor(Image.open(BytesIO(data))))
 
 
 @pytest.mark.parametrize(("mode", "clear"), [("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))])
 def test_alpha_lies_on_white(mode, clear):
     data = encoded(Image.new(mode, (1, 1), clear))
-    assert probe(data)[0].grey == (mode == "LA")
-    assert decode(data, 3).flatten().tolist() == WHITE
-    assert decode(data, 1).flatten().tolist() == [255]
+    assert probe(data)[0].samples == (1 if mode == "LA" else 3)
+    assert decoded(data, 3).flatten().tolist() == WHITE
+    assert decoded(data, 1).flatten().tolist() == [255]
 
 
 def test_one_bit():
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
-    assert probe(encoded(image))[0].grey
-    assert decode(encoded(image), 1)[0, 0].tolist() == [0, 255]
+    assert probe(encoded(image))[0].samples == 1
+    assert decoded(encoded(image), 1)[0, 0].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -156,14 +158,15 @@ def test_exif_orientation(orientation, mode, kind, tmp_path):
     expected = np.array(ImageOps.exif_transpose(marked))
     (tmp_path / "image").write_bytes(data)
     for one in (data, str(tmp_path / "image")):
-        assert decode(one, 1)[0].tolist() == expected.tolist()
+        range_ = (0, 65535) if mode == "I;16" else ()
+        assert decoded(one, 1, range=range_)[0].tolist() == expected.tolist()
         assert probe(one)[0].size == expected.shape
 
 
 def test_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode(data, 3)[:, 0, 0].tolist() == RED
+    assert decoded(data, 3)[:, 0, 0].tolist() == RED
 
 
 def test_truncated_jpeg_is_found_by_probe():
@@ -172,7 +175,7 @@ def test_truncated_jpeg_is_found_by_probe():
         with pytest.raises(UnreadableError):
             probe(broken)
         with pytest.raises(UnreadableError):
-            decode(broken, 3)
+            decoded(broken, 3)
 
 
 def test_decompression_bomb(monkeypatch):
@@ -194,6 +197,6 @@ def test_damage_is_either_readable_or_named(kind, data):
         size = probe(bytes(content))[0].size
     except UnreadableError:
         with pytest.raises(UnreadableError):
-            decode(bytes(content), 3)
+            decoded(bytes(content), 3)
     else:
-        assert decode(bytes(content), 3).shape == (3, *size)
+        assert decoded(bytes(content), 3).shape == (3, *size)

@@ -139,18 +139,16 @@ def test_lazy_equals_in_memory_and_pickles(write, folder):
         copy[len(copy)]
 
 
-MODES = ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "F")
+MODES = ("RGB", "L", "P", "1", "CMYK")
 
 
-@pytest.mark.parametrize("modes", [MODES, ("L", "LA", "1", "I;16", "F")], ids=["colour", "grey"])
+@pytest.mark.parametrize("modes", [MODES, ("L", "1")], ids=["colour", "grey"])
 @pytest.mark.parametrize("channels", [None, 1, 3])
 def test_small_images_of_one_size_are_decoded_once_and_alike(write, folder, monkeypatch, modes, channels):
     for i in range(3 * len(modes)):
         mode, exif = modes[i % len(modes)], Image.Exif()
         exif[0x0112] = 6 if i % 2 else 1
-        image = picture(size=(12, 16) if i % 2 else (16, 12), seed=i).convert(mode if mode != "I;16" else "L")
-        if mode == "I;16":
-            image = Image.fromarray(np.asarray(image).astype(np.uint16) * 250)
+        image = picture(size=(12, 16) if i % 2 else (16, 12), seed=i).convert(mode)
         write(f"{i:03}.tif", content=encoded(image, "TIFF", exif=exif))
     lazy = open_data(folder, memory_limit=0, channels=channels)
     expected = [torch.stack([split.images[i] for i in range(len(split))]) for split in (lazy.train, lazy.test)]

@@ -11,11 +11,11 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from pictures import encoded
+from pictures import decoded, encoded
 from PIL import Image
 
 from frossl.data.cache import shrink
-from frossl.data.decode import ORIENTATION_TAG, decode, probe
+from frossl.data.decode import ORIENTATION_TAG, probe
 from frossl.data.loader import plain_batches, prefetched, training_batches, view_batches
 from frossl.data.open import open_data
 from frossl.data.types import Split
@@ -179,7 +179,7 @@ def photograph(height: int, width: int, detail: int = 40) -> Image.Image:
 @pytest.mark.parametrize(("least", "shape"), [(0, (600, 800)), (400, (600, 800)), (300, (300, 400)), (60, (75, 100))])
 def test_a_large_jpeg_is_decoded_at_the_smallest_size_that_is_enough(least, shape):
     content = encoded(photograph(600, 800), "JPEG", quality=95)
-    reduced, full = decode(content, 3, least), decode(content, 3)
+    reduced, full = decoded(content, 3, least), decoded(content, 3)
     assert tuple(reduced.shape[1:]) == shape
     shrunk = torch.nn.functional.interpolate(full[None], shape, mode="bicubic", antialias=True)[0]
     assert (reduced.float() - shrunk.float()).abs().mean() < 1.5
@@ -189,15 +189,15 @@ def test_reduced_images_are_upright_and_grey_ones_stay_grey():
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = 6
     content = encoded(photograph(600, 800), "JPEG", quality=95, exif=exif)
-    reduced, full = decode(content, 3, 150), decode(content, 3)
+    reduced, full = decoded(content, 3, 150), decoded(content, 3)
     assert tuple(full.shape[1:]) == (800, 600)
     assert tuple(reduced.shape[1:]) == (200, 150)
     grey = encoded(photograph(600, 800).convert("L"), "JPEG")
-    assert tuple(decode(grey, 1, 150).shape) == (1, 150, 200)
+    assert tuple(decoded(grey, 1, 150).shape) == (1, 150, 200)
 
 
 def test_only_jpegs_are_reduced():
-    assert tuple(decode(encoded(photograph(600, 800)), 3, 60).shape[1:]) == (600, 800)
+    assert tuple(decoded(encoded(photograph(600, 800)), 3, 60).shape[1:]) == (600, 800)
 
 
 @pytest.mark.parametrize("name", ["natural", "multicrop", "imagenet-symmetric", "cifar-emp"])
@@ -216,7 +216,7 @@ def test_a_view_of_a_reduced_jpeg_is_that_of_the_whole_one_within_two_grey_level
     """The same crop of both, shrunk by two from the reduced one. Noise of 4 pixels is the worst case."""
     content = encoded(photograph(640, 960, detail), "JPEG", quality=95)
     side = 640 // reduction
-    reduced, full = decode(content, 3, side), decode(content, 3)
+    reduced, full = decoded(content, 3, side), decoded(content, 3)
     assert reduced.shape[1] == side
     group = View(count=6, size=side // 4, scale=(0.3, 1.0), flip=0.5)
     (drawn,) = draw((group,), seed=0, epoch=0, index_N=torch.tensor([0]), height=side, width=reduced.shape[2])
@@ -264,7 +264,7 @@ def test_five_percent_broken_jpegs_are_listed_once_each_and_nothing_else_changes
         assert [skip.path for skip in data.skipped] == sorted(broken)
         assert all(skip.reason for skip in data.skipped)
         good = [f"{i:03d}.jpg" for i in range(161) if f"{i:03d}.jpg" not in broken]
-        whole = [decode((tmp_path / "set" / name).read_bytes(), 3) for name in good]
+        whole = [decoded((tmp_path / "set" / name).read_bytes(), 3) for name in good]
         whole = [shrink(x, options["cache"]) for x in whole] if options else whole
         names = {x.contiguous().numpy().tobytes(): name for name, x in zip(good, whole, strict=True)}
         kept = [[names[x.contiguous().numpy().tobytes()] for x in split.images] for split in (data.train, data.test)]
@@ -278,5 +278,5 @@ def test_what_comes_after_the_end_of_a_jpeg_is_no_damage(kind):
     more = {"save_all": True, "append_images": [photograph(80, 120)]} if kind == "MPO" else {}
     content = encoded(photograph(400, 600), kind, quality=90, **more)
     assert probe(content + bytes(3000))[0].size == (400, 600)
-    assert torch.equal(decode(content + b"film", 3), decode(content, 3))
-    assert tuple(decode(content, 3, least=150).shape[1:]) == (200, 300)
+    assert torch.equal(decoded(content + b"film", 3), decoded(content, 3))
+    assert tuple(decoded(content, 3, least=150).shape[1:]) == (200, 300)

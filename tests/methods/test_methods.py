@@ -1,9 +1,9 @@
 """What every registered method keeps to, and what some of them promise beside that."""
 
-import pickle
 import dataclasses
 import json
 import math
+import pickle
 import sys
 import textwrap
 from typing import Literal, get_args, get_origin, get_type_hints

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from frossl.core.types import UserError
 from frossl.data.cache import Stored, store
+from frossl.data.decide import decide
 from frossl.data.options import Opening
 from frossl.data.scan import Scan, look_through
 from frossl.data.sources import Encoded, LazyImages
@@ -45,8 +46,9 @@ def build(
     read = list(zip(parts, scans, strict=True))
     _check_readable(source, scans)
     probes = [probe for scan in scans for probe in scan.probes]
-    channels = options.channels or (1 if all(probe.grey for probe in probes) else 3)
-    lazy = [_lazy(name, LazyImages(part.sources, scan.kept, channels), options) for part, scan in read]
+    reading, said = decide(source, parts[0].sources, scans[0].kept, probes, options)
+    notes, channels = [*notes, *said], reading.channels
+    lazy = [_lazy(name, LazyImages(part.sources, scan.kept, reading), options) for part, scan in read]
     labels = [None if part.labels is None else part.labels[scan.kept] for part, scan in read]
     stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
     sizes = np.concatenate(stored) if stored else np.array([probe.size for probe in probes])
@@ -62,7 +64,10 @@ def build(
         images = _stack(scan.pixels or x, index, (channels, *size), options) if in_memory else x.select(index)
         splits.append(Split(images, None if y is None else torch.from_numpy(y[index])))
     data = assemble(name, splits[0], splits[1], source, classes, options, sizes, notes, statistics)
-    return replace(data, skipped=tuple(skip for _, scan in read for skip in scan.skipped))
+    values = " and ".join(sorted({probe.dtype for probe in probes}))
+    return replace(
+        data, values=values, range=reading.range, skipped=tuple(skip for _, scan in read for skip in scan.skipped)
+    )
 
 
 def assemble(

@@ -14,7 +14,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +32,7 @@ from frossl.data.options import Log, Opening
 from frossl.data.sources import LazyImages, Sources
 from frossl.data.threads import counted, in_threads
 
-FORMAT = 1
+FORMAT = 2
 FLUSHED = 256
 """Images between two flushes to the disk."""
 CACHE = "cache"
@@ -122,18 +122,18 @@ def store(name: str, images: LazyImages, size: int, options: Opening) -> Stored:
         UserError: the disk is full or cannot be written to, an image cannot be read, or the store is damaged.
     """
     sources = listed(images.sources, images.index.tolist())
-    manifest = {"format": FORMAT, "name": name, "size": size, "channels": images.channels, "sources": sources}
+    manifest = {"format": FORMAT, "name": name, "size": size, "reading": asdict(images.reading), "sources": sources}
     digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     directory, text = options.data_dir / CACHE / f"{name}-{size}px-{digest[:12]}", json.dumps(manifest, indent=1) + "\n"
-    rows = _whole_rows(directory, text, len(images), images.channels)
+    rows = _whole_rows(directory, text, len(images), images.reading.channels)
     if len(rows) < len(images):
         with alone(directory / "lock", options.log):
-            rows = _whole_rows(directory, text, len(images), images.channels)
+            rows = _whole_rows(directory, text, len(images), images.reading.channels)
             if len(rows) < len(images):
                 options.log(f"{directory}: {len(rows):,} of {len(images):,} images are stored; decoding the others")
                 _fill(images, directory, rows, text, size, options)
-                rows = _whole_rows(directory, text, len(images), images.channels)
-    stored = Stored(directory, rows, images.channels)
+                rows = _whole_rows(directory, text, len(images), images.reading.channels)
+    stored = Stored(directory, rows, images.reading.channels)
     _verify(stored, options)
     return stored
 
@@ -158,7 +158,7 @@ def _fill(images: LazyImages, directory: Path, rows: np.ndarray, text: str, size
     def pixels_of(i: int) -> np.ndarray:
         return np.ascontiguousarray(shrink(images[done + i], size).permute(1, 2, 0).numpy())
 
-    offset = int((rows[:, 1] * rows[:, 2]).sum()) * images.channels
+    offset = int((rows[:, 1] * rows[:, 2]).sum()) * images.reading.channels
     with open(directory / "pixels.bin", "ab") as pixels, open(directory / "index.bin", "ab") as index:
         pixels.truncate(offset)
         index.truncate(rows.nbytes)

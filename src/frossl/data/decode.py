@@ -1,7 +1,7 @@
 """From an encoded image to uint8 pixels, in one way for files and for bytes.
 
-The first frame of an animation; EXIF orientation applied; transparency laid over white; 16-bit grey divided
-by 257, so that full range stays full range; float pixels read as [0, 1] when none exceeds 1, else as [0, 255].
+The first frame of an animation; EXIF orientation applied; transparency laid over white; the rest as a
+:class:`~frossl.data.reading.Reading` says.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-GREY_16 = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
-GREY = frozenset({"1", "L", "LA", "La", "F"}) | GREY_16
+from frossl.data.reading import Reading, with_channels
+from frossl.data.samples import DEPTH, NODATA, PHOTOMETRIC, Samples, open_samples, upright, without_nodata
+
+DEEP = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+GREY = frozenset({"1", "L", "LA", "La"}) | DEEP
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
+EXTRA = frozenset({"LA", "RGBA", "RGBX"})
+"""Modes whose last sample may be transparency or a channel, whatever the file calls it."""
+FEW_VALUES = 4
+MOVING = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 ORIENTATION_TAG = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # What Pillow's readers raise on damaged input.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
@@ -48,32 +47,59 @@ class UnreadableError(ValueError):
 
 
 class Probe(NamedTuple):
-    """What the start-up scan keeps of an image: its upright ``(H, W)`` and whether it has no colour."""
+    """What the start-up scan keeps of an image.
+
+    ``size`` is its upright ``(H, W)``, ``samples`` the number of its colours without one that may be transparency, of
+    which ``opaque`` is the share of pixels that are fully opaque or clear, None where there is none. ``pages`` counts
+    those of a TIFF, ``stack`` tells that they are slices or times, ``moving`` that this is an animation.
+    """
 
     size: tuple[int, int]
-    grey: bool
+    dtype: str = "uint8"
+    samples: int = 1
+    opaque: float | None = None
+    pages: int = 1
+    stack: bool = False
+    moving: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is only one way to read it."""
+        return self.dtype == "uint8" and self.opaque is None and self.pages == 1
 
 
 @contextmanager
-def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
+def _opened(encoded: str | bytes, pages: bool = True) -> Iterator[Image.Image | Samples]:
     try:
         # Pillow maps files that it opens by name, and mixes up the pixels of TIFFs that lie on their side.
-        with BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file, Image.open(file) as image:
-            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-            if limit is not None and pixels > limit:
-                raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
-            if image.mode not in GREY | COLOUR:
-                raise UnreadableError(f"colour mode {image.mode} is not supported")
-            if isinstance(image, JpegImageFile):
-                _check_end(image)
-            if isinstance(image, PngImageFile) and "transparency" in image.info:
-                _fit_transparency(image)
-            yield image
+        with BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
+            samples = open_samples(file, pages)
+            if samples is not None:
+                yield samples
+                return
+            with Image.open(file) as image:
+                pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+                if limit is not None and pixels > limit:
+                    raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
+                _check(image)
+                yield image
     except UnidentifiedImageError:
         raise UnreadableError("not an image that Pillow can identify") from None
     except BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableError(reason or str(error) or type(error).__name__) from error
+
+
+def _check(image: Image.Image) -> None:
+    """Raises :class:`UnreadableError` for what Pillow opens but would not read as it is."""
+    if image.mode not in GREY | COLOUR:
+        raise UnreadableError(f"colour mode {image.mode} is not supported")
+    if isinstance(image, PpmImageFile) and image.mode == "RGB" and image.tile[0].args[-1] > 255:
+        raise UnreadableError("colour of 16 bits in a PPM is not supported; write PNG or TIFF")
+    if isinstance(image, JpegImageFile):
+        _check_end(image)
+    if isinstance(image, PngImageFile) and "transparency" in image.info:
+        _fit_transparency(image)
 
 
 def _check_end(image: JpegImageFile) -> None:
@@ -105,58 +131,107 @@ def _orientation(image: Image.Image) -> int:
 def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> tuple[Probe, Tensor | None]:
     """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged.
 
-    An image of at most ``room`` pixels comes decoded as well, to ``channels`` or, by default, to one if it is grey;
-    of others a JPEG is read at an eighth of its size.
+    A plain image of at most ``room`` pixels comes decoded as well, to ``channels`` or else to one if it is grey. Of
+    others a JPEG is read at an eighth of its size.
     """
     with _opened(encoded) as image:
+        if isinstance(image, Samples):
+            values = image.values_HWC
+            opaque = _opaque(values[..., -1]) if image.extra else None
+            samples = image.samples - image.extra
+            return Probe(values.shape[:2], image.dtype, samples, opaque, image.pages, image.stack), None
         width, height = image.size
         small = width * height <= room
         if not small:
             image.draft(image.mode, (1, 1))
         image.load()
-        grey = image.mode in GREY
-        lying = _orientation(image) in (5, 6, 7, 8)
-        pixels = _pixels(image, channels or (1 if grey else 3)) if small else None
-        return Probe((width, height) if lying else (height, width), grey), pixels
+        size = (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+        dtype = _values(image).dtype.name if image.mode in DEEP else "uint8"
+        opaque = _opaque(np.asarray(image)[..., -1]) if image.mode in EXTRA else None
+        moving = image.format in MOVING and image.is_animated  # type: ignore[attr-defined]
+        found = Probe(size, dtype, 1 if image.mode in GREY else 3, opaque, moving=moving)
+        pixels = _pixels(image, Reading(channels or found.samples)) if small and found.plain else None
+        return found, pixels
 
 
-def decode(encoded: str | bytes, channels: int, least: int = 0) -> Tensor:
-    """A path or bytes to uint8 ``(C, H, W)`` with C = 1 or 3; raise :class:`UnreadableError` if damaged.
+def decode(encoded: str | bytes, reading: Reading, least: int = 0) -> Tensor:
+    """A path or bytes to uint8 ``(C, H, W)``; raise :class:`UnreadableError` if damaged.
 
     With ``least``, a JPEG comes at a half, a quarter or an eighth of its size, as long as its shorter side keeps that
     many pixels: its decoder leaves out the finest frequencies, which costs far less than to decode and shrink.
     """
-    with _opened(encoded) as image:
+    with _opened(encoded, reading.pages) as image:
+        if isinstance(image, Samples):
+            return _tensor(_without_alpha(image, reading), reading.channels)
         if least:
             share = min(1.0, least / min(image.size))
             image.draft(image.mode, (math.ceil(image.width * share), math.ceil(image.height * share)))
         image.load()
-        return _pixels(image, channels)
+        return _pixels(image, reading)
 
 
-def _pixels(image: Image.Image, channels: int) -> Tensor:
+def intensities(encoded: str | bytes, reading: Reading) -> np.ndarray:
+    """The values ``(H, W, C)`` of an image of more than 8 bits as they are in the file, without transparency."""
+    with _opened(encoded, reading.pages) as image:
+        if isinstance(image, Samples):
+            return image.values_HWC[..., : -1 if image.extra and not reading.extra else None]
+        image.load()
+        return _deep(image)
+
+
+def _opaque(alpha_HW: np.ndarray) -> float:
+    """The share of pixels that are fully opaque or clear; 1 too where there are so few values that each is meant."""
+    few = len(np.unique(alpha_HW)) <= FEW_VALUES
+    return 1.0 if few else float(np.mean((alpha_HW == 0) | (alpha_HW == _top(alpha_HW))))
+
+
+def _top(alpha: np.ndarray) -> int:
+    return np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
+
+
+def _without_alpha(image: Samples, reading: Reading) -> np.ndarray:
+    """An image as bytes, transparency laid over white."""
+    values_HWC = image.values_HWC
+    if reading.extra or not image.extra:
+        return reading.to_bytes(values_HWC)
+    alpha = (values_HWC[..., -1:] / _top(values_HWC)).clip(0, 1)
+    return np.rint(reading.to_bytes(values_HWC[..., :-1]) * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def _pixels(image: Image.Image, reading: Reading) -> Tensor:
     """A loaded image, upright and in eight bits, as ``(C, H, W)``."""
-    turn = UPRIGHT.get(_orientation(image))
-    upright = _eight_bit(image if turn is None else image.transpose(turn))
-    mode = "L" if channels == 1 else "RGB"
-    pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
-    return torch.from_numpy(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode in GREY_16:
-        values = np.asarray(image).clip(0, 65535)
-        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
-            values = 65535 - values  # white is zero, which Pillow heeds in eight bits alone
-        grey = np.rint(values / 257).astype(np.uint8)
+    if image.mode in DEEP:
+        x = reading.to_bytes(_deep(image))
         if "transparency" in image.info:
-            grey[values == image.info["transparency"]] = 255
-        return Image.fromarray(grey)
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        scale = 255 if values.max() <= 1 else 1
-        return Image.fromarray(np.rint((values * scale).clip(0, 255)).astype(np.uint8))
-    if image.mode in WITH_ALPHA or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image
+            x[np.asarray(image) == image.info["transparency"]] = 255
+    elif image.mode in EXTRA and reading.extra:
+        x = reading.to_bytes(np.array(image))
+    else:
+        if image.mode in WITH_ALPHA or "transparency" in image.info:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        mode = "L" if reading.channels == 1 else "RGB"
+        x = np.array(image if image.mode == mode else image.convert(mode))
+        x = reading.to_bytes(x if x.ndim == 3 else x[..., None])
+    return _tensor(upright(x, _orientation(image)), reading.channels)
+
+
+def _tensor(x_HWC: np.ndarray, channels: int) -> Tensor:
+    x_HWC = with_channels(x_HWC, channels)
+    return torch.from_numpy(x_HWC if min(x_HWC.strides) > 0 else x_HWC.copy()).permute(2, 0, 1)
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    values_HW = np.asarray(image)
+    signed = isinstance(image, TiffImageFile) and image.tag_v2.get(DEPTH) == (16,) and image.mode == "I"
+    return values_HW.astype(np.int16) if signed else values_HW  # Pillow widens them
+
+
+def _deep(image: Image.Image) -> np.ndarray:
+    """Values ``(H, W, 1)`` of more than 8 bits, with NaN for what is no datum."""
+    values_HWC = _values(image)[..., None]
+    if not isinstance(image, TiffImageFile):
+        return values_HWC
+    if image.tag_v2.get(PHOTOMETRIC) == 0 and values_HWC.dtype.kind == "u":
+        values_HWC = _top(values_HWC) - values_HWC  # white is zero, which Pillow heeds in eight bits alone
+    return without_nodata(values_HWC, image.tag_v2.get(NODATA))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,8 +23,14 @@ class DataOptions:
 
     labels: bool = True
     """use labels for evaluation where there are any; sub-folders are classes"""
-    channels: Literal[1, 3] | None = None
-    """read images as grey (1) or colour (3); by default 1 if all are grey"""
+    channels: int | None = None
+    """read images as grey (1), as colour (3), or so many of their first channels; as they are if not given"""
+    range: tuple[float, ...] = ()
+    """intensities that become black and white: LOW HIGH, or a pair for each channel (measured if not given)"""
+    pages: Literal["channels", "first"] | None = None
+    """what the pages of a TIFF are; by default channels, where there are as many in every file and at most 8"""
+    axes: str | None = None
+    """order of the axes of arrays where it is in doubt: NHWC, NCHW, HWCN, NHW, HWN"""
     held_out: float = 0.1
     """share of the images kept for evaluation where the data bring no test split"""
     seed: int = 0
@@ -37,11 +44,15 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir))
-        if self.channels not in (None, 1, 3):
-            raise UserError(f"--channels {self.channels}: give 1 (grey), 3 (colour), or none to choose by the images")
+        object.__setattr__(self, "range", tuple(map(float, self.range)))
+        low_high = list(zip(self.range[::2], self.range[1::2], strict=False))
+        if len(self.range) % 2 or not all(-math.inf < low < high < math.inf for low, high in low_high):
+            raise UserError(f"--range is LOW HIGH, or such a pair for each channel, with LOW < HIGH; got {self.range}")
+        if self.axes is not None and sorted(self.axes) not in (sorted("NHWC"), sorted("NHW")):
+            raise UserError(f"--axes {self.axes}: give the letters N (images), H, W and, if there are any, C in order")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is a share between 0 and 1, for example 0.1; got {self.held_out}")
-        for name, least in (("seed", 0), ("workers", 0), ("cache", 1)):
+        for name, least in (("seed", 0), ("workers", 0), ("cache", 1), ("channels", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} must be at least {least}, got {value}")

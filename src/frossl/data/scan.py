@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from frossl.core.files import write_text
-from frossl.data.cache import CACHE, alone, listed
+from frossl.data.cache import CACHE, FORMAT, alone, listed
 from frossl.data.decode import Probe, UnreadableError, probe
 from frossl.data.options import Opening
 from frossl.data.sources import Sources
@@ -36,14 +36,18 @@ def look_through(sources: Sources, options: Opening) -> Scan:
     """Reads every image to its end, with a cache but once; those that could not be read are tried again."""
     if options.cache is None:
         return _scan(sources, options, {})
-    path = options.data_dir / CACHE / f"images-{_digest(json.dumps(listed(sources, range(len(sources)))))[:16]}.json"
+    path = (
+        options.data_dir
+        / CACHE
+        / f"images-{_digest(json.dumps([FORMAT, *listed(sources, range(len(sources)))]))[:16]}.json"
+    )
     known = _remembered(path)
     with nullcontext() if known else alone(path.with_suffix(".lock"), options.log):
         known = known or _remembered(path)
         scan = _scan(sources, options, known)
         if len(scan.kept) > len(known):
             found = zip(scan.kept.tolist(), scan.probes, strict=True)
-            text = json.dumps([(place, *probe.size, probe.grey) for place, probe in found])
+            text = json.dumps([(place, *probe) for place, probe in found])
             write_text(path, f"{_digest(text)}\n{text}")
     return scan
 
@@ -56,7 +60,7 @@ def _remembered(path: Path) -> dict[int, Probe]:
         return {}
     if digest != _digest(text):
         return {}
-    return {place: Probe((height, width), grey) for place, height, width, grey in json.loads(text)}
+    return {place: Probe(tuple(size), *rest) for place, size, *rest in json.loads(text)}
 
 
 def _digest(text: str) -> str:
@@ -66,7 +70,7 @@ def _digest(text: str) -> str:
 def _scan(sources: Sources, options: Opening, known: dict[int, Probe]) -> Scan:
     total = len(sources)
     # Pixels an image: kept and then laid side by side in three channels, all take the limit.
-    room = 0 if options.cache else options.memory_limit // max(1, 2 * 3 * total)
+    room = 0 if options.cache or options.range else options.memory_limit // max(1, 2 * 3 * total)
 
     def result(i: int) -> tuple[Probe | Skipped, Tensor | None]:
         try:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from frossl.core.types import UserError
 from frossl.data.decode import UnreadableError, decode
+from frossl.data.reading import Reading
 
 
 class Sources(Protocol):
@@ -41,7 +42,7 @@ class LazyImages:
 
     sources: Sources
     index: np.ndarray
-    channels: int
+    reading: Reading
     least: int = 0
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class LazyImages:
     def __getitem__(self, index: int, /) -> Tensor:
         place = int(self.index[index])
         try:
-            return decode(self.sources[place], self.channels, self.least)
+            return decode(self.sources[place], self.reading, self.least)
         except UnreadableError as error:
             raise UserError(
                 f"cannot read {self.sources.name(place)}: {error}. It was readable when the data was opened; "

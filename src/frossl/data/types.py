@@ -65,7 +65,8 @@ class Dataset:
 
     ``test`` holds the held-out images. ``classes`` is empty without labels. ``mean`` and ``std`` are per channel, of
     images scaled to [0, 1]. ``smallest``, ``largest`` and ``typical`` are the minimum, maximum and median of
-    the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from;
+    the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from, ``values``
+    of which type they were there, ``range`` which of them became 0 and 255, a pair for all channels or one for each.
     ``notes`` are sentences on what was decided.
     """
 
@@ -80,5 +81,7 @@ class Dataset:
     largest: tuple[int, int]
     typical: tuple[int, int]
     source: str
+    values: str = "uint8"
+    range: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()

@@ -1,0 +1,170 @@
+"""What the images of a data set have in common, and so how all of them are read; what is decided is said.
+
+Images of 8 bits stay 0 to 255. Those of more share one intensity range, given or measured on training images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from frossl.core.random import uniforms
+from frossl.core.types import UserError
+from frossl.data.decode import Probe, intensities
+from frossl.data.options import Opening
+from frossl.data.reading import Reading
+from frossl.data.sources import Sources
+from frossl.data.threads import in_threads
+
+PERCENTILES = (0.1, 99.9)
+NEAR = 0.1
+"""Extremes no further from the percentiles than this share of the distance between them are the range instead."""
+IMAGES, PIXELS, KEY = 1000, 4096, 1 << 33
+"""A range is measured on at most so many images, chosen by a hash, and so many evenly spaced pixels of each."""
+FEW_LEVELS = 16
+ALIKE = 0.5
+"""Channels share a range if each takes at least this share of it."""
+MAX_PAGES = 8
+TRANSPARENT = 0.5
+"""Share of fully opaque or clear pixels from which on a further sample is transparency."""
+
+
+def decide(
+    name: str, sources: Sources, kept: np.ndarray, probes: list[Probe], options: Opening
+) -> tuple[Reading, list[str]]:
+    """How images are read, from the ``probes`` of all of them, and notes on it.
+
+    ``kept`` are the places of the training images among ``sources``, whose probes come first.
+
+    Raises:
+        UserError: they have nothing in common, or a range would leave almost nothing of them; says what to give.
+    """
+    pages, notes = _pages(name, probes, options)
+    extra = _extra(probes, notes)
+    channels = _channels(name, probes, options, pages, extra, notes)
+    reading = Reading(channels, extra=extra, pages=pages)
+    deep = sorted({probe.dtype for probe in probes if probe.dtype != "uint8"})
+    if moving := sum(probe.moving for probe in probes):
+        notes.append(f"{moving:,} files are animations, of which the first frame is used")
+    if not deep:
+        return replace(reading, range=options.range, deep=False), notes
+    if len(deep) > 1 and not options.range:
+        raise UserError(f"{name}: values of {' and '.join(deep)} have no common range; give it: --range LOW HIGH")
+    if (shallow := sum(probe.dtype == "uint8" for probe in probes)) and not options.range:
+        notes.append(f"{shallow:,} images of 8 bits among them stay 0 to 255")
+    places = kept[[i for i, probe in enumerate(probes[: len(kept)]) if probe.dtype != "uint8"]]
+    reading, note = fit_range(name, *_sampled(sources, places, reading, options), reading, options.range)
+    return reading, [*notes, note]
+
+
+def _pages(name: str, probes: Sequence[Probe], options: Opening) -> tuple[bool, list[str]]:
+    """Whether pages are channels, and notes."""
+    numbers = Counter(probe.pages for probe in probes)
+    most = max(numbers)
+    if most == 1:
+        return False, []
+    if options.pages == "first":
+        return False, [f"only the first page of each file is read, of up to {most}"]
+    stack = any(probe.stack for probe in probes) or most > MAX_PAGES
+    if len(numbers) > 1:
+        problem = f"files hold from {min(numbers)} to {most} pages, which cannot be channels"
+    elif options.pages == "channels" or not stack:
+        return True, [f"the {most} pages of each file are its channels"]
+    else:
+        problem = f"each file holds a stack of {most} pages. --pages channels reads them as channels"
+    raise UserError(f"{name}: {problem}. --pages first reads the first of each; or write a file for each page")
+
+
+def _extra(probes: Sequence[Probe], notes: list[str]) -> bool:
+    """Whether a further sample is a channel; a note is added."""
+    shares = [probe.opaque for probe in probes if probe.opaque is not None]
+    if not shares:
+        return False
+    share = sum(shares) / len(shares)
+    if share >= TRANSPARENT:
+        notes.append(f"the last sample of {len(shares):,} images is transparency and laid over white")
+        return False
+    notes.append(f"the last sample is a channel, not transparency: {share:.0%} of its pixels are fully opaque or clear")
+    return True
+
+
+def _channels(name: str, probes: Sequence[Probe], options: Opening, pages: bool, extra: bool, notes: list[str]) -> int:
+    """Channels of all images, as they have them or as was asked for; a note is added for those left out."""
+    found = Counter((p.pages if pages else 1) * (p.samples + (extra and p.opaque is not None)) for p in probes)
+    most, wanted = max(found), options.channels
+    counts = ", ".join(f"{number:,} with {channels}" for channels, number in sorted(found.items()))
+    if wanted is None:
+        if len(found) > 1 and set(found) != {1, 3}:
+            least = min(found)
+            raise UserError(
+                f"{name}: images differ in their channels ({counts}); --channels {least} reads the first {least}"
+            )
+        return most
+    if any(channels < wanted and (channels, wanted) != (1, 3) for channels in found):
+        raise UserError(f"{name}: --channels {wanted}, but there are images of fewer channels ({counts})")
+    if most > wanted and (most, wanted) != (3, 1):
+        notes.append(f"channels {wanted + 1} to {most} are not used")
+    return wanted
+
+
+def _sampled(sources: Sources, places: np.ndarray, reading: Reading, options: Opening) -> tuple[np.ndarray, int]:
+    """Values ``(M, C)`` of some pixels of some images, and how many images."""
+    chosen = places[np.argsort(uniforms(1, KEY, places)[:, 0], kind="stable")[:IMAGES]]
+
+    def some(i: int) -> np.ndarray:
+        values_HWC = intensities(sources[int(chosen[i])], reading)
+        values_PC = values_HWC.reshape(-1, values_HWC.shape[2])[:, : reading.channels]
+        return values_PC[:: -(-len(values_PC) // PIXELS)].astype(np.float64)
+
+    found = list(in_threads(some, len(chosen), options.workers))
+    widest = max(values_PC.shape[1] for values_PC in found)
+    return np.concatenate([np.broadcast_to(v, (len(v), widest)) for v in found]), len(found)
+
+
+def fit_range(
+    name: str, values_PC: np.ndarray, images: int, reading: Reading, given: tuple[float, ...]
+) -> tuple[Reading, str]:
+    """``reading`` with the range of values ``(P, C)``, if it is not ``given``, and a note on what is left of them.
+
+    The percentiles 0.1 and 99.9 of what is finite, or the extremes if these are near; one for all channels, unless one
+    of them takes less than half of that.
+
+    Raises:
+        UserError: all is NaN or infinite, or less than 16 of many levels are left.
+    """
+    finite = [column[np.isfinite(column)] for column in values_PC.T]
+    if not all(map(len, finite)):
+        raise UserError(f"{name}: no value of a channel is finite; leave such images out")
+    range_ = given or _measured(finite)
+    if len(range_) not in (2, 2 * reading.channels):
+        raise UserError(
+            f"--range {' '.join(f'{value:g}' for value in range_)}: give 2 numbers, or 2 for each of {reading.channels}"
+        )
+    reading = replace(reading, range=range_)
+    left = [len(np.unique(column)) for column in reading.to_bytes(values_PC[:, None])[:, 0].T]
+    levels = [len(np.unique(column)) for column in finite]
+    least = min(range(len(left)), key=left.__getitem__)
+    pairs = ", ".join(f"{low:g} to {high:g}" for low, high in zip(range_[::2], range_[1::2], strict=True))
+    said = f"intensities {pairs} become 0 to 255; {left[least]:,} of {levels[least]:,} levels are left"
+    if left[least] < FEW_LEVELS and levels[least] > left[least]:
+        raise UserError(f"{name}: {said}, too few to learn from; give the range that matters: --range LOW HIGH")
+    measured = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of {images:,} images, or extremes if near"
+    share = 1 - sum(map(len, finite)) / values_PC.size
+    said = f"{said} ({'given' if given else measured}; --range)"
+    return reading, said + (f"; {share:.2g} of the values are not finite" if share else "")
+
+
+def _measured(finite: list[np.ndarray]) -> tuple[float, ...]:
+    pairs = []
+    for column in finite:
+        low, high = np.percentile(column, PERCENTILES)
+        least, most, near = column.min(), column.max(), NEAR * (high - low)
+        low, high = least if low - least <= near else low, most if most - high <= near else high
+        low, high = (low, high) if low < high else (least, max(most, least + 1))
+        pairs.append((float(f"{low:.6g}"), float(f"{high:.6g}")))
+    low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
+    alike = all(b - a >= ALIKE * (high - low) for a, b in pairs)
+    return (low, high) if alike else tuple(value for pair in pairs for value in pair)

@@ -1,0 +1,47 @@
+"""How every image of a data set becomes uint8: the same for all, so that equal values stay equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is decided once for a data set.
+
+    ``range``: the intensities that become 0 and 255, a pair for all channels or one for each, of images that are
+    ``deep``, of more than 8 bits, while others stay as they are; or else of all. ``extra``: the last of 2 or 4 samples
+    is a channel, else transparency. ``pages``: the pages of a file are channels, else only the first is read.
+    """
+
+    channels: int
+    range: tuple[float, ...] = ()
+    deep: bool = True
+    extra: bool = False
+    pages: bool = False
+
+    def to_bytes(self, values_HWC: np.ndarray) -> np.ndarray:
+        """Intensities of any type as uint8; what is not a number becomes 0, infinity the end it is nearest to."""
+        if values_HWC.dtype == np.uint8 and (self.deep or not self.range):
+            return values_HWC
+        if not self.range:
+            raise ValueError(f"values of {values_HWC.dtype}, where all had 8 bits when the data was opened")
+        exact = np.float32 if values_HWC.dtype.itemsize <= 2 else np.float64
+        low, high = np.array(self.range[::2]), np.array(self.range[1::2])
+        x = (values_HWC.astype(exact) - low.astype(exact)) * (255 / (high - low)).astype(exact)
+        return np.rint(np.nan_to_num(x.clip(0, 255), nan=0)).astype(np.uint8)
+
+
+def with_channels(x_HWC: np.ndarray, channels: int) -> np.ndarray:
+    """Grey as colour, colour as grey, else the first ``channels``."""
+    if x_HWC.shape[2] == channels:
+        return x_HWC
+    if (x_HWC.shape[2], channels) == (1, 3):
+        return x_HWC.repeat(3, 2)
+    if (x_HWC.shape[2], channels) == (3, 1):
+        return np.rint(x_HWC @ LUMA).astype(np.uint8)[..., None]
+    return x_HWC[..., :channels]

@@ -1,0 +1,135 @@
+"""Images that Pillow would read in part or too coarsely: TIFF by tifffile, deep colours by imagecodecs."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG, JPEG2000, SIZE_MARKER = b"\x89PNG", (b"\0\0\0\x0c", b"\xff\x4f\xff\x51"), b"\xff\x4f\xff\x51"
+DEPTH, PHOTOMETRIC, ORIENTATION, SAMPLES, FORMAT, NODATA = 258, 262, 274, 277, 339, 42113
+PLAIN = {(16, 1), (16, 2), (32, 2), (32, 3)}
+"""Bits and sample format (1 unsigned, 2 signed, 3 float) of deep grey that Pillow reads to the last bit."""
+FLIPS = {2: (0, -1, 1), 3: (0, -1, -1), 4: (0, 1, -1), 5: (1, 1, 1), 6: (1, -1, 1), 7: (1, -1, -1), 8: (1, 1, -1)}
+"""Orientations of TIFF: whether rows and columns change places, then the directions of columns and rows."""
+
+
+class Samples(NamedTuple):
+    """All samples of one image ``(H, W, C)``, upright.
+
+    ``dtype`` is that of the file, ``samples`` those of one page. ``extra``: the last of 2 or 4 may be transparency.
+    ``stack``: pages are slices or times, as the file says, or of several sizes.
+    """
+
+    values_HWC: np.ndarray
+    dtype: str
+    samples: int
+    pages: int = 1
+    extra: bool = False
+    stack: bool = False
+
+
+def open_samples(file: IO[bytes], all_pages: bool) -> Samples | None:
+    """All samples of an image, of its first page if not of ``all_pages``; None where Pillow is right.
+
+    Raises:
+        ValueError: the package that reads it is not installed.
+        Exception: whatever damaged files do to readers.
+    """
+    head = file.read(4)
+    file.seek(0)
+    if head in TIFF:
+        return None if _plain_tiff(file) else _read_tiff(file, all_pages)
+    decoder = _decoder(file, head)
+    file.seek(0)
+    if decoder is None:
+        return None
+    values = getattr(_package("imagecodecs"), decoder)(file.read())
+    values_HWC = values if values.ndim == 3 else values[..., None]
+    return Samples(values_HWC, values.dtype.name, values_HWC.shape[2], extra=values_HWC.shape[2] in (2, 4))
+
+
+def _plain_tiff(file: IO[bytes]) -> bool:
+    """Whether a TIFF has one page that Pillow reads as it is."""
+    try:
+        with Image.open(file, formats=("TIFF",)) as image:
+            tags: Any = image.tag_v2  # type: ignore[attr-defined]
+            kind, samples, bits = tags.get(FORMAT, (1,))[0], tags.get(SAMPLES, 1), max(tags.get(DEPTH, (1,)))
+            whole = len(image.getbands()) == samples  # Pillow leaves out a fourth that is called unspecified
+            plain = (bits, kind) in PLAIN if samples == 1 and bits > 8 else whole and bits <= 8 and kind == 1
+            return plain and getattr(image, "n_frames", 1) == 1
+    except (OSError, SyntaxError, ValueError, KeyError):
+        return False
+    finally:
+        file.seek(0)
+
+
+def _read_tiff(file: IO[bytes], all_pages: bool) -> Samples:
+    with _package("tifffile").TiffFile(file) as tiff:
+        series, page = tiff.series[0], tiff.pages[0]
+        pages = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS")
+        of_other_shapes = len(tiff.series) > 1
+        values, axes = (series.asarray(), series.axes) if all_pages and pages > 1 else (page.asarray(), page.axes)
+        values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
+        values_HWC, samples = values.reshape(*values.shape[:2], -1), page.samplesperpixel
+        kind = page.photometric.name
+        if kind in ("SEPARATED", "CIELAB", "YCBCR") and page.compression.name != "JPEG":
+            raise ValueError(f"TIFF of several pages or deep samples in {kind} is not supported")
+        if kind == "PALETTE":
+            samples, palette = 3, (page.colormap.T >> 8).astype(np.uint8)
+            values_HWC = palette[values_HWC].reshape(*values.shape[:2], -1)
+        elif kind == "MINISWHITE" and values.dtype.kind == "u":
+            values_HWC = values.dtype.type(2**page.bitspersample - 1) - values_HWC
+        nodata, orientation = (page.tags.valueof(tag) for tag in (NODATA, ORIENTATION))
+    return Samples(
+        upright(without_nodata(values_HWC, nodata), orientation),
+        values_HWC.dtype.name,
+        samples,
+        pages=sum(len(one.pages) for one in tiff.series) if of_other_shapes else pages,
+        extra=values_HWC.shape[2] in (2, 4) and samples in (2, 4),
+        stack=of_other_shapes or any(axis in "ZT" for axis in series.axes),
+    )
+
+
+def without_nodata(values_HWC: np.ndarray, nodata: str | None) -> np.ndarray:
+    """``values_HWC`` with NaN for what GDAL's tag says is no datum; bytes stay bytes."""
+    if nodata is None or values_HWC.dtype == np.uint8:
+        return values_HWC
+    missing = values_HWC == float(nodata)
+    if not missing.any():
+        return values_HWC
+    return np.where(missing, np.nan, values_HWC.astype(np.float32 if values_HWC.dtype.itemsize <= 2 else np.float64))
+
+
+def upright(values_HWC: np.ndarray, orientation: int | None) -> np.ndarray:
+    """An image that lies as EXIF or TIFF says, turned."""
+    if orientation not in FLIPS:
+        return values_HWC
+    transposed, columns, rows = FLIPS[orientation]
+    return (values_HWC.swapaxes(0, 1) if transposed else values_HWC)[::rows, ::columns]
+
+
+def _decoder(file: IO[bytes], head: bytes) -> str | None:
+    """The function of imagecodecs for colours that Pillow would cut down to 8 bits."""
+    if head == PNG:
+        start = file.read(26)  # signature, length and kind of the header chunk, width, height, depth, colour type
+        return "png_decode" if start[24:25] == b"\x10" and start[25] in (2, 4, 6) else None
+    if head in JPEG2000:
+        content = file.read()
+        place = content.find(SIZE_MARKER) + len(SIZE_MARKER) + 36
+        components, bits = (
+            int.from_bytes(content[place - 2 : place], "big"),
+            (content[place : place + 1] or b"\0")[0] + 1,
+        )
+        return "jpeg2k_decode" if components > 4 or (components > 1 and bits > 8) else None
+    return None
+
+
+def _package(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"it needs the package {error.name}: pip install 'frossl[tiff]'") from None
