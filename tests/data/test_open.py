@@ -55,7 +55,9 @@ def test_options_of_data_have_one_owner():
     assert not names & set(Config.__annotations__)
 
 
-@pytest.mark.parametrize("bad", [{"channels": 0}, {"range": (1, 1)}, {"axes": "NCWX"}, {"held_out": 0.0}, {"held_out": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"channels": 0}, {"range": (1, 1)}, {"axes": "NCWX"}, {"held_out": 0.0}, {"held_out": 1.5}]
+)
 def test_bad_options(bad):
     with pytest.raises(UserError, match=next(iter(bad)).replace("_", "-")):
         open_data("cifar10", **bad)

@@ -23,7 +23,7 @@ MAX_HELD_OUT = 10_000
 MAX_UNREADABLE = 0.05
 LISTED = 20
 # Mean and standard deviation settle early: a sample of images, fewer when they are large.
-STATISTICS_IMAGES, STATISTICS_PIXELS = 2_000, 2**28
+STATISTICS_IMAGES, STATISTICS_PIXELS, LEVELS_PIXELS = 2_000, 2**28, 4096
 MIN_STD = 1e-3
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -85,7 +85,8 @@ def assemble(
     if sizes is None:
         sizes = np.repeat([split.images[0].shape[1:] for split in (train, test)], [len(train), len(test)], axis=0)
     channels = train.images[0].shape[0]
-    mean, std = statistics if statistics and len(statistics[0]) == channels else measure(train.images, options)
+    known = statistics if statistics and len(statistics[0]) == channels else None
+    mean, std, levels = (*known, None) if known else measure(train.images, options)
     sides = (sizes.min(0), sizes.max(0), np.median(sizes, axis=0))
     smallest, largest, typical = ((int(height), int(width)) for height, width in sides)
     return Dataset(
@@ -100,27 +101,31 @@ def assemble(
         largest=largest,
         typical=typical,
         source=source,
+        levels=levels,
         notes=tuple(notes),
     )
 
 
-def measure(images: Tensor | LazySequence, options: Opening) -> Statistics:
-    """Mean and standard deviation per channel of images in [0, 1], each image weighing the same.
+def measure(images: Tensor | LazySequence, options: Opening) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Mean and standard deviation per channel of images in [0, 1], each image weighing the same; and levels in use.
 
     From evenly spaced images, at most 2,000; the standard deviation is at least 0.001. Sums over an image are of whole
-    numbers, so that neither its layout nor the number of threads changes a bit.
+    numbers, so that neither its layout nor the number of threads changes a bit. Levels are counted over all channels
+    on some pixels of each.
     """
+    used = np.zeros(256, bool)
     affordable = max(50, STATISTICS_PIXELS // images[0][0].numel())
     chosen = np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES, affordable)).astype(int)
 
     def moments(i: int) -> np.ndarray:
         x_CP = images[int(chosen[i])].flatten(1).numpy()
+        used[x_CP[:, :: -(-x_CP.shape[1] // LEVELS_PIXELS)]] = True
         sums, squares = x_CP.sum(1, dtype=np.uint64), np.square(x_CP, dtype=np.uint16).sum(1, dtype=np.uint64)
         return np.stack([sums / (255 * x_CP.shape[1]), squares / (255**2 * x_CP.shape[1])])
 
     mean, square = np.stack(list(in_threads(moments, len(chosen), options.workers))).mean(0)
     std = np.sqrt(np.maximum(square - np.square(mean), MIN_STD**2))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return tuple(mean.tolist()), tuple(std.tolist()), int(used.sum())
 
 
 def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:

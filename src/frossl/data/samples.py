@@ -47,9 +47,11 @@ def open_samples(file: IO[bytes], all_pages: bool) -> Samples | None:
     file.seek(0)
     if decoder is None:
         return None
-    values = getattr(_package("imagecodecs"), decoder)(file.read())
-    values_HWC = values if values.ndim == 3 else values[..., None]
-    return Samples(values_HWC, values.dtype.name, values_HWC.shape[2], extra=values_HWC.shape[2] in (2, 4))
+    values_HWC = getattr(_package("imagecodecs"), decoder)(file.read())
+    file.seek(0)
+    with Image.open(file) as image:
+        values_HWC = upright(values_HWC, image.getexif().get(ORIENTATION))
+    return Samples(values_HWC, values_HWC.dtype.name, values_HWC.shape[2], extra=values_HWC.shape[2] in (2, 4))
 
 
 def _plain_tiff(file: IO[bytes]) -> bool:

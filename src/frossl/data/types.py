@@ -67,7 +67,7 @@ class Dataset:
     images scaled to [0, 1]. ``smallest``, ``largest`` and ``typical`` are the minimum, maximum and median of
     the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from, ``values``
     of which type they were there, ``range`` which of them became 0 and 255, a pair for all channels or one for each.
-    ``notes`` are sentences on what was decided.
+    ``levels`` counts the numbers from 0 to 255 that were met in a sample. ``notes`` are sentences on what was decided.
     """
 
     name: str
@@ -83,5 +83,6 @@ class Dataset:
     source: str
     values: str = "uint8"
     range: tuple[float, ...] = ()
+    levels: int | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()

@@ -82,13 +82,18 @@ def show_data(console: Console, data: Dataset) -> None:
     (h0, w0), (h1, w1), (h, w) = data.smallest, data.largest, data.typical
     sizes = f"{w0}x{h0}" if data.smallest == data.largest else f"{w0}x{h0} to {w1}x{h1}, median {w}x{h}"
     kind = {1: "grey", 3: "colour"}.get(data.channels, f"{data.channels} channels")
+    pairs = ", ".join(f"{low:g} to {high:g}" for low, high in zip(data.range[::2], data.range[1::2], strict=True))
+    values = data.values + (f" from {pairs}" if pairs else "") + (f" in {data.levels} levels" if data.levels else "")
     if data.classes:
         names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
         classes = f"{len(data.classes)} classes ({names})"
     else:
         classes = "no labels"
     say(console, f"{escape(data.name)}: {escape(data.source)}", "Data")
-    say(console, f"{len(data.train):,} images to train on, {len(data.test):,} held out; {sizes} pixels, {kind}")
+    say(
+        console,
+        f"{len(data.train):,} images to train on, {len(data.test):,} held out; {sizes} pixels, {kind}, {values}",
+    )
     for line in (classes, *data.notes):
         say(console, escape(line))
     if data.skipped:
