@@ -116,12 +116,15 @@ def test_why_there_are_no_labels_is_said(tmp_path, labels, said):
     ("arrays", "said"),
     [
         ({"pictures": noise(4, 3)}, r"train_images or images.*pictures"),
-        ({"images": noise(4, 3) / 255}, r"must be uint8 .* float64.* Scale"),
-        ({"images": noise(4, 3).astype(np.uint16)}, r"uint16"),
-        ({"images": np.moveaxis(noise(4, 4), -1, 1)}, r"channels come last.*moveaxis"),
+        ({"images": noise(4, 3).astype(np.complex64)}, r"complex64"),
+        ({"images": noise(4, 3) * np.nan}, r"finite"),
+        ({"images": noise(4, 3), "test_images": noise(4, 3) / 255}, r"float64 and uint8"),
+        ({"images": noise(4, 3), "test_images": np.moveaxis(noise(4, 3), -1, 1)}, r"NHWC.*NCHW.*--axes"),
+        ({"images": np.zeros((9, 9, 40), np.uint8)}, r"NHW or HWN.*--axes"),
+        ({"images": np.zeros((9, 12, 12, 12), np.uint8)}, r"NHWC or NCHW.*--axes"),
         ({"images": noise(1, 3)}, r"at least 2"),
         ({"images": noise(1, 3)[0]}, r"one image"),
-        ({"images": noise(0, 3)}, r"must be uint8 \(N"),
+        ({"images": noise(0, 3)}, r"must be images"),
         ({"images": np.array([None, "x"])}, r"cannot read .*set.npz"),
         ({"images": noise(4, 3), "labels": np.zeros(4, [("a", "u1"), ("b", "u1")])}, r"labels must be"),
         ({"images": noise(4, 3), "test_images": noise(4, 4)}, r"3 channels, held-out images 4"),
@@ -134,8 +137,8 @@ def test_arrays_that_are_no_images_are_named(tmp_path, arrays, said):
 
 def test_what_has_no_meaning_for_arrays_is_refused(tmp_path):
     source = saved(tmp_path, images=noise(8, 4))
-    with pytest.raises(UserError, match=r"4 channels.*3"):
-        open_data(source, channels=3)
+    with pytest.raises(UserError, match=r"channels 5.* 4"):
+        open_data(source, channels=5)
     with pytest.raises(UserError, match="leave --cache out"):
         open_data(source, cache=8)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
@@ -210,3 +213,70 @@ def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"8 images.* 5 "):
         open_data(source)
     assert open_data(source, labels=False).train.labels is None
+
+
+@pytest.mark.parametrize("axes", ["NHWC", "NCHW", "HWCN"])
+def test_axes_are_told_by_what_agrees(tmp_path, axes):
+    x = noise(40, 3)
+    source = saved(tmp_path, images=np.transpose(x, ["NHWC".index(axis) for axis in axes]), labels=np.arange(40) % 2)
+    data = open_data(source)
+    assert (len(data.train) + len(data.test), data.channels) == (40, 3)
+    whole = {bytes(image.numpy().tobytes()) for split in (data.train, data.test) for image in split.images.contiguous()}
+    assert whole == {np.ascontiguousarray(np.moveaxis(one, -1, 0)).tobytes() for one in x}
+
+
+def test_axes_that_are_given_win_and_many_channels_need_them(tmp_path):
+    cube = np.random.default_rng(0).integers(0, 256, (12, 12, 12, 12), dtype=np.uint8)
+    source = saved(tmp_path, images=cube)
+    first, last = (open_data(source, axes=axes, held_out=0.1) for axes in ("NCHW", "NHWC"))
+    assert torch.equal(first.train.images, last.train.images.permute(0, 2, 3, 1).permute(0, 3, 1, 2)) is False
+    assert torch.equal(last.train.images.permute(0, 2, 3, 1), first.train.images)
+    bands = np.zeros((6, 30, 30, 20), np.uint8)
+    with pytest.raises(UserError, match="--axes"):
+        open_data(saved(tmp_path, images=bands))
+    assert open_data(saved(tmp_path, images=bands), axes="NHWC").channels == 20
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(np.uint16, 30_000, 34_000), (np.int16, -1000, 400), (np.float64, -0.2, 3e-4)]
+)
+def test_numbers_of_any_type_share_one_range(tmp_path, dtype, low, high):
+    """Equal values are equal bytes in every image, from what was measured without the one glint, NaN and infinity."""
+    share = np.random.default_rng(0).random((20, 24, 24))
+    share[:, 0, :2] = 0, 1
+    x = (low + share * (high - low)).astype(dtype)
+    dark = x.copy()
+    dark[10:] = (low + share[10:] / 4 * (high - low)).astype(dtype)
+    dark[3, 3, 3] = 60_000 if dtype == np.uint16 else 30_000
+    if dtype == np.float64:
+        dark[4, 4, :3] = np.nan, np.inf, -np.inf
+    data = open_data(saved(tmp_path, train_images=dark, test_images=dark))
+    assert data.range == pytest.approx((low, high), rel=1e-5)
+    assert (data.values, data.levels) == (np.dtype(dtype).name, 256)
+    wanted = np.rint((dark.astype(np.float64) - data.range[0]) / (data.range[1] - data.range[0]) * 255)
+    wanted = np.nan_to_num(wanted, nan=0, posinf=255, neginf=0).clip(0, 255)
+    assert np.abs(data.test.images[:, 0].numpy().astype(float) - wanted).max() <= 1
+    assert data.test.images[10:].max() < 70
+    assert data.test.images[3, 0, 3, 3] == 255
+    given = open_data(saved(tmp_path, train_images=dark, test_images=dark), range=(low, low + (high - low) / 2))
+    assert given.test.images[:10].float().mean() > 1.4 * data.test.images[:10].float().mean()
+
+
+def test_channels_of_different_scale_have_a_range_each_and_alike_ones_share_it(tmp_path):
+    share = np.random.default_rng(0).random((20, 16, 16, 2))
+    share[:, 0, 0], share[:, 0, 1] = 0, 1
+    heights = (share * [1000, 3]).astype(np.float32)
+    data = open_data(saved(tmp_path, images=heights))
+    assert data.range == pytest.approx((0, 1000, 0, 3))
+    assert data.train.images.flatten(2).amax(2).tolist() == [[255, 255]] * 18
+    alike = open_data(saved(tmp_path, images=(share * [1000, 900]).astype(np.float32)))
+    assert alike.range == pytest.approx((0, 1000))
+    with pytest.raises(UserError, match=r"2 for each of 2"):
+        open_data(saved(tmp_path, images=heights), range=(0, 1, 0, 1, 0, 1))
+
+
+def test_a_range_that_leaves_few_levels_is_refused(tmp_path):
+    x = np.random.default_rng(0).integers(0, 4096, (10, 16, 16), dtype=np.uint16)
+    with pytest.raises(UserError, match=r"levels.*--range"):
+        open_data(saved(tmp_path, images=x), range=(0, 2**18))
+    assert open_data(saved(tmp_path, images=x), range=(0, 4095)).levels == 256

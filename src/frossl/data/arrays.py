@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from frossl.core.types import UserError
-from frossl.data.build import assemble, hold_out, number_labels, to_channels
+from frossl.data.build import assemble, hold_out, number_labels
+from frossl.data.decide import choose, fit_range, some_pixels
 from frossl.data.decode import BROKEN
 from frossl.data.options import Opening
+from frossl.data.reading import Reading, with_channels
 from frossl.data.types import Dataset, Split
 
 EXTENSIONS = (".npy", ".npz")
+ORDERS = ("NHWC", "NCHW", "HWCN", "NHW", "HWN")
+MAX_CHANNELS = 16
+"""Of more channels the axes must be given."""
 TRAIN, HELD_OUT = ("train_images", "images"), ("test_images", "val_images")
 
 
@@ -67,7 +72,9 @@ def _check(split: Split, classes: tuple[str, ...]) -> None:
 def open_arrays(path: Path, options: Opening) -> Dataset:
     """A ``.npy`` file of images, or an ``.npz`` file with ``images`` and perhaps ``labels`` (or MedMNIST's names).
 
-    Images are uint8 ``(N, H, W)`` or ``(N, H, W, C)``; labels one number or word for each, -1 or NaN where unknown.
+    Images are ``(N, H, W)`` or ``(N, H, W, C)``, or in another order of axes that their shape or ``axes`` tells; bytes
+    from 0 to 255, or other numbers, of which a range becomes that. Labels are one number or word for each, -1 or NaN
+    where unknown.
     ``train_images``, ``train_labels``, ``test_images`` and ``test_labels`` bring their own split, or ``val_`` in place
     of ``test_``.
     """
@@ -75,10 +82,15 @@ def open_arrays(path: Path, options: Opening) -> Dataset:
         raise UserError(f"{path} holds decoded images already; leave --cache out")
     arrays = _arrays(path)
     keys = [key for key in arrays if key in (*TRAIN, *HELD_OUT)]
-    images = [_images(path, key, arrays[key], options.channels) for key in keys]
+    counts = {key: len(arrays[name]) if (name := _labels_of(key)) in arrays else None for key in keys}
+    orders = {key: _axes(path, key, arrays[key].shape, counts[key], options.axes) for key in keys}
+    if len(set(orders.values())) > 1:
+        raise UserError(f"{path}: axes differ ({orders}); write both arrays alike, or say which with --axes")
+    ordered = {key: _in_order(path, key, arrays[key], orders[key]) for key in keys}
+    images, reading, said = _as_bytes(path, list(ordered.values()), options)
     splits, classes, notes = [Split(x) for x in images], (), []
     if options.labels:
-        given = [y for key in keys if (y := _labels(path, key, arrays)) is not None]
+        given = [y for key in keys if (y := _labels(path, key, arrays, len(ordered[key]))) is not None]
         notes = [f"no labels: no array {' and '.join(map(_labels_of, keys))} with one word or number for each image"]
         if len(given) == len(images):
             numbers, classes = number_labels(np.concatenate(given).tolist())
@@ -87,7 +99,9 @@ def open_arrays(path: Path, options: Opening) -> Dataset:
             labels = parts if classes else [None] * len(images)
             splits = [Split(x, y) for x, y in zip(images, labels, strict=True)]
     data = from_tensors(*splits, name=path.stem, classes=classes, held_out=options.held_out, seed=options.seed)
-    return replace(data, source=f"arrays in {path}", notes=(*data.notes, *notes))
+    values = arrays[keys[0]].dtype.name
+    notes = (*said, *data.notes, *notes)
+    return replace(data, source=f"arrays in {path}", values=values, range=reading.range, notes=notes)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -114,23 +128,72 @@ def _labels_of(key: str) -> str:
     return key.replace("images", "labels")
 
 
-def _images(path: Path, key: str, array: np.ndarray, channels: int | None) -> Tensor:
-    x = array[..., None] if array.ndim == 3 else array
-    if array.ndim == 3 and array.shape[2] in (3, 4) and min(array.shape[:2]) > 4:
-        raise UserError(f"{path}: {key} is {array.shape}, one image in colour; give several, as (N, H, W, C)")
-    if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
-        raise UserError(
-            f"{path}: {key} must be uint8 (N, H, W) or (N, H, W, C) with values from 0 to 255, got {array.shape} of "
-            f"{array.dtype}. Scale other numbers to that range"
-        )
-    if x.shape[1] < min(x.shape[2:]) and x.shape[1] <= 16:
-        raise UserError(f"{path}: {key} is {array.shape}, channels come last: (N, H, W, C). Use np.moveaxis(x, 1, -1)")
-    return to_channels(torch.from_numpy(x).permute(0, 3, 1, 2), channels or x.shape[3])
+def _axes(path: Path, key: str, shape: tuple[int, ...], labels: int | None, given: str | None) -> str:
+    """The order of the axes: as many images as labels, few channels, and no other order that fits.
+
+    Raises:
+        UserError: several orders fit, or none; says what to give.
+    """
+    if given is not None and len(given) == len(shape):
+        return given
+    if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > 4 and shape[2] != labels:
+        raise UserError(f"{path}: {key} is {shape}, one image in colour; give several, as (N, H, W, C)")
+    fitting = [axes for axes in ORDERS if len(axes) == len(shape) and _fits(axes, shape, labels)]
+    fitting = fitting or [axes for axes in ORDERS if len(axes) == len(shape) and _fits(axes, shape, None)]
+    if len(fitting) == 1:
+        return fitting[0]
+    doubt = f"its axes may be {' or '.join(fitting)}" if fitting else f"its axes are none of {', '.join(ORDERS)}"
+    raise UserError(f"{path}: {key} is {shape}, {doubt}; say which with --axes, for example --axes {ORDERS[0]}")
 
 
-def _labels(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+def _fits(axes: str, shape: tuple[int, ...], labels: int | None) -> bool:
+    size = dict(zip(axes, shape, strict=True))
+    if "C" in axes and size["C"] > min(MAX_CHANNELS, size["H"], size["W"]):
+        return False
+    if labels is not None:
+        return size["N"] == labels
+    return axes[0] == "N" or (size["H"] == size["W"] != size["N"] and shape[-2] != shape[-1])
+
+
+def _in_order(path: Path, key: str, array: np.ndarray, axes: str) -> np.ndarray:
+    """As ``(N, H, W, C)``, not copied; black and white are 0 and 255."""
+    if array.dtype.kind not in "buif" or not array.size:
+        raise UserError(f"{path}: {key} must be images in numbers, got {array.shape} of {array.dtype}")
+    array = array if array.dtype != bool else array.astype(np.uint8) * 255
+    axes, array = (axes, array) if "C" in axes else (axes + "C", array[..., None])
+    return array.transpose([axes.index(axis) for axis in "NHWC"])
+
+
+def _as_bytes(path: Path, images: list[np.ndarray], options: Opening) -> tuple[list[Tensor], Reading, list[str]]:
+    """Images ``(N, H, W, C)`` as uint8 ``(N, C, H, W)`` on one range, how they are read, and notes."""
+    kinds = sorted({x.dtype.name for x in images})
+    if len(kinds) > 1:
+        raise UserError(f"{path}: training and held-out images are of {' and '.join(kinds)}; give both the same type")
+    found = images[0].shape[3]
+    reading, notes = Reading(options.channels or found, deep=kinds != ["uint8"]), []
+    if reading.deep or options.range:
+        chosen = choose(np.arange(len(images[0])))
+        values_PC = np.concatenate([some_pixels(images[0][i])[:, : reading.channels] for i in chosen])
+        reading, note = fit_range(str(path), values_PC, len(chosen), reading, options.range)
+        notes.append(note)
+    if reading.channels > found and (found, reading.channels) != (1, 3):
+        raise UserError(f"{path}: --channels {reading.channels}, but images have {found}")
+    if reading.channels < found and (found, reading.channels) != (3, 1):
+        notes.append(f"of {found} channels the first {reading.channels} are used")
+    if not reading.range and reading.channels == found:
+        return [torch.from_numpy(x).permute(0, 3, 1, 2) for x in images], reading, notes
+    parts = []
+    for x in images:
+        y = np.empty((*x.shape[:3], reading.channels), np.uint8)
+        for start in range(0, len(x), 256):
+            y[start : start + 256] = with_channels(reading.to_bytes(x[start : start + 256]), reading.channels)
+        parts.append(torch.from_numpy(y).permute(0, 3, 1, 2))
+    return parts, reading, notes
+
+
+def _labels(path: Path, key: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
     """One label for each image under ``key``, if there are any."""
-    y, count = arrays.get(_labels_of(key)), len(arrays[key])
+    y = arrays.get(_labels_of(key))
     if y is None:
         return None
     if y.size != count or y.dtype.kind not in "biufSU":

@@ -155,21 +155,6 @@ def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tup
         )
 
 
-def to_channels(x_NCHW: Tensor, channels: int) -> Tensor:
-    """Grey images as colour or colour as grey; raises UserError for other numbers of channels."""
-    if x_NCHW.shape[1] == channels:
-        return x_NCHW
-    if {x_NCHW.shape[1], channels} != {1, 3}:
-        raise UserError(
-            f"images of {x_NCHW.shape[1]} channels cannot be read as {channels}, only grey as colour and colour as grey"
-        )
-    if channels == 3:
-        return x_NCHW.expand(-1, 3, -1, -1).contiguous()
-    luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    parts = [(part * luma_C11).sum(1, keepdim=True).round().byte() for part in x_NCHW.split(4096)]
-    return torch.cat(parts)
-
-
 def hold_out(count: int, labels: np.ndarray | None, options: Opening) -> tuple[list[np.ndarray], str]:
     """Places in two so that every class gives the same share, as nearly as whole images allow, and a note on it.
 

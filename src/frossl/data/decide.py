@@ -21,7 +21,7 @@ from frossl.data.threads import in_threads
 
 PERCENTILES = (0.1, 99.9)
 NEAR = 0.1
-"""Extremes no further from the percentiles than this share of the distance between them are the range instead."""
+"""Values no further from the percentiles than this share of the distance between them are in the range too."""
 IMAGES, PIXELS, KEY = 1000, 4096, 1 << 33
 """A range is measured on at most so many images, chosen by a hash, and so many evenly spaced pixels of each."""
 FEW_LEVELS = 16
@@ -111,17 +111,26 @@ def _channels(name: str, probes: Sequence[Probe], options: Opening, pages: bool,
 
 
 def _sampled(sources: Sources, places: np.ndarray, reading: Reading, options: Opening) -> tuple[np.ndarray, int]:
-    """Values ``(M, C)`` of some pixels of some images, and how many images."""
-    chosen = places[np.argsort(uniforms(1, KEY, places)[:, 0], kind="stable")[:IMAGES]]
+    """Values ``(P, C)`` of some pixels of some images, and how many images."""
+    chosen = choose(places)
 
     def some(i: int) -> np.ndarray:
-        values_HWC = intensities(sources[int(chosen[i])], reading)
-        values_PC = values_HWC.reshape(-1, values_HWC.shape[2])[:, : reading.channels]
-        return values_PC[:: -(-len(values_PC) // PIXELS)].astype(np.float64)
+        return some_pixels(intensities(sources[int(chosen[i])], reading))[:, : reading.channels]
 
     found = list(in_threads(some, len(chosen), options.workers))
     widest = max(values_PC.shape[1] for values_PC in found)
     return np.concatenate([np.broadcast_to(v, (len(v), widest)) for v in found]), len(found)
+
+
+def choose(places: np.ndarray) -> np.ndarray:
+    """At most 1,000 of ``places``, always the same."""
+    return places[np.argsort(uniforms(1, KEY, places)[:, 0], kind="stable")[:IMAGES]]
+
+
+def some_pixels(values_HWC: np.ndarray) -> np.ndarray:
+    """At most 4,096 pixels ``(P, C)`` of an image, evenly spaced."""
+    values_PC = values_HWC.reshape(-1, values_HWC.shape[2])
+    return values_PC[:: -(-len(values_PC) // PIXELS)].astype(np.float64)
 
 
 def fit_range(
@@ -129,8 +138,8 @@ def fit_range(
 ) -> tuple[Reading, str]:
     """``reading`` with the range of values ``(P, C)``, if it is not ``given``, and a note on what is left of them.
 
-    The percentiles 0.1 and 99.9 of what is finite, or the extremes if these are near; one for all channels, unless one
-    of them takes less than half of that.
+    It is measured from percentile 0.1 to 99.9 of what is finite, and as far as values go within a tenth of that beyond;
+    one for all channels, unless one of them takes less than half of it.
 
     Raises:
         UserError: all is NaN or infinite, or less than 16 of many levels are left.
@@ -151,7 +160,7 @@ def fit_range(
     said = f"intensities {pairs} become 0 to 255; {left[least]:,} of {levels[least]:,} levels are left"
     if left[least] < FEW_LEVELS and levels[least] > left[least]:
         raise UserError(f"{name}: {said}, too few to learn from; give the range that matters: --range LOW HIGH")
-    measured = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of {images:,} images, or extremes if near"
+    measured = f"all but glints of {images:,} images, from percentiles {PERCENTILES[0]} and {PERCENTILES[1]}"
     share = 1 - sum(map(len, finite)) / values_PC.size
     said = f"{said} ({'given' if given else measured}; --range)"
     return reading, said + (f"; {share:.2g} of the values are not finite" if share else "")
@@ -161,9 +170,10 @@ def _measured(finite: list[np.ndarray]) -> tuple[float, ...]:
     pairs = []
     for column in finite:
         low, high = np.percentile(column, PERCENTILES)
-        least, most, near = column.min(), column.max(), NEAR * (high - low)
-        low, high = least if low - least <= near else low, most if most - high <= near else high
-        low, high = (low, high) if low < high else (least, max(most, least + 1))
+        near = column[(column >= low - NEAR * (high - low)) & (column <= high + NEAR * (high - low))]
+        low, high = near.min(), near.max()
+        if low == high:  # few pixels differ from all others
+            low, high = column.min(), max(column.max(), column.min() + 1)
         pairs.append((float(f"{low:.6g}"), float(f"{high:.6g}")))
     low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
     alike = all(b - a >= ALIKE * (high - low) for a, b in pairs)

@@ -37,11 +37,10 @@ class Reading:
 
 
 def with_channels(x_HWC: np.ndarray, channels: int) -> np.ndarray:
-    """Grey as colour, colour as grey, else the first ``channels``."""
-    if x_HWC.shape[2] == channels:
-        return x_HWC
-    if (x_HWC.shape[2], channels) == (1, 3):
-        return x_HWC.repeat(3, 2)
-    if (x_HWC.shape[2], channels) == (3, 1):
+    """The last axis of bytes with so many: grey as colour, colour as grey, else the first."""
+    change = (x_HWC.shape[-1], channels)
+    if change == (1, 3):
+        return x_HWC.repeat(3, -1)
+    if change == (3, 1):
         return np.rint(x_HWC @ LUMA).astype(np.uint8)[..., None]
     return x_HWC[..., :channels]

@@ -20,9 +20,10 @@ from torch import Tensor
 from frossl.core.config import from_plain
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
-from frossl.data.build import assemble, build, check_same_classes, number_labels, to_channels
+from frossl.data.build import assemble, build, check_same_classes, number_labels
 from frossl.data.folder import Files, list_images
 from frossl.data.options import Opening
+from frossl.data.reading import with_channels
 from frossl.data.sources import Encoded
 from frossl.data.types import Dataset, Split
 
@@ -101,9 +102,15 @@ def _in_memory(record: Record, options: Opening) -> Dataset:
         parts = [_download(record, options.data_dir, which["name"], which[part]) for part in ("train", "test")]
         pairs = [_from_torchvision(part) for part in parts]
         source = f"torchvision {which['name']} in {options.data_dir}"
-    train, test = (
-        Split(to_channels(x, options.channels or record.channels), y if options.labels else None) for x, y in pairs
-    )
+    channels = options.channels or record.channels
+    if channels not in (1, 3):
+        raise UserError(f"{record.name}: --channels {channels}: give 1 (grey) or 3 (colour)")
+
+    def read(x_NCHW: Tensor) -> Tensor:
+        parts = (with_channels(part.permute(0, 2, 3, 1).numpy(), channels) for part in x_NCHW.split(4096))
+        return torch.cat([torch.from_numpy(part).permute(0, 3, 1, 2) for part in parts])
+
+    train, test = (Split(read(x), y if options.labels else None) for x, y in pairs)
     classes = record.classes if options.labels else ()
     return assemble(record.name, train, test, source, classes, options, statistics=(record.mean, record.std))
 
