@@ -50,7 +50,7 @@ def decide(
     if moving := sum(probe.moving for probe in probes):
         notes.append(f"{moving:,} files are animations, of which the first frame is used")
     if not deep:
-        return replace(reading, range=options.range, deep=False), notes
+        return replace(reading, range=options.range or (), deep=False), notes
     if len(deep) > 1 and not options.range:
         raise UserError(f"{name}: values of {' and '.join(deep)} have no common range; give it: --range LOW HIGH")
     if (shallow := sum(probe.dtype == "uint8" for probe in probes)) and not options.range:
@@ -134,7 +134,7 @@ def some_pixels(values_HWC: np.ndarray) -> np.ndarray:
 
 
 def fit_range(
-    name: str, values_PC: np.ndarray, images: int, reading: Reading, given: tuple[float, ...]
+    name: str, values_PC: np.ndarray, images: int, reading: Reading, given: tuple[float, ...] | None
 ) -> tuple[Reading, str]:
     """``reading`` with the range of values ``(P, C)``, if it is not ``given``, and a note on what is left of them.
 

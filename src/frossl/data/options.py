@@ -25,7 +25,7 @@ class DataOptions:
     """use labels for evaluation where there are any; sub-folders are classes"""
     channels: int | None = None
     """read images as grey (1), as colour (3), or so many of their first channels; as they are if not given"""
-    range: tuple[float, ...] = ()
+    range: tuple[float, ...] | None = None
     """intensities that become black and white: LOW HIGH, or a pair for each channel (measured if not given)"""
     pages: Literal["channels", "first"] | None = None
     """what the pages of a TIFF are; by default channels, where there are as many in every file and at most 8"""
@@ -44,10 +44,11 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir))
-        object.__setattr__(self, "range", tuple(map(float, self.range)))
-        low_high = list(zip(self.range[::2], self.range[1::2], strict=False))
-        if len(self.range) % 2 or not all(-math.inf < low < high < math.inf for low, high in low_high):
-            raise UserError(f"--range is LOW HIGH, or such a pair for each channel, with LOW < HIGH; got {self.range}")
+        object.__setattr__(self, "range", tuple(map(float, self.range or ())) or None)
+        given = self.range or ()
+        low_high = list(zip(given[::2], given[1::2], strict=False))
+        if len(given) % 2 or not all(-math.inf < low < high < math.inf for low, high in low_high):
+            raise UserError(f"--range is LOW HIGH, or such a pair for each channel, with LOW < HIGH; got {given}")
         if self.axes is not None and sorted(self.axes) not in (sorted("NHWC"), sorted("NHW")):
             raise UserError(f"--axes {self.axes}: give the letters N (images), H, W and, if there are any, C in order")
         if not 0 < self.held_out < 1:

@@ -73,7 +73,7 @@ def _read_tiff(file: IO[bytes], all_pages: bool) -> Samples:
     with _package("tifffile").TiffFile(file) as tiff:
         series, page = tiff.series[0], tiff.pages[0]
         pages = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS")
-        of_other_shapes = len(tiff.series) > 1
+        others = [one for one in tiff.series[1:] if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
         values, axes = (series.asarray(), series.axes) if all_pages and pages > 1 else (page.asarray(), page.axes)
         values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
         values_HWC, samples = values.reshape(*values.shape[:2], -1), page.samplesperpixel
@@ -90,9 +90,9 @@ def _read_tiff(file: IO[bytes], all_pages: bool) -> Samples:
         upright(without_nodata(values_HWC, nodata), orientation),
         values_HWC.dtype.name,
         samples,
-        pages=sum(len(one.pages) for one in tiff.series) if of_other_shapes else pages,
+        pages=pages + sum(len(one.pages) for one in others),
         extra=values_HWC.shape[2] in (2, 4) and samples in (2, 4),
-        stack=of_other_shapes or any(axis in "ZT" for axis in series.axes),
+        stack=bool(others) or any(axis in "ZT" for axis in series.axes),
     )
 
 
@@ -121,11 +121,9 @@ def _decoder(file: IO[bytes], head: bytes) -> str | None:
         return "png_decode" if start[24:25] == b"\x10" and start[25] in (2, 4, 6) else None
     if head in JPEG2000:
         content = file.read()
-        place = content.find(SIZE_MARKER) + len(SIZE_MARKER) + 36
-        components, bits = (
-            int.from_bytes(content[place - 2 : place], "big"),
-            (content[place : place + 1] or b"\0")[0] + 1,
-        )
+        place = content.find(SIZE_MARKER) + len(SIZE_MARKER) + 36  # of the number of components, then come their bits
+        components = int.from_bytes(content[place : place + 2], "big")
+        bits = 1 + int.from_bytes(content[place + 2 : place + 3], "big")
         return "jpeg2k_decode" if components > 4 or (components > 1 and bits > 8) else None
     return None
 

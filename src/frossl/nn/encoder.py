@@ -25,7 +25,11 @@ _KEY = "frossl_encoder"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """How to build an encoder and how to feed it: images in [0, 1], minus ``mean``, over ``std``, ``size`` pixels."""
+    """How to build an encoder and how to feed it: images in [0, 1], minus ``mean``, over ``std``, ``size`` pixels.
+
+    ``range`` are the intensities of type ``values`` that are 0 and 1, a pair for all channels or one for each; none
+    where they are bytes, 0 to 255.
+    """
 
     backbone: str
     channels: int
@@ -34,6 +38,8 @@ class EncoderSpec:
     features: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    values: str = "uint8"
+    range: tuple[float, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -51,7 +51,8 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     save_encoder(output, encoder, spec)
     lines.append(f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits")
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
-    feed = f"images in [0, 1], {spec.size} pixels, minus {mean}, over {std}"
+    scale = f"intensities {' '.join(f'{value:g}' for value in spec.range)} as" if spec.range else "images in"
+    feed = f"{scale} [0, 1], {spec.size} pixels, minus {mean}, over {std}"
     lines.append(f"# {spec.title}; feed it {feed}")
     return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
 

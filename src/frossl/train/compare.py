@@ -130,7 +130,7 @@ def plan_runs(
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
-    for field in ("data", "labels", "channels", "held_out"):
+    for field in ("data", "labels", "channels", "range", "pages", "axes", "held_out"):
         if len({getattr(run.config, field) for run in runs}) > 1:
             raise UserError(f"arms that differ in {field} are not measured on the same images and cannot be compared")
     return runs

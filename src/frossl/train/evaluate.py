@@ -12,10 +12,11 @@ from rich.console import Console
 from torch import nn
 
 from frossl.core.distributed import rank
+from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import Evaluation, evaluate
-from frossl.nn.encoder import load_encoder
+from frossl.nn.encoder import EncoderSpec, load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
@@ -55,9 +56,14 @@ def evaluate_run(
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec.channels)
+    config = own if data is not None else _on(own, source or own.data, spec)
     if data is None:
         data = open_run_data(config, terminal.detail(console))
+        if spec.range and data.values == "uint8" != spec.values:
+            raise UserError(
+                f"{data.name} has 8 bits, 0 to 255, and the encoder was trained on {spec.values} from "
+                f"{' '.join(f'{value:g}' for value in spec.range)}; write the images as they were for training"
+            )
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
     for network in (encoder, *others.values()):
@@ -93,8 +99,8 @@ def _here(run: Path, own: Config) -> Config:
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
-def _on(own: Config, source: str, channels: int) -> Config:
+def _on(own: Config, source: str, spec: EncoderSpec) -> Config:
     """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
     elsewhere = same_source(source) != same_source(own.data)
-    known = channels if channels in (1, 3) else None
-    return dataclasses.replace(own, data=source, channels=known, labels=own.labels or elsewhere)
+    read = {"channels": spec.channels, "range": spec.range or None, "labels": own.labels or elsewhere}
+    return dataclasses.replace(own, data=source, **read)

@@ -102,6 +102,8 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         features=0,  # known once the encoder is built
         mean=data.mean,
         std=data.std,
+        values=data.values,
+        range=data.range,
         options=options,
     )
     resolved = replace(
@@ -109,6 +111,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         size=size,
         view_recipe=name,
         views=sum(group.count for group in recipe),
+        range=data.range or None,
         stem=spec.stem,
         batch=_batch(config, len(data.train)),
         precision=find_precision(config.precision, device),
