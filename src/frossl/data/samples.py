@@ -61,7 +61,9 @@ def _plain_tiff(file: IO[bytes]) -> bool:
             tags: Any = image.tag_v2  # type: ignore[attr-defined]
             kind, samples, bits = tags.get(FORMAT, (1,))[0], tags.get(SAMPLES, 1), max(tags.get(DEPTH, (1,)))
             whole = len(image.getbands()) == samples  # Pillow leaves out a fourth that is called unspecified
-            plain = (bits, kind) in PLAIN if samples == 1 and bits > 8 else whole and bits <= 8 and kind == 1
+            # Of big-endian ones Pillow swaps the bytes once too often where they are compressed.
+            deep = samples == 1 and (bits, kind) in PLAIN and tags.prefix == b"II"
+            plain = deep if bits > 8 else whole and kind == 1
             return plain and getattr(image, "n_frames", 1) == 1
     except (OSError, SyntaxError, ValueError, KeyError):
         return False
