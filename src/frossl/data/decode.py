@@ -22,6 +22,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
 
+from frossl.data.formats import open_image
+
 GREY_16 = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 GREY = frozenset({"1", "L", "LA", "La", "F"}) | GREY_16
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
@@ -55,13 +57,13 @@ class Probe(NamedTuple):
 
 
 @contextmanager
-def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
+def _opened(encoded: str | bytes, max_pixels: int | None) -> Iterator[Image.Image]:
     try:
         # Pillow maps files that it opens by name, and mixes up the pixels of TIFFs that lie on their side.
-        with BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file, Image.open(file) as image:
-            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-            if limit is not None and pixels > limit:
-                raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
+        with (
+            BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file,
+            open_image(file, max_pixels) as image,
+        ):
             if image.mode not in GREY | COLOUR:
                 raise UnreadableError(f"colour mode {image.mode} is not supported")
             if isinstance(image, JpegImageFile):
@@ -69,8 +71,8 @@ def _opened(encoded: str | bytes) -> Iterator[Image.Image]:
             if isinstance(image, PngImageFile) and "transparency" in image.info:
                 _fit_transparency(image)
             yield image
-    except UnidentifiedImageError:
-        raise UnreadableError("not an image that Pillow can identify") from None
+    except UnidentifiedImageError as error:
+        raise UnreadableError(str(error)) from None
     except BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableError(reason or str(error) or type(error).__name__) from error
@@ -102,13 +104,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> tuple[Probe, Tensor | None]:
-    """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged.
+def probe(
+    encoded: str | bytes, room: int = 0, channels: int | None = None, max_pixels: int | None = None
+) -> tuple[Probe, Tensor | None]:
+    """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged or of more than ``max_pixels``.
 
     An image of at most ``room`` pixels comes decoded as well, to ``channels`` or, by default, to one if it is grey;
     of others a JPEG is read at an eighth of its size.
     """
-    with _opened(encoded) as image:
+    with _opened(encoded, max_pixels) as image:
         width, height = image.size
         small = width * height <= room
         if not small:
@@ -120,13 +124,13 @@ def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> t
         return Probe((width, height) if lying else (height, width), grey), pixels
 
 
-def decode(encoded: str | bytes, channels: int, least: int = 0) -> Tensor:
-    """A path or bytes to uint8 ``(C, H, W)`` with C = 1 or 3; raise :class:`UnreadableError` if damaged.
+def decode(encoded: str | bytes, channels: int, least: int = 0, max_pixels: int | None = None) -> Tensor:
+    """A path or bytes to uint8 ``(C, H, W)`` with C = 1 or 3; raise :class:`UnreadableError` as :func:`probe` does.
 
     With ``least``, a JPEG comes at a half, a quarter or an eighth of its size, as long as its shorter side keeps that
     many pixels: its decoder leaves out the finest frequencies, which costs far less than to decode and shrink.
     """
-    with _opened(encoded) as image:
+    with _opened(encoded, max_pixels) as image:
         if least:
             share = min(1.0, least / min(image.size))
             image.draft(image.mode, (math.ceil(image.width * share), math.ceil(image.height * share)))

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from frossl.core.distributed import rank
+from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import Evaluation, evaluate
@@ -35,6 +36,7 @@ def evaluate_run(
     others: Mapping[str, nn.Module] = MappingProxyType({}),
     known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     data_dir: Path | None = None,
+    max_pixels: int | None = None,
     device: str = "auto",
     console: Console | None = None,
 ) -> Evaluation:
@@ -42,8 +44,9 @@ def evaluate_run(
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are further encoders of the
-    same kind, by the name of their arm; arms that are ``known`` already are not measured again.
+    run. Named data are looked for in ``data_dir``, by default that of the run; ``max_pixels`` is for images of
+    ``source``. ``others`` are further encoders of the same kind, by the name of their arm; arms that are ``known``
+    already are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
@@ -55,7 +58,7 @@ def evaluate_run(
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec.channels)
+    config = own if data is not None else _on(own, source or own.data, spec.channels, max_pixels)
     if data is None:
         data = open_run_data(config, terminal.detail(console))
         terminal.show_data(console, data)
@@ -93,8 +96,13 @@ def _here(run: Path, own: Config) -> Config:
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
-def _on(own: Config, source: str, channels: int) -> Config:
+def _on(own: Config, source: str, channels: int, max_pixels: int | None) -> Config:
     """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
     elsewhere = same_source(source) != same_source(own.data)
     known = channels if channels in (1, 3) else None
-    return dataclasses.replace(own, data=source, channels=known, labels=own.labels or elsewhere)
+    own = dataclasses.replace(own, data=source, channels=known, labels=own.labels or elsewhere)
+    if max_pixels is None:
+        return own
+    if not elsewhere:  # with more or fewer images, others would be held out
+        raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
+    return dataclasses.replace(own, max_pixels=max_pixels)
