@@ -25,6 +25,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(encoded: str | bytes, channels: int, least: int = 0, **reading) -> torch.Tensor:
+def decoded(
+    encoded: str | bytes, channels: int, least: int = 0, max_pixels: int | None = None, **reading: Any
+) -> torch.Tensor:
     """As the images of a data set of so many channels are."""
-    return decode(encoded, Reading(channels, **reading), least)
+    return decode(encoded, Reading(channels, **reading), least, max_pixels)

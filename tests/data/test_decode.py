@@ -178,14 +178,6 @@ def test_truncated_jpeg_is_found_by_probe():
             decoded(broken, 3)
 
 
-def test_decompression_bomb(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
-    with pytest.raises(UnreadableError, match="40 pixels, more than"), pytest.warns(Image.DecompressionBombWarning):
-        probe(encoded(Image.new("L", (5, 8))))
-    with pytest.raises(UnreadableError, match="exceeds limit"):
-        probe(encoded(Image.new("L", (50, 80))))
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "PPM"]), st.data())
 def test_damage_is_either_readable_or_named(kind, data):

@@ -164,8 +164,8 @@ def test_pixels_are_kept_only_while_all_are_of_one_size_and_few(write, folder, m
     flat(write, 20)
     sizes = []
 
-    def watched(encoded, room, channels):
-        found, pixels = scan_probe(encoded, room, channels)
+    def watched(encoded, room, *options):
+        found, pixels = scan_probe(encoded, room, *options)
         sizes.append(None if pixels is None else tuple(pixels.shape))
         return found, pixels
 

@@ -211,6 +211,14 @@ def test_labels_of_other_data_are_used_although_those_of_the_run_were_not(place)
     assert "knn" in evaluate_run(run, source=str(other), protocols=("knn", "rank")).arms["pretrained"]
 
 
+def test_max_pixels_is_for_other_images_than_those_of_the_run(place, run):
+    other = folder(place / "small", count=20)
+    with pytest.raises(UserError, match="--max-pixels is for"):
+        evaluate_run(run, protocols=("rank",), max_pixels=10**6)
+    with pytest.raises(UserError, match=r"more than 10,.*--max-pixels"):
+        evaluate_run(run, source=str(other), protocols=("rank",), max_pixels=10)
+
+
 def test_a_supervised_arm_killed_before_its_first_save_begins_again(place):
     run = pretrain(config(place / "images", place, name="killed", evaluate=False, length="2it")).run
     (run / "supervised" / "checkpoints").mkdir(parents=True)

@@ -32,6 +32,7 @@ def run(args: list[str], console: Console) -> int:
     again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
     again += [] if given.labels else ["--no-labels"]
     again += [] if given.channels is None else ["--channels", str(given.channels)]
+    again += [] if given.max_pixels is None else ["--max-pixels", str(given.max_pixels)]
     again += [] if given.data_dir == Path("data") else ["--data-dir", str(given.data_dir)]
     console.print(
         f"{len(data.train) + len(data.test):,} images are stored below {escape(str(given.data_dir / 'cache'))}. "

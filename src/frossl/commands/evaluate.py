@@ -30,6 +30,8 @@ class Evaluate:
     """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
     data_dir: Path | None = None
     """where named data sets are kept (as in the run if not given)"""
+    max_pixels: int | None = None
+    """most pixels of an image of --data that is read (as in the run if not given)"""
     device: Device = "auto"
     """where to compute"""
 
@@ -43,5 +45,6 @@ def run(args: list[str], console: Console) -> int:
     find_metrics(given.protocol)
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
-    evaluate_run(given.run, source=given.data, protocols=given.protocol, others=others, **how)
+    how |= {"source": given.data, "max_pixels": given.max_pixels}
+    evaluate_run(given.run, protocols=given.protocol, others=others, **how)
     return 0

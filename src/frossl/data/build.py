@@ -13,6 +13,7 @@ from torch import Tensor
 from frossl.core.types import UserError
 from frossl.data.cache import Stored, store
 from frossl.data.decide import decide
+from frossl.data.formats import note_on_large
 from frossl.data.options import Opening
 from frossl.data.scan import Scan, look_through
 from frossl.data.sources import Encoded, LazyImages
@@ -48,13 +49,15 @@ def build(
     probes = [probe for scan in scans for probe in scan.probes]
     reading, said = decide(source, parts[0].sources, scans[0].kept, probes, options)
     notes, channels = [*notes, *said], reading.channels
-    lazy = [_lazy(name, LazyImages(part.sources, scan.kept, reading), options) for part, scan in read]
+    images = [LazyImages(part.sources, scan.kept, reading, max_pixels=options.max_pixels) for part, scan in read]
+    lazy = [_lazy(name, x, options) for x in images]
     labels = [None if part.labels is None else part.labels[scan.kept] for part, scan in read]
     stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
     sizes = np.concatenate(stored) if stored else np.array([probe.size for probe in probes])
     size, largest = sizes.min(0), sizes.max(0)
     in_memory = (size == largest).all() and len(sizes) * channels * int(size.prod()) <= options.memory_limit
 
+    notes = [*notes, *note_on_large((probe.size for probe in probes), options.cache)]
     places = [np.arange(len(x)) for x in lazy]
     if len(parts) == 1:  # chosen here, so that one store serves every choice
         places, note = hold_out(len(probes), labels[0], options)

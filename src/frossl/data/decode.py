@@ -23,6 +23,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from frossl.data.formats import open_image
 from frossl.data.reading import Reading, with_channels
 from frossl.data.samples import DEPTH, NODATA, PHOTOMETRIC, Samples, open_samples, upright, without_nodata
 
@@ -69,22 +70,19 @@ class Probe(NamedTuple):
 
 
 @contextmanager
-def _opened(encoded: str | bytes, pages: bool = True) -> Iterator[Image.Image | Samples]:
+def _opened(encoded: str | bytes, max_pixels: int | None, pages: bool = True) -> Iterator[Image.Image | Samples]:
     try:
         # Pillow maps files that it opens by name, and mixes up the pixels of TIFFs that lie on their side.
         with BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
-            samples = open_samples(file, pages)
+            samples = open_samples(file, pages, max_pixels)
             if samples is not None:
                 yield samples
                 return
-            with Image.open(file) as image:
-                pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-                if limit is not None and pixels > limit:
-                    raise UnreadableError(f"{pixels:,} pixels, more than Pillow's safe limit of {limit:,}")
+            with open_image(file, max_pixels) as image:
                 _check(image)
                 yield image
-    except UnidentifiedImageError:
-        raise UnreadableError("not an image that Pillow can identify") from None
+    except UnidentifiedImageError as error:
+        raise UnreadableError(str(error)) from None
     except BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableError(reason or str(error) or type(error).__name__) from error
@@ -94,7 +92,8 @@ def _check(image: Image.Image) -> None:
     """Raises :class:`UnreadableError` for what Pillow opens but would not read as it is."""
     if image.mode not in GREY | COLOUR:
         raise UnreadableError(f"colour mode {image.mode} is not supported")
-    if isinstance(image, PpmImageFile) and image.mode == "RGB" and image.tile[0].args[-1] > 255:
+    how = image.tile[0].args if isinstance(image, PpmImageFile) and image.mode == "RGB" else ()
+    if isinstance(how, tuple) and how and how[1] > 255:
         raise UnreadableError("colour of 16 bits in a PPM is not supported; write PNG or TIFF")
     if isinstance(image, JpegImageFile):
         _check_end(image)
@@ -128,13 +127,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> tuple[Probe, Tensor | None]:
-    """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged.
+def probe(
+    encoded: str | bytes, room: int = 0, channels: int | None = None, max_pixels: int | None = None
+) -> tuple[Probe, Tensor | None]:
+    """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged or of more than ``max_pixels``.
 
     A plain image of at most ``room`` pixels comes decoded as well, to ``channels`` or else to one if it is grey. Of
     others a JPEG is read at an eighth of its size.
     """
-    with _opened(encoded) as image:
+    with _opened(encoded, max_pixels) as image:
         if isinstance(image, Samples):
             values = image.values_HWC
             opaque = _opaque(values[..., -1]) if image.extra else None
@@ -154,13 +155,13 @@ def probe(encoded: str | bytes, room: int = 0, channels: int | None = None) -> t
         return found, pixels
 
 
-def decode(encoded: str | bytes, reading: Reading, least: int = 0) -> Tensor:
-    """A path or bytes to uint8 ``(C, H, W)``; raise :class:`UnreadableError` if damaged.
+def decode(encoded: str | bytes, reading: Reading, least: int = 0, max_pixels: int | None = None) -> Tensor:
+    """A path or bytes to uint8 ``(C, H, W)``; raise :class:`UnreadableError` as :func:`probe` does.
 
     With ``least``, a JPEG comes at a half, a quarter or an eighth of its size, as long as its shorter side keeps that
     many pixels: its decoder leaves out the finest frequencies, which costs far less than to decode and shrink.
     """
-    with _opened(encoded, reading.pages) as image:
+    with _opened(encoded, max_pixels, reading.pages) as image:
         if isinstance(image, Samples):
             return _tensor(_without_alpha(image, reading), reading.channels)
         if least:

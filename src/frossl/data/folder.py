@@ -6,15 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from frossl.core.types import UserError
 from frossl.data.build import build, check_same_classes, number_labels
+from frossl.data.formats import EXTENSIONS, NOT_IMAGES, has_image_content
 from frossl.data.options import Opening
 from frossl.data.sources import Encoded
 from frossl.data.types import Dataset
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("test", "testing", "val", "valid", "validation")
 SPLIT_NAMES = {*TRAIN_NAMES, *HELD_OUT_NAMES, "unlabeled", "unlabelled"}
@@ -60,25 +60,38 @@ class Files:
         return () if len(names) < 2 or "" in names or splits else tuple(sorted(names))
 
 
-def list_images(folder: Path) -> tuple[Files, str]:
-    """The image files of a folder, sorted, and a phrase that counts the other files by extension.
+def list_images(folder: Path) -> tuple[Files, list[str]]:
+    """The image files of a folder, sorted, and notes that count, by extension, those known by content and the others.
 
-    Hidden files are left out, links are followed. Raises UserError when no file has one of :data:`EXTENSIONS`.
+    Hidden files are left out, links are followed. Raises UserError when no file has one of :data:`EXTENSIONS` or begins
+    as an image does.
     """
+    images, by_content, others = [], Counter(), Counter()
     try:
-        everything = sorted(_walk(str(folder), "", frozenset()))
+        for path in sorted(_walk(str(folder), "", frozenset())):
+            extension = os.path.splitext(path)[1].lower()
+            unknown = extension not in EXTENSIONS
+            if unknown and (extension in NOT_IMAGES or not has_image_content(f"{folder}/{path}")):
+                others[extension or "no extension"] += 1
+                continue
+            images.append(path)
+            if unknown:
+                by_content[extension or "no extension"] += 1
     except OSError as error:
         raise UserError(f"cannot list the folder {folder}: {error}") from error
-    images = [path for path in everything if _extension(path) in EXTENSIONS]
-    others = Counter(_extension(path) or "no extension" for path in everything if _extension(path) not in EXTENSIONS)
-    counts = ", ".join(f"{count:,} {extension}" for extension, count in others.most_common(10))
     if not images:
         raise UserError(
-            f"{folder} has no file of a format that is read. Looked, at any depth, for {' '.join(EXTENSIONS)}; "
-            f"found {counts or 'no files at all'}. Convert images of other formats; give Parquet files and arrays by "
-            "their own path."
+            f"{folder} has no file of a format that is read. Looked, at any depth, for {' '.join(EXTENSIONS)}, and for "
+            f"their content under names that do not tell; found {_listed(others) or 'no files at all'}. Convert images "
+            "of other formats; give Parquet files and arrays by their own path."
         )
-    return Files(str(folder), images), counts
+    notes = [f"images by their content: {_listed(by_content)}"] if by_content else []
+    notes += [f"ignored files: {_listed(others)}; read are {' '.join(EXTENSIONS)}"] if others else []
+    return Files(str(folder), images), notes
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {extension}" for extension, count in counts.most_common(10))
 
 
 def open_folder(folder: Path, options: Opening) -> Dataset:
@@ -88,8 +101,7 @@ def open_folder(folder: Path, options: Opening) -> Dataset:
     splits, else a part is held out. Sub-folders are classes when two or more hold images and no image lies beside them,
     unless all are called like splits.
     """
-    files, others = list_images(folder)
-    notes = [f"ignored files: {others}; read are {' '.join(EXTENSIONS)}"] if others else []
+    files, notes = list_images(folder)
     train, test = _splits(files, options, notes)
     classes = train.classes() if options.labels else ()
     if options.labels and test is not None:
@@ -121,10 +133,6 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", here)
             elif link or entry.is_file():  # one that leads nowhere is named when it cannot be read
                 yield prefix + entry.name
-
-
-def _extension(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
 
 
 def _splits(files: Files, options: Opening, notes: list[str]) -> tuple[Files, Files | None]:

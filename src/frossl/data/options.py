@@ -39,6 +39,8 @@ class DataOptions:
     """processes that decode images that do not fit in memory (one per core if not given)"""
     cache: int | None = None
     """decode images of files once, to this shorter side in pixels, into a memory-mapped store below --data-dir"""
+    max_pixels: int | None = None
+    """most pixels of an image that is read (178,956,970, twice Pillow's limit, if not given)"""
     data_dir: Path = Path("data")
     """where named data sets are kept, and caches of others"""
 
@@ -53,10 +55,10 @@ class DataOptions:
             raise UserError(f"--axes {self.axes}: give the letters N (images), H, W and, if there are any, C in order")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is a share between 0 and 1, for example 0.1; got {self.held_out}")
-        for name, least in (("seed", 0), ("workers", 0), ("cache", 1), ("channels", 1)):
+        for name, least in (("seed", 0), ("workers", 0), ("cache", 1), ("channels", 1), ("max_pixels", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"--{name} must be at least {least}, got {value}")
+                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
 
     def data_options(self) -> dict[str, Any]:
         """The options of data alone, by name, of a subclass that has others too."""

@@ -6,7 +6,9 @@ import math
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from frossl.data.formats import check_pixels, open_image
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG, JPEG2000, SIZE_MARKER = b"\x89PNG", (b"\0\0\0\x0c", b"\xff\x4f\xff\x51"), b"\xff\x4f\xff\x51"
@@ -32,7 +34,7 @@ class Samples(NamedTuple):
     stack: bool = False
 
 
-def open_samples(file: IO[bytes], all_pages: bool) -> Samples | None:
+def open_samples(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Samples | None:
     """All samples of an image, of its first page if not of ``all_pages``; None where Pillow is right.
 
     Raises:
@@ -42,23 +44,23 @@ def open_samples(file: IO[bytes], all_pages: bool) -> Samples | None:
     head = file.read(4)
     file.seek(0)
     if head in TIFF:
-        return None if _plain_tiff(file) else _read_tiff(file, all_pages)
+        return None if _plain_tiff(file) else _read_tiff(file, all_pages, max_pixels)
     decoder = _decoder(file, head)
     file.seek(0)
     if decoder is None:
         return None
-    values_HWC = getattr(_package("imagecodecs"), decoder)(file.read())
+    with open_image(file, max_pixels) as image:
+        orientation = image.getexif().get(ORIENTATION)
     file.seek(0)
-    with Image.open(file) as image:
-        values_HWC = upright(values_HWC, image.getexif().get(ORIENTATION))
+    values_HWC = upright(getattr(_package("imagecodecs"), decoder)(file.read()), orientation)
     return Samples(values_HWC, values_HWC.dtype.name, values_HWC.shape[2], extra=values_HWC.shape[2] in (2, 4))
 
 
 def _plain_tiff(file: IO[bytes]) -> bool:
     """Whether a TIFF has one page that Pillow reads as it is."""
     try:
-        with Image.open(file, formats=("TIFF",)) as image:
-            tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        with TiffImageFile(file) as image:
+            tags: Any = image.tag_v2
             kind, samples, bits = tags.get(FORMAT, (1,))[0], tags.get(SAMPLES, 1), max(tags.get(DEPTH, (1,)))
             whole = len(image.getbands()) == samples  # Pillow leaves out a fourth that is called unspecified
             # Of big-endian ones Pillow swaps the bytes once too often where they are compressed.
@@ -71,9 +73,10 @@ def _plain_tiff(file: IO[bytes]) -> bool:
         file.seek(0)
 
 
-def _read_tiff(file: IO[bytes], all_pages: bool) -> Samples:
+def _read_tiff(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Samples:
     with _package("tifffile").TiffFile(file) as tiff:
         series, page = tiff.series[0], tiff.pages[0]
+        check_pixels(page.imagewidth * page.imagelength, max_pixels)
         pages = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS")
         others = [one for one in tiff.series[1:] if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
         values, axes = (series.asarray(), series.axes) if all_pages and pages > 1 else (page.asarray(), page.axes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from frossl.core.files import write_text
 from frossl.data.cache import CACHE, FORMAT, alone, listed
 from frossl.data.decode import Probe, UnreadableError, probe
+from frossl.data.formats import pixel_limit
 from frossl.data.options import Opening
 from frossl.data.sources import Sources
 from frossl.data.threads import counted, in_threads
@@ -68,13 +70,14 @@ def _digest(text: str) -> str:
 
 
 def _scan(sources: Sources, options: Opening, known: dict[int, Probe]) -> Scan:
-    total = len(sources)
+    total, limit = len(sources), pixel_limit(options.max_pixels)
+    known = {i: x for i, x in known.items() if prod(x.size) <= limit}
     # Pixels an image: kept and then laid side by side in three channels, all take the limit.
     room = 0 if options.cache or options.range else options.memory_limit // max(1, 2 * 3 * total)
 
     def result(i: int) -> tuple[Probe | Skipped, Tensor | None]:
         try:
-            return (known[i], None) if i in known else probe(sources[i], room, options.channels)
+            return (known[i], None) if i in known else probe(sources[i], room, options.channels, options.max_pixels)
         except UnreadableError as error:
             return Skipped(sources.name(i), str(error)), None
 

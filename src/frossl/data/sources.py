@@ -37,13 +37,14 @@ class LazyImages:
     """The images at ``index`` of ``sources``, decoded at each access; one that broke since the scan is a UserError.
 
     Picklable. Large JPEGs are decoded at a reduced size with a shorter side of at least ``least`` pixels, if that is
-    not 0.
+    not 0. ``max_pixels`` is as in :class:`~frossl.data.options.DataOptions`.
     """
 
     sources: Sources
     index: np.ndarray
     reading: Reading
     least: int = 0
+    max_pixels: int | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -55,7 +56,7 @@ class LazyImages:
     def __getitem__(self, index: int, /) -> Tensor:
         place = int(self.index[index])
         try:
-            return decode(self.sources[place], self.reading, self.least)
+            return decode(self.sources[place], self.reading, self.least, self.max_pixels)
         except UnreadableError as error:
             raise UserError(
                 f"cannot read {self.sources.name(place)}: {error}. It was readable when the data was opened; "

@@ -36,6 +36,7 @@ def evaluate_run(
     others: Mapping[str, nn.Module] = MappingProxyType({}),
     known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     data_dir: Path | None = None,
+    max_pixels: int | None = None,
     device: str = "auto",
     console: Console | None = None,
 ) -> Evaluation:
@@ -43,8 +44,9 @@ def evaluate_run(
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are further encoders of the
-    same kind, by the name of their arm; arms that are ``known`` already are not measured again.
+    run. Named data are looked for in ``data_dir``, by default that of the run; ``max_pixels`` is for images of
+    ``source``. ``others`` are further encoders of the same kind, by the name of their arm; arms that are ``known``
+    already are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
@@ -56,7 +58,7 @@ def evaluate_run(
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec)
+    config = own if data is not None else _on(own, source or own.data, spec, max_pixels)
     if data is None:
         data = open_run_data(config, terminal.detail(console))
         if spec.range and data.values == "uint8" != spec.values:
@@ -99,8 +101,13 @@ def _here(run: Path, own: Config) -> Config:
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
-def _on(own: Config, source: str, spec: EncoderSpec) -> Config:
+def _on(own: Config, source: str, spec: EncoderSpec, max_pixels: int | None) -> Config:
     """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
     elsewhere = same_source(source) != same_source(own.data)
     read = {"channels": spec.channels, "range": spec.range or None, "labels": own.labels or elsewhere}
-    return dataclasses.replace(own, data=source, **read)
+    own = dataclasses.replace(own, data=source, **read)
+    if max_pixels is None:
+        return own
+    if not elsewhere:  # with more or fewer images, others would be held out
+        raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
+    return dataclasses.replace(own, max_pixels=max_pixels)
