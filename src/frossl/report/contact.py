@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -21,7 +22,7 @@ SPELT = str.maketrans({"×": "x", "−": "-", "σ": "sigma"})
 
 def contact_sheet(data: Dataset, recipe: Recipe, *, images: int = 4, seed: int = 0) -> Image.Image:
     """One row for each of the first images that a run with ``seed`` would see: the image, then its views."""
-    channels = {1: "grey", 3: "colour"}.get(data.channels, f"the first of {data.channels} channels")
+    channels = {1: "grey", 3: "colour"}.get(data.channels, f"{data.channels} channels, row by row")
     rows = []
     for i in epoch_order(len(data.train), seed, 0)[:images].tolist():
         image, views = views_of_image(data, recipe, i, seed)
@@ -50,9 +51,17 @@ def _sheet(rows: list[list[tuple[Tensor, str]]], note: str) -> Image.Image:
     return sheet
 
 
+def _side_by_side(image_CHW: Tensor) -> Tensor:
+    """All channels in grey, in rows."""
+    from torchvision.utils import make_grid  # torchvision takes long to import
+
+    across = math.ceil(math.sqrt(len(image_CHW)))
+    return make_grid(image_CHW[:, None], nrow=across, padding=1, pad_value=255)[:1]
+
+
 def _enlarged(image_CHW: Tensor) -> Image.Image:
     """In the middle of a cell: with whole pixels where two or more times as many fit, else fitted smoothly."""
-    picture = to_pil(image_CHW)
+    picture = to_pil(image_CHW if len(image_CHW) in (1, 3) else _side_by_side(image_CHW))
     times = CELL // max(picture.size)
     if times >= 2:
         picture = ImageOps.scale(picture, times, Image.Resampling.NEAREST)
