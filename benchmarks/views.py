@@ -187,7 +187,9 @@ def arms_from_jpeg(size: int, batch: int = 8, views: int = 8) -> dict[str, Chunk
 
     arms = {
         "lightly": one_by_one(as_lightly_opens, len(encoded), batch, views, lightly),
-        "torchvision": one_by_one(lambda i: decode(encoded[i], Reading(3)), 32, batch, views, torchvision_transform(size)),
+        "torchvision": one_by_one(
+            lambda i: decode(encoded[i], Reading(3)), 32, batch, views, torchvision_transform(size)
+        ),
         "eager": ours(Split(Jpegs(encoded)), size, views, batch, compiled=False),
     }
 
