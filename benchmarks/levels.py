@@ -1,11 +1,12 @@
-"""Are eight bits inside enough? Images of 12 bits, trained on and evaluated with eight bits of their range and as floats.
+"""Are eight bits inside enough? Images of 12 bits, trained on and evaluated with eight bits of their range or floats.
 
     python benchmarks/levels.py --data path/to/parquet [--images 12000] [--threads 1] [--seeds 0,1,2]
     python benchmarks/levels.py --table > docs/results/levels.md
 
 Grey images of half the size of those in --data, each pixel the mean of twelve bytes, as 12-bit numbers. Their values
-take some part of the intensity range, so that eight bits leave 256 levels, 16, and so on. The arms differ in nothing but
-whether pixels are rounded to these levels. Scored is a fifth of the training images, on which nothing is trained.
+take some part of the intensity range, so that eight bits leave 256 levels, 16, and so on. The arms differ in
+nothing but whether pixels are rounded to these levels. Scored is a fifth of the training images, on which nothing is
+trained.
 """
 
 from __future__ import annotations

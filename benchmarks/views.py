@@ -44,8 +44,8 @@ from common import (
 from frossl.commands.bench import noise
 from frossl.core.machine import keep_freed_pages
 from frossl.data.decode import decode
-from frossl.data.reading import Reading
 from frossl.data.loader import training_batches
+from frossl.data.reading import Reading
 from frossl.data.types import Split
 from frossl.runs.log import read_rows
 from frossl.views.colour import has_compiler
