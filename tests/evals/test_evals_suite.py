@@ -188,11 +188,15 @@ def with_ends(*names: str) -> set[str]:
 
 def test_every_arm_is_measured(whole):
     got, _, _, log = whole
-    assert list(got.arms) == ["pretrained", "untrained", "raw pixels"]
-    accuracies = with_ends("knn", "linear") | {"linear_10", "linear_10_std"}
+    assert list(got.arms) == ["pretrained", "untrained", "raw pixels", "largest class"]
+    accuracies = with_ends("knn", "linear", "knn_balanced", "linear_balanced", "linear_10_balanced")
+    accuracies |= {"linear_10", "linear_10_std", "linear_10_balanced_std"}
     assert got.arms["pretrained"].keys() == accuracies | with_ends("effective_rank", "alignment", "uniformity")
     assert got.arms["untrained"].keys() == got.arms["pretrained"].keys()
     assert got.arms["raw pixels"].keys() == accuracies
+    assert got.arms["largest class"].keys() == {
+        name for name in accuracies if not name.endswith(("_low", "_high", "_std"))
+    }
     assert all(math.isfinite(v) for values in got.arms.values() for v in values.values())
     assert got.arms["raw pixels"]["knn"] == 1.0
     assert got.protocols == {name: METRICS[name].protocol for name in PROTOCOLS}
@@ -249,7 +253,7 @@ def test_data_without_labels_have_no_accuracy_and_no_raw_pixels():
 def test_only_what_was_asked_for_is_measured():
     data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
     got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("knn",))
-    assert all(values.keys() == {"knn", "knn_low", "knn_high"} for values in got.arms.values())
+    assert all(got.arms[arm].keys() == with_ends("knn", "knn_balanced") for arm in ("pretrained", "raw pixels"))
     assert got.protocols.keys() == {"knn"}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -34,8 +34,8 @@ class Column:
     better: Literal["higher", "lower"] | None = "higher"
     """which way is better, if any"""
     digits: int = 3
-    accuracy: bool = False
-    """whether it is a share of right answers: charts show it, comparisons rank arms by it"""
+    score: Literal["accuracy", "balanced accuracy", "R2", "average precision"] | None = None
+    """what kind of score of the features it is, if it is one: charts show it, comparisons rank arms by it"""
     decides: bool = False
     """whether the verdict on pretraining goes by it"""
 
@@ -89,14 +89,26 @@ def metric(name: str, *, needs_labels: bool, **about: Any) -> Callable:
     """Registers ``measure(features) -> {name: value}``, or ``measure(subject)`` with ``of_encoder=True``.
 
     It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Unless told
-    otherwise, raw pixels are measured by metrics of features that need labels.
+    otherwise, raw pixels are measured by metrics of features that need labels. An accuracy ``NAME`` gets a column
+    ``NAME_balanced``, for where it is measured (:func:`frossl.evals.balanced.with_balanced`).
     """
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
         about.setdefault("of_pixels", needs_labels and not about.get("of_encoder"))
+        about["columns"] = _with_balanced(about.get("columns", {}))
         return METRICS.add(name, Metric(measure=or_nothing(measure), needs_labels=needs_labels, **about)).measure
 
     return add
+
+
+def _with_balanced(columns: Mapping[str, Column]) -> dict[str, Column]:
+    made: dict[str, Column] = {}
+    for name, c in columns.items():
+        made[name] = c
+        if c.score == "accuracy":
+            words = {"heading": f"{c.heading} bal.", "in_full": f"{c.title}, balanced"}
+            made[f"{name}_balanced"] = replace(c, score="balanced accuracy", **words)
+    return made
 
 
 def find_metrics(names: Iterable[str]) -> dict[str, Metric]:
@@ -118,9 +130,9 @@ def columns() -> dict[str, Column]:
     return {name: column for m in in_order().values() for name, column in m.columns.items()}
 
 
-def accuracies() -> dict[str, Column]:
-    """The columns that are shares of right answers."""
-    return {name: column for name, column in columns().items() if column.accuracy}
+def scores() -> dict[str, Column]:
+    """The columns that say how good features are, by labels."""
+    return {name: column for name, column in columns().items() if column.score}
 
 
 def label_free() -> dict[str, Column]:

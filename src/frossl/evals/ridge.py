@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import Column, metric
-from frossl.evals.interval import with_interval
+from frossl.evals.balanced import with_balanced
 from frossl.evals.labels import class_count, labelled, validation_split
 from frossl.evals.linear import standardise
 
@@ -38,12 +38,12 @@ def ridge_solver(x_NF: Tensor, y_NK: Tensor) -> Callable[[float], Tensor]:
     "ridge",
     needs_labels=True,
     protocol="ridge: least squares on one-hot targets and standardised features, all train labels, closed form; "
-    f"L2 penalty of {len(PENALTIES)} values from 1e-6 to 100 by a tenth of the train split; interval: Wilson",
-    columns={"ridge": Column("ridge", accuracy=True)},
+    f"L2 penalty of {len(PENALTIES)} values from 1e-6 to 100 by a tenth of the train split; intervals: Wilson",
+    columns={"ridge": Column("ridge", score="accuracy")},
     order=70,
 )
 def ridge(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images, and its interval. The bias has no penalty."""
+    """Top-1 and balanced accuracy on the held-out images. The bias has no penalty."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = (side.double() for side in standardise(x, test_x))
     targets = one_hot(y, class_count(features)).double()
@@ -58,4 +58,4 @@ def ridge(features: Features) -> dict[str, float]:
     predict = fitted(rest, x[validation])
     hits = {penalty: int((predict(penalty) == y[validation]).sum()) for penalty in PENALTIES}
     best = max(PENALTIES, key=hits.__getitem__)  # the first, which is the strongest, of equals
-    return with_interval("ridge", fitted(slice(None), test_x)(best) == test_y)
+    return with_balanced("ridge", fitted(slice(None), test_x)(best) == test_y, test_y)

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from frossl.data.types import Dataset
-from frossl.evals import Subject, find_metrics, measure
+from frossl.evals import Column, Subject, columns, find_metrics, measure, scores
+from frossl.evals.balanced import even_share, largest_share
 from frossl.evals.extract import PIXELS, Extractor, pixels
+from frossl.evals.labels import labelled_images
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
 
@@ -21,10 +23,14 @@ ARMS = {
     "untrained": "same architecture and seed, batch-norm statistics from one pass over the training images",
     "supervised": "same architecture, seed, views, steps, optimiser and rate, with the labels of the run's own data",
     "raw pixels": f"no encoder, at most {PIXELS} pixels on a side",
+    "largest class": "no image is looked at, every answer is the largest class of the held-out images",
 }
 """What stands beside the pretrained encoder."""
-CONTROLS = ("untrained", "raw pixels")
+LARGEST = "largest class"
+CONTROLS = ("untrained", "raw pixels", LARGEST)
 """What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
+UNEVEN = 0.6, 2.0
+"""Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,23 @@ class Evaluation:
     held_out: int
     source: str = ""
     """where the images are from: the name of a data set or a path; older files do not say"""
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the largest class has so many of the held-out images that balanced accuracies decide."""
+        most, times = UNEVEN
+        guess = self.arms.get(LARGEST, {})
+        pairs = [(share, guess[f"{name}_balanced"]) for name, share in guess.items() if f"{name}_balanced" in guess]
+        return any(share > min(most, times * even) for share, even in pairs)
+
+    def columns(self) -> dict[str, Column]:
+        """Every value that is shown: balanced accuracies only where classes are uneven, as else they say the same."""
+        return {n: c for n, c in columns().items() if self.uneven or c.score != "balanced accuracy"}
+
+    def shown(self) -> dict[str, dict[str, float]]:
+        """The arms without values of columns that are not shown."""
+        hidden = columns().keys() - self.columns().keys()
+        return {arm: {n: v for n, v in values.items() if n not in hidden} for arm, values in self.arms.items()}
 
 
 def evaluate(
@@ -91,7 +114,21 @@ def evaluate(
         evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm)
         if "untrained" in evaluation.arms:
             keep(evaluation)
+    if data.classes and (guess := guess_largest(data, evaluation.arms)):
+        evaluation.arms[LARGEST] = guess
+        keep(evaluation)
     return evaluation
+
+
+def guess_largest(data: Dataset, arms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What the largest class of the held-out images as the answer to every one of them comes to, by what was measured.
+
+    Wherever the rarer classes matter, an accuracy means nothing without it.
+    """
+    labels_N = labelled_images(data.test)[1]
+    guess = {"accuracy": largest_share(labels_N), "balanced accuracy": even_share(labels_N)}
+    measured = {name for values in arms.values() for name in values}
+    return {name: guess[c.score] for name, c in scores().items() if name in measured and c.score in guess}
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from frossl.evals import columns, label_free
 from frossl.evals.ranking import Ranking
+from frossl.evals.suite import LARGEST
 from frossl.report.study import ArmResult, BudgetResult, Study, measures
 from frossl.report.table import Cell, Table, for_terminal, markdown, minus, number
 from frossl.report.terminal import duration
@@ -131,7 +132,12 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -
         others = {"diverged": arm.diverged, "not finished": arm.missing}
         seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
         rows.append([*row, Cell(", ".join(seeds))])
-    for control, of in (("untrained", [a.untrained for a in arms]), ("raw pixels", [a.pixels for a in arms])):
+    controls = {
+        "untrained": [a.untrained for a in arms],
+        "raw pixels": [a.pixels for a in arms],
+        LARGEST: [a.guess for a in arms],
+    }
+    for control, of in controls.items():
         found = [[x for values in of for x in values.get(name, ())] for name in shown]
         if any(found):
             rows.append([Cell(control), *(c for values in found for c in (_mean(values, spread=spread), Cell("")))])

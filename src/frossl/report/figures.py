@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from frossl.evals import accuracies, columns
+from frossl.evals import columns, scores
 from frossl.report.arms import Arm
 from frossl.report.inspection import InspectedEncoder, plane
 from frossl.runs.record import Record, Row
@@ -199,7 +199,7 @@ def _spectra(label: str, lines: list[Figure]) -> list[Figure]:
 
 def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
     """Every arm's accuracies with their intervals, as points on a line for each measure."""
-    names = [name for name in accuracies() if any(name in arm.values for arm in arms)]
+    names = [name for name in scores() if any(name in arm.values for arm in arms)]
     runs = list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
     traces = []
     for k, arm in enumerate(arms):
