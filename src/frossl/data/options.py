@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from frossl.core.types import UserError
 
 Log = Callable[[str], None]
+TargetChoice = Literal["auto", "classes", "values"]
 
 
 def quiet(message: str) -> None:
@@ -22,6 +23,8 @@ class DataOptions:
 
     labels: bool = True
     """use labels for evaluation where there are any; sub-folders are classes"""
+    targets: TargetChoice = "auto"
+    """what numbers as labels are: classes, or values to predict such as ages; auto goes by how many differ"""
     channels: Literal[1, 3] | None = None
     """read images as grey (1) or colour (3); by default 1 if all are grey"""
     held_out: float = 0.1
@@ -37,6 +40,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir))
+        if self.targets not in get_args(TargetChoice):
+            raise UserError(f"--targets {self.targets}: give classes, values, or auto")
         if self.channels not in (None, 1, 3):
             raise UserError(f"--channels {self.channels}: give 1 (grey), 3 (colour), or none to choose by the images")
         if not 0 < self.held_out < 1:

@@ -16,7 +16,7 @@ from torch import nn
 
 from frossl.core.linalg import or_nothing
 from frossl.core.registry import Registry
-from frossl.core.types import Features
+from frossl.core.types import Features, Targets
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor
 from frossl.nn.encoder import EncoderSpec
@@ -59,6 +59,8 @@ class Metric:
     """what is shown of its values, by name; the others stand in ``evaluation.json`` only"""
     order: int = 1000
     """place of its columns among those of others, from the left"""
+    targets: Targets = "classes"
+    """what labels must be, for a metric that needs them"""
     of_encoder: bool = False
     """whether it measures a :class:`Subject`, not features"""
     needs_views: bool = False
@@ -120,6 +122,12 @@ def find_metrics(names: Iterable[str]) -> dict[str, Metric]:
     return {name: METRICS[name] for name in names}
 
 
+def applicable(names: Iterable[str] | None, targets: Targets | None) -> dict[str, Metric]:
+    """The metrics of these names, or all, that can be measured where labels are ``targets``."""
+    found = dict(METRICS.items()) if names is None else find_metrics(names)
+    return {name: m for name, m in found.items() if not m.needs_labels or m.targets == targets}
+
+
 def in_order() -> dict[str, Metric]:
     """All metrics, in the order of their columns."""
     return dict(sorted(METRICS.items(), key=lambda item: item[1].order))
@@ -147,12 +155,10 @@ def defaults(command: str) -> tuple[str, ...]:
 
 
 def measure(features: Features, names: list[str]) -> dict[str, float]:
-    """All values of the named metrics; those that need labels are left out where there are none."""
+    """All values of the named metrics that are :func:`applicable`."""
     values: dict[str, float] = {}
-    for name in names:
-        chosen = METRICS[name]
-        if features.classes or not chosen.needs_labels:
-            values |= chosen.measure(features)
+    for chosen in applicable(names, features.targets).values():
+        values |= chosen.measure(features)
     return values
 
 

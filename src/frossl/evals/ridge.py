@@ -34,6 +34,13 @@ def ridge_solver(x_NF: Tensor, y_NK: Tensor) -> Callable[[float], Tensor]:
     return lambda penalty: before @ (after / (values + penalty))
 
 
+def ridge_fit(x_NF: Tensor, y_NK: Tensor, asked_MF: Tensor) -> Callable[[float], Tensor]:
+    """What a fit on ``x`` and ``y`` predicts for ``asked``, ``(M, K)``, by the penalty; the bias has none."""
+    mean, centre = x_NF.mean(0), y_NK.mean(0)
+    solve = ridge_solver(x_NF - mean, y_NK - centre)
+    return lambda penalty: (asked_MF - mean) @ solve(penalty) + centre
+
+
 @metric(
     "ridge",
     needs_labels=True,
@@ -47,15 +54,8 @@ def ridge(features: Features) -> dict[str, float]:
     x, y, test_x, test_y = labelled(features)
     x, test_x = (side.double() for side in standardise(x, test_x))
     targets = one_hot(y, class_count(features)).double()
-
-    def fitted(chosen: Tensor | slice, asked: Tensor) -> Callable[[float], Tensor]:
-        """Classes predicted for ``asked`` by a fit on the ``chosen``, as a function of the penalty."""
-        mean, share = x[chosen].mean(0), targets[chosen].mean(0)
-        solve = ridge_solver(x[chosen] - mean, targets[chosen] - share)
-        return lambda penalty: ((asked - mean) @ solve(penalty) + share).argmax(1)
-
     validation, rest = validation_split(len(x), x.device)
-    predict = fitted(rest, x[validation])
-    hits = {penalty: int((predict(penalty) == y[validation]).sum()) for penalty in PENALTIES}
+    predict = ridge_fit(x[rest], targets[rest], x[validation])
+    hits = {penalty: int((predict(penalty).argmax(1) == y[validation]).sum()) for penalty in PENALTIES}
     best = max(PENALTIES, key=hits.__getitem__)  # the first, which is the strongest, of equals
-    return with_balanced("ridge", fitted(slice(None), test_x)(best) == test_y, test_y)
+    return with_balanced("ridge", ridge_fit(x, targets, test_x)(best).argmax(1) == test_y, test_y)

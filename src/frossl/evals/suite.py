@@ -11,11 +11,12 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from frossl.core.types import Targets
+from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
-from frossl.evals import Column, Subject, columns, find_metrics, measure, scores
-from frossl.evals.balanced import even_share, largest_share
+from frossl.evals import Column, Subject, applicable, columns, measure
 from frossl.evals.extract import PIXELS, Extractor, pixels
-from frossl.evals.labels import labelled_images
+from frossl.evals.guess import GUESSES, WORDS, guess
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
 
@@ -23,11 +24,10 @@ ARMS = {
     "untrained": "same architecture and seed, batch-norm statistics from one pass over the training images",
     "supervised": "same architecture, seed, views, steps, optimiser and rate, with the labels of the run's own data",
     "raw pixels": f"no encoder, at most {PIXELS} pixels on a side",
-    "largest class": "no image is looked at, every answer is the largest class of the held-out images",
+    **WORDS,
 }
 """What stands beside the pretrained encoder."""
-LARGEST = "largest class"
-CONTROLS = ("untrained", "raw pixels", LARGEST)
+CONTROLS = ("untrained", "raw pixels", *GUESSES.values())
 """What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
 UNEVEN = 0.6, 2.0
 """Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""
@@ -42,13 +42,15 @@ class Evaluation:
     held_out: int
     source: str = ""
     """where the images are from: the name of a data set or a path; older files do not say"""
+    targets: Targets | None = None
+    """what the labels are"""
 
     @property
     def uneven(self) -> bool:
         """Whether the largest class has so many of the held-out images that balanced accuracies decide."""
         most, times = UNEVEN
-        guess = self.arms.get(LARGEST, {})
-        pairs = [(share, guess[f"{name}_balanced"]) for name, share in guess.items() if f"{name}_balanced" in guess]
+        shares = self.arms.get(GUESSES["classes"], {})
+        pairs = [(share, shares[f"{name}_balanced"]) for name, share in shares.items() if f"{name}_balanced" in shares]
         return any(share > min(most, times * even) for share, even in pairs)
 
     def columns(self) -> dict[str, Column]:
@@ -84,17 +86,18 @@ def evaluate(
     Figures that are not finite, as of features that overflow, are left out. Arms that are ``known`` are taken as they
     are given. ``keep`` gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
-    chosen = {name: m for name, m in find_metrics(protocols).items() if data.classes or not m.needs_labels}
+    chosen = applicable(protocols, data.targets)
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
         extractor.each(lambda: extractor.settle_batch_norm(untrained, data.train, spec))
     networks = {"pretrained": encoder, "untrained": untrained, **others}
     subjects = {arm: (network, spec) for arm, network in networks.items()}
-    if data.classes:
+    if data.targets:
         subjects["raw pixels"] = pixels(spec)
     views = (pair(recipe), seed) if any(m.needs_views for m in chosen.values()) else None
-    held_out = len(data.test) if data.test.labels is None else int((data.test.labels >= 0).sum())
-    evaluation = Evaluation({}, {name: m.protocol for name, m in chosen.items()}, held_out, source)
+    held_out = len(data.test) if data.test.labels is None else int(known_labels(data.test.labels).sum())
+    cards = {name: m.protocol for name, m in chosen.items()}
+    evaluation = Evaluation({}, cards, held_out, source, data.targets)
 
     def measured(arm: str) -> dict[str, float]:
         log(f"evaluating {arm}")
@@ -114,21 +117,10 @@ def evaluate(
         evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm)
         if "untrained" in evaluation.arms:
             keep(evaluation)
-    if data.classes and (guess := guess_largest(data, evaluation.arms)):
-        evaluation.arms[LARGEST] = guess
+    if data.targets and (guessed := guess(data, evaluation.arms)):
+        evaluation.arms[GUESSES[data.targets]] = guessed
         keep(evaluation)
     return evaluation
-
-
-def guess_largest(data: Dataset, arms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What the largest class of the held-out images as the answer to every one of them comes to, by what was measured.
-
-    Wherever the rarer classes matter, an accuracy means nothing without it.
-    """
-    labels_N = labelled_images(data.test)[1]
-    guess = {"accuracy": largest_share(labels_N), "balanced accuracy": even_share(labels_N)}
-    measured = {name for values in arms.values() for name in values}
-    return {name: guess[c.score] for name, c in scores().items() if name in measured and c.score in guess}
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:

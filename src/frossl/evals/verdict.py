@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from frossl.evals import METRICS, Column
+from frossl.evals import Column, applicable
+from frossl.evals.guess import GUESSES
 from frossl.evals.interval import Z
 from frossl.evals.linear import DRAWS
-from frossl.evals.suite import CONTROLS, LARGEST, Evaluation
+from frossl.evals.suite import CONTROLS, Evaluation
 
 COLLAPSED, CLOSE = 2.0, 0.25
 """Effective rank below which features vary along hardly any direction; share of what there could be that is few."""
@@ -89,12 +90,12 @@ def outcome(evaluation: Evaluation) -> Outcome | None:
         clear.append(found[best])
         harm = harm or found.get("untrained", 0) < 0
         lost_to = lost_to or (best if found[best] < 0 else "")
-        above_guess += [found[LARGEST] > 0] if LARGEST in found else []
+        above_guess += [sign > 0 for arm, sign in found.items() if arm in GUESSES.values()]
         gain = 100 * (pretrained[name] - figures[best])
         gains.append(f"{column.heading} {gain:+.1f} points{'' if clear[-1] else ', within noise'}")
     if not gains:
         return None
-    short = "did harm" if harm else f"fell short of {'guessing the ' * (lost_to == LARGEST)}{lost_to}"
+    short = "did harm" if harm else f"fell short of {'guessing the ' * (lost_to in GUESSES.values())}{lost_to}"
     if 1 in clear and -1 in clear:
         headline, mood = f"Pretraining helped in one way and {short} in another", "mixed"
     elif 1 in clear:
@@ -115,12 +116,13 @@ def _deciding(evaluation: Evaluation) -> dict[str, Column]:
 
 def _notes(evaluation: Evaluation, above_guess: Sequence[bool]) -> tuple[str, ...]:
     """What share the largest class has where that decides, and whether features say more than its name would."""
-    guess, said = evaluation.arms.get(LARGEST, {}), []
+    said = []
     if evaluation.uneven:
-        share = max(guess.values())
+        share = max(evaluation.arms[GUESSES["classes"]].values())
         said.append(f"The largest class has {share:.0%} of the held-out images, so balanced accuracy decides.")
     if above_guess and not any(above_guess):
-        said.append("The features are not clearly better than guessing the largest class.")
+        guess = next(arm for arm in GUESSES.values() if arm in evaluation.arms)
+        said.append(f"The features are not clearly better than guessing the {guess}.")
     return tuple(said)
 
 
@@ -162,7 +164,8 @@ def verdict(evaluation: Evaluation) -> str:
     rank, before = (evaluation.arms[arm].get("effective_rank") for arm in ("pretrained", "untrained"))
     ranks = "" if rank is None or before is None else f"Effective rank {rank:.1f} (untrained {before:.1f}). "
     if "raw pixels" in evaluation.arms:
-        judges = ", ".join(name for name, m in METRICS.items() if any(c.decides for c in m.columns.values()))
+        fitting = applicable(None, evaluation.targets or "classes")
+        judges = ", ".join(name for name, m in fitting.items() if any(c.decides for c in m.columns.values()))
         return f"{ranks}Whether pretraining helped is judged by {judges}: measure one of them."
     if rank is None or before is None:
         return "Nothing measured says whether pretraining helped; without labels, accuracies are left out."

@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from frossl.evals import columns, label_free
 from frossl.evals.ranking import Ranking
-from frossl.evals.suite import LARGEST
 from frossl.report.study import ArmResult, BudgetResult, Study, measures
 from frossl.report.table import Cell, Table, for_terminal, markdown, minus, number
 from frossl.report.terminal import duration
@@ -135,7 +134,7 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -
     controls = {
         "untrained": [a.untrained for a in arms],
         "raw pixels": [a.pixels for a in arms],
-        LARGEST: [a.guess for a in arms],
+        "guess": [a.guess for a in arms],
     }
     for control, of in controls.items():
         found = [[x for values in of for x in values.get(name, ())] for name in shown]

@@ -82,10 +82,11 @@ def summarise_run(
 def tiles(record: Record, arms: Mapping[str, Mapping[str, float]], rank: float | None) -> list[tuple[str, str, str]]:
     """The few figures that everyone asks for: heading, value, note."""
     said = []
-    names = ("knn_balanced", "linear_balanced", "knn", "linear")
+    names = ("knn_balanced", "linear_balanced", "knn", "linear", "r2", "mae")
     for name in [name for name in names if name in arms["pretrained"]][:2]:
         controls = [arms[k][name] for k in CONTROLS if name in arms.get(k, {})]
-        note = f"best control {max(controls):.3f}" if controls else ""
+        best = min if columns()[name].better == "lower" else max
+        note = f"best control {best(controls):.3f}" if controls else ""
         said.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
     if rank is not None:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))

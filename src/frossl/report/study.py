@@ -11,8 +11,8 @@ from typing import Any
 
 from frossl.core.types import UserError
 from frossl.evals import label_free, scores
+from frossl.evals.guess import GUESSES
 from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
-from frossl.evals.suite import LARGEST
 from frossl.report.tables import time_table
 from frossl.runs.record import Record, read_record
 
@@ -182,7 +182,7 @@ def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> Arm
         values=_columns([a["pretrained"] for a in arms]),
         untrained=_columns([a["untrained"] for a in arms]),
         pixels=_columns([a["raw pixels"] for a in arms if "raw pixels" in a]),
-        guess=_columns([a[LARGEST] for a in arms if LARGEST in a]),
+        guess=_columns([a[name] for a in arms for name in GUESSES.values() if name in a]),
         spent=_means(spent),
         step_seconds=statistics.median(steps) if steps else None,
         peak_memory=max(memory, default=None),

@@ -102,8 +102,8 @@ GLOSSARY = {
     "Held-out images": "Images that were kept aside. Every accuracy and rank is measured on them.",
     "Untrained": "The same encoder with its random first weights. Pretraining is only worth its time if it beats this.",
     "Raw pixels": "The images themselves as features, with no encoder at all. The other control.",
-    "Largest class": "The answer that looks at no image: every one is of the class that most held-out images have. An "
-    "accuracy below its share says nothing, however high it is.",
+    "Largest class, training mean, label shares": "The best answer that looks at no image. A score that is not above "
+    "it says nothing, however high it is.",
     "Balanced accuracy": "The mean over classes of the share of their images that is right: every class counts the "
     "same. A guess gets 1 of the number of classes. Shown, and decisive, where classes are uneven.",
     "Supervised": "The same encoder trained with the labels, in as many steps: what labels would have given. It is not "

@@ -13,6 +13,7 @@ from torch import nn
 
 from frossl.core.distributed import rank
 from frossl.data import Dataset
+from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import load_encoder
@@ -29,6 +30,7 @@ def evaluate_run(
     run: Path | str,
     *,
     source: str | None = None,
+    targets: TargetChoice | None = None,
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = defaults("evaluate"),
@@ -38,7 +40,8 @@ def evaluate_run(
     device: str = "auto",
     console: Console | None = None,
 ) -> Evaluation:
-    """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
+    """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``, whose numbers as
+    labels are ``targets``, by default as in the run or, elsewhere, as :func:`frossl.data.targets.are_values` says.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
@@ -55,7 +58,7 @@ def evaluate_run(
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec.channels)
+    config = own if data is not None else _on(own, source or own.data, spec.channels, targets)
     if data is None:
         data = open_run_data(config, terminal.detail(console))
         terminal.show_data(console, data)
@@ -93,8 +96,10 @@ def _here(run: Path, own: Config) -> Config:
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
-def _on(own: Config, source: str, channels: int) -> Config:
+def _on(own: Config, source: str, channels: int, targets: TargetChoice | None) -> Config:
     """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
     elsewhere = same_source(source) != same_source(own.data)
     known = channels if channels in (1, 3) else None
-    return dataclasses.replace(own, data=source, channels=known, labels=own.labels or elsewhere)
+    targets = targets or ("auto" if elsewhere else own.targets)
+    labels = own.labels or elsewhere
+    return dataclasses.replace(own, data=source, channels=known, labels=labels, targets=targets)
