@@ -24,8 +24,17 @@ FEW = 1000
 """Up to so many labels the penalty is chosen by cross-validation, beyond it by one split."""
 
 
-def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
+def fit(
+    x_NF: Tensor,
+    y: Tensor,
+    classes: int,
+    penalty: float,
+    start: Tensor | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+) -> Tensor:
     """Weights ``(classes, F + 1)``, the last column the bias, that minimise cross-entropy + penalty * |weights|^2.
+
+    ``loss_of`` scores and labels ``y`` is another loss in place of cross-entropy.
 
     L-BFGS on the full batch with a strong-Wolfe line search, from ``start`` (or zero) until a step gains less than
     1e-6 or 100 steps are done, in coordinates in which the curvature is about one: near-uniform softmax has curvature
@@ -40,7 +49,7 @@ def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor |
     def closure() -> Tensor:
         optimizer.zero_grad()
         w = scale * u
-        loss = cross_entropy(predict(x_NF, w), y_N) + penalty * (w[:, :-1] * w[:, :-1]).sum()
+        loss = loss_of(predict(x_NF, w), y) + penalty * (w[:, :-1] * w[:, :-1]).sum()
         loss.backward()
         return loss
 
