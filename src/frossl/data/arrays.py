@@ -69,13 +69,17 @@ def _checked(split: Split, classes: tuple[str, ...], tags: tuple[str, ...]) -> S
             raise UserError(f"several labels of an image are 0 or 1 each, or -1 where unknown; got {got}")
         return Split(x, y.long())
     if tuple(y.shape) == (len(x),) and y.is_floating_point():
-        if bool(y.isinf().any()):
-            raise UserError("labels that are values are finite numbers, and NaN where unknown; one is infinite")
+        if classes or bool(y.isinf().any()):
+            got = f"{len(classes)} names of classes" if classes else "an infinite one"
+            raise UserError(f"floats as labels are values to predict, finite or NaN where unknown; got {got}")
         return split
     if tuple(y.shape) != (len(x),) or y.dtype != torch.int64:
         raise UserError(f"labels of {len(x):,} images are int64 ({len(x)},); got {tuple(y.shape)} of {y.dtype}")
     if not -1 <= int(y.min()) <= int(y.max()) < len(classes):
-        raise UserError(f"labels go from {int(y.min())} to {int(y.max())}, with {len(classes)} names of classes")
+        raise UserError(
+            f"labels go from {int(y.min())} to {int(y.max())}, with {len(classes)} names of classes; "
+            "name all, or give values to predict as floats"
+        )
     return split
 
 

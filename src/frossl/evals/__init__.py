@@ -143,6 +143,11 @@ def scores() -> dict[str, Column]:
     return {name: column for name, column in columns().items() if column.score}
 
 
+def noun(names: Iterable[str]) -> str:
+    """What scores of these names are together: accuracy, or score where others are among them."""
+    return "accuracy" if all("accuracy" in (columns()[name].score or "") for name in names) else "score"
+
+
 def label_free() -> dict[str, Column]:
     """The columns that need no labels and have a better end."""
     found = (m.columns for m in in_order().values() if not m.needs_labels)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from frossl.evals import columns
+from frossl.evals.guess import GUESSES
 from frossl.evals.linear import DRAWS
 from frossl.evals.robustness import OPERATIONS
 from frossl.evals.suite import Evaluation
@@ -32,10 +33,13 @@ class Arm:
         low, high = (self.values.get(f"{name}_{end}") for end in ("low", "high"))
         return None if low is None or high is None else (high - low) / 2
 
-    def margin(self, name: str) -> float:
-        """:meth:`interval` of a score, or that of a share of so many images, with the spread of draws if any."""
+    def margin(self, name: str) -> float | None:
+        """:meth:`interval` of a score, or that of a share of so many images, with the spread of draws if any.
+
+        Nothing of a guess, and of other scores whose interval was not measured.
+        """
         measured = self.interval(name)
-        if measured is not None:
+        if measured is not None or self.name in GUESSES.values() or columns()[name].score != "accuracy":
             return measured
         share = min(max(self.values[name], 0.01), 0.99)
         variance = share * (1 - share) / max(self.held_out, 1) + self.values.get(f"{name}_std", 0.0) ** 2 / DRAWS
