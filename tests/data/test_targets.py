@@ -86,8 +86,19 @@ def test_arrays_bring_several_labels_an_image(tmp_path, kind):
     assert (data.targets, data.classes, len(data.tags)) == ("multilabel", (), 3)
     assert data.train.labels.shape == (45, 3)
     assert torch.cat([data.train.labels, data.test.labels]).sum() == several.sum()
+    unknown = np.where(np.arange(50)[:, None] == 7, np.nan, several)
+    read = open_data(saved(tmp_path, unknown))
+    assert sum(int((split.labels == -1).all(1).sum()) for split in (read.train, read.test)) == 1
     with pytest.raises(UserError, match=r"several labels.*\(25, 2\)"):
         open_data(saved(tmp_path, np.full((25, 2), 7), images=25))
+
+
+def test_lists_that_hold_nothing_are_no_labels_and_names_must_be_enough():
+    assert read_labels([[], [], None]).note == ""
+    assert read_labels([[1], [0, 1], [None]], names=["a", "b"]).numbers.tolist() == [[0, 1], [1, 1], [0, 0]]
+    assert read_labels([[4], [7], [4]]).classes == ("4", "7")  # one each
+    with pytest.raises(UserError, match="2 names"):
+        read_labels([[2], [0, 1]], names=["a", "b"])
 
 
 def test_tensors_bring_values_and_several_labels():

@@ -13,7 +13,7 @@ from frossl.core.types import Features, UserError
 from frossl.data.types import Split
 from frossl.evals import METRICS, defaults, measure
 from frossl.evals.extract import Extractor
-from frossl.evals.regression import r2, regression
+from frossl.evals.regression import explained, regression
 from frossl.evals.ridge import PENALTIES, ridge_fit
 from frossl.evals.suite import Evaluation, evaluate, untrained_encoder
 from frossl.evals.verdict import outcome, verdict
@@ -43,7 +43,7 @@ def test_figures_are_those_of_scikit_learn_for_the_penalty_that_was_chosen():
     assert all(got[f"{name}_low"] < got[name] < got[f"{name}_high"] for name in ("r2", "mae"))
     errors = torch.tensor([3.0, 0.0, -1.0])
     values = torch.tensor([1.0, 2.0, 6.0])
-    assert r2(errors, values) == pytest.approx(r2_score(values, values + errors))
+    assert explained(errors, values)["r2"] == pytest.approx(r2_score(values, values + errors))
 
 
 def test_features_without_a_reason_explain_nothing_and_values_that_are_all_alike_have_no_r2():

@@ -81,7 +81,7 @@ def test_the_report_shows_r2_beside_the_controls_and_the_values_of_pictures(of_a
 
 
 def test_a_supervised_arm_of_values_is_refused_in_words(of_ages):
-    with pytest.raises(UserError, match=r"learns from classes.*values"):
+    with pytest.raises(UserError, match=r"learns from labels.*values.*needs classes"):
         supervised_encoder(of_ages[0])
 
 

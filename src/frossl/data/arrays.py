@@ -51,8 +51,9 @@ def from_tensors(
     if channels != others:
         raise UserError(f"{name}: training images have {channels} channels, held-out images {others}; give the same")
     data = assemble(name, train, test, "tensors in memory", classes, options, notes=notes)
-    several = train.labels is not None and train.labels.ndim == 2
-    return replace(data, tags=tags or tuple(map(str, range(train.labels.shape[1])))) if several else data
+    if train.labels is None or train.labels.ndim == 1:
+        return data
+    return replace(data, tags=tags or tuple(map(str, range(train.labels.shape[1]))))
 
 
 def _checked(split: Split, classes: tuple[str, ...], tags: tuple[str, ...]) -> Split:
@@ -154,8 +155,10 @@ def _labels(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray |
     y, count = arrays.get(_labels_of(key)), len(arrays[key])
     if y is None:
         return None
-    if y.ndim == 2 and len(y) == count and y.shape[1] > 1 and y.dtype.kind in "biuf" and np.isin(y, (-1, 0, 1)).all():
-        return y
+    if y.ndim == 2 and len(y) == count and y.shape[1] > 1 and y.dtype.kind in "biuf":
+        several = np.nan_to_num(y, nan=-1)
+        if np.isin(several, (-1, 0, 1)).all():
+            return several
     if y.size != count or y.dtype.kind not in "biufSU":
         raise UserError(
             f"{path}: {_labels_of(key)} must be one number or word for each of {count:,} images, or 0 and 1 for each "

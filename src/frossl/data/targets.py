@@ -111,20 +111,25 @@ def _several(values: Sequence[Any], names: Sequence[Any] | None, tags: tuple[str
     """0 and 1 for each of K labels: lists are of K such numbers, or have the names or numbers of an image's labels."""
     from sklearn.preprocessing import MultiLabelBinarizer  # takes a second to import
 
+    values = [value if value is None else [label for label in value if label is not None] for value in values]
     known = [value for value in values if value is not None]
     flat, lengths = {label for value in known for label in value}, {len(value) for value in known}
     if len(lengths) == 1 and max(lengths) > 1 and flat <= {-1, 0, 1} and not _numbers_of_labels(known):
         width = max(lengths)
         tags = tags or tuple(map(str, names or range(width)))
         numbers = np.array([[-1] * width if value is None else value for value in values], np.int64)
+    elif not flat:
+        return Labels(np.full(len(values), -1, np.int64))
     else:
+        if names and not all(0 <= label < len(names) for label in flat):
+            raise UserError(f"labels go from {min(flat)} to {max(flat)}, with {len(names)} names; name all")
         words = [[str(names[label] if names else label) for label in value or ()] for value in values]
         tags = tags or tuple(map(str, names or sorted(flat)))
         if extra := {word for row in words for word in row} - set(tags):
             raise UserError(
                 f"labels that only the held-out split has: {', '.join(sorted(extra)[:LISTED])}. Leave them out"
             )
-        numbers = MultiLabelBinarizer(classes=tags).fit_transform(words).astype(np.int64)
+        numbers = np.array(MultiLabelBinarizer(classes=tags).fit_transform(words), np.int64)
         numbers[[value is None for value in values]] = -1
     if numbers.shape[1] != len(tags):
         raise UserError(f"images have {numbers.shape[1]} labels, with {len(tags)} names; give as many to all")

@@ -15,9 +15,13 @@ from frossl.evals.ridge import PENALTIES, ridge_fit
 FOLDS = 5
 
 
-def r2(error_N: Tensor, y_N: Tensor) -> float:
-    """The share of the variance of ``y`` that is explained; at most 1, below 0 if the mean of ``y`` is nearer."""
-    return 1 - (error_N.square().sum() / (y_N - y_N.mean()).square().sum()).item()
+def explained(error_N: Tensor, y_N: Tensor) -> dict[str, float]:
+    """``r2``, the share of the variance of ``y`` that is explained; nothing where ``y`` does not vary.
+
+    At most 1, and below 0 if the mean of ``y`` is nearer.
+    """
+    varies = bool((y_N != y_N[0]).any())
+    return {"r2": 1 - (error_N.square().sum() / (y_N - y_N.mean()).square().sum()).item()} if varies else {}
 
 
 def select_penalty(x_NF: Tensor, y_N: Tensor) -> float:
@@ -58,7 +62,5 @@ def regression(features: Features) -> dict[str, float]:
     x, y, test_x, test_y = labelled(features, "values")
     x, test_x = (side.double() for side in standardise(x, test_x))
     error = ridge_fit(x, y[:, None], test_x)(select_penalty(x, y))[:, 0] - test_y
-    values = with_interval("mae", error.abs())
-    if (test_y != test_y[0]).any():
-        values |= jackknife(lambda kept: {"r2": r2(error[kept], test_y[kept])}, len(test_y))
-    return values
+    r2 = jackknife(lambda kept: explained(error[kept], test_y[kept]), len(test_y))
+    return r2 | with_interval("mae", error.abs())

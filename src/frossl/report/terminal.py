@@ -88,7 +88,8 @@ def show_data(console: Console, data: Dataset) -> None:
         names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
         classes = f"{len(data.classes)} classes ({names})"
     elif data.targets == "values":
-        found = torch.cat([split.labels[known(split.labels)] for split in (data.train, data.test)])
+        labels = [split.labels for split in (data.train, data.test) if split.labels is not None]
+        found = torch.cat([y[known(y)] for y in labels])
         classes = f"values from {found.min():g} to {found.max():g}; kNN, probes and supervised arms are for classes"
     elif data.targets == "multilabel":
         names = ", ".join(data.tags[:10]) + (", ..." if len(data.tags) > 10 else "")

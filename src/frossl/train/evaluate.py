@@ -40,13 +40,12 @@ def evaluate_run(
     device: str = "auto",
     console: Console | None = None,
 ) -> Evaluation:
-    """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``, whose numbers as
-    labels are ``targets``, by default as in the run or, elsewhere, as :func:`frossl.data.targets.are_values` says.
+    """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are further encoders of the
-    same kind, by the name of their arm; arms that are ``known`` already are not measured again.
+    run. Named data are looked for in ``data_dir``, and numbers as labels are ``targets``, by default as in the run.
+    ``others`` are further encoders of the same kind, by their arm; arms that are ``known`` are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
