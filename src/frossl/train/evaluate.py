@@ -43,17 +43,16 @@ def evaluate_run(
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, and numbers as labels are ``targets``, by default as in the run.
-    ``others`` are further encoders of the same kind, by their arm; arms that are ``known`` are not measured again.
+    needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``, what numbers as labels are,
+    are those of the run by default. ``others`` are further encoders, by arm; ``known`` arms are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
     """
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
-    own, recipe = read_run(run)
-    own = _here(run, dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir))
+    saved, recipe = read_run(run)
+    own = _here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
