@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from frossl.core.types import UserError
 
 Log = Callable[[str], None]
+TargetChoice = Literal["auto", "classes", "values"]
 
 
 def quiet(message: str) -> None:
@@ -23,6 +24,8 @@ class DataOptions:
 
     labels: bool = True
     """use labels for evaluation where there are any; sub-folders are classes"""
+    targets: TargetChoice = "auto"
+    """what numbers as labels are: classes, or values to predict such as ages; auto goes by how many differ"""
     channels: int | None = None
     """read images as grey (1), as colour (3), or so many of their first channels; as they are if not given"""
     range: tuple[float, ...] | None = None
@@ -49,6 +52,8 @@ class DataOptions:
         object.__setattr__(self, "range", tuple(map(float, self.range or ())) or None)
         given = self.range or ()
         low_high = list(zip(given[::2], given[1::2], strict=False))
+        if self.targets not in get_args(TargetChoice):
+            raise UserError(f"--targets {self.targets}: give classes, values, or auto")
         if len(given) % 2 or not all(-math.inf < low < high < math.inf for low, high in low_high):
             raise UserError(f"--range is LOW HIGH, or such a pair for each channel, with LOW < HIGH; got {given}")
         if self.axes is not None and sorted(self.axes) not in (sorted("NHWC"), sorted("NHW")):
