@@ -118,11 +118,12 @@ def test_class_names_that_do_not_fit_are_named(tmp_path, opened):
             opened(str(tmp_path / f"{names[1]}.parquet"))
 
 
-def test_different_classes_stop(parquet, opened):
+def test_only_classes_that_both_splits_have_are_compared(parquet, opened):
     parquet("train.parquet", rows(2), [0, 1], ["cat", "dog"])
     folder = parquet("test.parquet", rows(2), [0, 1], ["cat", "cow"])
-    with pytest.raises(UserError, match=r"training.*: dog;.*held-out.*: cow"):
-        opened(folder)
+    data = opened(folder)
+    assert (data.classes, data.train.labels.tolist(), data.test.labels.tolist()) == (("cat", "dog"), [0, 1], [0, -1])
+    assert any("cow" in note for note in data.notes)
 
 
 def test_lazy_equals_in_memory_and_pickles_small(parquet, opened):

@@ -188,8 +188,7 @@ def test_imagenet100_checks_and_fingerprints_its_classes(write, tmp_path):
         open_data("imagenet100", data_dir=tmp_path / "set")
     extra.unlink()
     write("imagenet100/val/n99999999/0.png")
-    with pytest.raises(UserError, match="n99999999"):
-        open_data("imagenet100", data_dir=tmp_path / "set")
+    assert any("n99999999" in note for note in open_data("imagenet100", data_dir=tmp_path / "set").notes)
 
 
 def test_prepared_folder_that_is_missing(tmp_path):

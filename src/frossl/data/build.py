@@ -21,6 +21,8 @@ from frossl.data.threads import in_threads
 from frossl.data.types import Dataset, LazySequence, Split
 
 MAX_HELD_OUT = 10_000
+ORDERS, MAX_TURNS = 20, 200_000
+"""Orders of groups that are tried, fewer where there are many groups."""
 MAX_UNREADABLE = 0.05
 LISTED = 20
 # Mean and standard deviation settle early: a sample of images, fewer when they are large.
@@ -60,7 +62,8 @@ def build(
     notes = [*notes, *note_on_large((probe.size for probe in probes), options.cache)]
     places = [np.arange(len(x)) for x in lazy]
     if len(parts) == 1:  # chosen here, so that one store serves every choice
-        places, note = hold_out(len(probes), labels[0], options)
+        groups = None if parts[0].groups is None else parts[0].groups[scans[0].kept]
+        places, note = hold_out(len(probes), labels[0], options, groups)
         lazy, scans, labels, notes = 2 * lazy, 2 * scans, 2 * labels, [*notes, note]
     splits = []
     for x, scan, y, index in zip(lazy, scans, labels, places, strict=True):
@@ -149,32 +152,56 @@ def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> 
     return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
-def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tuple[str, str]) -> None:
-    """Raise UserError that names the classes only one of two splits has."""
-    extra = ((names[0], set(train) - set(test)), (names[1], set(test) - set(train)))
-    only = [f"only in {name}: {', '.join(sorted(classes)[:LISTED])}" for name, classes in extra if classes]
-    if only:
-        raise UserError(
-            f"{names[0]} has {len(train)} classes, {names[1]} has {len(test)}, and they differ ({'; '.join(only)}). "
-            "Give both the same classes, or open the data without labels (--no-labels)."
-        )
-
-
-def hold_out(count: int, labels: np.ndarray | None, options: Opening) -> tuple[list[np.ndarray], str]:
+def hold_out(
+    count: int, labels: np.ndarray | None, options: Opening, groups: np.ndarray | None = None
+) -> tuple[list[np.ndarray], str]:
     """Places in two so that every one of the :func:`strata` gives the same share, nearly, and a note on it.
 
-    In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out.
+    In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out. Of
+    ``groups``, the name of each image's, all images are held out or none.
     """
     order = np.random.default_rng(options.seed).permutation(count)
-    labels = np.zeros(count, np.int64) if labels is None else strata(labels)[order]
-    place = np.empty(count)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    first = order[np.argsort(place, kind="stable")]
-    few = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
-    note = f"no held-out split found: {100 * few / count:.2g} % of the images ({few:,}) held out by seed {options.seed}"
-    return [np.sort(first[few:]), np.sort(first[:few])], note
+    even = np.zeros(count, np.int64) if labels is None else strata(labels)
+    few, whole = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count))), ""
+    if groups is None:
+        place, labels = np.empty(count), even[order]
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        first = order[np.argsort(place, kind="stable")]
+    else:
+        held, whole = whole_groups(groups, even, few / count, options.seed)
+        first, few = np.argsort(~held, kind="stable"), int(held.sum())
+    note = f"no held-out split found: {100 * few / count:.2g} % of the images ({few:,}{whole})"
+    return [np.sort(first[few:]), np.sort(first[:few])], f"{note} held out by seed {options.seed}"
+
+
+def whole_groups(groups: np.ndarray, strata: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, str]:
+    """Which images are held out, with all others of their group, and how many groups these are, in words.
+
+    In a seeded order a group is held out if that brings the strata nearer to ``share``; of some orders the best.
+
+    Raises:
+        UserError: there is one group only.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise UserError(f"--group: all images are of one group, {names[0]!r}; at least two are needed, one held out")
+    _, stratum = np.unique(strata, return_inverse=True)
+    pairs, counts = np.unique(np.stack([group, stratum], 1), axis=0, return_counts=True)
+    starts = np.searchsorted(pairs[:, 0], np.arange(len(names) + 1))
+    wanted, rng, best = share * np.bincount(stratum), np.random.default_rng(seed), (np.inf, np.empty(0))
+    for _ in range(max(1, min(ORDERS, MAX_TURNS // len(names)))):
+        missing, held = wanted.copy(), np.zeros(len(names), bool)
+        for i in rng.permutation(len(names)):
+            of, n = pairs[starts[i] : starts[i + 1], 1], counts[starts[i] : starts[i + 1]]
+            held[i] = np.abs(missing[of] - n).sum() < np.abs(missing[of]).sum()
+            missing[of] -= n * held[i]
+        best = min(best, (np.abs(missing).sum(), held), key=lambda pair: pair[0])
+    held, smallest = best[1], np.bincount(group).argmin()
+    if held.all() or not held.any():
+        held[smallest] = not held[smallest]
+    return held[group], f", {held.sum():,} of {len(names):,} groups"
 
 
 def strata(labels: np.ndarray) -> np.ndarray:

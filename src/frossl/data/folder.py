@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from frossl.core.types import UserError
-from frossl.data.build import build, check_same_classes, number_labels
 from frossl.data.formats import EXTENSIONS, NOT_IMAGES, has_image_content
 from frossl.data.options import Opening
-from frossl.data.sources import Encoded
-from frossl.data.types import Dataset
+from frossl.data.parts import Found, Part, chain
+from frossl.data.tables import is_table, labels_beside
 
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("test", "testing", "val", "valid", "validation")
-SPLIT_NAMES = {*TRAIN_NAMES, *HELD_OUT_NAMES, "unlabeled", "unlabelled"}
+UNLABELLED_NAMES = ("unlabeled", "unlabelled")
+SPLIT_NAMES = {*TRAIN_NAMES, *HELD_OUT_NAMES, *UNLABELLED_NAMES}
+IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "photos", "jpegimages", "leftimg8bit"])
+MASK_FOLDERS = {
+    *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "seg"),
+    *("segmentationclass", "segmentationobject", "gt", "gtfine", "groundtruth", "ground_truth", "trimaps"),
+}
+"""Beside one of :data:`IMAGE_FOLDERS` they hold no further kind of image."""
+MASK_OF = re.compile(r"(.+?)[ ._-](?:masks?|annot|annotations?|labels?|seg|segmentations?|gt)(?:_\d+)?", re.IGNORECASE)
+"""Names of masks and of their folders that begin with the name of what they are of, such as 1_mask.png, train_masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +58,10 @@ class Files:
         """Only the files whose path starts with ``prefix``."""
         return Files(self.root, [path for path in self.paths if path.startswith(prefix)], prefix)
 
+    def select(self, places: Iterable[int]) -> Files:
+        """Only the files at ``places``."""
+        return Files(self.root, [self.paths[i] for i in places], self.prefix)
+
     def folders(self) -> list[str]:
         """The first sub-folder of each file below the prefix, empty when the file lies directly there."""
         return [path[len(self.prefix) :].rpartition("/")[0].partition("/")[0] for path in self.paths]
@@ -72,7 +85,7 @@ def list_images(folder: Path) -> tuple[Files, list[str]]:
             extension = os.path.splitext(path)[1].lower()
             unknown = extension not in EXTENSIONS
             if unknown and (extension in NOT_IMAGES or not has_image_content(f"{folder}/{path}")):
-                others[extension or "no extension"] += 1
+                others[extension or "no extension"] += not is_table(os.path.basename(path))
                 continue
             images.append(path)
             if unknown:
@@ -86,7 +99,7 @@ def list_images(folder: Path) -> tuple[Files, list[str]]:
             "of other formats; give Parquet files and arrays by their own path."
         )
     notes = [f"images by their content: {_listed(by_content)}"] if by_content else []
-    notes += [f"ignored files: {_listed(others)}; read are {' '.join(EXTENSIONS)}"] if others else []
+    notes += [f"ignored files: {_listed(others)}; read are {' '.join(EXTENSIONS)}"] if +others else []
     return Files(str(folder), images), notes
 
 
@@ -94,28 +107,73 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {extension}" for extension, count in counts.most_common(10))
 
 
-def open_folder(folder: Path, options: Opening) -> Dataset:
-    """A folder of images as a data set.
+def find_in_folder(folder: Path, options: Opening) -> Found:
+    """The images of a folder, their splits and labels.
 
     ``train/`` (or ``training/``) with ``test/`` (or ``testing/``, ``val/``, ``valid/``, ``validation/``) are the
-    splits, else a part is held out. Sub-folders are classes when two or more hold images and no image lies beside them,
-    unless all are called like splits.
+    splits, and ``unlabeled/`` is trained on too. Labels come from tables beside the images; else sub-folders are
+    classes when two or more hold images and no image lies beside them, unless all are called like splits. Masks beside
+    images are left out.
     """
     files, notes = list_images(folder)
-    train, test = _splits(files, options, notes)
-    classes = train.classes() if options.labels else ()
-    if options.labels and test is not None:
-        check_same_classes(classes, test.classes(), (train.prefix, test.prefix))
-    if classes:
-        notes.append(f"classes come from {len(classes)} sub-folders")
-    elif options.labels:
-        notes.append("no labels: images do not all lie in two or more sub-folders, one for each class")
-    parts = [
-        Encoded(part, number_labels(part.folders())[0] if classes else None)
-        for part in (train, test)
-        if part is not None
-    ]
-    return build(folder.resolve().name, f"folder {folder}", parts, classes, options, notes)
+    files = _without_folder(_without_masks(files, notes))
+    splits = [_without_folder(split) for split in _splits(files, options, notes)]
+    unlabelled = splits.pop(0)
+    trained = [splits[0], *([unlabelled] if len(unlabelled) else [])]
+    parts = [Part(part, place=part.prefix or "the folder") for part in [*trained, *splits[1:]]]
+    parts, origin = labels_beside(folder, parts, options, notes) if options.labels or options.group else (parts, "")
+    if options.labels and not origin:
+        classes = splits[0].classes()
+        origin = "sub-folders" if classes else "images do not all lie in two or more sub-folders, one for each class"
+        for i, part in enumerate(parts):
+            if classes and part.sources is not unlabelled:
+                parts[i] = part._replace(labels=[name or None for name in part.sources.folders()])
+    parts = [chain(parts[: len(trained)]), *parts[len(trained) :]]
+    return Found(folder.resolve().name, f"folder {folder}", parts, notes, origin)
+
+
+def _without_folder(files: Files) -> Files:
+    """The files below a folder that holds all of them and is called images."""
+    while len(tops := set(files.folders())) == 1 and (top := tops.pop()).lower() in IMAGE_FOLDERS:
+        files = files.below(f"{files.prefix}{top}/")
+    return files
+
+
+def _without_masks(files: Files, notes: list[str]) -> Files:
+    """Only images, if masks lie beside them, in folders of their own or under names that end so; a note is added."""
+    names = (files.name(i) for i in range(len(files)))
+    folders, named = set(), {}
+    for i, name in enumerate(names):
+        folders.add(name.rpartition("/")[0])
+        if of := MASK_OF.fullmatch(os.path.splitext(name)[0]):
+            named[i] = of[1]
+    masks = _mask_folders(folders)
+    if named:
+        stems = {os.path.splitext(files.name(i))[0] for i in range(len(files))}
+        named = {i: of for i, of in named.items() if of in stems}
+    found = {i for i in range(len(files)) if masks and files.name(i).startswith(masks)} | set(named)
+    if not found:
+        return files
+    where = [*masks[:5], *(["..."] if len(masks) > 5 else []), *(files.name(i) for i in list(named)[:1])]
+    notes.append(f"{len(found):,} masks of other images are left out: {', '.join(where)}")
+    return files.select(i for i in range(len(files)) if i not in found)
+
+
+def _mask_folders(folders: set[str]) -> tuple[str, ...]:
+    """Those of masks, each with a slash at its end, of the ``folders`` that files lie in and those above."""
+    folders = {"/".join(parts[:n]) for parts in (one.split("/") for one in folders) for n in range(1, len(parts) + 1)}
+    siblings = defaultdict(set)
+    for folder in folders - {""}:
+        above, _, last = folder.rpartition("/")
+        siblings[above].add(last.lower())
+
+    def holds_masks(folder: str) -> bool:
+        above, _, last = folder.rpartition("/")
+        of = MASK_OF.fullmatch(last.lower())
+        beside = siblings[above]
+        return (last.lower() in MASK_FOLDERS and bool(beside & IMAGE_FOLDERS)) or (of is not None and of[1] in beside)
+
+    return tuple(f"{folder}/" for folder in sorted(folders - {""}) if holds_masks(folder))
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
@@ -135,18 +193,28 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
                 yield prefix + entry.name
 
 
-def _splits(files: Files, options: Opening, notes: list[str]) -> tuple[Files, Files | None]:
-    """The training and, if there are any, the held-out images; a note is added for what was passed over."""
+def _splits(files: Files, options: Opening, notes: list[str]) -> list[Files]:
+    """Images without labels beside the training images, those, and held-out ones if there are any; with a note."""
     tops = set(files.folders())
-    parts = {top.lower(): files.below(f"{top}/") for top in sorted(tops, reverse=True) if top.lower() in SPLIT_NAMES}
+    parts = {
+        top.lower(): files.below(f"{files.prefix}{top}/")
+        for top in sorted(tops, reverse=True)
+        if top.lower() in SPLIT_NAMES
+    }
     train = next((parts[name] for name in TRAIN_NAMES if name in parts), None)
     held_out = [parts[name] for name in HELD_OUT_NAMES if name in parts]
-    if train is None or not held_out:
-        return (train if train and len(tops) == 1 else files), None
-    alike = [part for part in held_out if part.classes() == train.classes()]
-    test = (alike if alike and options.labels else held_out)[0]
-    unused = sorted(f"{top}/" if top else "images beside them" for top in tops)
-    unused = [place for place in unused if place not in (train.prefix, test.prefix)]
+    unlabelled = next((parts[name] for name in UNLABELLED_NAMES if name in parts), files.select(()))
+    if train is None or not (held_out or len(train) + len(unlabelled) == len(files)):
+        return [files.select(()), files]
+    classes = set(train.classes())
+    alike = [part for part in held_out if classes.intersection(part.folders())]
+    test = (alike if alike and options.labels else held_out)[:1]
+    used = [part.prefix for part in (train, *test, unlabelled)]
+    unused = sorted(f"{files.prefix}{top}/" if top else "images beside them" for top in tops)
+    unused = [place for place in unused if place not in used]
     rest = f"; not used: {', '.join(unused)}" if unused else ""
-    notes.append(f"splits come from {train.prefix} and {test.prefix}{rest}")
-    return train, test
+    if test:
+        notes.append(f"splits come from {train.prefix} and {test[0].prefix}{rest}")
+    if len(unlabelled):
+        notes.append(f"{len(unlabelled):,} images of {unlabelled.prefix} are trained on too, without labels")
+    return [unlabelled, train, *test]

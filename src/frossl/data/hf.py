@@ -1,141 +1,190 @@
-"""Parquet files in the Hugging Face image layout as a data set."""
+"""Parquet files and data sets saved by Hugging Face's ``datasets`` as a source: rows with encoded images."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import Any
 
 from frossl.core.types import UserError
-from frossl.data.build import build, check_same_classes
 from frossl.data.decode import UnreadableError
 from frossl.data.options import Opening
-from frossl.data.sources import Encoded
-from frossl.data.targets import Labels, read_labels
-from frossl.data.types import Dataset
+from frossl.data.parts import Found, Part
+from frossl.data.splits import choose_splits, split_files, split_of
+from frossl.data.tables import LABELS, choose_column
 
-if TYPE_CHECKING:
-    import datasets
-
-SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 CACHE = "parquet-cache"
+IMAGES = ("image", "img", "picture", "pixel_values", "jpg", "png")
+"""Columns that are taken for images where there are several that hold bytes."""
+SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
+"""Files of a folder that ``save_to_disk`` wrote."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded images in the ``image`` column of a memory-mapped table."""
+    """Encoded images in a column of a table of Arrow: bytes, or a struct of bytes and path.
 
-    table: datasets.Dataset
+    ``state`` is another one when the file is. A table that is memory-mapped by ``datasets`` is pickled as its path.
+    """
+
+    table: Any
+    column: str
     file: str
+    state: str
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self.table.num_rows
 
     def __getitem__(self, index: int, /) -> bytes:
-        cell = self.table.data.column("image")[index].as_py() or {}
-        if cell.get("bytes") is None:
+        cell = self.table.column(self.column)[index].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if content is None:
             raise UnreadableError("the row holds no image bytes")
-        return cell["bytes"]
+        return content
 
     def name(self, index: int) -> str:
-        cell = self.table.data.column("image")[index].as_py() or {}
-        return cell.get("path") or f"{self.file}:{index}"
+        cell = self.table.column(self.column)[index].as_py()
+        return (isinstance(cell, dict) and cell.get("path")) or f"{self.file}:{index}"
 
     def stamp(self, index: int) -> str:
-        """The row and the table's file, whose path datasets makes from what the Parquet files are."""
-        files = [file["filename"] for file in self.table.cache_files]
-        return f"{files[0] if files else self.file}:{index}"
+        return f"{self.state}:{index}"
 
 
-def find_parquet(path: Path) -> list[Path]:
-    """The Parquet files that ``path`` is, holds, or holds in ``data/``; hidden files are left out."""
-    if path.is_file():
-        return [path] if path.suffix.lower() == ".parquet" else []
-    found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-    return [file for file in found if not file.name.startswith(".")]
+def is_saved(path: Path) -> bool:
+    """Whether ``path`` is a folder that ``save_to_disk`` wrote."""
+    return (path / SAVED[0]).is_file() or all((path / name).is_file() for name in SAVED[1:])
 
 
-def open_parquet(path: Path, options: Opening) -> Dataset:
-    """Parquet files with a column ``image`` (struct of bytes and path) and perhaps ``label``.
+def find_in_parquet(path: Path, files: Sequence[Path], options: Opening) -> Found:
+    """Rows of Parquet files: a column of images, and perhaps one of labels, which are found or named by options.
 
-    File names that start with train, test, val or validation give the splits. Needs the extra ``hf``.
+    Names of files, or of their folders, give the splits. Needs the extra ``hf``.
+
+    Raises:
+        UserError: files cannot be read, or it is not clear which column holds images.
     """
-    train_files, test_files, notes = _splits(find_parquet(path))
-    train, labels = _read(train_files, options)
-    parts, classes = [train], labels.classes
-    if test_files:
-        test, others = _read(test_files, options, labels)
-        check_same_classes(classes, others.classes, ("the training split", "the held-out split"))
-        if others.classes:  # they may be in another order
-            places = np.array([*map(classes.index, others.classes), -1])
-            test = test._replace(labels=places[others.numbers])
-        parts.append(test)
-    if labels.note:
-        notes.append(f"{labels.note}: the column 'label'")
-    elif options.labels:
-        notes.append("no labels: there is no column 'label', or nothing in it")
-    data = build(path.resolve().stem, f"Parquet files {path}", parts, classes, options, notes)
-    return replace(data, tags=labels.tags)
+    splits, notes = split_files(path, _one_configuration(path, files))
+    tables = [(place, group[0], *_table(group, options)) for place, group in splits]
+    return _found(path, f"Parquet files {path}", tables, options, notes)
 
 
-def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
-    named: dict[str, list[Path]] = {}
+def find_saved(path: Path, options: Opening) -> Found:
+    """Rows of a data set, or of a dictionary of splits, that ``datasets`` saved to disk."""
+    datasets = _import("datasets")
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, _import("pyarrow").ArrowException) as error:
+        raise UserError(f"cannot read {path}, which datasets saved to disk: {error}") from error
+    named = dict(saved) if isinstance(saved, dict) else {"train": saved}
+    used = choose_splits(named)
+    unused = [name for name in named if name not in used]
+    tables = [(name, path, named[name].data, named[name].features, str(named[name]._fingerprint)) for name in used]
+    notes = [f"splits not used: {', '.join(unused)}"] if unused else []
+    return _found(path, f"data set saved in {path}", tables, options, notes)
+
+
+def _found(
+    path: Path, source: str, tables: list[tuple[str, Path, Any, Any, str]], options: Opening, notes: list[str]
+) -> Found:
+    parts, origin = [], "there is no column of labels"
+    for place, file, table, features, stamp in tables:
+        image = _image_column(file, table.schema, options.image_column)
+        part = Part(Rows(table, image, file.name, stamp), place=place)
+        if options.labels:
+            columns = {
+                name: _values(table, name) for name in table.column_names if _may_be_read(table.schema.field(name))
+            }
+            label, doubt = choose_column(columns, options.label_column, file.name, (image, options.group or image))
+            if options.label_column and not label:
+                raise UserError(
+                    f"--label-column {options.label_column}: {file} has only {', '.join(table.column_names)}"
+                )
+            feature = features.get(label)
+            names = getattr(getattr(feature, "feature", feature), "names", None) or ()
+            if label:
+                part, origin = part._replace(labels=columns[label], names=tuple(names)), f"the column {label!r}"
+            notes += [doubt] if doubt and doubt not in notes and (columns or label) else []
+        if options.group in table.column_names:
+            part = part._replace(groups=_values(table, options.group))
+        parts.append(part)
+    return Found(path.resolve().stem, source, parts, notes, origin)
+
+
+def _values(table: Any, name: str | None) -> list[Any]:
+    return table.column(name).to_pylist()
+
+
+def _may_be_read(field: Any) -> bool:
+    """Whether a column holds something small: no images or other bytes, unless they are called labels."""
+    if _import("pyarrow").types.is_struct(field.type):
+        return not _holds_images(field)
+    return not _is_bytes(field.type) or field.name in LABELS
+
+
+def _is_bytes(kind: Any) -> bool:
+    types = _import("pyarrow").types
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _holds_images(field: Any) -> bool:
+    is_struct = _import("pyarrow").types.is_struct(field.type)
+    return any(one.name == "bytes" and _is_bytes(one.type) for one in (field.type if is_struct else ())) or _is_bytes(
+        field.type
+    )
+
+
+def _image_column(file: Path, schema: Any, given: str | None) -> str:
+    fitting = [field.name for field in schema if _holds_images(field)]
+    fitting = [name for name in fitting if name not in LABELS] or fitting
+    chosen = given or next((name for name in IMAGES if name in fitting), fitting[0] if len(fitting) == 1 else None)
+    if chosen in fitting:
+        return chosen
+    problem = f"several columns hold bytes: {', '.join(fitting)}; say which are images with --image-column"
+    if given or not fitting:
+        of = "--image-column " + given if given else "'image' or another name"
+        problem = f"it has no column of images (bytes, or a struct with bytes) {of}, only {', '.join(schema.names)}"
+    raise UserError(f"cannot read {file} as Parquet with a column of images: {problem}")
+
+
+def _one_configuration(path: Path, files: Sequence[Path]) -> Sequence[Path]:
+    """The files of the only configuration, which is a sub-folder of its own; UserError if there are several."""
+    tops: dict[str, list[Path]] = {}
     for file in files:
-        match = SPLIT_NAME.match(file.name)
-        named.setdefault(match[1].lower() if match else "", []).append(file)
-    if "train" not in named and "" in named:
-        named["train"] = named.pop("")
-    order = [name for name in ("train", "test", "val", "valid", "validation") if name in named]
-    used = order[:2] if order[:1] == ["train"] else order[:1]
-    unused = [file.name for name, group in named.items() if name not in used for file in group]
-    train, test = named[used[0]], named[used[1]] if len(used) == 2 else []
-    return train, test, [f"files not used: {', '.join(unused)}"] if unused else []
+        first = file.relative_to(path).parts[0] if path in file.parents else ""
+        tops.setdefault("" if first in (file.name, "data") or split_of(Path(first)) else first, []).append(file)
+    chosen = tops.get("default", files)
+    if len(tops) > 1 and chosen is files:
+        listed = ", ".join(sorted(filter(None, tops)))
+        raise UserError(f"{path} holds several configurations: {listed}. Give one of them, such as {path}/{max(tops)}")
+    return chosen
 
 
-def _read(files: list[Path], options: Opening, like: Labels | None = None) -> tuple[Encoded, Labels]:
-    """The rows of a split and their labels, which are of the kind of those of another split where they are given."""
-    table = _table(files, options)
-    rows = Rows(table, files[0].name)
-    if not options.labels or "label" not in table.column_names:
-        return Encoded(rows), Labels(np.empty(0))
-    values = table.data.column("label").to_pylist()
-    column = table.features["label"]
-    names = getattr(getattr(column, "feature", column), "names", None)
-    wrong, several = "", any(isinstance(value, list) for value in values)
-    if any(isinstance(label, list | dict) for value in values for label in (value if several else [value]) or ()):
-        wrong = f"must hold one number or word for each image, or a list of them, got {values[0]}"
-    elif not several and names is not None and not all(value is None or -1 <= value < len(names) for value in values):
-        known = [value for value in values if value is not None]
-        wrong = f"goes from {min(known)} to {max(known)}, with {len(names)} names of classes"
-    if wrong:
-        raise UserError(
-            f"{files[0]}: the column 'label' {wrong}. Mend it, or open the data without labels (--no-labels)."
-        )
-    targets = like.kind if like is not None and like.note else options.targets
-    labels = read_labels(values, names, targets, like.tags if like is not None else ())
-    return Encoded(rows, labels.numbers if labels.note else None), labels
-
-
-def _table(files: list[Path], options: Opening) -> datasets.Dataset:
-    """The rows of some files, memory-mapped from a cache below ``data_dir``, with their images still encoded."""
+def _table(files: Sequence[Path], options: Opening) -> tuple[Any, Any, str]:
+    """The rows of some files, their features, and what is another where the files are: in memory, or memory-mapped."""
+    datasets, pa = _import("datasets"), _import("pyarrow")
+    states = [(file, file.stat()) for file in files]
+    stamp = "+".join(f"{file.name}-{state.st_size}-{state.st_mtime_ns}" for file, state in states)
+    size = sum(state.st_size for _, state in states)
     try:
-        import datasets
-        from datasets.exceptions import DatasetGenerationError
-        from pyarrow import ArrowException
-    except ModuleNotFoundError as error:
-        raise UserError(f"Parquet files need the package 'datasets' ({error}): pip install 'frossl[hf]'") from error
-    try:
-        cache = str(options.data_dir / CACHE)
-        table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=cache)
-        assert isinstance(table, datasets.Dataset)
-        if "image" not in table.column_names:
-            only = ", ".join(table.column_names)
-            raise ValueError(f"it has no column 'image', only {only}; rename the one that holds the images")
-        return table.cast_column("image", datasets.Image(decode=False))
-    except (DatasetGenerationError, ArrowException, OSError, TypeError, ValueError) as error:
+        if size <= options.memory_limit:
+            import pyarrow.parquet as pq
+
+            tables = [pq.read_table(file) for file in files]
+            table = pa.concat_tables(tables, promote_options="permissive")
+            return table, datasets.Features.from_arrow_schema(tables[0].schema), stamp
+        cache = options.data_dir / CACHE
+        options.log(f"copying {size / 1e9:.1f} GB of Parquet to {cache}, once, to read it in any order")
+        found = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=str(cache))
+        return found.data, found.features, stamp
+    except (datasets.exceptions.DatasetGenerationError, pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read {files[0]} as Parquet with a column of images: {error.__cause__ or error}"
         ) from error
+
+
+def _import(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"Parquet files need the package 'datasets' ({error}): pip install 'frossl[hf]'") from error

@@ -1,22 +1,36 @@
-"""The one door to images: a name, a folder, Parquet files, or arrays."""
+"""The one door to images: a name, folders, lists, shards, Parquet files, or arrays."""
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
-from frossl.data import arrays
-from frossl.data.folder import open_folder
-from frossl.data.hf import find_parquet, open_parquet
+from frossl.data import arrays, hf, lists, shards
+from frossl.data.folder import Files, find_in_folder
+from frossl.data.formats import EXTENSIONS
+from frossl.data.hub import PREFIX, fetch
 from frossl.data.options import DataOptions, Opening
+from frossl.data.parts import Found, Part, join, to_dataset
 from frossl.data.records import DATASETS
+from frossl.data.tables import is_table
 from frossl.data.types import Dataset
+
+FEW_IMAGES = 100
+"""So many pictures may lie beside Parquet files, as those of a README do."""
+BRACES = re.compile(r"\{([^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def open_data(source: str, options: DataOptions | None = None, **changes: Any) -> Dataset:
-    """Open a named data set, a folder of images, Parquet files in the Hugging Face image layout, or arrays of NumPy.
+    """Open a named data set, a folder of images, a list of them, tar shards, Parquet, or arrays of NumPy.
+
+    Several are joined by ``+``, or given by a pattern such as ``photos/*/raw`` or ``train-{000..146}.tar``.
 
     ``changes`` are fields of :class:`~frossl.data.options.Opening` and win over ``options``:
     ``open_data("images", cache=256, memory_limit=2**30)``. Where the data bring no held-out images, the fraction
@@ -27,24 +41,132 @@ def open_data(source: str, options: DataOptions | None = None, **changes: Any) -
         UserError: there is nothing of that name, it cannot be read, or the options do not fit it.
     """
     opening = Opening(**({} if options is None else options.data_options()) | changes)
+    if source in DATASETS:
+        if _exists(source):
+            opening.log(f"{source} is read as the name of a data set; for the folder of that name write ./{source}")
+        _refuse_columns(source, opening)
+        return DATASETS[source].open(opening)
+    if _exists(source) and source.lower().endswith(arrays.EXTENSIONS) and Path(source).expanduser().is_file():
+        _refuse_columns(source, opening)
+        return arrays.open_arrays(Path(source).expanduser(), opening)
+    return to_dataset(join([_find(paths, opening) for paths in _grouped(_paths(source, opening))]), opening)
+
+
+def join_sources(args: Sequence[str]) -> list[str]:
+    """Arguments of a command line with its first words, those before any flag, as one DATA."""
+    first = next((i for i, arg in enumerate(args) if arg.startswith("-")), len(args))
+    return ["+".join(args[:first]), *args[first:]] if first else list(args)
+
+
+def _exists(source: str) -> bool:
     try:
-        path = Path(source).expanduser()
-        path.exists()
+        return Path(source).expanduser().exists()
     except (OSError, RuntimeError) as error:  # no permission, too long a name, no such home directory
         raise UserError(f"cannot open {source}: {getattr(error, 'strerror', None) or error}") from None
-    if source in DATASETS:
-        if path.exists():
-            opening.log(f"{source} is read as the name of a data set; for the folder of that name write ./{source}")
-        return DATASETS[source].open(opening)
-    if find_parquet(path):
-        return open_parquet(path, opening)
-    if path.is_file() and path.suffix.lower() in arrays.EXTENSIONS:
-        return arrays.open_arrays(path, opening)
-    if path.is_dir():
-        return open_folder(path, opening)
-    if path.exists():
-        raise UserError(
-            f"{source} is a file{f' of type {path.suffix}' if path.suffix else ''}. Give a folder of images, "
-            "a .parquet file or a folder of them, arrays in an .npy or .npz file, or the name of a data set."
-        )
-    raise UserError(f"no folder {source!r} exists, and {unknown_name('data set', source, list(DATASETS))}")
+
+
+def _refuse_columns(source: str, opening: Opening) -> None:
+    given = [name for name in ("label_column", "image_column", "group") if getattr(opening, name) is not None]
+    if given:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise UserError(f"{flag}: the images of {source} have neither columns nor names; leave it out")
+
+
+def _paths(source: str, opening: Opening) -> list[Path]:
+    """What there is of the parts of ``source``, patterns expanded and the Hub's files fetched."""
+    if _exists(source):
+        return [Path(source).expanduser()]
+    parts, found = [part.strip() for part in source.split("+")], []
+    for part in parts:
+        if part.startswith(PREFIX):
+            found.append(fetch(part, opening.log))
+        elif _exists(part):
+            found.append(Path(part).expanduser())
+        elif set(part) & set("*?[{"):
+            matches = [Path(match) for text in _braces(os.path.expanduser(part)) for match in sorted(glob.glob(text))]
+            if not matches:
+                raise UserError(f"nothing matches {part!r}")
+            found += matches
+        elif part in DATASETS:
+            raise UserError(f"{part} is a data set by name, which cannot be joined with others; give it alone")
+        else:
+            raise UserError(f"no folder {part!r} exists, and {unknown_name('data set', part, list(DATASETS))}")
+    return found
+
+
+def _braces(pattern: str) -> list[str]:
+    """A pattern with ``{000..146}`` or ``{train,val}`` as several.
+
+    >>> _braces("{a,b}-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
+    """
+    match = BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    choices = match[1].split(",")
+    if numbers := RANGE.fullmatch(match[1]):
+        choices = [f"{i:0{len(numbers[1])}}" for i in range(int(numbers[1]), int(numbers[2]) + 1)]
+    return [text for choice in choices for text in _braces(pattern[: match.start()] + choice + pattern[match.end() :])]
+
+
+def _grouped(paths: Sequence[Path]) -> list[list[Path]]:
+    """Files of one kind, such as shards, are one source; each folder and each list is its own."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        extension = path.suffix.lower()
+        kind = "image" if extension in EXTENSIONS else extension if extension in (".tar", ".parquet") else str(path)
+        groups.setdefault(str(path) if path.is_dir() else kind, []).append(path)
+    return list(groups.values())
+
+
+def _find(paths: list[Path], opening: Opening) -> Found:
+    first = paths[0]
+    extension = first.suffix.lower()
+    if first.is_dir():
+        return _find_in_folder(first, opening)
+    place = first if len(paths) == 1 else Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    if extension == ".parquet":
+        return hf.find_in_parquet(place, paths, opening)
+    if extension == ".tar":
+        return shards.find_in_shards(place, paths, opening)
+    if extension in lists.KINDS:
+        return lists.find_in_list(first, opening)
+    if extension in EXTENSIONS and len(paths) > 1:
+        files = Files(str(place), sorted(os.path.relpath(path, place) for path in paths))
+        return Found(place.name, f"{len(paths):,} images in {place}", [Part(files, place=str(place))], [])
+    raise UserError(
+        f"{first} is a file{f' of type {extension}' if extension else ''}. Give a folder of images, a list of them "
+        "(.txt, .csv), .parquet or .tar files or a folder of them, arrays in an .npy or .npz file alone, or the name "
+        "of a data set."
+    )
+
+
+def _find_in_folder(folder: Path, opening: Opening) -> Found:
+    if hf.is_saved(folder):
+        return hf.find_saved(folder, opening)
+    if files := _files_of(folder, ".parquet", FEW_IMAGES):
+        return hf.find_in_parquet(folder, files, opening)
+    if files := _files_of(folder, ".tar", 0):
+        return shards.find_in_shards(folder, files, opening)
+    return find_in_folder(folder, opening)
+
+
+def _files_of(folder: Path, extension: str, images: int) -> list[Path]:
+    """The files of a kind in a folder or its ``data/``, else at any depth beside no more than so many ``images``."""
+    if images:
+        for place in (folder, folder / "data"):
+            here = sorted(path for path in place.glob(f"*{extension}") if _shown(path.name))
+            if here:
+                return here
+    found, seen = [], 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in names if name.lower().endswith(extension) and _shown(name)]
+        seen += sum(name.lower().endswith(EXTENSIONS) for name in names)
+        if seen > images:
+            return []
+    return sorted(found)
+
+
+def _shown(name: str) -> bool:
+    return not (name.startswith(".") or is_table(name))

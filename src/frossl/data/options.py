@@ -26,6 +26,12 @@ class DataOptions:
     """use labels for evaluation where there are any; sub-folders are classes"""
     targets: TargetChoice = "auto"
     """what numbers as labels are: classes, or values to predict such as ages; auto goes by how many differ"""
+    label_column: str | None = None
+    """column of a table, of Parquet or of the .json of shards that holds labels (found if only one can be)"""
+    image_column: str | None = None
+    """column of Parquet that holds images, or of a table that names them (found if only one can be)"""
+    group: str | None = None
+    """hold out whole patients, videos or bursts: a column, or a regular expression whose first group is their name"""
     channels: int | None = None
     """read images as grey (1), as colour (3), or so many of their first channels; as they are if not given"""
     range: tuple[float, ...] | None = None

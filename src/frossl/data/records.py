@@ -20,11 +20,11 @@ from torch import Tensor
 from frossl.core.config import from_plain
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
-from frossl.data.build import assemble, build, check_same_classes, number_labels
+from frossl.data.build import assemble
 from frossl.data.folder import Files, list_images
 from frossl.data.options import Opening
+from frossl.data.parts import Found, Part, to_dataset
 from frossl.data.reading import with_channels
-from frossl.data.sources import Encoded
 from frossl.data.types import Dataset, Split
 
 DEBIAN_DIR = Path("/usr/share/datasets")
@@ -172,9 +172,8 @@ def _class_folders(record: Record, options: Opening) -> Dataset:
         )
     files, _ = list_images(folder)
     train, test = files.below("train/"), files.below("val/")
-    train_labels, classes = number_labels(train.folders())
+    classes = train.classes()
     test_names, notes = _val_names(folder, test)
-    test_labels, test_classes = number_labels(test_names)
     strange = [name for name in classes if not WNID.fullmatch(name)]
     if strange or len(classes) != record.class_count:
         raise UserError(
@@ -182,12 +181,13 @@ def _class_folders(record: Record, options: Opening) -> Dataset:
             f"n01440764; it holds {len(classes)}, {len(strange)} of them called otherwise {strange[:5]}. "
             "Put the right classes there, or open the folder by its path."
         )
-    check_same_classes(classes, test_classes, (f"{folder}/train", f"{folder}/val"))
-    parts, shown = [Encoded(train), Encoded(test)], ()
-    if options.labels:
-        parts, shown = [Encoded(train, train_labels), Encoded(test, test_labels)], record.classes or classes
-    notes, statistics = [*notes, _fingerprint(classes)], (record.mean, record.std)
-    return build(record.name, f"folder {folder}", parts, shown, options, notes, statistics)
+    parts = [
+        Part(train, train.folders() if options.labels else None, place=f"{folder}/train"),
+        Part(test, [name or None for name in test_names] if options.labels else None, place=f"{folder}/val"),
+    ]
+    found = Found(record.name, f"folder {folder}", parts, [*notes, _fingerprint(classes)], "sub-folders")
+    data = to_dataset(found, options, (record.mean, record.std))
+    return replace(data, classes=record.classes or data.classes) if data.classes else data
 
 
 def _val_names(folder: Path, files: Files) -> tuple[list[str], list[str]]:

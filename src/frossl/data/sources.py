@@ -26,10 +26,11 @@ class Sources(Protocol):
 
 
 class Encoded(NamedTuple):
-    """One split before decoding: sources and, when there are any, labels as those of a split."""
+    """One split before decoding: sources and, when there are any, labels as those of a split, and names of groups."""
 
     sources: Sources
     labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,198 @@
+"""Tables of labels: beside images, as the files of a list, and how their columns are told apart."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import StringIO
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from frossl.core.types import UserError
+from frossl.data.formats import EXTENSIONS
+from frossl.data.options import Opening
+from frossl.data.parts import Part
+
+KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+STEMS = ("metadata", "labels", "label")
+SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
+"""Names of tables, without extension, that are looked for beside images; of splits also with _labels behind."""
+LABELS = ("label", "labels", "class", "class_name", "fine_label", "category", "target", "cls")
+"""Columns that are taken for labels where there are several that may be."""
+
+Columns = dict[str, Sequence[Any]]
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of this name, beside images, is a table of their labels."""
+    stem, extension = os.path.splitext(name.lower())
+    known = stem in STEMS or stem.removesuffix("_labels") in SPLITS
+    return extension in KINDS and known and not (extension == ".parquet" and stem in SPLITS)
+
+
+def read_table(path: Path, header: bool = True) -> Columns:
+    """The columns of a table; what is empty or missing is None. Without ``header`` they are called path and label.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path).to_pydict()
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        if path.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            names = None if header else ("path", "label")
+            first = text.lstrip().partition("\n")[0]
+            rows = list(csv.DictReader(StringIO(text, newline=""), names, delimiter=max(",;\t", key=first.count)))
+        names = dict.fromkeys(name for row in rows for name in row if name is not None)
+        return {name: [None if row.get(name) in (None, "") else row[name] for row in rows] for name in names}
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} needs the package {error.name}: pip install 'frossl[hf]'") from None
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
+        raise UserError(f"cannot read the table {path}: {error}") from None
+
+
+def match_rows(columns: Columns, names: Sequence[str], given: str | None) -> tuple[str, list[int | None]] | None:
+    """The column that names images, and for each of its rows the place of the image in ``names``, if there is one.
+
+    A row names an image by its path, the name of its file, or either without extension; the first that fits any.
+    """
+    choices = [given] if given in columns else list(columns)
+    for key in (_path, _file, _without_extension, lambda text: _file(_without_extension(text))):
+        places: dict[str, int | None] = {}
+        for i, name in enumerate(names):
+            short = key(name)
+            places[short] = None if short in places else i
+        found = {}
+        for column in choices:
+            rows = [value if isinstance(value, str) else str(value) for value in columns[column]]
+            found[column] = [places.get(key(row)) for row in rows]
+        best = max(found, key=lambda column: sum(place is not None for place in found[column]), default=None)
+        if best is not None and any(place is not None for place in found[best]):
+            return best, found[best]
+    return None
+
+
+def _path(text: str) -> str:
+    return text.replace("\\", "/").removeprefix("./")
+
+
+def _file(text: str) -> str:
+    return _path(text).rpartition("/")[2]
+
+
+def _without_extension(text: str) -> str:
+    stem, extension = os.path.splitext(_path(text))
+    return stem if extension.lower() in EXTENSIONS else _path(text)
+
+
+def choose_column(columns: Columns, given: str | None, where: str, others: Sequence[str] = ()) -> tuple[str, str]:
+    """The column of labels, empty if it is not clear which, and what else may be said. ``others`` are not asked."""
+    if given is not None:
+        return (given, "") if given in columns else ("", f"{where} has no column {given!r}")
+    fitting = [name for name, values in columns.items() if name not in others and may_be_labels(values)]
+    named = [name for label in LABELS for name in columns if name.lower() == label and name not in others]
+    named = [name for name in named if name in fitting] or named
+    chosen = named[0] if named else fitting[0] if len(fitting) == 1 else ""
+    rest = ", ".join(name for name in fitting if name != chosen)
+    if chosen:
+        return chosen, f"other columns that may be labels: {rest} (--label-column)" if rest else ""
+    return "", f"which column holds labels? Say it with --label-column: {rest}" if rest else "no column can be labels"
+
+
+def may_be_labels(values: Sequence[Any]) -> bool:
+    """Whether values are numbers, words or lists of them, of which words and whole numbers come again."""
+    known = [tuple(value) if isinstance(value, list) else value for value in typed(values) if value is not None]
+    if not known or not all(isinstance(value, bool | int | float | str | tuple) for value in known):
+        return False
+    if any(isinstance(part, list | dict | bytes) for value in known if isinstance(value, tuple) for part in value):
+        return False
+    different = len(set(known))
+    return different > 1 and (all(isinstance(value, float) for value in known) or 2 * different <= len(known))
+
+
+def typed(values: Sequence[Any]) -> Sequence[Any]:
+    """Text of which all is numbers as numbers; with leading zeros it stays text, as in names of classes."""
+    known = [value for value in values if value is not None]
+    if not known or not all(isinstance(value, str) for value in known):
+        return values
+    if any(len(value) > 1 and value[0] == "0" and value.isdigit() for value in known):
+        return values
+    kinds: tuple[Callable[[str], Any], ...] = (int, float)
+    for kind in kinds:
+        with suppress(ValueError):
+            return [None if value is None else kind(value) for value in values]
+    return values
+
+
+class Rows(NamedTuple):
+    """A table whose rows were found among images: the image of each row, and what is said of it."""
+
+    table: str
+    columns: Columns
+    images: list[int | None]
+    label: str
+    notes: list[str]
+
+
+def find_rows(table: str, columns: Columns, names: Sequence[str], options: Opening) -> Rows | None:
+    """The rows of a table that name one of ``names``, and its column of labels; None if no row does."""
+    found = match_rows(columns, names, options.image_column)
+    if found is None:
+        return None
+    column, images = found
+    label, doubt = choose_column(columns, options.label_column, table, (column, options.group or column))
+    missing = [str(value) for value, image in zip(columns[column], images, strict=True) if image is None]
+    bare = len(names) - len({image for image in images if image is not None})
+    notes = [f"{table}: {doubt}"] if doubt and options.labels else []
+    notes += [f"{len(missing):,} rows of {table} name no image, such as {missing[0]}"] if missing else []
+    notes += [f"{bare:,} images have no row in {table}"] if bare else []
+    return Rows(table, columns, images, label, notes)
+
+
+def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list[str]) -> tuple[list[Part], str]:
+    """The parts with labels and groups of tables beside their images, and from which columns labels come, if any.
+
+    Raises:
+        UserError: no table has the column that was asked for.
+    """
+    above = {"", *(part.sources.name(0).rpartition("/")[0] + "/" for part in parts)}
+    above = {"", *(prefix[: i + 1] for prefix in above for i, letter in enumerate(prefix) if letter == "/")}
+    tables = [
+        prefix + entry.name
+        for prefix in sorted(above)
+        for entry in sorted(os.scandir(folder / prefix), key=lambda entry: entry.name)
+        if is_table(entry.name)
+    ]
+    names = [part.sources.name(i) for part in parts for i in range(len(part.sources))] if tables else []
+    labels, groups, origins = [None] * len(names), [None] * len(names), []
+    for table in tables:
+        prefix = table[: table.rfind("/") + 1]
+        inside = [i for i, name in enumerate(names) if name.startswith(prefix)]
+        rows = find_rows(table, read_table(folder / table), [names[i][len(prefix) :] for i in inside], options)
+        if rows is None:
+            notes.append(f"{table} is not used: no column of it names the images")
+            continue
+        notes += rows.notes
+        origins += [f"the column {rows.label!r} of {table}"] if rows.label and options.labels else []
+        for column, into in ((rows.label, labels), (options.group, groups)):
+            for image, value in zip(rows.images, typed(rows.columns.get(column or "", ())), strict=False):
+                if image is not None:
+                    into[inside[image]] = value
+    if options.label_column and options.labels and not origins:
+        raise UserError(f"--label-column {options.label_column}: {folder} has no table with such a column")
+    starts = [0, *accumulate(len(part.sources) for part in parts)]
+    for i, (start, end) in enumerate(pairwise(starts)):
+        parts[i] = parts[i]._replace(
+            labels=labels[start:end] if origins else None,
+            groups=groups[start:end] if any(group is not None for group in groups) else None,
+        )
+    return parts, " and ".join(origins)
