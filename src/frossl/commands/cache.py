@@ -10,6 +10,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from frossl.data.open import join_sources
+from frossl.data.options import COLUMNS
 from frossl.report.terminal import detail
 from frossl.runs.config import Images
 from frossl.runs.data import open_run_data
@@ -27,11 +29,14 @@ class Cache(Images):
 
 
 def run(args: list[str], console: Console) -> int:
-    given = tyro.cli(Cache, prog="frossl cache", args=args)
+    given = tyro.cli(Cache, prog="frossl cache", args=join_sources(args))
     data = open_run_data(replace(given, cache=given.size), detail(console))
     again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
     again += [] if given.labels else ["--no-labels"]
     again += [] if given.targets == "auto" else ["--targets", given.targets]
+    for name in COLUMNS:
+        value = getattr(given, name)
+        again += [] if value is None else [f"--{name.replace('_', '-')}", value]
     again += [] if given.channels is None else ["--channels", str(given.channels)]
     again += [] if given.max_pixels is None else ["--max-pixels", str(given.max_pixels)]
     again += [] if given.data_dir == Path("data") else ["--data-dir", str(given.data_dir)]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from frossl.commands.report import open_in_browser
 from frossl.core.machine import keep_freed_pages
+from frossl.data.open import join_sources
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.directory import read_run
@@ -59,7 +60,7 @@ def parse(args: list[str], prog: str) -> Pretrain[Any]:
     return tyro.cli(
         Pretrain[type(default.objective)],
         prog=prog,
-        args=args,
+        args=join_sources(args),
         default=Pretrain(config=default),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from frossl.core.files import write_atomically
 from frossl.core.types import UserError
+from frossl.data.open import join_sources
 from frossl.report.contact import contact_sheet
 from frossl.report.terminal import detail, wrote
 from frossl.runs.config import Config, Images
@@ -35,7 +36,7 @@ class Views(Images):
 
 
 def run(args: list[str], console: Console) -> int:
-    given = tyro.cli(Views, prog="frossl views", args=args)
+    given = tyro.cli(Views, prog="frossl views", args=join_sources(args))
     if given.images < 1:
         raise UserError(f"--images must be at least 1, got {given.images}")
     if given.output.suffix.lower() != ".png":

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from frossl.core.types import UserError
 from frossl.data.decode import UnreadableError
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
 from frossl.data.splits import choose_splits, split_files, split_of
-from frossl.data.tables import LABELS, choose_column
+from frossl.data.tables import LABELS, Columns, choose_column
 
 CACHE = "parquet-cache"
 IMAGES = ("image", "img", "picture", "pixel_values", "jpg", "png")
 """Columns that are taken for images where there are several that hold bytes."""
+SAMPLED = 10_000
+"""Rows by which columns are told apart."""
 SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
 """Files of a folder that ``save_to_disk`` wrote."""
 
@@ -87,32 +91,32 @@ def find_saved(path: Path, options: Opening) -> Found:
 def _found(
     path: Path, source: str, tables: list[tuple[str, Path, Any, Any, str]], options: Opening, notes: list[str]
 ) -> Found:
-    parts, origin = [], "there is no column of labels"
-    for place, file, table, features, stamp in tables:
-        image = _image_column(file, table.schema, options.image_column)
-        part = Part(Rows(table, image, file.name, stamp), place=place)
-        if options.labels:
-            columns = {
-                name: _values(table, name) for name in table.column_names if _may_be_read(table.schema.field(name))
-            }
-            label, doubt = choose_column(columns, options.label_column, file.name, (image, options.group or image))
-            if options.label_column and not label:
-                raise UserError(
-                    f"--label-column {options.label_column}: {file} has only {', '.join(table.column_names)}"
-                )
-            feature = features.get(label)
-            names = getattr(getattr(feature, "feature", feature), "names", None) or ()
-            if label:
-                part, origin = part._replace(labels=columns[label], names=tuple(names)), f"the column {label!r}"
-            notes += [doubt] if doubt and doubt not in notes and (columns or label) else []
-        if options.group in table.column_names:
-            part = part._replace(groups=_values(table, options.group))
-        parts.append(part)
-    return Found(path.resolve().stem, source, parts, notes, origin)
+    file, first = tables[0][1:3]
+    images = [_image_column(file, table.schema, options.image_column) for _, file, table, *_ in tables]
+    label = ""
+    if options.labels:
+        label, doubt = choose_column(_sampled(first), options.label_column, file.name, (images[0], options.group or ""))
+        notes += [doubt] * bool(doubt)
+    if options.label_column and not label:
+        raise UserError(f"--label-column {options.label_column}: {file} has only {', '.join(first.column_names)}")
+    parts = []
+    for image, (place, file, table, features, state) in zip(images, tables, strict=True):
+        labels, groups = (
+            table.column(name).to_pylist() if name in table.column_names else None for name in (label, options.group)
+        )
+        feature = features.get(label)
+        names = getattr(getattr(feature, "feature", feature), "names", None) or ()
+        parts.append(Part(Rows(table, image, file.name, state), labels, tuple(names), groups, place))
+    return Found(
+        path.resolve().stem, source, parts, notes, f"the column {label!r}" if label else "no column tells them"
+    )
 
 
-def _values(table: Any, name: str | None) -> list[Any]:
-    return table.column(name).to_pylist()
+def _sampled(table: Any) -> Columns:
+    """Some values, evenly spaced, of every column that may hold labels."""
+    places = np.unique(np.linspace(0, table.num_rows - 1, min(SAMPLED, table.num_rows)).astype(int))
+    names = [name for name in table.column_names if _may_be_read(table.schema.field(name))]
+    return {name: table.column(name).take(places).to_pylist() for name in names}
 
 
 def _may_be_read(field: Any) -> bool:

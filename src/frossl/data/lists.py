@@ -50,7 +50,7 @@ def find_in_list(file: Path, options: Opening) -> Found:
     if options.label_column and not label:
         raise UserError(f"--label-column {options.label_column}: {file} has no such column, only {', '.join(columns)}")
     labels, groups = (
-        [values[row] for row in rows] if (values := typed(columns.get(column or "", ()))) else None
+        [values[row] for row in rows] if (values := typed(columns.get(column or "", []))) else None
         for column in (label, options.group)
     )
     part = Part(files, labels, groups=groups, place=file.name)

@@ -15,7 +15,7 @@ from frossl.data import arrays, hf, lists, shards
 from frossl.data.folder import Files, find_in_folder
 from frossl.data.formats import EXTENSIONS
 from frossl.data.hub import PREFIX, fetch
-from frossl.data.options import DataOptions, Opening
+from frossl.data.options import COLUMNS, DataOptions, Opening
 from frossl.data.parts import Found, Part, join, to_dataset
 from frossl.data.records import DATASETS
 from frossl.data.tables import is_table
@@ -58,6 +58,28 @@ def join_sources(args: Sequence[str]) -> list[str]:
     return ["+".join(args[:first]), *args[first:]] if first else list(args)
 
 
+def parts_of(source: str) -> list[str]:
+    """The sources that ``source`` joins, or itself if it is a name or there is a file or folder of that name."""
+    return [source] if source in DATASETS or _exists(source) else [part.strip() for part in source.split("+")]
+
+
+def resolve_source(source: str) -> str:
+    """``source`` with whole paths in place of relative ones and links: equal where the images are the same."""
+
+    def resolved(part: str) -> str:
+        named = part in DATASETS or part.startswith(PREFIX)
+        return part if named else str(Path(part).expanduser().resolve())
+
+    return "+".join(map(resolved, parts_of(source)))
+
+
+def source_name(source: str) -> str:
+    """A name for directories, from the last folder of each part, without signs of patterns."""
+    paths = [os.path.normpath(Path(part).expanduser().absolute()) for part in parts_of(source)]
+    names = [Path(path).name.lstrip(".") for path in paths]  # of . and .. the folder's own name, and nothing hidden
+    return "+".join(re.sub(r"[*?{}\[\],]+", "_", name) for name in names if name)[:100]
+
+
 def _exists(source: str) -> bool:
     try:
         return Path(source).expanduser().exists()
@@ -66,7 +88,7 @@ def _exists(source: str) -> bool:
 
 
 def _refuse_columns(source: str, opening: Opening) -> None:
-    given = [name for name in ("label_column", "image_column", "group") if getattr(opening, name) is not None]
+    given = [name for name in COLUMNS if getattr(opening, name) is not None]
     if given:
         flag = f"--{given[0].replace('_', '-')}"
         raise UserError(f"{flag}: the images of {source} have neither columns nor names; leave it out")
@@ -74,10 +96,8 @@ def _refuse_columns(source: str, opening: Opening) -> None:
 
 def _paths(source: str, opening: Opening) -> list[Path]:
     """What there is of the parts of ``source``, patterns expanded and the Hub's files fetched."""
-    if _exists(source):
-        return [Path(source).expanduser()]
-    parts, found = [part.strip() for part in source.split("+")], []
-    for part in parts:
+    found = []
+    for part in parts_of(source):
         if part.startswith(PREFIX):
             found.append(fetch(part, opening.log))
         elif _exists(part):

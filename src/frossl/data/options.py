@@ -13,6 +13,9 @@ from frossl.core.types import UserError
 Log = Callable[[str], None]
 TargetChoice = Literal["auto", "classes", "values"]
 
+COLUMNS = ("label_column", "image_column", "group")
+"""Options that name columns or parts of names, which other data may not have."""
+
 
 def quiet(message: str) -> None:
     """A log that drops its messages."""

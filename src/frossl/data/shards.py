@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,10 @@ from frossl.data.formats import EXTENSIONS
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
 from frossl.data.splits import split_files
-from frossl.data.tables import choose_column, typed
+from frossl.data.tables import Columns, choose_column, typed
 
 BLOCK = 512
+TEXTS = ("cls", "json", "txt")
 MASKED = ("mask", "seg", "label", "labels", "annotation")
 
 
@@ -78,18 +80,31 @@ def find_in_shards(path: Path, files: Sequence[Path], options: Opening) -> Found
         UserError: a file is no tar archive, or there is no image.
     """
     splits, notes = split_files(path, files)
-    parts, origin = [], ""
+    parts, columns = [], []
     for place, group in splits:
-        part, said = _read(place, group, options, notes)
-        parts.append(part)
-        origin = origin or said
+        sources, samples = _images(place, group, options, notes)
+        parts.append(Part(sources, place=place))
+        columns.append(_columns(group, samples, sources.names) if options.labels or options.group else {})
+    label = ""
+    if options.labels:
+        label, doubt = choose_column(columns[0], options.label_column, "the shards", (options.group or "",))
+        notes += [doubt] * bool(doubt and columns[0])
+    if options.label_column and not label:
+        only = ", ".join(columns[0]) or "none"
+        raise UserError(f"--label-column {options.label_column}: shards have no such label, only {only}")
+    for i, found in enumerate(columns):
+        labels, groups = (typed(found[name]) if name in found else None for name in (label, options.group))
+        parts[i] = parts[i]._replace(labels=labels, groups=groups)
+    origin = f"{label!r} of the shards" if label else "shards have none"
     return Found(path.resolve().stem, f"tar shards {path}", parts, notes, origin)
 
 
-def _read(place: str, files: Sequence[Path], options: Opening, notes: list[str]) -> tuple[Part, str]:
-    members = index(files, options, notes)
+def _images(
+    place: str, files: Sequence[Path], options: Opening, notes: list[str]
+) -> tuple[Shards, list[dict[str, Member]]]:
+    """The images of some shards, and all files of the sample of each by what stands behind the first dot."""
     samples: dict[tuple[int, str], dict[str, Member]] = {}
-    for member in members:
+    for member in index(files, options, notes):
         folder, _, last = member.name.rpartition("/")
         stem, _, kind = last.partition(".")
         samples.setdefault((member.shard, f"{folder}/{stem}"), {})[kind.lower()] = member
@@ -99,25 +114,14 @@ def _read(place: str, files: Sequence[Path], options: Opening, notes: list[str])
         if kinds:
             images.append(sample[kinds[0]])
             kept.append(sample)
-        other.update(f".{kind}" for kind in sample if kind not in kinds[:1] and kind not in ("cls", "json", "txt"))
+        other.update(f".{kind}" for kind in sample if kind not in (*kinds[:1], *TEXTS))
     if not images:
         raise UserError(f"{files[0]} and the other shards of {place} hold no image of {' '.join(EXTENSIONS)}")
     if other:
         listed = ", ".join(f"{count:,} {kind}" for kind, count in other.most_common(10))
         notes.append(f"files of shards that are not used: {listed}")
-    stamps = tuple(f"{file.name}-{status.st_size}-{status.st_mtime_ns}" for file in files for status in [file.stat()])
-    sources = Shards(
-        tuple(map(str, files)), np.array([one[:3] for one in images], np.int64), [one.name for one in images], stamps
-    )
-    columns = _columns(files, kept, images) if options.labels or options.group else {}
-    label, doubt = choose_column(columns, options.label_column, "the shards", (options.group or "",))
-    if options.label_column and not label:
-        raise UserError(f"--label-column {options.label_column}: shards have no such label, only {', '.join(columns)}")
-    notes += [doubt] * bool(doubt and columns and options.labels)
-    labels, groups = (typed(columns[name]) if name in columns else None for name in (label, options.group))
-    return Part(
-        sources, labels, groups=groups, place=place
-    ), f"{label!r} of the shards" if label else "shards have none"
+    rows, names = np.array([one[:3] for one in images], np.int64), [one.name for one in images]
+    return Shards(tuple(map(str, files)), rows, names, tuple(f"{x[1]}-{x[2]}" for x in map(_state, files))), kept
 
 
 def _masked(kind: str) -> tuple[bool, int, str]:
@@ -125,30 +129,18 @@ def _masked(kind: str) -> tuple[bool, int, str]:
     return any(part in MASKED for part in kind.split(".")), kind.count("."), kind
 
 
-def _columns(files: Sequence[Path], samples: list[dict[str, Member]], images: list[Member]) -> dict[str, list[Any]]:
+def _columns(files: Sequence[Path], samples: list[dict[str, Member]], images: list[str]) -> Columns:
     """What stands beside images: texts of .cls and .txt, fields of .json; else the folder of each, if all have one."""
-    columns: dict[str, list[Any]] = {}
-    shard, file = -1, None
-    try:
-        for i, sample in enumerate(samples):
-            for kind in ("cls", "json", "txt"):
-                member = sample.get(kind)
-                if member is None:
-                    continue
-                if member.shard != shard:
-                    shard = member.shard
-                    if file is not None:
-                        file.close()
-                    file = open(files[shard], "rb")  # noqa: SIM115
-                assert file is not None
+    columns: Columns = {}
+    beside = [(i, kind, sample[kind]) for i, sample in enumerate(samples) for kind in TEXTS if kind in sample]
+    for shard, members in groupby(beside, key=lambda one: one[2].shard):
+        with open(files[shard], "rb") as file:
+            for i, kind, member in members:
                 file.seek(member.offset)
                 text = file.read(member.size).decode(errors="replace").strip()
                 for name, value in _fields(kind, text).items():
                     columns.setdefault(name, [None] * len(samples))[i] = value
-    finally:
-        if file is not None:
-            file.close()
-    folders = [one.name.rpartition("/")[0] for one in images]
+    folders = [name.rpartition("/")[0] for name in images]
     return columns or ({"folder": folders} if all(folders) else {})
 
 
@@ -168,8 +160,7 @@ def index(files: Sequence[Path], options: Opening, notes: list[str]) -> list[Mem
     Raises:
         UserError: a file is no tar archive, or its list cannot be written.
     """
-    about = [(str(file.resolve()), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
-    digest = sha256(json.dumps(about).encode()).hexdigest()
+    digest = sha256(json.dumps([*map(_state, files)]).encode()).hexdigest()
     path = options.data_dir / CACHE / f"shards-{digest[:16]}.json"
     try:
         members, said = json.loads(path.read_text(encoding="utf-8"))
@@ -184,6 +175,12 @@ def index(files: Sequence[Path], options: Opening, notes: list[str]) -> list[Mem
         write_text(path, json.dumps([members, said]))
     notes += said
     return [Member(*one) for one in members]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    """The path of a file, its length and when it was written."""
+    status = file.stat()
+    return str(file.resolve()), status.st_size, status.st_mtime_ns
 
 
 def _members(file: Path) -> tuple[list[tuple[int, int, str]], str]:

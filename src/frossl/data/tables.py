@@ -24,7 +24,7 @@ SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
 LABELS = ("label", "labels", "class", "class_name", "fine_label", "category", "target", "cls")
 """Columns that are taken for labels where there are several that may be."""
 
-Columns = dict[str, Sequence[Any]]
+Columns = dict[str, list[Any]]
 
 
 def is_table(name: str) -> bool:
@@ -108,7 +108,7 @@ def choose_column(columns: Columns, given: str | None, where: str, others: Seque
     return "", f"which column holds labels? Say it with --label-column: {rest}" if rest else "no column can be labels"
 
 
-def may_be_labels(values: Sequence[Any]) -> bool:
+def may_be_labels(values: list[Any]) -> bool:
     """Whether values are numbers, words or lists of them, of which words and whole numbers come again."""
     known = [tuple(value) if isinstance(value, list) else value for value in typed(values) if value is not None]
     if not known or not all(isinstance(value, bool | int | float | str | tuple) for value in known):
@@ -119,7 +119,7 @@ def may_be_labels(values: Sequence[Any]) -> bool:
     return different > 1 and (all(isinstance(value, float) for value in known) or 2 * different <= len(known))
 
 
-def typed(values: Sequence[Any]) -> Sequence[Any]:
+def typed(values: list[Any]) -> list[Any]:
     """Text of which all is numbers as numbers; with leading zeros it stays text, as in names of classes."""
     known = [value for value in values if value is not None]
     if not known or not all(isinstance(value, str) for value in known):
@@ -177,6 +177,10 @@ def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list
     for table in tables:
         prefix = table[: table.rfind("/") + 1]
         inside = [i for i, name in enumerate(names) if name.startswith(prefix)]
+        split = table.rpartition("/")[2].partition(".")[0].lower().removesuffix("_labels")
+        if split in SPLITS:
+            of_split = [i for i in inside if names[i][len(prefix) :].lower().startswith(f"{split}/")]
+            inside = of_split or inside
         rows = find_rows(table, read_table(folder / table), [names[i][len(prefix) :] for i in inside], options)
         if rows is None:
             notes.append(f"{table} is not used: no column of it names the images")
@@ -184,7 +188,7 @@ def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list
         notes += rows.notes
         origins += [f"the column {rows.label!r} of {table}"] if rows.label and options.labels else []
         for column, into in ((rows.label, labels), (options.group, groups)):
-            for image, value in zip(rows.images, typed(rows.columns.get(column or "", ())), strict=False):
+            for image, value in zip(rows.images, typed(rows.columns.get(column or "", [])), strict=False):
                 if image is not None:
                     into[inside[image]] = value
     if options.label_column and options.labels and not origins:

@@ -22,6 +22,7 @@ from frossl.report.inspection import (
 )
 from frossl.report.pictures import sheet, thumbnail
 from frossl.report.table import minus
+from frossl.report.words import duplicates_warning
 from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import Recipe, View
 
@@ -135,8 +136,9 @@ def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
     for i in found.alike.argsort(descending=True, stable=True)[:PAIRS].tolist():
         other = picture(found.split, int(found.where[i]), classes)
         rows.append({"first": picture(seen.data.test, i, classes, f"{found.alike[i]:.3f}"), "others": [other]})
-    same = int((found.alike >= SAME).sum())
-    return {"rows": rows, "same": same, "of": len(found.alike), "searched": len(found.split)}
+    same, of = int((found.alike >= SAME).sum()), len(found.alike)
+    warning = duplicates_warning(same, of, SAME)
+    return {"rows": rows, "same": same, "of": of, "searched": len(found.split), "warning": warning}
 
 
 def show_map(seen: InspectedEncoder) -> dict[str, Any]:

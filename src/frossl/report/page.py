@@ -34,10 +34,12 @@ def write_report(
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     log: Callable[[str], None] = lambda message: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Writes the report of one or several ``runs`` to ``output``.
 
     ``data`` and the untrained ``backbone`` of a module of one's own are those of the runs, where the caller has them.
+    ``warn`` gets what a reader should not miss.
     Where images or encoder of a run cannot be had any more, the report says why and goes without what needs them.
 
     Raises:
@@ -48,6 +50,8 @@ def write_report(
     for record in read_records(runs):
         log(f"looking at {record.name}")
         summaries.append(summarise_run(record, data, backbone, opened))
+        if warning := summaries[-1].pictures.get("near_duplicates", {}).get("warning"):
+            warn(warning)
     log("writing the report")
     write_text(output, render(summaries))
     return output

@@ -126,3 +126,14 @@ def glossary(evaluations: Iterable[Evaluation]) -> dict[str, str]:
         if name in there or "evaluate" in m.default_of:
             terms |= m.glossary
     return terms
+
+
+def duplicates_warning(same: int, of: int, correlation: float) -> str:
+    """What pairs across the split mean that are nearly the same pictures; nothing if there are none."""
+    if not same:
+        return ""
+    return (
+        f"{same:,} of {of:,} held-out images are nearly the same picture as a training image (correlation of pixels "
+        f"{correlation} or more). Copies, or frames of one video, burst or patient on both sides, make accuracies too "
+        "high: look at the pairs in the report, and hold out whole groups with --group"
+    )

@@ -57,7 +57,7 @@ class Images(DataOptions):
     """Which images, and how they are opened."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """a folder of images, Parquet, arrays (.npy, .npz), or the name of a data set (frossl list data)"""
+    """folder of images, list, tar shards, Parquet, hf://datasets/ORG/NAME, arrays or a name (frossl list data)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from frossl.core.config import from_plain
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.core.types import UserError
+from frossl.data.open import source_name
 from frossl.methods import find_method
 from frossl.nn.encoder import OWN
 from frossl.runs.checkpoint import newest_position
@@ -130,9 +130,7 @@ def new_run_directory(config: Config) -> Path:
     Raises:
         UserError: a run of that name exists, or the place cannot be written to.
     """
-    data = Path(config.data).expanduser().absolute()
-    place = Path(os.path.normpath(data)).name.lstrip(".")  # of . and .. the folder's own name, and nothing hidden
-    stem = config.name or f"{place or 'data'}-{config.method.replace(':', '.')}"
+    stem = config.name or f"{source_name(config.data) or 'data'}-{config.method.replace(':', '.')}"
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     for name in names:
         run = config.out / name

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
-from frossl.data import DATASETS
+from frossl.data.open import resolve_source
 from frossl.evals.suite import Evaluation
 
 
 def same_source(source: str) -> str:
     """The name of a data set, or the whole path of anything else: equal where the images are the same."""
-    return source if source in DATASETS else str(Path(source).expanduser().resolve())
+    return resolve_source(source)
 
 
 def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:

@@ -28,6 +28,7 @@ from frossl.core.machine import machine, peak_memory
 from frossl.core.progress import Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
+from frossl.data.options import COLUMNS
 from frossl.evals import applicable, defaults, find_metrics
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
@@ -130,7 +131,7 @@ def plan_runs(
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
-    for field in ("data", "labels", "targets", "channels", "range", "pages", "axes", "held_out"):
+    for field in ("data", "labels", "targets", *COLUMNS, "channels", "range", "pages", "axes", "held_out"):
         if len({getattr(run.config, field) for run in runs}) > 1:
             raise UserError(f"arms that differ in {field} are not measured on the same images and cannot be compared")
     return runs

@@ -14,7 +14,7 @@ from torch import nn
 from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data import Dataset
-from frossl.data.options import TargetChoice
+from frossl.data.options import COLUMNS, TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
@@ -107,6 +107,7 @@ def _on(own: Config, source: str, spec: EncoderSpec, targets: TargetChoice | Non
     """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
     elsewhere = same_source(source) != same_source(own.data)
     read = {"channels": spec.channels, "range": spec.range or None, "labels": own.labels or elsewhere}
+    read |= dict.fromkeys(COLUMNS) if elsewhere else {}
     targets = targets or ("auto" if elsewhere else own.targets)
     own = dataclasses.replace(own, data=source, targets=targets, **read)
     if max_pixels is None:

@@ -110,7 +110,8 @@ def pretrain(
         evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
     if rank() == 0:
         with console.status("writing the report") as status:
-            path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update)
+            warn = partial(terminal.warn, console)
+            path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update, warn=warn)
         terminal.wrote(console, "Report", path)
     return Outcome(run, None, evaluation)
 
