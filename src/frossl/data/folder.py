@@ -119,16 +119,16 @@ def find_in_folder(folder: Path, options: Opening) -> Found:
     files = _without_folder(_without_masks(files, notes))
     splits = [_without_folder(split) for split in _splits(files, options, notes)]
     unlabelled = splits.pop(0)
-    trained = [splits[0], *([unlabelled] if len(unlabelled) else [])]
-    parts = [Part(part, place=part.prefix or "the folder") for part in [*trained, *splits[1:]]]
+    count = len(splits)
+    splits += [unlabelled] * bool(len(unlabelled))
+    parts = [Part(part, place=part.prefix or "the folder") for part in splits]
     parts, origin = labels_beside(folder, parts, options, notes) if options.labels or options.group else (parts, "")
     if options.labels and not origin:
         classes = splits[0].classes()
         origin = "sub-folders" if classes else "images do not all lie in two or more sub-folders, one for each class"
-        for i, part in enumerate(parts):
-            if classes and part.sources is not unlabelled:
-                parts[i] = part._replace(labels=[name or None for name in part.sources.folders()])
-    parts = [chain(parts[: len(trained)]), *parts[len(trained) :]]
+        for i, split in enumerate(splits[: count if classes else 0]):
+            parts[i] = parts[i]._replace(labels=[name or None for name in split.folders()])
+    parts = [chain([parts[0], *parts[count:]]), *parts[1:count]]
     return Found(folder.resolve().name, f"folder {folder}", parts, notes, origin)
 
 
@@ -169,9 +169,9 @@ def _mask_folders(folders: set[str]) -> tuple[str, ...]:
 
     def holds_masks(folder: str) -> bool:
         above, _, last = folder.rpartition("/")
-        of = MASK_OF.fullmatch(last.lower())
-        beside = siblings[above]
-        return (last.lower() in MASK_FOLDERS and bool(beside & IMAGE_FOLDERS)) or (of is not None and of[1] in beside)
+        of, beside = MASK_OF.fullmatch(last.lower()), siblings[above]
+        of_these = of is not None and of[1] in beside & (SPLIT_NAMES | IMAGE_FOLDERS)
+        return of_these or (last.lower() in MASK_FOLDERS and bool(beside & IMAGE_FOLDERS))
 
     return tuple(f"{folder}/" for folder in sorted(folders - {""}) if holds_masks(folder))
 

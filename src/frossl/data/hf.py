@@ -141,7 +141,7 @@ def _holds_images(field: Any) -> bool:
 def _image_column(file: Path, schema: Any, given: str | None) -> str:
     fitting = [field.name for field in schema if _holds_images(field)]
     fitting = [name for name in fitting if name not in LABELS] or fitting
-    chosen = given or next((name for name in IMAGES if name in fitting), fitting[0] if len(fitting) == 1 else None)
+    chosen = given or next((name for name in IMAGES if name in fitting), fitting[0] if len(fitting) == 1 else "")
     if chosen in fitting:
         return chosen
     problem = f"several columns hold bytes: {', '.join(fitting)}; say which are images with --image-column"

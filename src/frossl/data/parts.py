@@ -129,7 +129,7 @@ def to_dataset(found: Found, options: Opening, statistics: Statistics | None = N
     notes, parts = list(found.notes), found.parts
     labels = _compared(found, options, notes) if options.labels else [Labels(np.empty(0))] * len(parts)
     groups = [] if options.group is None else [_groups(part, options.group, notes) for part in parts[: len(labels)]]
-    if len(groups) > 1 and (shared := np.intersect1d(*groups)).size:
+    if len(groups) > 1 and (shared := np.intersect1d(groups[0], groups[1])).size:
         notes.append(f"--group: {len(shared):,} groups have images in both splits, which the data bring")
     encoded = [
         Encoded(part.sources, read.numbers if read.note else None, groups[0] if groups else None)
@@ -162,7 +162,8 @@ def _compared(found: Found, options: Opening, notes: list[str]) -> list[Labels]:
 
 def _read(part: Part, targets: str, tags: tuple[str, ...] = ()) -> Labels:
     """The labels of a part, with UserError that names it."""
-    values, several = part.labels or (), any(isinstance(value, list) for value in part.labels or ())
+    values: Sequence[Any] = part.labels or []
+    several = any(isinstance(value, list) for value in values)
     wrong = ""
     if any(isinstance(label, list | dict) for value in values for label in (value if several else [value]) or ()):
         wrong = f"must hold one number or word for each image, or a list of them, got {values[0]}"

@@ -189,9 +189,11 @@ def _members(file: Path) -> tuple[list[tuple[int, int, str]], str]:
     try:
         with tarfile.open(file, "r:") as tar:
             try:
-                found = tar.getmembers()
+                for member in tar:
+                    found.append(member)
             except (tarfile.TarError, OSError, ValueError) as error:
-                found, damage = tar.members, str(error)
+                damage = str(error)
+            assert tar.fileobj is not None
             tar.fileobj.seek(tar.offset)
             end = tar.fileobj.read(BLOCK)
     except (tarfile.TarError, OSError) as error:
