@@ -348,10 +348,13 @@ def test_without_the_hub_it_is_said_what_was_tried(opened, monkeypatch):
     huggingface_hub = pytest.importorskip("huggingface_hub")
 
     def down(*args, **options):
-        raise OSError("no network")
+        raise RuntimeError("no network")
+
+    def nothing(*, local_files_only, **options):
+        raise FileNotFoundError
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", down)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", down)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
     with pytest.raises(UserError, match=r"hf://datasets/some/data.*no network.*fetched before.*network"):
         opened("hf://datasets/some/data")
     with pytest.raises(UserError, match="ORG/NAME"):

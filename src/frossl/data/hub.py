@@ -23,7 +23,6 @@ def fetch(source: str, log: Log) -> Path:
         UserError: there is no such data set, it has no such files, or the Hub cannot be reached; says what was tried.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     parts = PurePosixPath(source.removeprefix(PREFIX)).parts
     if len(parts) < 2:
@@ -32,37 +31,27 @@ def fetch(source: str, log: Log) -> Path:
     repository, folder = f"{parts[0]}/{name}", "/".join(parts[2:])
     tried = []
     for branch in dict.fromkeys((revision or None, CONVERTED)):
-        where = {"repo_id": repository, "repo_type": "dataset", "revision": branch}
+        where, place = {"repo_id": repository, "repo_type": "dataset", "revision": branch}, branch or "its main branch"
         try:
             files = HfApi().dataset_info(repository, revision=branch, files_metadata=True).siblings or []
-            chosen = [file for file in files if folder in ("", *map(str, PurePosixPath(file.rfilename).parents))]
-            chosen = next(
-                (some for kind in KINDS if (some := [file for file in chosen if file.rfilename.endswith(kind)])), []
-            )
-            if not chosen:
-                tried.append(f"{branch or 'its main branch'} has no {' or '.join(KINDS)} below {folder or 'its root'}")
+            files = [file for file in files if folder in ("", *map(str, PurePosixPath(file.rfilename).parents))]
+            kinds = [[file for file in files if file.rfilename.endswith(kind)] for kind in KINDS]
+            if not any(kinds):
+                tried.append(f"{place} has no {' or '.join(KINDS)} below {folder or 'its root'}")
                 continue
+            chosen = next(filter(None, kinds))
             size = sum(file.size or 0 for file in chosen)
             log(f"{source}: {len(chosen):,} files of {size / 1e9:.2g} GB, fetched once to the cache of huggingface_hub")
             return Path(snapshot_download(**where, allow_patterns=[file.rfilename for file in chosen])) / folder
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError, *_network_errors()) as error:
-            tried.append(f"{branch or 'its main branch'}: {str(error).strip().splitlines()[0]}")
+        except Exception as error:  # of the package it speaks with the network by, another one by its release
+            tried.append(f"{place}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
         try:
-            return Path(snapshot_download(**where, local_files_only=True)) / folder
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
+            found = Path(snapshot_download(**where, local_files_only=True)) / folder
+            log(f"{source}: {tried[-1]}; what was fetched before is read, which may not be all of it")
+            return found
+        except (OSError, ValueError):
             tried.append("nothing of it was fetched before")
     raise UserError(
         f"cannot get {source} from the Hugging Face Hub ({'; '.join(dict.fromkeys(tried))}). Check the name and the "
         "network (HF_TOKEN for private data), or get the files on another machine and give their folder"
     )
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """Errors of the package by which huggingface_hub speaks with the Hub, another one by its release."""
-    found = []
-    for package, error in (("httpx", "HTTPError"), ("requests", "RequestException")):
-        try:
-            found.append(getattr(__import__(package), error))
-        except ImportError:
-            continue
-    return tuple(found)
