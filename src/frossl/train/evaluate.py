@@ -61,11 +61,7 @@ def evaluate_run(
     config = own if data is not None else _on(own, source or own.data, spec, max_pixels)
     if data is None:
         data = open_run_data(config, terminal.detail(console))
-        if spec.range and data.values == "uint8" != spec.values:
-            raise UserError(
-                f"{data.name} has 8 bits, 0 to 255, and the encoder was trained on {spec.values} from "
-                f"{' '.join(f'{value:g}' for value in spec.range)}; write the images as they were for training"
-            )
+        _check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
     for network in (encoder, *others.values()):
@@ -93,6 +89,15 @@ def evaluate_run(
         )
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def _check_scale(data: Dataset, spec: EncoderSpec) -> None:
+    """Raises UserError for images of 8 bits where the encoder was trained on a range of other numbers."""
+    if spec.range and data.values == "uint8" != spec.values:
+        raise UserError(
+            f"{data.name} has 8 bits, 0 to 255, and the encoder was trained on {spec.values} from "
+            f"{' '.join(f'{value:g}' for value in spec.range)}; write the images as they were for training"
+        )
 
 
 def _here(run: Path, own: Config) -> Config:
