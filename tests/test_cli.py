@@ -168,7 +168,7 @@ def test_a_folder_from_pretraining_to_export(frossl, tmp_path):
     for word in ("pretrained", "untrained", "raw pixels", "kNN", "10 labels", "Pretraining"):
         assert word in said
     arms = json.loads((tmp_path / "runs/r/evaluation.json").read_text())["images"]["arms"]
-    assert arms.keys() == {"pretrained", "untrained", "raw pixels"}
+    assert arms.keys() == {"pretrained", "untrained", "raw pixels", "largest class"}
 
     code, said = frossl("evaluate", "runs/r", "--protocol", "knn", "rank")
     assert code == 0
@@ -245,7 +245,7 @@ def test_evaluations_of_a_run_are_kept_together(frossl, tmp_path):
     assert frossl("evaluate", "runs/r", "--protocol", "rank")[0] == 0
     both = json.loads(path.read_text())["images"]
     assert both["protocols"].keys() == {"knn", "rank"}
-    assert both["arms"].keys() == first["arms"].keys() == {"pretrained", "untrained", "raw pixels"}
+    assert both["arms"].keys() == first["arms"].keys() == {"pretrained", "untrained", "raw pixels", "largest class"}
     for arm, values in first["arms"].items():
         assert both["arms"][arm].items() >= values.items()
     assert both["arms"]["pretrained"].keys() >= {"knn", "effective_rank"}

@@ -99,7 +99,7 @@ def test_the_same_classes_in_another_order_are_the_same_labels(parquet, opened):
     assert data.test.labels.tolist() == [1, 0, -1]
 
 
-@pytest.mark.parametrize("values", [[[0], [1]], [{"a": 1}, {"a": 2}]])
+@pytest.mark.parametrize("values", [[[[0]], [[1]]], [{"a": 1}, {"a": 2}]])
 def test_labels_that_are_not_one_for_each_image_are_refused(tmp_path, opened, values):
     file = tmp_path / "train.parquet"
     datasets.Dataset.from_dict({"image": rows(2), "label": values}).to_parquet(file)

@@ -89,7 +89,7 @@ def test_the_metric_adds_an_interval():
     test_x, test_y = gaussian_classes(60, apart=2.0, seed=1)
     f = Features(x, test_x, y, test_y, ("a", "b", "c"))
     got = METRICS["knn"].measure(f)
-    assert got.keys() == {"knn", "knn_low", "knn_high"}
+    assert got.keys() == {f"{name}{end}" for name in ("knn", "knn_balanced") for end in ("", "_low", "_high")}
     assert got["knn"] == knn(f)["knn"]
     assert got["knn_low"] < got["knn"] < got["knn_high"]
 

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from small_data import Lazy, dark_and_bright, dataset, gaussian_classes, images, spec
 from torch import nn
+from torch.nn.functional import one_hot
 
 from frossl.core.types import Features, UserError
 from frossl.data.types import Split
-from frossl.evals import METRICS, Subject, defaults, measure, metric
+from frossl.evals import METRICS, Subject, applicable, defaults, measure, metric
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import Evaluation, evaluate, untrained_encoder
 from frossl.evals.verdict import verdict
@@ -20,7 +22,16 @@ pytestmark = pytest.mark.usefixtures("two_penalties")
 RECIPE = (View(count=2, size=16),)
 PROTOCOLS = defaults("evaluate")
 OF_FEATURES = [name for name, m in METRICS.items() if not m.of_encoder]
+OF_CLASSES = [name for name in OF_FEATURES if METRICS[name].needs_labels and METRICS[name].targets == "classes"]
 OF_ENCODERS = [name for name, m in METRICS.items() if m.of_encoder]
+
+
+def fitting(name: str, features: Features) -> Features:
+    """``features`` with labels of the kind that a metric needs, made from classes."""
+    made = {"classes": lambda y: y, "values": lambda y: y + 0.5, "multilabel": lambda y: one_hot(y, 3)}
+    turned = [made[METRICS[name].targets](y) for y in (features.train_labels, features.test_labels)]
+    classes = features.classes if METRICS[name].targets == "classes" else ()
+    return replace(features, train_labels=turned[0], test_labels=turned[1], classes=classes)
 
 
 def evaluation(held_out: int = 1000, **arms: dict[str, float]) -> Evaluation:
@@ -188,14 +199,18 @@ def with_ends(*names: str) -> set[str]:
 
 def test_every_arm_is_measured(whole):
     got, _, _, log = whole
-    assert list(got.arms) == ["pretrained", "untrained", "raw pixels"]
-    accuracies = with_ends("knn", "linear") | {"linear_10", "linear_10_std"}
+    assert list(got.arms) == ["pretrained", "untrained", "raw pixels", "largest class"]
+    accuracies = with_ends("knn", "linear", "knn_balanced", "linear_balanced", "linear_10_balanced")
+    accuracies |= {"linear_10", "linear_10_std", "linear_10_balanced_std"}
     assert got.arms["pretrained"].keys() == accuracies | with_ends("effective_rank", "alignment", "uniformity")
     assert got.arms["untrained"].keys() == got.arms["pretrained"].keys()
     assert got.arms["raw pixels"].keys() == accuracies
+    assert got.arms["largest class"].keys() == {
+        name for name in accuracies if not name.endswith(("_low", "_high", "_std"))
+    }
     assert all(math.isfinite(v) for values in got.arms.values() for v in values.values())
     assert got.arms["raw pixels"]["knn"] == 1.0
-    assert got.protocols == {name: METRICS[name].protocol for name in PROTOCOLS}
+    assert got.protocols == {name: m.protocol for name, m in applicable(PROTOCOLS, "classes").items()}
     assert got.held_out == 32
     assert log == ["evaluating pretrained", "evaluating untrained", "evaluating raw pixels"]
     assert isinstance(verdict(got), str)
@@ -249,7 +264,7 @@ def test_data_without_labels_have_no_accuracy_and_no_raw_pixels():
 def test_only_what_was_asked_for_is_measured():
     data = dataset(dark_and_bright(24), dark_and_bright(16, seed=1))
     got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("knn",))
-    assert all(values.keys() == {"knn", "knn_low", "knn_high"} for values in got.arms.values())
+    assert all(got.arms[arm].keys() == with_ends("knn", "knn_balanced") for arm in ("pretrained", "raw pixels"))
     assert got.protocols.keys() == {"knn"}
 
 
@@ -320,7 +335,7 @@ def test_what_raw_pixels_have_not_is_compared_with_the_untrained_encoder():
 def test_every_figure_has_an_interval_that_holds_it_or_a_spread(name):
     x, y = gaussian_classes(60, width=40, apart=2.0)
     views = torch.stack([x, x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))])
-    got = METRICS[name].measure(Features(x, x.flip(0), y, y.flip(0), ("a", "b", "c"), views))
+    got = METRICS[name].measure(fitting(name, Features(x, x.flip(0), y, y.flip(0), ("a", "b", "c"), views)))
     figures = [key for key in got if not key.endswith(("_low", "_high", "_std"))]
     assert figures
     for key in figures:
@@ -328,7 +343,7 @@ def test_every_figure_has_an_interval_that_holds_it_or_a_spread(name):
 
 
 @pytest.mark.parametrize("kind", ["half with a gradient and int32 labels", "float64", "default float64"])
-@pytest.mark.parametrize("name", [name for name in OF_FEATURES if METRICS[name].needs_labels])
+@pytest.mark.parametrize("name", OF_CLASSES)
 def test_features_and_labels_of_any_type_are_measured(name, kind):
     x, y = gaussian_classes(30, width=12, apart=2.0)
     if kind.startswith("half"):
@@ -342,7 +357,7 @@ def test_features_and_labels_of_any_type_are_measured(name, kind):
     assert all(math.isfinite(value) for value in got.values())
 
 
-OF_LABELS = pytest.mark.parametrize("name", [name for name in OF_FEATURES if METRICS[name].needs_labels])
+OF_LABELS = pytest.mark.parametrize("name", OF_CLASSES)
 
 
 @OF_LABELS
@@ -408,7 +423,7 @@ def kinds() -> dict[str, Features]:
 @pytest.mark.parametrize("kind", ["constant", "isotropic", "rank one"])
 @pytest.mark.parametrize("name", OF_FEATURES)
 def test_every_metric_gives_the_same_finite_numbers_twice(name, kind):
-    features = kinds()[kind]
+    features = fitting(name, kinds()[kind])
     kept = features.train_NF.clone(), features.test_NF.clone(), features.views_VNF.clone()
     torch.manual_seed(0)
     one = METRICS[name].measure(features)
@@ -425,14 +440,14 @@ def test_every_metric_gives_the_same_finite_numbers_twice(name, kind):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("name", OF_FEATURES)
 def test_of_features_that_are_not_finite_no_figure_is_told(name, bad, where):
-    whole = kinds()["isotropic"]
+    whole = fitting(name, kinds()["isotropic"])
     (whole.train_NF if where == "train" else whole.test_NF)[2, 3] = bad
     whole.views_VNF[0, 1, 2] = bad
     told = {k: v for k, v in METRICS[name].measure(whole).items() if math.isfinite(v)}
     assert bool(told) == (where == "train" and name in ("rank", "spectrum", "alignment"))
 
 
-@pytest.mark.parametrize("name", [name for name in OF_FEATURES if METRICS[name].needs_labels])
+@pytest.mark.parametrize("name", OF_CLASSES)
 def test_of_features_whose_squares_overflow_no_accuracy_is_made_up(name):
     whole = kinds()["isotropic"]
     huge = Features(whole.train_NF * 1e38, whole.test_NF * 1e38, whole.train_labels, whole.test_labels, whole.classes)
@@ -442,7 +457,7 @@ def test_of_features_whose_squares_overflow_no_accuracy_is_made_up(name):
 @pytest.mark.parametrize("held_out", [1, 2])
 @pytest.mark.parametrize("name", [name for name in OF_FEATURES if name != "retrieval"])
 def test_of_hardly_any_held_out_images_nothing_is_told_that_is_no_number(name, held_out):
-    whole, place = kinds()["isotropic"], slice(held_out)
+    whole, place = fitting(name, kinds()["isotropic"]), slice(held_out)
     views = whole.views_VNF[:, place]
     few = Features(
         whole.train_NF, whole.test_NF[place], whole.train_labels, whole.test_labels[place], whole.classes, views
@@ -457,7 +472,7 @@ def test_the_rank_of_a_single_image_is_not_told():
 
 @pytest.mark.parametrize("name", OF_FEATURES)
 def test_metrics_that_need_labels_are_left_out_without_and_the_others_not(name):
-    features = kinds()["isotropic"]
+    features = fitting(name, kinds()["isotropic"])
     bare = Features(features.train_NF, features.test_NF, views_VNF=features.views_VNF)
     assert measure(bare, [name]) == ({} if METRICS[name].needs_labels else METRICS[name].measure(features))
     if METRICS[name].needs_labels:

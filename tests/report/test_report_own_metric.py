@@ -36,7 +36,7 @@ CONTROL = OWN | {"votes": 0.25, "roughness": 3.5}
 def registered(monkeypatch):
     """A metric of labels and one without, for which lower is better, beside those there are."""
     monkeypatch.setattr(METRICS, "_things", dict(METRICS._things))
-    columns = {"votes": Column("votes", "votes of trees", accuracy=True, decides=True)}
+    columns = {"votes": Column("votes", "votes of trees", score="accuracy", decides=True)}
     metric("votes", needs_labels=True, protocol="", columns=columns, glossary={"Trees": "They vote."})(lambda f: {})
     columns = {"roughness": Column("rough.", "roughness", better="lower", digits=1)}
     metric("roughness", needs_labels=False, protocol="", columns=columns, order=0)(lambda f: {})

@@ -185,7 +185,13 @@ def test_transfer_and_further_arms_have_their_tables(tmp_path, labelled):
     controls = (own["arms"][arm]["knn"] for arm in ("untrained", "raw pixels"))
     assert f"best control {max(controls):.3f}" in page  # not the supervised arm
     accuracy = next(c for c in charts(page).values() if c["label"] == "Accuracy of every arm")
-    assert [t["name"] for t in accuracy["data"]] == ["pretrained", "untrained", "raw pixels", "supervised"]
+    assert [t["name"] for t in accuracy["data"]] == [
+        "pretrained",
+        "untrained",
+        "raw pixels",
+        "largest class",
+        "supervised",
+    ]
     assert "fine-tuned" in accuracy["layout"]["yaxis"]["ticktext"]
 
 

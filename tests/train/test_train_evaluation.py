@@ -128,7 +128,7 @@ def test_the_supervised_arm_is_trained_once_for_as_many_steps_and_evaluated_besi
     own, _ = load_encoder(run / "encoder.safetensors")
     assert any(not torch.equal(v, own.state_dict()[k]) for k, v in encoder.state_dict().items())
     got = evaluate_run(run, others={"supervised": encoder}, protocols=("knn", "rank"))
-    assert list(got.arms) == ["pretrained", "untrained", "supervised", "raw pixels"]
+    assert list(got.arms) == ["pretrained", "untrained", "supervised", "raw pixels", "largest class"]
     saved = json.loads((run / "evaluation.json").read_text())["images"]["arms"]
     assert saved["supervised"].keys() == saved["pretrained"].keys()
 

@@ -31,6 +31,7 @@ def run(args: list[str], console: Console) -> int:
     data = open_run_data(replace(given, cache=given.size), detail(console))
     again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
     again += [] if given.labels else ["--no-labels"]
+    again += [] if given.targets == "auto" else ["--targets", given.targets]
     again += [] if given.channels is None else ["--channels", str(given.channels)]
     again += [] if given.max_pixels is None else ["--max-pixels", str(given.max_pixels)]
     again += [] if given.data_dir == Path("data") else ["--data-dir", str(given.data_dir)]

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from frossl.core.types import UserError
+from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.runs.config import Device
 from frossl.train.evaluate import evaluate_run
@@ -24,6 +25,8 @@ class Evaluate:
     """run directory"""
     data: str | None = None
     """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
+    targets: TargetChoice | None = None
+    """what numbers as labels are: classes, or values to predict (as in the run, or auto on other data, if not given)"""
     protocol: tuple[str, ...] = defaults("evaluate")
     """what to measure (frossl list metrics)"""
     arms: tuple[Literal["supervised"], ...] = ()
@@ -45,6 +48,6 @@ def run(args: list[str], console: Console) -> int:
     find_metrics(given.protocol)
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
-    how |= {"source": given.data, "max_pixels": given.max_pixels}
+    how |= {"source": given.data, "targets": given.targets, "max_pixels": given.max_pixels}
     evaluate_run(given.run, protocols=given.protocol, others=others, **how)
     return 0

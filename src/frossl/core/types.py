@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 from torch import Tensor
+
+Targets = Literal["classes", "values", "multilabel"]
+"""What labels are: a class an image, a value to predict, or several labels an image."""
 
 
 class UserError(ValueError):
@@ -70,7 +73,7 @@ class Moment:
 class Features:
     """What every metric reads: features of the same encoder on a bank and on held-out images.
 
-    ``labels`` hold class numbers, -1 where a label is unknown, None where there are none at all. ``views_VNF``
+    ``labels`` are those of :class:`frossl.data.types.Split`, None where there are none at all. ``views_VNF``
     are features of several training views of held-out images, for metrics that compare views.
     """
 
@@ -80,3 +83,30 @@ class Features:
     test_labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     views_VNF: Tensor | None = None
+
+    @property
+    def targets(self) -> Targets | None:
+        """What the labels are, None without any."""
+        return kind_of(self.train_labels, self.test_labels, self.classes)
+
+
+def known(labels: Tensor) -> Tensor:
+    """Which images, ``(N,)``, have a label: no -1, of values no NaN."""
+    if labels.is_floating_point():
+        return ~labels.isnan()
+    return labels >= 0 if labels.ndim == 1 else (labels >= 0).all(1)
+
+
+def any_known(labels: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether there are labels and one of them at least is known."""
+    return labels is not None and bool(known(labels).any())
+
+
+def kind_of(train: Tensor | None, test: Tensor | None, classes: tuple[str, ...]) -> Targets | None:
+    """What the labels of two splits are: of a split without a known one there are none."""
+    if classes:
+        return "classes"
+    if not (any_known(train) and any_known(test)):
+        return None
+    several = "multilabel" if train.ndim == 2 else None
+    return "values" if train.is_floating_point() else several

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from frossl.core.types import UserError
-from frossl.data.build import assemble, hold_out, number_labels
+from frossl.data.build import assemble, hold_out
 from frossl.data.decide import choose, fit_range, some_pixels
 from frossl.data.decode import BROKEN
 from frossl.data.options import Opening
 from frossl.data.reading import Reading, with_channels
+from frossl.data.targets import read_labels
 from frossl.data.types import Dataset, Split
 
 EXTENSIONS = (".npy", ".npz")
@@ -32,18 +33,19 @@ def from_tensors(
     *,
     name: str = "tensors",
     classes: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
     held_out: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
     """Uint8 images ``(N, C, H, W)`` of any number C of channels as a data set, for ``pretrain(config, data=...)``.
 
-    Labels are int64 ``(N,)``, numbers of ``classes``, -1 where unknown. Without ``test``, the fraction ``held_out`` of
-    the images is chosen by ``seed``. Raises UserError for images or labels that are none of that.
+    Labels are int64 ``(N,)``, numbers of ``classes``, -1 where unknown; or values to predict, floats ``(N,)``, NaN
+    where unknown; or 0 and 1 for each of K labels, int64 or bool ``(N, K)``, whose names are ``tags``. Without
+    ``test``, the fraction ``held_out`` of the images is chosen by ``seed``. Raises UserError for images or labels that
+    are none of that.
     """
     options, notes = Opening(held_out=held_out, seed=seed), []
-    for split in (train, test):
-        if split is not None:
-            _check(split, classes)
+    train, test = _checked(train, classes, tags), None if test is None else _checked(test, classes, tags)
     if test is None:
         if len(train) < 2:
             raise UserError(f"{name}: {len(train)} images, at least 2 are needed (one to train on, one held out)")
@@ -53,20 +55,38 @@ def from_tensors(
     channels, others = train.images[0].shape[0], test.images[0].shape[0]
     if channels != others:
         raise UserError(f"{name}: training images have {channels} channels, held-out images {others}; give the same")
-    return assemble(name, train, test, "tensors in memory", classes, options, notes=notes)
+    data = assemble(name, train, test, "tensors in memory", classes, options, notes=notes)
+    if train.labels is None or train.labels.ndim == 1:
+        return data
+    return replace(data, tags=tags or tuple(map(str, range(train.labels.shape[1]))))
 
 
-def _check(split: Split, classes: tuple[str, ...]) -> None:
+def _checked(split: Split, classes: tuple[str, ...], tags: tuple[str, ...]) -> Split:
+    """The split, with labels that are bool as int64."""
     x, y = split.images, split.labels
     if not isinstance(x, Tensor) or x.dtype != torch.uint8 or x.ndim != 4 or not x.numel():
         got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise UserError(f"images are a uint8 tensor (N, C, H, W) with values from 0 to 255; got {got}")
     if y is None:
-        return
+        return split
+    if y.ndim == 2 and y.shape[1] > 1 and len(y) == len(x) and y.dtype in (torch.bool, torch.int64):
+        if not (y.dtype == torch.bool or -1 <= int(y.min()) <= int(y.max()) <= 1) or len(tags) not in (0, y.shape[1]):
+            got = f"{y.shape[1]} from {int(y.min())} to {int(y.max())}, with {len(tags)} names"
+            raise UserError(f"several labels of an image are 0 or 1 each, or -1 where unknown; got {got}")
+        return Split(x, y.long())
+    if tuple(y.shape) == (len(x),) and y.is_floating_point():
+        if classes or bool(y.isinf().any()):
+            got = f"{len(classes)} names of classes" if classes else "an infinite one"
+            raise UserError(f"floats as labels are values to predict, finite or NaN where unknown; got {got}")
+        return split
     if tuple(y.shape) != (len(x),) or y.dtype != torch.int64:
         raise UserError(f"labels of {len(x):,} images are int64 ({len(x)},); got {tuple(y.shape)} of {y.dtype}")
     if not -1 <= int(y.min()) <= int(y.max()) < len(classes):
-        raise UserError(f"labels go from {int(y.min())} to {int(y.max())}, with {len(classes)} names of classes")
+        raise UserError(
+            f"labels go from {int(y.min())} to {int(y.max())}, with {len(classes)} names of classes; "
+            "name all, or give values to predict as floats"
+        )
+    return split
 
 
 def open_arrays(path: Path, options: Opening) -> Dataset:
@@ -74,7 +94,7 @@ def open_arrays(path: Path, options: Opening) -> Dataset:
 
     Images are ``(N, H, W)`` or ``(N, H, W, C)``, or in another order of axes that their shape or ``axes`` tells; bytes
     from 0 to 255, or other numbers, of which a range becomes that. Labels are one number or word for each, -1 or NaN
-    where unknown.
+    where unknown, or 0 and 1 for each of K labels, ``(N, K)``.
     ``train_images``, ``train_labels``, ``test_images`` and ``test_labels`` bring their own split, or ``val_`` in place
     of ``test_``.
     """
@@ -88,17 +108,18 @@ def open_arrays(path: Path, options: Opening) -> Dataset:
         raise UserError(f"{path}: axes differ ({orders}); write both arrays alike, or say which with --axes")
     ordered = {key: _in_order(path, key, arrays[key], orders[key]) for key in keys}
     images, reading, said = _as_bytes(path, list(ordered.values()), options)
-    splits, classes, notes = [Split(x) for x in images], (), []
+    splits, classes, tags, notes = [Split(x) for x in images], (), (), []
     if options.labels:
         given = [y for key in keys if (y := _labels(path, key, arrays, len(ordered[key]))) is not None]
         notes = [f"no labels: no array {' and '.join(map(_labels_of, keys))} with one word or number for each image"]
         if len(given) == len(images):
-            numbers, classes = number_labels(np.concatenate(given).tolist())
-            notes = [f"{len(classes)} classes come from the labels" if classes else "no labels: none is known"]
-            parts = torch.from_numpy(numbers).split([len(x) for x in images])
-            labels = parts if classes else [None] * len(images)
+            read = read_labels(np.concatenate(given).tolist(), targets=options.targets)
+            notes = [read.note or "no labels: none is known"]
+            parts = torch.from_numpy(read.numbers).split([len(x) for x in images])
+            labels, classes, tags = parts if read.note else [None] * len(images), read.classes, read.tags
             splits = [Split(x, y) for x, y in zip(images, labels, strict=True)]
-    data = from_tensors(*splits, name=path.stem, classes=classes, held_out=options.held_out, seed=options.seed)
+    how = {"name": path.stem, "held_out": options.held_out, "seed": options.seed}
+    data = from_tensors(*splits, classes=classes, tags=tags, **how)
     values = arrays[keys[0]].dtype.name
     notes = (*said, *data.notes, *notes)
     return replace(data, source=f"arrays in {path}", values=values, range=reading.range, notes=notes)
@@ -192,13 +213,17 @@ def _as_bytes(path: Path, images: list[np.ndarray], options: Opening) -> tuple[l
 
 
 def _labels(path: Path, key: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
-    """One label for each image under ``key``, if there are any."""
+    """One label for each image under ``key``, or several, if there are any."""
     y = arrays.get(_labels_of(key))
     if y is None:
         return None
+    if y.ndim == 2 and len(y) == count and y.shape[1] > 1 and y.dtype.kind in "biuf":
+        several = np.nan_to_num(y, nan=-1)
+        if np.isin(several, (-1, 0, 1)).all():
+            return several
     if y.size != count or y.dtype.kind not in "biufSU":
         raise UserError(
-            f"{path}: {_labels_of(key)} must be one number or word for each of {count:,} images, or give --no-labels; "
-            f"got {y.size:,} of {y.dtype}"
+            f"{path}: {_labels_of(key)} must be one number or word for each of {count:,} images, or 0 and 1 for each "
+            f"of several labels, or give --no-labels; got {y.size:,} of {y.dtype}, {y.shape}"
         )
     return y.reshape(count)

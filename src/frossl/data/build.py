@@ -85,6 +85,8 @@ def assemble(
     statistics: Statistics | None = None,
 ) -> Dataset:
     """Two splits as a data set. ``sizes`` ``(N, 2)`` of all images are those of the tensors if not given."""
+    if classes and options.targets == "values":
+        raise UserError(f"--targets values: the labels of {source} are names of classes; leave it out")
     if sizes is None:
         sizes = np.repeat([split.images[0].shape[1:] for split in (train, test)], [len(train), len(test)], axis=0)
     channels = train.images[0].shape[0]
@@ -159,12 +161,12 @@ def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], names: tup
 
 
 def hold_out(count: int, labels: np.ndarray | None, options: Opening) -> tuple[list[np.ndarray], str]:
-    """Places in two so that every class gives the same share, as nearly as whole images allow, and a note on it.
+    """Places in two so that every one of the :func:`strata` gives the same share, nearly, and a note on it.
 
     In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out.
     """
     order = np.random.default_rng(options.seed).permutation(count)
-    labels = np.zeros(count, np.int64) if labels is None else labels[order]
+    labels = np.zeros(count, np.int64) if labels is None else strata(labels)[order]
     place = np.empty(count)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -173,6 +175,13 @@ def hold_out(count: int, labels: np.ndarray | None, options: Opening) -> tuple[l
     few = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count)))
     note = f"no held-out split found: {100 * few / count:.2g} % of the images ({few:,}) held out by seed {options.seed}"
     return [np.sort(first[few:]), np.sort(first[:few])], note
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """Numbers of what each image shall be held out evenly of: its class, the tenth of its value, all its labels."""
+    if labels.dtype.kind == "f":
+        return np.argsort(np.argsort(labels, kind="stable")) * 10 // len(labels)
+    return labels if labels.ndim == 1 else np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _lazy(name: str, images: LazyImages, options: Opening) -> LazyImages | Stored:

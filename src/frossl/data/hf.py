@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from frossl.core.types import UserError
-from frossl.data.build import build, check_same_classes, number_labels
+from frossl.data.build import build, check_same_classes
 from frossl.data.decode import UnreadableError
 from frossl.data.options import Opening
 from frossl.data.sources import Encoded
+from frossl.data.targets import Labels, read_labels
 from frossl.data.types import Dataset
 
 if TYPE_CHECKING:
@@ -63,20 +64,21 @@ def open_parquet(path: Path, options: Opening) -> Dataset:
     File names that start with train, test, val or validation give the splits. Needs the extra ``hf``.
     """
     train_files, test_files, notes = _splits(find_parquet(path))
-    train, classes = _read(train_files, options)
-    parts = [train]
+    train, labels = _read(train_files, options)
+    parts, classes = [train], labels.classes
     if test_files:
-        test, test_classes = _read(test_files, options)
-        check_same_classes(classes, test_classes, ("the training split", "the held-out split"))
-        if test.labels is not None:  # its classes may be in another order
-            places = np.array([*map(classes.index, test_classes), -1])
-            test = test._replace(labels=places[test.labels])
+        test, others = _read(test_files, options, labels)
+        check_same_classes(classes, others.classes, ("the training split", "the held-out split"))
+        if others.classes:  # they may be in another order
+            places = np.array([*map(classes.index, others.classes), -1])
+            test = test._replace(labels=places[others.numbers])
         parts.append(test)
-    if classes:
-        notes.append(f"{len(classes)} classes come from the column 'label'")
+    if labels.note:
+        notes.append(f"{labels.note}: the column 'label'")
     elif options.labels:
         notes.append("no labels: there is no column 'label', or nothing in it")
-    return build(path.resolve().stem, f"Parquet files {path}", parts, classes, options, notes)
+    data = build(path.resolve().stem, f"Parquet files {path}", parts, classes, options, notes)
+    return replace(data, tags=labels.tags)
 
 
 def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
@@ -93,25 +95,28 @@ def _splits(files: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
     return train, test, [f"files not used: {', '.join(unused)}"] if unused else []
 
 
-def _read(files: list[Path], options: Opening) -> tuple[Encoded, tuple[str, ...]]:
+def _read(files: list[Path], options: Opening, like: Labels | None = None) -> tuple[Encoded, Labels]:
+    """The rows of a split and their labels, which are of the kind of those of another split where they are given."""
     table = _table(files, options)
     rows = Rows(table, files[0].name)
     if not options.labels or "label" not in table.column_names:
-        return Encoded(rows), ()
+        return Encoded(rows), Labels(np.empty(0))
     values = table.data.column("label").to_pylist()
-    names = getattr(table.features["label"], "names", None)
-    wrong = ""
-    if any(isinstance(value, list | dict) for value in values):
-        wrong = f"must hold one number or word for each image, got {values[0]}"
-    elif names is not None and not all(value is None or -1 <= value < len(names) for value in values):
+    column = table.features["label"]
+    names = getattr(getattr(column, "feature", column), "names", None)
+    wrong, several = "", any(isinstance(value, list) for value in values)
+    if any(isinstance(label, list | dict) for value in values for label in (value if several else [value]) or ()):
+        wrong = f"must hold one number or word for each image, or a list of them, got {values[0]}"
+    elif not several and names is not None and not all(value is None or -1 <= value < len(names) for value in values):
         known = [value for value in values if value is not None]
         wrong = f"goes from {min(known)} to {max(known)}, with {len(names)} names of classes"
     if wrong:
         raise UserError(
             f"{files[0]}: the column 'label' {wrong}. Mend it, or open the data without labels (--no-labels)."
         )
-    labels, classes = number_labels(values, names)
-    return Encoded(rows, labels), classes
+    targets = like.kind if like is not None and like.note else options.targets
+    labels = read_labels(values, names, targets, like.tags if like is not None else ())
+    return Encoded(rows, labels.numbers if labels.note else None), labels
 
 
 def _table(files: list[Path], options: Opening) -> datasets.Dataset:

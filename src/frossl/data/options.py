@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from frossl.core.types import UserError
 
 Log = Callable[[str], None]
+TargetChoice = Literal["auto", "classes", "values"]
 
 
 def quiet(message: str) -> None:
@@ -23,6 +24,8 @@ class DataOptions:
 
     labels: bool = True
     """use labels for evaluation where there are any; sub-folders are classes"""
+    targets: TargetChoice = "auto"
+    """what numbers as labels are: classes, or values to predict such as ages; auto goes by how many differ"""
     channels: int | None = None
     """read images as grey (1), as colour (3), or so many of their first channels; as they are if not given"""
     range: tuple[float, ...] | None = None
@@ -53,6 +56,8 @@ class DataOptions:
             raise UserError(f"--range is LOW HIGH, or such a pair for each channel, with LOW < HIGH; got {given}")
         if self.axes is not None and sorted(self.axes) not in (sorted("NHWC"), sorted("NHW")):
             raise UserError(f"--axes {self.axes}: give the letters N (images), H, W and, if there are any, C in order")
+        if self.targets not in get_args(TargetChoice):
+            raise UserError(f"--targets {self.targets}: give classes, values, or auto")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is a share between 0 and 1, for example 0.1; got {self.held_out}")
         for name, least in (("seed", 0), ("workers", 0), ("cache", 1), ("channels", 1), ("max_pixels", 1)):

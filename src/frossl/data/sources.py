@@ -26,7 +26,7 @@ class Sources(Protocol):
 
 
 class Encoded(NamedTuple):
-    """One split before decoding: sources and, when there are any, int64 labels ``(N,)``."""
+    """One split before decoding: sources and, when there are any, labels as those of a split."""
 
     sources: Sources
     labels: np.ndarray | None = None

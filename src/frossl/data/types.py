@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
+
+from frossl.core.types import Targets, kind_of
 
 
 @runtime_checkable
@@ -24,8 +26,9 @@ class LazySequence(Protocol):
 class Split:
     """Images and their labels.
 
-    ``images`` is uint8 ``(N, C, H, W)`` in memory or a :class:`LazySequence`; ``labels`` is int64 ``(N,)``,
-    -1 where a label is unknown, None when there are none at all.
+    ``images`` is uint8 ``(N, C, H, W)`` in memory or a :class:`LazySequence`; ``labels`` are class numbers, int64
+    ``(N,)``; or values to predict, floats ``(N,)``; or 0 and 1 for each of K labels, int64 ``(N, K)``; None when there
+    are none at all. An unknown label is -1 (of K labels all of them), an unknown value NaN.
     """
 
     images: Tensor | LazySequence
@@ -46,11 +49,6 @@ class Split:
         return Split(self.images.select(index_N.numpy()), labels)
 
 
-def any_known(labels_N: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether there are labels and one of them at least is known, that is not -1."""
-    return labels_N is not None and bool((labels_N >= 0).any())
-
-
 @dataclass(frozen=True)
 class Skipped:
     """A file or row that could not be read, and why."""
@@ -63,7 +61,8 @@ class Skipped:
 class Dataset:
     """Two splits and what is known about them.
 
-    ``test`` holds the held-out images. ``classes`` is empty without labels. ``mean`` and ``std`` are per channel, of
+    ``test`` holds the held-out images. ``classes`` is empty unless labels are classes, ``tags`` are the names of K
+    labels of which an image may have several. ``mean`` and ``std`` are per channel, of
     images scaled to [0, 1]. ``smallest``, ``largest`` and ``typical`` are the minimum, maximum and median of
     the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from, ``values``
     of which type they were there, ``range`` which of them became 0 and 255, a pair for all channels or one for each.
@@ -86,3 +85,9 @@ class Dataset:
     levels: int | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> Targets | None:
+        """What the labels are, None without any."""
+        return kind_of(self.train.labels, self.test.labels, self.classes)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
 
 from frossl.core.linalg import or_nothing
 from frossl.core.registry import Registry
-from frossl.core.types import Features
+from frossl.core.types import Features, Targets
 from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor
 from frossl.nn.encoder import EncoderSpec
@@ -34,8 +34,8 @@ class Column:
     better: Literal["higher", "lower"] | None = "higher"
     """which way is better, if any"""
     digits: int = 3
-    accuracy: bool = False
-    """whether it is a share of right answers: charts show it, comparisons rank arms by it"""
+    score: Literal["accuracy", "balanced accuracy", "R2", "average precision"] | None = None
+    """what kind of score of the features it is, if it is one: charts show it, comparisons rank arms by it"""
     decides: bool = False
     """whether the verdict on pretraining goes by it"""
 
@@ -59,6 +59,8 @@ class Metric:
     """what is shown of its values, by name; the others stand in ``evaluation.json`` only"""
     order: int = 1000
     """place of its columns among those of others, from the left"""
+    targets: Targets = "classes"
+    """what labels must be, for a metric that needs them"""
     of_encoder: bool = False
     """whether it measures a :class:`Subject`, not features"""
     needs_views: bool = False
@@ -89,14 +91,26 @@ def metric(name: str, *, needs_labels: bool, **about: Any) -> Callable:
     """Registers ``measure(features) -> {name: value}``, or ``measure(subject)`` with ``of_encoder=True``.
 
     It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Unless told
-    otherwise, raw pixels are measured by metrics of features that need labels.
+    otherwise, raw pixels are measured by metrics of features that need labels. An accuracy ``NAME`` gets a column
+    ``NAME_balanced``, for where it is measured (:func:`frossl.evals.balanced.with_balanced`).
     """
 
     def add(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
         about.setdefault("of_pixels", needs_labels and not about.get("of_encoder"))
+        about["columns"] = _with_balanced(about.get("columns", {}))
         return METRICS.add(name, Metric(measure=or_nothing(measure), needs_labels=needs_labels, **about)).measure
 
     return add
+
+
+def _with_balanced(columns: Mapping[str, Column]) -> dict[str, Column]:
+    made: dict[str, Column] = {}
+    for name, c in columns.items():
+        made[name] = c
+        if c.score == "accuracy":
+            words = {"heading": f"{c.heading} bal.", "in_full": f"{c.title}, balanced"}
+            made[f"{name}_balanced"] = replace(c, score="balanced accuracy", **words)
+    return made
 
 
 def find_metrics(names: Iterable[str]) -> dict[str, Metric]:
@@ -106,6 +120,12 @@ def find_metrics(names: Iterable[str]) -> dict[str, Metric]:
         UserError: there is none of a name.
     """
     return {name: METRICS[name] for name in names}
+
+
+def applicable(names: Iterable[str] | None, targets: Targets | None) -> dict[str, Metric]:
+    """The metrics of these names, or all, that can be measured where labels are ``targets``."""
+    found = dict(METRICS.items()) if names is None else find_metrics(names)
+    return {name: m for name, m in found.items() if not m.needs_labels or m.targets == targets}
 
 
 def in_order() -> dict[str, Metric]:
@@ -118,9 +138,14 @@ def columns() -> dict[str, Column]:
     return {name: column for m in in_order().values() for name, column in m.columns.items()}
 
 
-def accuracies() -> dict[str, Column]:
-    """The columns that are shares of right answers."""
-    return {name: column for name, column in columns().items() if column.accuracy}
+def scores() -> dict[str, Column]:
+    """The columns that say how good features are, by labels."""
+    return {name: column for name, column in columns().items() if column.score}
+
+
+def noun(names: Iterable[str]) -> str:
+    """What scores of these names are together: accuracy, or score where others are among them."""
+    return "accuracy" if all("accuracy" in (columns()[name].score or "") for name in names) else "score"
 
 
 def label_free() -> dict[str, Column]:
@@ -135,12 +160,10 @@ def defaults(command: str) -> tuple[str, ...]:
 
 
 def measure(features: Features, names: list[str]) -> dict[str, float]:
-    """All values of the named metrics; those that need labels are left out where there are none."""
+    """All values of the named metrics that are :func:`applicable`."""
     values: dict[str, float] = {}
-    for name in names:
-        chosen = METRICS[name]
-        if features.classes or not chosen.needs_labels:
-            values |= chosen.measure(features)
+    for chosen in applicable(names, features.targets).values():
+        values |= chosen.measure(features)
     return values
 
 

@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from frossl.data.types import Split
 from frossl.evals import Column, Subject, metric
+from frossl.evals.balanced import with_balanced
 from frossl.evals.extract import pick
-from frossl.evals.interval import with_interval
 from frossl.evals.labels import labelled_images, validation_split
 from frossl.evals.learning import crops_and_flips
 
@@ -25,14 +25,14 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     of_encoder=True,
     protocol=f"linear, augmented: SGD, {EPOCHS} epochs, x0.1 at {' and '.join(map(str, DROPS))}, batch 256, crops of "
     f"8-100 % and flips, frozen encoder; rate per 256 images of {len(RATES)} from {RATES[0]:g} to {RATES[-1]:g} by a "
-    "tenth of the train split; interval: Wilson",
-    columns={"linear_augmented": Column("linear (aug.)", "linear probe, augmented", accuracy=True, decides=True)},
+    "tenth of the train split; intervals: Wilson",
+    columns={"linear_augmented": Column("linear (aug.)", "linear probe, augmented", score="accuracy", decides=True)},
     order=50,
 )
 def augmented_linear(
     subject: Subject, *, rates: tuple[float, ...] = RATES, batch: int = 256, epochs: int = EPOCHS
 ) -> dict[str, float]:
-    """Top-1 accuracy on held-out images, which are not augmented, its interval, and the rate that was chosen.
+    """Top-1 and balanced accuracy on held-out images, which are not augmented, and the rate that was chosen.
 
     The protocol of arXiv 2310.02903, with its rates as a grid. All probes learn in one pass of the encoder, which stays
     in eval mode: for each rate one on all train images, which is reported, and one that never learns from a tenth
@@ -82,7 +82,7 @@ def augmented_linear(
     on_validation = right(pick(train, validation), y[validation], 1).sum(0).tolist()
     best = on_validation.index(max(on_validation))  # the lowest of equals
     correct = right(test, test_y, 0)[:, best]
-    return with_interval("linear_augmented", correct) | {"linear_augmented_rate": rates[best]}
+    return with_balanced("linear_augmented", correct, test_y) | {"linear_augmented_rate": rates[best]}
 
 
 def _alike(count: int, features: int, classes: int, seed: int) -> nn.Linear:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frossl.core.distributed import gather, rank, together, world_size
-from frossl.core.types import Features
+from frossl.core.types import Features, known
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.types import Dataset, Split
 from frossl.nn.convolution import narrow_in_float32
@@ -144,7 +144,7 @@ def sample(data: Dataset, bank: int = BANK, queries: int = QUERIES) -> Dataset:
 def with_labels(data: Dataset) -> Dataset:
     """Only the training images whose label is known: what a supervised method trains on."""
     labels = data.train.labels
-    return data if labels is None else replace(data, train=pick(data.train, (labels >= 0).nonzero().flatten()))
+    return data if labels is None else replace(data, train=pick(data.train, known(labels).nonzero().flatten()))
 
 
 def pick(split: Split, index: Iterable[int] | Tensor) -> Split:

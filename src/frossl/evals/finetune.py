@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals import Column, Subject, metric
+from frossl.evals.balanced import with_balanced
 from frossl.evals.extract import pick
-from frossl.evals.interval import with_interval
 from frossl.evals.labels import draw_labels, labelled_images, share_of_labels, validation_split
 from frossl.evals.learning import crops_and_flips
 from frossl.nn.convolution import narrow_in_float32
@@ -27,7 +27,7 @@ EPOCHS, LEAST, BATCH = 5, 300, 128
 
 
 def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ...] = RATES) -> dict[str, float]:
-    """Top-1 accuracy on held-out images, its interval, and the learning rate that was chosen.
+    """Top-1 and balanced accuracy on held-out images, and the learning rate that was chosen.
 
     A copy of the encoder learns with ``percent`` of the labels of each class, at least one, once per rate on nine
     tenths of them and then, with the rate that was best on the other tenth, on all. It starts from the encoder as it
@@ -58,7 +58,8 @@ def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ..
         to_do -= _steps(len(rest))
     best = rates[scores.index(max(scores))]  # the lowest of equals
     model = tuned(train, best, f"learning rate {best:g} on all of the labels")
-    return with_interval(name, _right(subject, model, subject.data.test)) | {f"{name}_rate": best}
+    test, y = labelled_images(subject.data.test)
+    return with_balanced(name, _right(subject, model, test), y) | {f"{name}_rate": best}
 
 
 def _steps(images: int) -> int:
@@ -101,9 +102,9 @@ def _right(subject: Subject, model: nn.Module, split: Split) -> Tensor:
 
 
 _COLUMNS = {
-    100: {"finetune": Column("fine-tuned", accuracy=True, decides=True)},
-    10: {"finetune_10pct": Column("fine-t. 10 %", "fine-tuned, 10 % of the labels", accuracy=True, decides=True)},
-    1: {"finetune_1pct": Column("fine-t. 1 %", "fine-tuned, 1 % of the labels", accuracy=True, decides=True)},
+    100: {"finetune": Column("fine-tuned", score="accuracy", decides=True)},
+    10: {"finetune_10pct": Column("fine-t. 10 %", "fine-tuned, 10 % of the labels", score="accuracy", decides=True)},
+    1: {"finetune_1pct": Column("fine-t. 1 %", "fine-tuned, 1 % of the labels", score="accuracy", decides=True)},
 }
 for _percent, _columns in _COLUMNS.items():
     metric(
@@ -113,7 +114,7 @@ for _percent, _columns in _COLUMNS.items():
         protocol=f"fine-tuned: encoder and linear classifier on {_percent} % of the train labels, one draw, {EPOCHS} "
         f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
         f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "
-        "interval: Wilson",
+        "intervals: Wilson",
         columns=_columns,
         order=60,
         glossary={

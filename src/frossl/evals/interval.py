@@ -8,6 +8,8 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+Z = 1.959964
+"""Standard errors on each side of a 95 % interval."""
 GROUPS = 10
 """Parts of the images that the jackknife leaves out in turn."""
 

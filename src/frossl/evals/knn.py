@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from frossl.core.types import Features, UserError
 from frossl.evals import Column, metric
-from frossl.evals.interval import with_interval
+from frossl.evals.balanced import with_balanced
 from frossl.evals.labels import class_count, labelled
 
 
@@ -55,8 +55,8 @@ def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[s
 @metric(
     "knn",
     needs_labels=True,
-    protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank; interval: Wilson",
-    columns={"knn": Column("kNN", accuracy=True, decides=True)},
+    protocol="kNN: cosine, k=20, votes weighted exp(s/0.07), whole train split as bank; intervals: Wilson",
+    columns={"knn": Column("kNN", score="accuracy", decides=True)},
     order=10,
     default_of=("evaluate", "compare"),
     glossary={
@@ -65,5 +65,5 @@ def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[s
     },
 )
 def knn_with_interval(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images and its interval."""
-    return with_interval("knn", knn_correct(features))
+    """Top-1 and balanced accuracy on the held-out images and their intervals."""
+    return with_balanced("knn", knn_correct(features), labelled(features)[3])

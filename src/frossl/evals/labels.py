@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from frossl.core.linalg import require_finite
-from frossl.core.types import Features, UserError
-from frossl.data.types import Split, any_known
+from frossl.core.types import Features, Targets, UserError, any_known, known
+from frossl.data.types import Split
 from frossl.evals.extract import pick
 
 
-def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Train features and labels, held-out features and labels, without images whose label is -1.
+def labelled(features: Features, targets: Targets = "classes") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Train features and labels, held-out features and labels, without images whose label is unknown.
 
-    Features come as constants in float32, or float64 if they were, labels as int64.
+    Features come as constants in float32, or float64 if they were, labels as int64, or float64 if they are values.
 
     Raises:
-        UserError: one side has no labelled image, or not a label for each image.
+        UserError: one side has no labelled image, not a label for each image, or labels that are no ``targets``.
         NumericalError: features, or their squares, are not finite.
     """
     sides = []
@@ -33,10 +33,14 @@ def labelled(features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             raise UserError(
                 f"the {side} split has {len(x):,} images and {len(y):,} labels; give one each, -1 if unknown"
             )
-        x, y = x.detach(), y.long()
+        values = y.is_floating_point()
+        if (y.ndim == 2, values) != (targets == "multilabel", targets == "values"):
+            raise UserError(f"this metric needs {targets}; labels are {tuple(y.shape)} of {y.dtype}")
+        x, y = x.detach(), y.double() if values else y.long()
         x = x if x.dtype == torch.float64 else x.float()
         require_finite(x, f"features of the {side} split")
-        sides += [x, y] if bool((y >= 0).all()) else [x[y >= 0], y[y >= 0]]
+        there = known(y)
+        sides += [x, y] if bool(there.all()) else [x[there], y[there]]
     return sides[0], sides[1], sides[2], sides[3]
 
 
@@ -75,8 +79,8 @@ def labelled_images(split: Split) -> tuple[Split, Tensor]:
     """
     if not any_known(split.labels):
         raise UserError("this metric needs labels, and no image of a split has one")
-    known = split.labels >= 0
-    return (split if bool(known.all()) else pick(split, known.nonzero()[:, 0])), split.labels[known]
+    there = known(split.labels)
+    return (split if bool(there.all()) else pick(split, there.nonzero()[:, 0])), split.labels[there]
 
 
 def draw_labels(y_N: Tensor, count: Callable[[int], int], classes: int, seed: int) -> Tensor:

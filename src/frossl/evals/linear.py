@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import Column, metric
-from frossl.evals.interval import with_interval
+from frossl.evals.balanced import balanced_accuracy, with_balanced
 from frossl.evals.labels import class_count, draw_labels, labelled, share_of_labels, validation_split
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -24,8 +24,17 @@ FEW = 1000
 """Up to so many labels the penalty is chosen by cross-validation, beyond it by one split."""
 
 
-def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
+def fit(
+    x_NF: Tensor,
+    y: Tensor,
+    classes: int,
+    penalty: float,
+    start: Tensor | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+) -> Tensor:
     """Weights ``(classes, F + 1)``, the last column the bias, that minimise cross-entropy + penalty * |weights|^2.
+
+    ``loss_of`` scores and labels ``y`` is another loss in place of cross-entropy.
 
     L-BFGS on the full batch with a strong-Wolfe line search, from ``start`` (or zero) until a step gains less than
     1e-6 or 100 steps are done, in coordinates in which the curvature is about one: near-uniform softmax has curvature
@@ -40,7 +49,7 @@ def fit(x_NF: Tensor, y_N: Tensor, classes: int, penalty: float, start: Tensor |
     def closure() -> Tensor:
         optimizer.zero_grad()
         w = scale * u
-        loss = cross_entropy(predict(x_NF, w), y_N) + penalty * (w[:, :-1] * w[:, :-1]).sum()
+        loss = loss_of(predict(x_NF, w), y) + penalty * (w[:, :-1] * w[:, :-1]).sum()
         loss.backward()
         return loss
 
@@ -101,8 +110,8 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     "linear",
     needs_labels=True,
     protocol="linear: logistic regression on standardised features, all train labels, L-BFGS; "
-    "L2 penalty of up to 6 values by a tenth of the train split; interval: Wilson",
-    columns={"linear": Column("linear", "linear probe", accuracy=True, decides=True)},
+    "L2 penalty of up to 6 values by a tenth of the train split; intervals: Wilson",
+    columns={"linear": Column("linear", "linear probe", score="accuracy", decides=True)},
     order=20,
     default_of=("evaluate", "compare"),
     glossary={
@@ -111,12 +120,12 @@ def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tens
     },
 )
 def linear(features: Features) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images and its interval."""
+    """Top-1 and balanced accuracy on the held-out images and their intervals."""
     x, y, test_x, test_y = labelled(features)
     x, test_x = principal(*standardise(x, test_x))
     classes = class_count(features)
     penalty, w = select_penalty(x, y, classes)
-    return with_interval("linear", correct(test_x, test_y, fit(x, y, classes, penalty, w)))
+    return with_balanced("linear", correct(test_x, test_y, fit(x, y, classes, penalty, w)), test_y)
 
 
 @metric(
@@ -125,7 +134,7 @@ def linear(features: Features) -> dict[str, float]:
     protocol=f"10 labels: logistic regression on {SHOTS} labelled train images per class, all where there are fewer, "
     f"{DRAWS} draws; L2 penalty from 6 values by 5-fold cross-validation on those labels; mean and standard deviation "
     "over draws",
-    columns={"linear_10": Column("10 labels", "10 labels per class", accuracy=True, decides=True)},
+    columns={"linear_10": Column("10 labels", "10 labels per class", score="accuracy", decides=True)},
     order=30,
     default_of=("evaluate",),
     glossary={
@@ -143,9 +152,9 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
     needs_labels=True,
     protocol=f"{', '.join(map(str, KSHOT))} labels: as 10 labels, with so many labelled train images per class",
     columns={
-        "linear_1": Column("1 label", "1 label per class", accuracy=True),
-        "linear_5": Column("5 labels", "5 labels per class", accuracy=True),
-        "linear_20": Column("20 labels", "20 labels per class", accuracy=True),
+        "linear_1": Column("1 label", "1 label per class", score="accuracy"),
+        "linear_5": Column("5 labels", "5 labels per class", score="accuracy"),
+        "linear_20": Column("20 labels", "20 labels per class", score="accuracy"),
     },
     order=31,
 )
@@ -164,8 +173,8 @@ def kshot(features: Features) -> dict[str, float]:
     f"{DRAWS} draws; L2 penalty from 6 values, by 5-fold cross-validation on up to {FEW:,} labels, by a tenth of more; "
     "mean and standard deviation over draws",
     columns={
-        "linear_1pct": Column("1 % labels", "1 % of the labels", accuracy=True),
-        "linear_10pct": Column("10 % labels", "10 % of the labels", accuracy=True),
+        "linear_1pct": Column("1 % labels", "1 % of the labels", score="accuracy"),
+        "linear_10pct": Column("10 % labels", "10 % of the labels", score="accuracy"),
     },
     order=40,
 )
@@ -184,7 +193,10 @@ def label_efficiency(
 
 
 def _over_draws(name: str, features: Features, labels: Callable[[int], int], draws: int) -> dict[str, float]:
-    """Mean and deviation over draws of the accuracy with ``labels(n)`` random labels of each class of ``n`` images."""
+    """Mean and deviation over draws of the accuracy with ``labels(n)`` random labels of each class of ``n`` images.
+
+    Beside it the balanced accuracy, whose interval is that of the held-out images.
+    """
     x, y, test_x, test_y = labelled(features)
     x, test_x = standardise(x, test_x)
     classes = class_count(features)
@@ -193,9 +205,13 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
         index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
         basis = decompose(partial(torch.linalg.svd, full_matrices=False), x[index])[2].T
-        got.append(accuracy(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)))
-    values = torch.tensor(got, dtype=torch.float64)
-    return {name: values.mean().item(), f"{name}_std": values.std(correction=1).item() if draws > 1 else 0.0}
+        got.append(correct(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)).double())
+    right_DN, each = torch.stack(got), f"{name}_balanced"
+    balanced = [balanced_accuracy(each, right_N, test_y)[each] for right_N in right_DN]
+    values = {name: right_DN.mean(1).mean().item()} | balanced_accuracy(each, right_DN.mean(0), test_y)
+    for key, of_draws in ((name, right_DN.mean(1)), (each, torch.tensor(balanced, dtype=torch.float64))):
+        values[f"{key}_std"] = of_draws.std(correction=1).item() if draws > 1 else 0.0
+    return values
 
 
 def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:

@@ -11,9 +11,12 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from frossl.core.types import Targets
+from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
-from frossl.evals import Subject, find_metrics, measure
+from frossl.evals import Column, Subject, applicable, columns, measure
 from frossl.evals.extract import PIXELS, Extractor, pixels
+from frossl.evals.guess import GUESSES, WORDS, guess
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
 
@@ -21,10 +24,13 @@ ARMS = {
     "untrained": "same architecture and seed, batch-norm statistics from one pass over the training images",
     "supervised": "same architecture, seed, views, steps, optimiser and rate, with the labels of the run's own data",
     "raw pixels": f"no encoder, at most {PIXELS} pixels on a side",
+    **WORDS,
 }
 """What stands beside the pretrained encoder."""
-CONTROLS = ("untrained", "raw pixels")
+CONTROLS = ("untrained", "raw pixels", *GUESSES.values())
 """What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
+UNEVEN = 0.6, 2.0
+"""Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,25 @@ class Evaluation:
     held_out: int
     source: str = ""
     """where the images are from: the name of a data set or a path; older files do not say"""
+    targets: Targets | None = None
+    """what the labels are"""
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the largest class has so many of the held-out images that balanced accuracies decide."""
+        most, times = UNEVEN
+        shares = self.arms.get(GUESSES["classes"], {})
+        pairs = [(share, shares[f"{name}_balanced"]) for name, share in shares.items() if f"{name}_balanced" in shares]
+        return any(share > min(most, times * even) for share, even in pairs)
+
+    def columns(self) -> dict[str, Column]:
+        """Every value that is shown: balanced accuracies only where classes are uneven, as else they say the same."""
+        return {n: c for n, c in columns().items() if self.uneven or c.score != "balanced accuracy"}
+
+    def shown(self) -> dict[str, dict[str, float]]:
+        """The arms without values of columns that are not shown."""
+        hidden = columns().keys() - self.columns().keys()
+        return {arm: {n: v for n, v in values.items() if n not in hidden} for arm, values in self.arms.items()}
 
 
 def evaluate(
@@ -61,17 +86,18 @@ def evaluate(
     Figures that are not finite, as of features that overflow, are left out. Arms that are ``known`` are taken as they
     are given. ``keep`` gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
-    chosen = {name: m for name, m in find_metrics(protocols).items() if data.classes or not m.needs_labels}
+    chosen = applicable(protocols, data.targets)
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
         extractor.each(lambda: extractor.settle_batch_norm(untrained, data.train, spec))
     networks = {"pretrained": encoder, "untrained": untrained, **others}
     subjects = {arm: (network, spec) for arm, network in networks.items()}
-    if data.classes:
+    if data.targets:
         subjects["raw pixels"] = pixels(spec)
     views = (pair(recipe), seed) if any(m.needs_views for m in chosen.values()) else None
-    held_out = len(data.test) if data.test.labels is None else int((data.test.labels >= 0).sum())
-    evaluation = Evaluation({}, {name: m.protocol for name, m in chosen.items()}, held_out, source)
+    held_out = len(data.test) if data.test.labels is None else int(known_labels(data.test.labels).sum())
+    cards = {name: m.protocol for name, m in chosen.items()}
+    evaluation = Evaluation({}, cards, held_out, source, data.targets)
 
     def measured(arm: str) -> dict[str, float]:
         log(f"evaluating {arm}")
@@ -91,6 +117,9 @@ def evaluate(
         evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm)
         if "untrained" in evaluation.arms:
             keep(evaluation)
+    if data.targets and (guessed := guess(data, evaluation.arms)):
+        evaluation.arms[GUESSES[data.targets]] = guessed
+        keep(evaluation)
     return evaluation
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from frossl.evals import METRICS, columns
+from frossl.evals import Column, applicable
+from frossl.evals.guess import GUESSES
+from frossl.evals.interval import Z
 from frossl.evals.linear import DRAWS
 from frossl.evals.suite import CONTROLS, Evaluation
 
@@ -57,34 +60,42 @@ def rank_state(rank: float, untrained: float | None, images: int) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the pretrained encoder stands against the better control: in a few words, as a mood, and by accuracy."""
+    """How the pretrained encoder stands against the better control: in a few words, as a mood, and by score.
+
+    ``notes`` are sentences on what the scores are worth.
+    """
 
     headline: str
     mood: str
     gains: str
+    notes: tuple[str, ...] = ()
 
     @property
     def helped(self) -> bool:
-        """Whether an accuracy is clearly better."""
+        """Whether a score is clearly better."""
         return self.headline.startswith("Pretraining helped")
 
 
 def outcome(evaluation: Evaluation) -> Outcome | None:
-    """What the accuracies that decide say, as far as the held-out images tell; None if none was measured."""
-    pretrained, untrained = evaluation.arms["pretrained"], evaluation.arms.get("untrained", {})
-    controls = [evaluation.arms[name] for name in CONTROLS if name in evaluation.arms]
-    gains, clear, harm = [], [], False
-    for name, column in columns().items():
-        measured = [values[name] for values in controls if name in values]
-        if not column.decides or name not in pretrained or not measured:
+    """What the scores that decide say, as far as the held-out images tell; None if none was measured."""
+    pretrained, images = evaluation.arms["pretrained"], evaluation.held_out
+    gains, clear, harm, lost_to, above_guess = [], [], False, "", []
+    for name, column in _deciding(evaluation).items():
+        controls = {arm: evaluation.arms[arm] for arm in CONTROLS if name in evaluation.arms.get(arm, {})}
+        if not controls:
             continue
-        share, better, std = pretrained[name], max(measured), pretrained.get(f"{name}_std", 0.0)
-        clear.append(_clearly(share, better, evaluation.held_out, std))
-        harm = harm or _clearly(share, untrained.get(name, 0.0), evaluation.held_out, std) < 0
-        gains.append(f"{column.heading} {100 * (share - better):+.1f} points{'' if clear[-1] else ', within noise'}")
+        figures = {arm: values[name] for arm, values in controls.items()}
+        found = {arm: _clearly(name, column, pretrained, values, images) for arm, values in controls.items()}
+        best = max(figures, key=figures.__getitem__)
+        clear.append(found[best])
+        harm = harm or found.get("untrained", 0) < 0
+        lost_to = lost_to or (best if found[best] < 0 else "")
+        above_guess += [sign > 0 for arm, sign in found.items() if arm in GUESSES.values()]
+        gain = 100 * (pretrained[name] - figures[best])
+        gains.append(f"{column.heading} {gain:+.1f} points{'' if clear[-1] else ', within noise'}")
     if not gains:
         return None
-    short = "did harm" if harm else "fell short of raw pixels"
+    short = "did harm" if harm else f"fell short of {'guessing the ' * (lost_to in GUESSES.values())}{lost_to}"
     if 1 in clear and -1 in clear:
         headline, mood = f"Pretraining helped in one way and {short} in another", "mixed"
     elif 1 in clear:
@@ -93,14 +104,51 @@ def outcome(evaluation: Evaluation) -> Outcome | None:
         headline, mood = f"Pretraining {short}", "bad"
     else:
         headline, mood = "Pretraining made no clear difference", "unknown"
-    return Outcome(headline, mood, "; ".join(gains))
+    return Outcome(headline, mood, "; ".join(gains), _notes(evaluation, above_guess))
 
 
-def _clearly(share: float, other: float, n: int, std: float) -> int:
-    """1 where ``share`` of ``n`` held-out images is above ``other`` by two standard errors, -1 where below, else 0.
+def _deciding(evaluation: Evaluation) -> dict[str, Column]:
+    """The columns that decide and were measured: of uneven classes balanced accuracies, where there are any."""
+    measured = evaluation.arms["pretrained"]
+    found = {n: c for n, c in evaluation.columns().items() if c.decides and n in measured}
+    return {n: c for n, c in found.items() if f"{n}_balanced" not in found}
+
+
+def _notes(evaluation: Evaluation, above_guess: Sequence[bool]) -> tuple[str, ...]:
+    """What share the largest class has where that decides, and whether features say more than its name would."""
+    said = []
+    if evaluation.uneven:
+        share = max(evaluation.arms[GUESSES["classes"]].values())
+        said.append(f"The largest class has {share:.0%} of the held-out images, so balanced accuracy decides.")
+    if above_guess and not any(above_guess):
+        guess = next(arm for arm in GUESSES.values() if arm in evaluation.arms)
+        said.append(f"The features are not clearly better than guessing the {guess}.")
+    return tuple(said)
+
+
+def _clearly(
+    name: str, column: Column, pretrained: Mapping[str, float], other: Mapping[str, float], images: int
+) -> int:
+    """1 where the score of ``pretrained`` is above that of ``other`` beyond the noise, -1 where below, else 0.
+
+    ``NAME_std`` is the deviation over draws of few labels, if any. Intervals of scores that are no shares of right
+    answers are joined as in Zou and Donner (Statistics in Medicine 2008); what has none, such as a guess, is exact.
+    """
+    std = pretrained.get(f"{name}_std", 0.0)
+    if column.score == "accuracy":
+        return _clearly_more_right(pretrained[name], other[name], images, std)
+    gain = pretrained[name] - other[name]
+    low, high = (pretrained, other) if gain > 0 else (other, pretrained)  # the higher one may be lower than it looks
+    below = low[name] - low.get(f"{name}_low", low[name])
+    above = high.get(f"{name}_high", high[name]) - high[name]
+    return int(math.copysign(abs(gain) > math.hypot(below, above, Z * std * math.sqrt(2 / DRAWS)), gain))
+
+
+def _clearly_more_right(share: float, other: float, n: int, std: float) -> int:
+    """:func:`_clearly` of shares of ``n`` held-out images: beyond two standard errors.
 
     Two right and two wrong answers are added to both (Agresti and Coull, The American Statistician 1998), without which
-    few images that are all right would have no error. ``std`` is the deviation over draws of few labels, if any.
+    few images that are all right would have no error.
     """
     shares = [(n * one + 2) / (n + 4) for one in (share, other)]
     variance = sum(one * (1 - one) for one in shares) / (n + 4) + 2 * std**2 / DRAWS
@@ -112,11 +160,12 @@ def verdict(evaluation: Evaluation) -> str:
     """A sentence or two on whether pretraining helped, or collapsed where no accuracy says so."""
     found = outcome(evaluation)
     if found:
-        return f"{found.headline}: against the better control, {found.gains}."
+        return " ".join((f"{found.headline}: against the better control, {found.gains}.", *found.notes))
     rank, before = (evaluation.arms[arm].get("effective_rank") for arm in ("pretrained", "untrained"))
     ranks = "" if rank is None or before is None else f"Effective rank {rank:.1f} (untrained {before:.1f}). "
     if "raw pixels" in evaluation.arms:
-        judges = ", ".join(name for name, m in METRICS.items() if any(c.decides for c in m.columns.values()))
+        fitting = applicable(None, evaluation.targets or "classes")
+        judges = ", ".join(name for name, m in fitting.items() if any(c.decides for c in m.columns.values()))
         return f"{ranks}Whether pretraining helped is judged by {judges}: measure one of them."
     if rank is None or before is None:
         return "Nothing measured says whether pretraining helped; without labels, accuracies are left out."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from frossl.evals import columns
+from frossl.evals.guess import GUESSES
 from frossl.evals.linear import DRAWS
 from frossl.evals.robustness import OPERATIONS
 from frossl.evals.suite import Evaluation
@@ -32,10 +33,13 @@ class Arm:
         low, high = (self.values.get(f"{name}_{end}") for end in ("low", "high"))
         return None if low is None or high is None else (high - low) / 2
 
-    def margin(self, name: str) -> float:
-        """:meth:`interval` of an accuracy, or that of a share of so many images, with the spread of draws if any."""
+    def margin(self, name: str) -> float | None:
+        """:meth:`interval` of a score, or that of a share of so many images, with the spread of draws if any.
+
+        Nothing of a guess, and of other scores whose interval was not measured.
+        """
         measured = self.interval(name)
-        if measured is not None:
+        if measured is not None or self.name in GUESSES.values() or columns()[name].score != "accuracy":
             return measured
         share = min(max(self.values[name], 0.01), 0.99)
         variance = share * (1 - share) / max(self.held_out, 1) + self.values.get(f"{name}_std", 0.0) ** 2 / DRAWS
@@ -44,27 +48,32 @@ class Arm:
 
 def arms_of(evaluations: Sequence[tuple[str, Evaluation]]) -> list[Arm]:
     """The arms of all runs; a control that has the same values for every run stands once, at the end."""
-    arms = [Arm(run, name, values, e.held_out) for run, e in evaluations for name, values in e.arms.items()]
+    shown = [e.shown() for _, e in evaluations]
+    arms = [
+        Arm(run, name, values, e.held_out)
+        for (run, e), of in zip(evaluations, shown, strict=True)
+        for name, values in of.items()
+    ]
     if len(evaluations) == 1:
         return [replace(arm, run="") for arm in arms]
-    same = [a for a in arms if a.name != "pretrained" and all(e.arms.get(a.name) == a.values for _, e in evaluations)]
+    same = [a for a in arms if a.name != "pretrained" and all(of.get(a.name) == a.values for of in shown)]
     once = {a.name: replace(a, run="every run") for a in same}
     return [a for a in arms if a.name not in once] + list(once.values())
 
 
 def evaluation_table(arms: Sequence[Arm], *, brief: bool = False) -> Table:
-    """A row for each arm and a column for each value that one of them has, the best accuracies in bold.
+    """A row for each arm and a column for each value that one of them has, the best scores in bold.
 
-    A ``brief`` one, for the terminal, has short headings and ± for accuracies only, of few labels their deviation.
+    A ``brief`` one, for the terminal, has short headings and ± for scores only, of few labels their deviation.
     """
     shown = {name: column for name, column in columns().items() if any(name in arm.values for arm in arms)}
-    best = {n: max(a.values[n] for a in arms if n in a.values) for n, column in shown.items() if column.accuracy}
+    best = {n: max(a.values[n] for a in arms if n in a.values) for n, column in shown.items() if column.score}
     rows = []
     for arm in arms:
         row = [Cell(arm.label, best=arm.name == "pretrained")]
         for name, column in shown.items():
             value, margin = arm.values.get(name), None if brief else arm.interval(name)
-            if value is not None and column.accuracy:
+            if value is not None and column.score:
                 margin = arm.margin(name)
                 margin = arm.values.get(f"{name}_std", margin) if brief else margin
             row.append(number(value, column.digits, margin, value is not None and value == best.get(name)))

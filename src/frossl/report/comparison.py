@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from frossl.evals import columns, label_free
+from frossl.evals import columns, label_free, noun
 from frossl.evals.ranking import Ranking
 from frossl.report.study import ArmResult, BudgetResult, Study, measures
 from frossl.report.table import Cell, Table, for_terminal, markdown, minus, number
@@ -116,7 +116,7 @@ def tables(result: BudgetResult, spread: bool = True) -> list[Table]:
 
 
 def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -> Table:
-    """Accuracies of arms, how far they are behind, and those of the controls, over all runs."""
+    """Scores of arms, how far they are behind, and those of the controls, over all runs."""
     shown = [name for name in measures() if any(name in arm.values for arm in arms)]
     rows = []
     for arm in arms:
@@ -131,13 +131,18 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -
         others = {"diverged": arm.diverged, "not finished": arm.missing}
         seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
         rows.append([*row, Cell(", ".join(seeds))])
-    for control, of in (("untrained", [a.untrained for a in arms]), ("raw pixels", [a.pixels for a in arms])):
+    controls = {
+        "untrained": [a.untrained for a in arms],
+        "raw pixels": [a.pixels for a in arms],
+        "guess": [a.guess for a in arms],
+    }
+    for control, of in controls.items():
         found = [[x for values in of for x in values.get(name, ())] for name in shown]
         if any(found):
             rows.append([Cell(control), *(c for values in found for c in (_mean(values, spread=spread), Cell("")))])
             rows[-1].append(Cell(""))
     headings = (text for name in shown for text in (columns()[name].heading, "points behind"))
-    return Table("Accuracy", ["arm", *headings, "seeds"], rows)
+    return Table(noun(shown).capitalize(), ["arm", *headings, "seeds"], rows)
 
 
 def _mean(values: Sequence[float] | None, digits: int = 3, spread: bool = False) -> Cell:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from frossl.evals import accuracies, columns
+from frossl.evals import columns, noun, scores
+from frossl.evals.guess import GUESSES
 from frossl.report.arms import Arm
 from frossl.report.inspection import InspectedEncoder, plane
 from frossl.runs.record import Record, Row
@@ -44,6 +45,7 @@ _APART = {*_AXES, "kind", "step", "loss", "grad_norm", "lr", "probe_on_views", "
 _FROM_ZERO = {"rangemode": "tozero"}
 _BARE: Figure = {"showgrid": False, "zeroline": False}
 _MARKERS = {"pretrained": "circle", "untrained": "circle-open", "raw pixels": "diamond-open"}
+_MUTED = ("raw pixels", *GUESSES.values())
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
@@ -199,12 +201,12 @@ def _spectra(label: str, lines: list[Figure]) -> list[Figure]:
 
 def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
     """Every arm's accuracies with their intervals, as points on a line for each measure."""
-    names = [name for name in accuracies() if any(name in arm.values for arm in arms)]
+    names = [name for name in scores() if any(name in arm.values for arm in arms)]
     runs = list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
     traces = []
     for k, arm in enumerate(arms):
         have = [name for name in names if name in arm.values]
-        colour = COLOURS[runs.index(arm.run) % 10] if arm.run in runs and arm.name != "raw pixels" else "$muted"
+        colour = COLOURS[runs.index(arm.run) % 10] if arm.run in runs and arm.name not in _MUTED else "$muted"
         offset = 0.6 * ((k + 0.5) / len(arms) - 0.5)
         traces.append(
             points(
@@ -212,7 +214,7 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
                 [arm.values[name] for name in have],
                 [names.index(name) + offset for name in have],
                 mode="markers",
-                error_x={"array": [arm.margin(name) for name in have], "thickness": 1.5},
+                error_x={"array": [arm.margin(name) or 0.0 for name in have], "thickness": 1.5},
                 marker={"color": colour, "size": 10, "symbol": _MARKERS.get(arm.name, "square")},
                 hovertemplate="%{x:.3f} ± %{error_x.array:.3f}<extra>%{fullData.name}</extra>",
             )
@@ -220,8 +222,11 @@ def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
     ticks = {"tickvals": list(range(len(names))), "ticktext": [title(name) for name in names]}
     yaxis = _BARE | ticks | {"range": [len(names) - 0.4, -0.6]}
     height = 130 + len(names) * max(56, 16 * len(arms))
-    xaxis = axis("accuracy on held-out images")
-    return [figure("Accuracy of every arm", traces, height=height, xaxis=xaxis, yaxis=yaxis)] if names else []
+    what = noun(names)
+    xaxis = axis(f"{what} on held-out images")
+    return (
+        [figure(f"{what.capitalize()} of every arm", traces, height=height, xaxis=xaxis, yaxis=yaxis)] if names else []
+    )
 
 
 def map_figure(seen: InspectedEncoder) -> tuple[Figure, list[int]]:

@@ -94,9 +94,13 @@ def picture(split: Split, place: int, classes: Sequence[str], note: str = "") ->
 
 
 def class_of(split: Split, place: int, classes: Sequence[str]) -> str:
-    """Name of the class of an image, nothing without classes."""
+    """Name of the class of an image, of all its labels, or its value; nothing without."""
+    if split.labels is not None and split.labels.is_floating_point():
+        return "unlabelled" if split.labels[place].isnan() else f"{split.labels[place]:.4g}"
     if not classes or split.labels is None:
         return ""
+    if split.labels.ndim == 2:
+        return ", ".join(name for name, has in zip(classes, split.labels[place].tolist(), strict=True) if has == 1)
     return [*classes, "unlabelled"][int(split.labels[place])]  # which is -1 where it is unknown
 
 
@@ -105,8 +109,8 @@ def show_neighbours(seen: InspectedEncoder) -> dict[str, Any]:
     data, queries, rows = seen.data, spread_over_classes(seen, QUERIES), []
     similarities, places = nearest(seen.features.train_NF, seen.features.test_NF[queries], NEAREST)
     for query, *found in zip(queries.tolist(), similarities.tolist(), places.tolist(), strict=True):
-        first = picture(data.test, query, data.classes)
-        others = [picture(data.train, i, data.classes, f"{x:.2f}") for x, i in zip(*found, strict=True)]
+        first = picture(data.test, query, data.classes or data.tags)
+        others = [picture(data.train, i, data.classes or data.tags, f"{x:.2f}") for x, i in zip(*found, strict=True)]
         if data.classes:
             others = [other | {"same": other["label"] == first["label"]} for other in others]
         rows.append({"first": first, "others": others})
@@ -118,16 +122,16 @@ def show_typical(seen: InspectedEncoder) -> dict[str, list[dict[str, Any]]]:
     values = typicality(seen.features.test_NF)
     order = values.argsort(descending=True).tolist()
     count = min(TYPICAL, len(order) // 2)
+    names = seen.data.classes or seen.data.tags
     ends = {"Most typical": order[:count], "Least typical": order[::-1][:count]}
     return {
-        name: [picture(seen.data.test, i, seen.data.classes, f"{values[i]:.2f}") for i in places]
-        for name, places in ends.items()
+        name: [picture(seen.data.test, i, names, f"{values[i]:.2f}") for i in places] for name, places in ends.items()
     }
 
 
 def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
     """Pairs across the split that are most alike, and how many are nearly the same."""
-    found, classes, rows = near_duplicates(seen), seen.data.classes, []
+    found, classes, rows = near_duplicates(seen), seen.data.classes or seen.data.tags, []
     for i in found.alike.argsort(descending=True, stable=True)[:PAIRS].tolist():
         other = picture(found.split, int(found.where[i]), classes)
         rows.append({"first": picture(seen.data.test, i, classes, f"{found.alike[i]:.3f}"), "others": [other]})
@@ -140,7 +144,8 @@ def show_map(seen: InspectedEncoder) -> dict[str, Any]:
     test = seen.data.test
     drawn, places = figures.map_figure(seen)
     source, across = sheet([test.images[i] for i in places])
-    labels = [class_of(test, i, seen.data.classes) or f"held-out image {i + 1}" for i in places]
+    names = seen.data.classes or seen.data.tags
+    labels = [class_of(test, i, names) or f"held-out image {i + 1}" for i in places]
     return {"figure": drawn, "sheet": source, "across": across, "labels": labels}
 
 

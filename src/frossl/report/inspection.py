@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from frossl.core.linalg import covariance_spectrum, decompose, require_finite, unit_rows
-from frossl.core.types import Features
+from frossl.core.types import Features, any_known
 from frossl.data.loader import plain_batches
-from frossl.data.types import Dataset, Split, any_known
+from frossl.data.types import Dataset, Split
 from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
 from frossl.evals.knn import knn_predict
 from frossl.evals.labels import class_count, labelled

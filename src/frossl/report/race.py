@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from frossl.evals import columns, label_free
+from frossl.evals import columns, label_free, noun
 from frossl.report.comparison import arm_name, in_order
 from frossl.report.figures import COLOURS, Figure, axis, figure, heading, plain, points
 from frossl.report.study import AXES, BudgetResult, Study, Trial, measures
@@ -54,7 +54,7 @@ def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figur
             traces.append(_trace(arm.arm, [mean], [row], "%{x:.3f}, mean", **full))
         names = [plain(arm_name(arm.arm)) for arm in arms]
         yaxis = {"tickvals": list(range(len(arms))), "ticktext": names, "range": [-0.6, len(arms) - 0.4]}
-        layout = {"xaxis": axis("accuracy on held-out images"), "yaxis": yaxis | {"zeroline": False}}
+        layout = {"xaxis": axis(f"{noun([measure])} on held-out images"), "yaxis": yaxis | {"zeroline": False}}
         title = {"text": heading(measure)}
         figures.append(figure(f"Final {measure}", traces, height=120 + 30 * len(arms), title=title, **layout))
     return figures

@@ -64,7 +64,7 @@ def summarise_run(
         missing = str(error)
     spectra = {arm: spectrum_shares(x) for arm, x in features.items()}
     ranks = {arm: participation_ratio(torch.tensor(shares)) for arm, shares in spectra.items()}
-    arms = {"pretrained": {}} if record.evaluation is None else record.evaluation.arms
+    arms = {"pretrained": {}} if record.evaluation is None else record.evaluation.shown()
     ranks |= {arm: values["effective_rank"] for arm, values in arms.items() if "effective_rank" in values}
     rank, untrained = ranks.get("pretrained", record.last("effective_rank")), ranks.get("untrained")
     return RunSummary(
@@ -82,11 +82,12 @@ def summarise_run(
 def tiles(record: Record, arms: Mapping[str, Mapping[str, float]], rank: float | None) -> list[tuple[str, str, str]]:
     """The few figures that everyone asks for: heading, value, note."""
     said = []
-    for name in ("knn", "linear"):
-        if name in arms["pretrained"]:
-            controls = [arms[k][name] for k in CONTROLS if name in arms.get(k, {})]
-            note = f"best control {max(controls):.3f}" if controls else ""
-            said.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
+    names = ("knn_balanced", "linear_balanced", "knn", "linear", "r2", "mae")
+    for name in [name for name in names if name in arms["pretrained"]][:2]:
+        controls = [arms[k][name] for k in CONTROLS if name in arms.get(k, {})]
+        best = min if columns()[name].better == "lower" else max
+        note = f"best control {best(controls):.3f}" if controls else ""
+        said.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
     if rank is not None:
         said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
     if record.train or record.monitor:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from frossl.core.types import UserError
-from frossl.evals import accuracies, label_free
+from frossl.evals import label_free, scores
+from frossl.evals.guess import GUESSES
 from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
 from frossl.report.tables import time_table
 from frossl.runs.record import Record, read_record
@@ -22,8 +23,12 @@ WATCHED = "knn"
 
 
 def measures() -> list[str]:
-    """Accuracies that arms are ranked by, the first that was measured for headlines: kNN if there is no other."""
-    return sorted(accuracies(), key=lambda name: name == WATCHED)
+    """Scores that arms are ranked by, the first that was measured for headlines: kNN if there is no other.
+
+    Balanced accuracies, which are there where classes are uneven only, come before others.
+    """
+    balanced = [name for name, column in scores().items() if column.score == "balanced accuracy"]
+    return sorted(scores(), key=lambda name: (name.startswith(WATCHED), name not in balanced))
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class ArmResult:
     values: dict[str, list[float]]
     untrained: dict[str, list[float]]
     pixels: dict[str, list[float]]
+    guess: dict[str, list[float]]
     spent: dict[str, float]
     step_seconds: float | None
     peak_memory: int | None
@@ -163,7 +169,7 @@ def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
 def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> ArmResult:
     done = [t for t in trials if t.state == "done"]
     records = [t.record for t in done if t.record is not None]
-    arms = [r.evaluation.arms for r in records if r.evaluation is not None]
+    arms = [r.evaluation.shown() for r in records if r.evaluation is not None]
     steps = [table["step"] for r in records if (table := time_table(r))]
     memory = [m for t in done if (m := t.outcome.get("peak_memory"))]
     spent = [t.spent() for t in done if t.record and t.record.train]
@@ -176,6 +182,7 @@ def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> Arm
         values=_columns([a["pretrained"] for a in arms]),
         untrained=_columns([a["untrained"] for a in arms]),
         pixels=_columns([a["raw pixels"] for a in arms if "raw pixels" in a]),
+        guess=_columns([a[name] for a in arms for name in GUESSES.values() if name in a]),
         spent=_means(spent),
         step_seconds=statistics.median(steps) if steps else None,
         peak_memory=max(memory, default=None),

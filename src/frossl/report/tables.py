@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from frossl.evals import noun, scores
 from frossl.evals.suite import ARMS, Evaluation
 from frossl.nn.encoder import encoder_title
 from frossl.report import figures
@@ -39,6 +40,7 @@ def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> 
     return {
         "data": data,
         "table": evaluation_table(arms),
+        "what": noun(name for name in scores() if any(name in arm.values for arm in arms)),
         "held_out": sorted({e.held_out for _, e in evaluations}),
         "protocols": list(dict.fromkeys(p for _, e in evaluations for p in e.protocols.values())),
         "arms": {name: ARMS[name] for name in dict.fromkeys(a.name for a in arms) if name in ARMS},

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frossl.core.files import CONTROLS
+from frossl.core.types import known
 from frossl.data.types import Dataset
 from frossl.evals.suite import ARMS, Evaluation
 from frossl.evals.verdict import verdict
@@ -87,6 +89,13 @@ def show_data(console: Console, data: Dataset) -> None:
     if data.classes:
         names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
         classes = f"{len(data.classes)} classes ({names})"
+    elif data.targets == "values":
+        labels = [split.labels for split in (data.train, data.test) if split.labels is not None]
+        found = torch.cat([y[known(y)] for y in labels])
+        classes = f"values from {found.min():g} to {found.max():g}; kNN, probes and supervised arms are for classes"
+    elif data.targets == "multilabel":
+        names = ", ".join(data.tags[:10]) + (", ..." if len(data.tags) > 10 else "")
+        classes = f"{len(data.tags)} labels, several an image ({names}); kNN and supervised arms are for classes"
     else:
         classes = "no labels"
     say(console, f"{escape(data.name)}: {escape(data.source)}", "Data")

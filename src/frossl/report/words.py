@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from frossl.evals import accuracies, in_order
+from frossl.evals import in_order
 from frossl.evals.suite import Evaluation
 from frossl.evals.verdict import COLLAPSES, NEVER_VARIED, STATES, outcome, rank_state, verdict
 from frossl.report.table import minus
@@ -36,7 +36,8 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         untrained = evaluation.arms.get("untrained", {}).get("effective_rank", untrained)
         images, gains = evaluation.held_out, outcome(evaluation)
         if gains is not None:
-            measured = (minus(f"Against the better control, {gains.gains}."), *beside_untrained(evaluation))
+            against = minus(f"Against the better control, {gains.gains}.")
+            measured = (against, *gains.notes, *beside_untrained(evaluation))
     state, ranks = "", ()
     if rank is not None and images > 1:  # a single image varies along no direction whatever the encoder
         state = rank_state(rank, untrained, images)
@@ -74,7 +75,8 @@ def beside_untrained(evaluation: Evaluation) -> tuple[str, ...]:
     """What pretraining did to the encoder itself, where raw pixels are the better control."""
     pretrained, untrained = evaluation.arms["pretrained"], evaluation.arms["untrained"]
     pixels = evaluation.arms.get("raw pixels", {})
-    both = {name: column for name, column in accuracies().items() if name in pretrained and name in untrained}
+    scores = {name: column for name, column in evaluation.columns().items() if column.score}
+    both = {name: column for name, column in scores.items() if name in pretrained and name in untrained}
     if not any(pixels.get(name, 0.0) > untrained[name] for name in both):
         return ()
     gains = "; ".join(f"{c.title} {100 * (pretrained[n] - untrained[n]):+.1f} points" for n, c in both.items())
@@ -100,6 +102,10 @@ GLOSSARY = {
     "Held-out images": "Images that were kept aside. Every accuracy and rank is measured on them.",
     "Untrained": "The same encoder with its random first weights. Pretraining is only worth its time if it beats this.",
     "Raw pixels": "The images themselves as features, with no encoder at all. The other control.",
+    "Largest class, training mean, label shares": "The best answer that looks at no image. A score that is not above "
+    "it says nothing, however high it is.",
+    "Balanced accuracy": "The mean over classes of the share of their images that is right: every class counts the "
+    "same. A guess gets 1 of the number of classes. Shown, and decisive, where classes are uneven.",
     "Supervised": "The same encoder trained with the labels, in as many steps: what labels would have given. It is not "
     "something pretraining must beat.",
     "Eigenvalue spectrum": "How the variance is shared out over directions, largest first. A curve that falls at once "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from frossl.core.types import any_known
 from frossl.data import Dataset, open_data
 from frossl.data.options import Log, quiet
-from frossl.data.types import any_known
 from frossl.evals.extract import with_labels
 from frossl.methods import find_method
 from frossl.runs.config import Config, Images
@@ -15,7 +15,8 @@ from frossl.runs.config import Config, Images
 def open_run_data(images: Images, log: Log = quiet) -> Dataset:
     """The data of a configuration; a split without a single known label counts as unlabelled."""
     data = open_data(images.data, images, log=log)
-    if data.classes and not (any_known(data.train.labels) and any_known(data.test.labels)):
+    splits = any_known(data.train.labels), any_known(data.test.labels)
+    if (data.classes and not all(splits)) or (any(splits) and not data.targets):
         note = "labels are not used: one of the splits has none"
         data = dataclasses.replace(data, classes=(), notes=(*data.notes, note))
     return data

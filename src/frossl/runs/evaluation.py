@@ -19,8 +19,8 @@ def same_source(source: str) -> str:
 def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
     """Merges ``new`` into the file under ``name``, or under more of the path of its data if others are there already.
 
-    The plain name of the run's ``own`` data is kept for them. Where the number of held-out images is another than
-    before, the data have changed, and values from before do not stand beside new ones.
+    The plain name of the run's ``own`` data is kept for them. Where the number of held-out images or what
+    their labels are is another than before, the data have changed, and values from before do not stand beside new ones.
     """
     kept = json.loads(path.read_text()) if path.exists() else {}
     parts = Path(new.source).parts
@@ -30,7 +30,7 @@ def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
         keys = keys[1:]
     key = next(key for key in keys if key not in kept or kept[key]["source"] == new.source)
     merged, old = to_plain(new), kept.get(key)
-    if old is not None and old["held_out"] == new.held_out:
+    if old is not None and (old["held_out"], old.get("targets", new.targets)) == (new.held_out, new.targets):
         merged["arms"] = old["arms"] | {arm: old["arms"].get(arm, {}) | values for arm, values in new.arms.items()}
         merged["protocols"] = old["protocols"] | new.protocols
     kept[key] = merged

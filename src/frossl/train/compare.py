@@ -28,7 +28,7 @@ from frossl.core.machine import machine, peak_memory
 from frossl.core.progress import Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
-from frossl.evals import defaults, find_metrics
+from frossl.evals import applicable, defaults, find_metrics
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.runs.config import FREE_TO_CHANGE, Config
@@ -130,7 +130,7 @@ def plan_runs(
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
-    for field in ("data", "labels", "channels", "range", "pages", "axes", "held_out"):
+    for field in ("data", "labels", "targets", "channels", "range", "pages", "axes", "held_out"):
         if len({getattr(run.config, field) for run in runs}) > 1:
             raise UserError(f"arms that differ in {field} are not measured on the same images and cannot be compared")
     return runs
@@ -241,7 +241,7 @@ def _evaluate(run: Run, data: Dataset, protocols: Sequence[str], console: Consol
     outcome = run.outcome()
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:
-        device, known = run.config.device, known_controls(run, data.name, missing)
+        device, known = run.config.device, known_controls(run, data.name, tuple(applicable(missing, data.targets)))
         evaluate_run(run.path, data=data, protocols=missing, known=known, device=device, console=console)
         run.keep(outcome | {"evaluated": [*outcome["evaluated"], *missing]})
 

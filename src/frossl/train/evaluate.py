@@ -14,6 +14,7 @@ from torch import nn
 from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
@@ -30,6 +31,7 @@ def evaluate_run(
     run: Path | str,
     *,
     source: str | None = None,
+    targets: TargetChoice | None = None,
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = defaults("evaluate"),
@@ -43,22 +45,21 @@ def evaluate_run(
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, by default that of the run; ``max_pixels`` is for images of
-    ``source``. ``others`` are further encoders of the same kind, by the name of their arm; arms that are ``known``
-    already are not measured again.
+    needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``, what numbers as labels are,
+    are those of the run by default; ``max_pixels`` is for images of ``source``. ``others`` are further encoders, by
+    arm; ``known`` arms are not measured again.
 
     Raises:
         UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
     """
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
-    own, recipe = read_run(run)
-    own = _here(run, dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir))
+    saved, recipe = read_run(run)
+    own = _here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec, max_pixels)
+    config = own if data is not None else _on(own, source or own.data, spec, targets, max_pixels)
     if data is None:
         data = open_run_data(config, terminal.detail(console))
         _check_scale(data, spec)
@@ -106,13 +107,17 @@ def _here(run: Path, own: Config) -> Config:
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
-def _on(own: Config, source: str, spec: EncoderSpec, max_pixels: int | None) -> Config:
+def _on(own: Config, source: str, spec: EncoderSpec, targets: TargetChoice | None, max_pixels: int | None) -> Config:
     """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
     elsewhere = same_source(source) != same_source(own.data)
-    read = {"channels": spec.channels, "range": spec.range or None, "labels": own.labels or elsewhere}
-    own = dataclasses.replace(own, data=source, **read)
-    if max_pixels is None:
-        return own
-    if not elsewhere:  # with more or fewer images, others would be held out
+    if max_pixels is not None and not elsewhere:  # with more or fewer images, others would be held out
         raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
-    return dataclasses.replace(own, max_pixels=max_pixels)
+    return dataclasses.replace(
+        own,
+        data=source,
+        channels=spec.channels,
+        range=spec.range or None,
+        labels=own.labels or elsewhere,
+        targets=targets or ("auto" if elsewhere else own.targets),
+        max_pixels=max_pixels or own.max_pixels,
+    )

@@ -60,7 +60,10 @@ def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[
     """
     kind = find_method(config.method)
     if kind.uses_labels and not data.classes:
-        raise UserError(f"--method {config.method} learns from labels, and these data have none in one of their splits")
+        why = "these data have none in one of their splits"
+        if data.targets:
+            why = f"these are {'values' if data.targets == 'values' else 'several an image'}; it needs classes"
+        raise UserError(f"--method {config.method} learns from labels, and {why}")
     named = None if own is None else plan_by_name(config, data, own)
     plan = named or make_plan(config, data, own)
     torch.manual_seed(config.seed)

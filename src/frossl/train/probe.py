@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from frossl.core.axes import fold, fold_labels
 from frossl.core.linalg import or_nothing
-from frossl.core.types import Features
-from frossl.data.types import Dataset, any_known
+from frossl.core.types import Features, any_known
+from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor, sample
 from frossl.evals.knn import knn
 from frossl.evals.spectral import effective_rank
