@@ -12,6 +12,7 @@ from rich.console import Console
 from frossl.core.types import UserError
 from frossl.evals import defaults, find_metrics
 from frossl.runs.config import Device
+from frossl.runs.directory import Weights, encoder_of
 from frossl.train.evaluate import evaluate_run
 from frossl.train.supervised import supervised_encoder
 
@@ -26,6 +27,8 @@ class Evaluate:
     """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
     protocol: tuple[str, ...] = defaults("evaluate")
     """what to measure (frossl list metrics)"""
+    weights: Weights = "online"
+    """averaged measures the moving average that byol, dino and mocov2plus keep too, as an arm beside the trained net"""
     arms: tuple[Literal["supervised"], ...] = ()
     """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
     data_dir: Path | None = None
@@ -41,7 +44,9 @@ def run(args: list[str], console: Console) -> int:
             f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
         )
     find_metrics(given.protocol)
+    encoder_of(given.run, given.weights)  # before an arm is trained
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
-    evaluate_run(given.run, source=given.data, protocols=given.protocol, others=others, **how)
+    what: dict[str, Any] = {"source": given.data, "weights": given.weights, "protocols": given.protocol}
+    evaluate_run(given.run, **what, others=others, **how)
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -14,12 +14,16 @@ from frossl.core.config import from_plain
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.core.types import UserError
-from frossl.methods import find_method
+from frossl.methods import METHODS, Method, find_method
 from frossl.nn.encoder import OWN
 from frossl.runs.checkpoint import newest_position
 from frossl.runs.config import FREE_TO_CHANGE, Config
 from frossl.runs.record import read_config, refuse_no_run
 from frossl.views.recipes import Recipe, View
+
+Weights = Literal["online", "averaged"]
+ENCODERS: dict[Weights, str] = {"online": "encoder.safetensors", "averaged": "encoder_averaged.safetensors"}
+"""Files of the trained encoder, and of its moving average where the method has one."""
 
 
 def worth_keeping(run: Path) -> bool:
@@ -45,18 +49,30 @@ def unfinished(run: Path) -> str:
     return f"{run} is not finished: saved at step {saved['step']:,} {whole}. Go on with: {resume_command(run)}"
 
 
-def encoder_of(run: Path) -> Path:
-    """The exported encoder of a run directory.
+def encoder_of(run: Path, weights: Weights = "online") -> Path:
+    """The file of the encoder of a run directory, or of its moving average.
 
     Raises:
-        UserError: the run has not come so far, or is none.
+        UserError: the run has not come so far or is none, or its method has no averaged network.
     """
     refuse_no_run(run)
-    path = run / "encoder.safetensors"
+    path = run / ENCODERS[weights]
     if not path.exists():
+        if weights == "averaged":
+            _require_average(run)
         state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"
         raise UserError(f"there is no encoder yet: {state}")
     return path
+
+
+def _require_average(run: Path) -> None:
+    name = read_config(run)["config"]["method"]
+    if find_method(name).momentum is Method.momentum:
+        having = ", ".join(known for known, kind in METHODS.items() if kind.momentum is not Method.momentum)
+        raise UserError(
+            f"--weights averaged: the method of {run}, {name}, has no averaged network; of the methods here {having} "
+            "have one. Leave --weights out"
+        )
 
 
 def resume_command(run: Path) -> str:

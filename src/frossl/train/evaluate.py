@@ -19,7 +19,7 @@ from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
-from frossl.runs.directory import encoder_of, read_run, unfinished
+from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.record import read_config
 from frossl.train.plan import device_of, make_plan
@@ -29,6 +29,7 @@ def evaluate_run(
     run: Path | str,
     *,
     source: str | None = None,
+    weights: Weights = "online",
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = defaults("evaluate"),
@@ -42,17 +43,21 @@ def evaluate_run(
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
     needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are further encoders of the
-    same kind, by the name of their arm; arms that are ``known`` already are not measured again.
+    run. With ``weights`` "averaged" the moving average of the encoder is an arm too, ``averaged``; the verdict is still
+    that of the trained encoder. Named data are looked for in ``data_dir``, by default that of the run. ``others`` are
+    further encoders of the same kind, by the name of their arm; arms that are ``known`` already are not measured again.
 
     Raises:
-        UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
+        UserError: no such run or protocol, a method without averaged network, an encoder whose keys do not all load, or
+            data with other channels.
     """
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
     own, recipe = read_run(run)
     own = _here(run, dataclasses.replace(own, device=device, data_dir=data_dir or own.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
+    if weights == "averaged":
+        others = {"averaged": load_encoder(encoder_of(run, weights), backbone)[0], **others}
     if told := unfinished(run):
         terminal.warn(console, told)
     config = own if data is not None else _on(own, source or own.data, spec.channels)

@@ -26,12 +26,12 @@ from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
 from frossl.methods import find_method
-from frossl.nn.encoder import save_encoder
+from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.optim import warmup_cosine
 from frossl.nn.output import feature_width, trains
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
-from frossl.runs.directory import FAILED
+from frossl.runs.directory import ENCODERS, FAILED
 from frossl.runs.log import NoLog, RunLog
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
@@ -147,8 +147,15 @@ def train(
                 with suppress(UserError, NonFiniteError):
                     loop.save()
             raise
-    on_first_rank(lambda: save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec))
+    on_first_rank(lambda: _save_encoders(run, learner, plan.spec))
     return (stopped or ["a signal to another rank"])[0] if any(largest(len(stopped))) else None
+
+
+def _save_encoders(run: Path, learner: Learner, spec: EncoderSpec) -> None:
+    """The trained encoder and, where the method has one, its moving average, each with its own buffers."""
+    save_encoder(run / ENCODERS["online"], learner.backbone, spec)
+    if learner.target is not None:
+        save_encoder(run / ENCODERS["averaged"], learner.target, spec)
 
 
 class _Loop:
