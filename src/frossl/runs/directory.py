@@ -14,10 +14,12 @@ from frossl.core.config import from_plain
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.core.types import UserError
+from frossl.data import Dataset
 from frossl.methods import METHODS, Method, find_method
 from frossl.nn.encoder import OWN
 from frossl.runs.checkpoint import newest_position
 from frossl.runs.config import FREE_TO_CHANGE, Config
+from frossl.runs.data import changes_of_data, whereabouts
 from frossl.runs.record import read_config, refuse_no_run
 from frossl.views.recipes import Recipe, View
 
@@ -81,7 +83,7 @@ def resume_command(run: Path) -> str:
 
 
 def read_run(run: Path) -> tuple[Config, Recipe]:
-    """Configuration and views of a run directory.
+    """Configuration and views of a run directory; ``data_dir`` is where it was, whatever the current directory.
 
     Raises:
         UserError: it is none.
@@ -90,11 +92,14 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     plain = saved["config"]
     objective = from_plain(find_method(plain["method"]).Config, plain["objective"])
     config = from_plain(Config, plain | {"objective": objective})
+    known = whereabouts(run)
+    if known is not None and known.data_dir.exists():
+        config = dataclasses.replace(config, data_dir=known.data_dir)
     return config, tuple(from_plain(View, view) for view in saved["views"])
 
 
 def continued(run: Path, given: Config) -> Config:
-    """The configuration of ``run`` with what ``given`` may change of it (:data:`FREE_TO_CHANGE`).
+    """The configuration of ``run`` with what ``given`` may change of it: :data:`FREE_TO_CHANGE` and the data's place.
 
     Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved.
 
@@ -107,15 +112,16 @@ def continued(run: Path, given: Config) -> Config:
     )
     if given.length != "auto":  # it is saved in images
         now |= {"length": str(Length.parse(given.length).as_images(saved.views or 2))}
-    fixed = now.keys() - {"objective", *FREE_TO_CHANGE}
+    fixed = now.keys() - {"objective", "data", *FREE_TO_CHANGE}
     changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
-        flags = ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed]
+        flags = [f"--{name.replace('_', '-')}" for name in changed]
         raise UserError(
             f"a resumed run keeps its configuration; {', '.join(flags)} would make it another run. Leave that out, "
-            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}"
+            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}, and "
+            "the place of the same data"
         )
-    return dataclasses.replace(saved, **{name: getattr(given, name) for name in FREE_TO_CHANGE})
+    return dataclasses.replace(saved, **{name: getattr(given, name) for name in ("data", *FREE_TO_CHANGE)})
 
 
 def require_own(run: Path, backbone: nn.Module | None) -> None:
@@ -128,12 +134,13 @@ def require_own(run: Path, backbone: nn.Module | None) -> None:
         )
 
 
-def refuse_differences(run: Path, now: dict[str, Any]) -> None:
+def refuse_differences(run: Path, now: dict[str, Any], data: Dataset) -> None:
     """Raises if the data or the machine would make a resumed run another one."""
     then = read_config(run)
     pairs = [(key, then[key], now[key]) for key in ("images", "views", "batch")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
     changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if before != after]
+    changed = changed or changes_of_data(run, data)
     if changed:
         raise UserError(
             f"{run} cannot go on as the same run, because the data or the device changed: {'; '.join(changed)}"

@@ -18,9 +18,9 @@ from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import open_to_evaluate, source_of
 from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
-from frossl.runs.evaluation import keep_evaluation, same_source
+from frossl.runs.evaluation import keep_evaluation
 from frossl.runs.record import read_config
 from frossl.train.plan import device_of, make_plan
 
@@ -60,17 +60,18 @@ def evaluate_run(
         others = {"averaged": load_encoder(encoder_of(run, weights), backbone)[0], **others}
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec.channels)
+    called = source_of(run, own)
     if data is None:
-        data = open_run_data(config, terminal.detail(console))
+        asked = dataclasses.replace(own, channels=spec.channels if spec.channels in (1, 3) else None)
+        data, called = open_to_evaluate(run, asked, source, terminal.detail(console))
         terminal.show_data(console, data)
-    plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
+    plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def keep(evaluation: Evaluation) -> None:
         if rank() == 0:
-            keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
+            keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
 
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(
@@ -78,13 +79,13 @@ def evaluate_run(
             spec,
             data,
             plan.extractor(over_ranks=True),
-            seed=config.seed,
+            seed=own.seed,
             recipe=recipe,
             untrained=backbone,
             others=others,
             known=known,
             protocols=protocols,
-            source=same_source(config.data),
+            source=called,
             log=log,
             keep=keep,
         )
@@ -96,10 +97,3 @@ def _here(run: Path, own: Config) -> Config:
     """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
     other = device_of(own).type != torch.device(read_config(run)["device"]).type
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
-
-
-def _on(own: Config, source: str, channels: int) -> Config:
-    """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
-    elsewhere = same_source(source) != same_source(own.data)
-    known = channels if channels in (1, 3) else None
-    return dataclasses.replace(own, data=source, channels=known, labels=own.labels or elsewhere)

@@ -25,7 +25,7 @@ from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.runs.config import Config
-from frossl.runs.data import for_training, open_run_data
+from frossl.runs.data import for_training, keep_whereabouts, open_data_of
 from frossl.runs.directory import (
     continued,
     new_run_directory,
@@ -137,7 +137,7 @@ def train_run(
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
 
     def opened() -> Dataset:
-        return for_training(config, open_run_data(config, terminal.detail(console)) if given is None else given)
+        return for_training(config, open_data_of(run, config, terminal.detail(console)) if given is None else given)
 
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
@@ -151,10 +151,11 @@ def train_run(
     else:
         length = Length.parse(state["length"])
         tell_differences(console, state["environment"])
-        refuse_differences(run, describe(plan, length, data))
+        refuse_differences(run, describe(plan, length, data), data)
     show_plan(console, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
+        keep_whereabouts(run, config, data)
     display = TrainingDisplay(console, plan.batch * plan.views)
     with display.bar:
         return data, train(learner, plan, data, length, run, state, display, fabric)
