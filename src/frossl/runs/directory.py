@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from frossl.core.config import from_plain
+from frossl.core.config import from_plain, to_plain
+from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.progress import Progress
+from frossl.core.progress import Extension, Progress
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.methods import METHODS, Method, find_method
@@ -41,7 +44,7 @@ def unfinished(run: Path) -> str:
     """
     try:
         about, saved = read_config(run), newest_position(run)
-        length = Length.parse(saved["length"])
+        length = Length.parse(about["config"]["length"])
         total = length.steps(batch=about["batch"], images=about["images"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
@@ -99,7 +102,7 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
 
 
 def continued(run: Path, given: Config) -> Config:
-    """The configuration of ``run`` with what ``given`` may change of it: :data:`FREE_TO_CHANGE` and the data's place.
+    """The configuration of ``run`` with what ``given`` may change: :data:`FREE_TO_CHANGE`, length and place of data.
 
     Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved.
 
@@ -110,18 +113,31 @@ def continued(run: Path, given: Config) -> Config:
     then, now = (
         vars(config) | (vars(config.objective) if saved.method == given.method else {}) for config in (saved, given)
     )
-    if given.length != "auto":  # it is saved in images
-        now |= {"length": str(Length.parse(given.length).as_images(saved.views or 2))}
-    fixed = now.keys() - {"objective", "data", *FREE_TO_CHANGE}
+    length = saved.length if given.length == "auto" else str(Length.parse(given.length).as_images(saved.views or 2))
+    fixed = now.keys() - {"objective", "data", "length", *FREE_TO_CHANGE}
     changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
         flags = [f"--{name.replace('_', '-')}" for name in changed]
         raise UserError(
             f"a resumed run keeps its configuration; {', '.join(flags)} would make it another run. Leave that out, "
-            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}, and "
-            "the place of the same data"
+            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}, "
+            "the length (a longer one), and the place of the same data"
         )
-    return dataclasses.replace(saved, **{name: getattr(given, name) for name in ("data", *FREE_TO_CHANGE)})
+    free = {name: getattr(given, name) for name in ("data", *FREE_TO_CHANGE)}
+    return dataclasses.replace(saved, **free, length=length)
+
+
+def keep_length(run: Path, length: Length, extensions: Sequence[Extension]) -> None:
+    """Writes a new length to ``config.json``, with where and from what length the run got it.
+
+    Evaluations of the encoder as it was are moved aside, as they would stand beside those of another.
+    """
+    about = read_config(run)
+    about["config"]["length"] = str(length)
+    write_text(run / "config.json", json.dumps(about | {"extensions": to_plain(tuple(extensions))}, indent=2) + "\n")
+    evaluation = run / "evaluation.json"
+    if evaluation.exists():
+        evaluation.rename(run / f"evaluation-step-{extensions[-1].step}.json")
 
 
 def require_own(run: Path, backbone: nn.Module | None) -> None:

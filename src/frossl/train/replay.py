@@ -24,6 +24,7 @@ from frossl.runs.data import for_training, open_data_of
 from frossl.runs.directory import FAILED, read_run, require_own
 from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
+from frossl.train.schedule import scheduled_share
 from frossl.train.state import set_up
 from frossl.train.step import NonFiniteError
 
@@ -76,7 +77,7 @@ def replay(
     learner.train()
     values: dict[str, float] = {}
     with _first_not_finite(learner) as modules:
-        stepper(batch, step, state.progress.share, step / (len(data.train) // plan.batch))
+        stepper(batch, step, scheduled_share(state.progress), step / (len(data.train) // plan.batch))
     try:
         stepper.check()
     except NonFiniteError as error:

@@ -20,6 +20,7 @@ from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_posi
 from frossl.runs.config import Config
 from frossl.runs.data import open_data_of
 from frossl.runs.directory import read_run, require_own, worth_keeping
+from frossl.runs.record import read_config
 from frossl.train.pretrain import train_run
 from frossl.train.ranks import start
 
@@ -67,7 +68,8 @@ def supervised_encoder(
 
 def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Config:
     """``config`` for cross entropy, its length and warm-up counted in steps where they were by the clock."""
-    warmup, length = Length.parse(config.warmup), Length.parse(config.length)
+    first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
+    warmup, length = Length.parse(config.warmup), Length.parse(first)
     by_clock = warmup.unit == "min"
     return dataclasses.replace(
         config,
