@@ -135,6 +135,15 @@ def test_of_two_folders_that_the_path_may_mean_the_one_with_the_same_images_is_t
         open_data_of(run, read_run(run)[0])
 
 
+def test_a_run_that_begins_again_keeps_the_fingerprint_of_what_it_trains_on(project):
+    run = project / "runs/r"
+    other_pixels(project / "images")
+    shutil.rmtree(run / "checkpoints")
+    encoder_of(run).unlink()
+    for _ in range(2):  # begins again, and goes on
+        pretrain(read_run(run)[0], resume=run)
+
+
 def test_a_project_that_was_moved_as_a_whole_goes_on(frossl, project, monkeypatch, tmp_path):
     project.rename(tmp_path / "new")
     monkeypatch.chdir(tmp_path / "new")

@@ -70,10 +70,10 @@ def whereabouts(run: Path) -> Whereabouts | None:
 
 
 def keep_whereabouts(run: Path, config: Config, data: Dataset) -> None:
-    """Writes ``data.json`` of a run that begins, for ``data`` as it trains on them; one that is there stays."""
-    if not (run / DATA).exists():
-        place, called = _absolute(config.data), same_source(config.data)
-        _keep(run, Whereabouts(data.name, called, (place,), config.data_dir.absolute(), fingerprint(data)))
+    """Writes ``data.json`` of a run that begins, for ``data`` as it trains on them; places that are there stay."""
+    place, called = _absolute(config.data), same_source(config.data)
+    known = whereabouts(run) or Whereabouts(data.name, called, (place,), config.data_dir.absolute(), {})
+    _keep(run, dataclasses.replace(known, fingerprint=fingerprint(data)))
 
 
 def changes_of_data(run: Path, data: Dataset) -> list[str]:
