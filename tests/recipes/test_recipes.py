@@ -43,6 +43,7 @@ def small(config: Config, out) -> Config:
         backbone_options='{"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}',
         views=min(config.views or 4, 4) if len(sizes) == 1 else config.views,
         length="2it",
+        data_dir=out / "data",
         warmup="50%",
         batch=8,
         size=16,
