@@ -146,6 +146,7 @@ def test_a_run_leaves_its_directory_and_two_runs_of_one_seed_are_equal(images, t
     assert not same_weights(first, other)
     assert {p.name for p in first.iterdir()} == {
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "checkpoints",
         "encoder.safetensors",
