@@ -66,8 +66,7 @@ def evaluate_run(
         terminal.warn(console, told)
     called = source_of(run, own)
     if data is None:
-        elsewhere = source is not None and same_source(source) != called
-        own = _on(own, spec, elsewhere, targets, max_pixels)
+        own = _on(own, spec, source is not None and same_source(source) != called, targets, max_pixels)
         data, called = open_to_evaluate(run, own, source, terminal.detail(console))
         _check_scale(data, spec)
         terminal.show_data(console, data)
@@ -79,22 +78,10 @@ def evaluate_run(
         if rank() == 0:
             keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
 
+    how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
+    how |= {"protocols": protocols, "source": called, "keep": keep}
     with terminal.working(console, "evaluating") as log:
-        evaluation = evaluate(
-            encoder,
-            spec,
-            data,
-            plan.extractor(over_ranks=True),
-            seed=own.seed,
-            recipe=recipe,
-            untrained=backbone,
-            others=others,
-            known=known,
-            protocols=protocols,
-            source=called,
-            log=log,
-            keep=keep,
-        )
+        evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)
     return evaluation
 

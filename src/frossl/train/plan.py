@@ -150,7 +150,7 @@ def _seen_whole(net: Net, size: int, exactly: bool = False) -> int:
         UserError: names the next smaller and larger size.
     """
     up = nearest_size(net, size)
-    if up == size or (up is not None and not exactly and up <= 2 * size):
+    if up is not None and (up == size or (not exactly and up <= 2 * size)):
         return up
     down = nearest_size(net, size, up=False)
     if down is None and up is None:  # the encoder itself will say what is wrong
