@@ -203,7 +203,7 @@ def test_a_resumed_finished_run_changes_nothing(frossl, tmp_path):
     [
         (["--method", "vicreg"], "; --method would"),
         (["--invariance-weight", "3", "--seed", "1"], "; --seed, --invariance-weight would"),
-        (["images", "--batch", "4"], "; DATA, --batch would"),
+        (["images", "--batch", "4"], "; --batch would"),
     ],
 )
 def test_a_resumed_run_keeps_its_configuration(frossl, tmp_path, argv, names):

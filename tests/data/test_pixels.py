@@ -164,6 +164,20 @@ def test_infrared_is_a_channel_whatever_the_file_calls_it(write, kind):
     assert any("channels 4 to 4 are not used" in note for note in colours.notes)
 
 
+def test_the_first_of_deep_channels_of_different_scale_are_read_each_on_its_own(write):
+    scales = np.array([4000, 4000, 40, 0.5], np.float32)
+    values = np.stack([np.stack([grey(4 * i + c) for c in range(4)], -1) for i in range(COUNT)]).astype(np.float32)
+    source = write(lambda i: values[i] * scales, photometric="minisblack", planarconfig="contig")
+    assert open_data(source).range[1::2] == pytest.approx(scales * values.max((0, 1, 2)), rel=0.01)
+    three = open_data(source, channels=3)
+    assert three.range[1::2] == pytest.approx((scales * values.max((0, 1, 2)))[:3], rel=0.01)
+    assert three.train.images.amax((0, 2, 3)).tolist() == [255, 255, 255]
+    given = open_data(source, channels=2, range=(0, 4000, 0, 8000))
+    assert given.train.images.amax((0, 2, 3)).tolist() == pytest.approx([250, 128], abs=8)
+    colour = write(lambda i: (values[i, ..., :3] * 4000).astype(np.uint16), photometric="rgb")
+    assert open_data(colour, channels=1).channels == 1
+
+
 @pytest.mark.parametrize("kind", ["binary", "soft", "half", "16 bits"])
 def test_transparency_is_laid_over_white(write, kind):
     def picture(i):

@@ -15,7 +15,7 @@ from pictures import encoded, picture
 
 from frossl.core.types import UserError
 from frossl.data import open_data
-from frossl.data.open import join_sources, resolve_source, source_name
+from frossl.data.open import is_there, join_sources, resolve_source, source_name
 
 
 @pytest.fixture
@@ -216,6 +216,7 @@ def test_several_sources_are_one(write, opened, tmp_path, monkeypatch):
     assert len(opened(tmp_path / "a+b").train) == 1
     monkeypatch.chdir(tmp_path)
     assert resolve_source("set/one + set/two") == f"{tmp_path.resolve()}/set/one+{tmp_path.resolve()}/set/two"
+    assert [is_there(x) for x in ("set/one+set/*", "set/one+nowhere", "cifar10+set/{one,two}")] == [True, False, True]
     assert source_name("set/one+x/*.png") == "one+_.png"
     assert resolve_source("cifar10") == "cifar10"
 

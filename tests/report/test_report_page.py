@@ -216,6 +216,7 @@ def test_a_run_without_evaluation_or_images_still_has_a_report_that_says_so(tmp_
     about = json.loads((run / "config.json").read_text())
     about["config"]["data"] = str(tmp_path / "gone")
     (run / "config.json").write_text(json.dumps(about))
+    (run / "data.json").unlink()
     page = written(tmp_path / "report.html", run)
     assert "Not evaluated" in page
     assert "No pictures" in page

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,9 +18,11 @@ from frossl.evals.extract import Extractor
 from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
 from frossl.runs.checkpoint import newest_checkpoint
+from frossl.runs.directory import read_run
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.log import read_rows
 from frossl.runs.record import read_record
+from frossl.train import evaluate as evaluate_module
 from frossl.train.evaluate import evaluate_run
 from frossl.train.pretrain import pretrain
 from frossl.train.step import Stepper
@@ -217,6 +220,26 @@ def test_max_pixels_is_for_other_images_than_those_of_the_run(place, run):
         evaluate_run(run, protocols=("rank",), max_pixels=10**6)
     with pytest.raises(UserError, match=r"more than 10,.*--max-pixels"):
         evaluate_run(run, source=str(other), protocols=("rank",), max_pixels=10)
+
+
+def test_the_range_of_a_run_holds_for_whatever_is_evaluated_with_it(place):
+    """The same values as training saw, for its own images, others of the same kind and the exported encoder."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 3000, (20, 16, 16), dtype=np.uint16)
+    for name, x in (("ct", values), ("narrow", values // 4 + 600), ("bytes", (values // 12).astype(np.uint8))):
+        np.savez(place / f"{name}.npz", images=x, labels=np.arange(20) % 2)
+    run = pretrain(config(place / "ct.npz", place, name="ct", evaluate=False, length="2it", channels=None)).run
+    assert read_run(run)[0].range == load_encoder(run / "encoder.safetensors")[1].range == (0, 2999)
+    seen, real = [], evaluate_module.evaluate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_module, "evaluate", lambda *a, **k: seen.append(a[2]) or real(*a, **k))
+        for other in ("ct", "narrow"):
+            evaluate_run(run, source=str(place / f"{other}.npz"), protocols=("rank",))
+        with pytest.raises(UserError, match=r"8 bits.*uint16 from 0 2999"):
+            evaluate_run(run, source=str(place / "bytes.npz"), protocols=("rank",))
+    assert [data.range for data in seen] == [(0, 2999)] * 2
+    assert seen[1].train.images.max() < 150
+    assert pretrain(read_run(run)[0], resume=run).run == run
 
 
 def test_a_supervised_arm_killed_before_its_first_save_begins_again(place):

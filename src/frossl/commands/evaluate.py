@@ -13,6 +13,7 @@ from frossl.core.types import UserError
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.runs.config import Device
+from frossl.runs.directory import Weights, encoder_of
 from frossl.train.evaluate import evaluate_run
 from frossl.train.supervised import supervised_encoder
 
@@ -29,6 +30,8 @@ class Evaluate:
     """what numbers as labels are: classes, or values to predict (as in the run, or auto on other data, if not given)"""
     protocol: tuple[str, ...] = defaults("evaluate")
     """what to measure (frossl list metrics)"""
+    weights: Weights = "online"
+    """averaged measures the moving average that byol, dino and mocov2plus keep too, as an arm beside the trained net"""
     arms: tuple[Literal["supervised"], ...] = ()
     """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
     data_dir: Path | None = None
@@ -46,8 +49,9 @@ def run(args: list[str], console: Console) -> int:
             f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
         )
     find_metrics(given.protocol)
+    encoder_of(given.run, given.weights)  # before an arm is trained
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
-    how |= {"source": given.data, "targets": given.targets, "max_pixels": given.max_pixels}
+    how |= {"source": given.data, "targets": given.targets, "max_pixels": given.max_pixels, "weights": given.weights}
     evaluate_run(given.run, protocols=given.protocol, others=others, **how)
     return 0

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from frossl.runs.directory import Weights
 from frossl.runs.export import export_encoder
 
 
@@ -22,9 +23,11 @@ class Export:
     """file to write, .safetensors"""
     format: Annotated[Literal["timm", "torchvision"], tyro.conf.arg(help_behavior_hint="")] = "timm"
     """names of the keys: timm's, or torchvision's for nets that both have"""
+    weights: Weights = "online"
+    """of the trained network, or of its moving average (byol, dino, mocov2plus)"""
 
 
 def run(args: list[str], console: Console) -> int:
     given = tyro.cli(Export, prog="frossl export", args=args)
-    print(export_encoder(given.run, given.output, given.format))
+    print(export_encoder(given.run, given.output, given.format, given.weights))
     return 0

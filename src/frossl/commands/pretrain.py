@@ -29,7 +29,7 @@ class Pretrain(Generic[M]):
 
     config: Config[M]
     resume: Path | None = None
-    """go on with the newest checkpoint of this run directory; its configuration holds"""
+    """go on with the newest checkpoint of this run directory; its configuration holds, but for a longer --length"""
     open: bool = False
     """open the report in a browser at the end, where there is a display"""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,8 @@ from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
 from frossl.report.page import show, write_report
 from frossl.report.terminal import wrote
+from frossl.runs.data import open_data_of
+from frossl.runs.directory import read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Report:
     """run directories, or the directory of a comparison"""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """file to write (report.html, in the run directory if there is one run)"""
+    data: str | None = None
+    """where the data of the runs are now, if they were moved; kept in the runs"""
     open: bool = False
     """open it in a browser, where there is a display"""
 
@@ -36,9 +40,13 @@ def run(args: list[str], console: Console) -> int:
     if len(given.runs) == 1 and (given.runs[0] / "comparison.json").exists():
         if given.output is not None:
             raise UserError(f"-o {given.output}: the report of a comparison stands beside its runs; leave -o out")
+        if given.data is not None:
+            raise UserError("--data: the report of a comparison looks at no images; leave --data out")
         show_comparison(console, write_comparison(given.runs[0]))
         say_where(given.runs[0] / "comparison.html", given.open, console)
         return 0
+    for run in given.runs if given.data is not None else ():
+        open_data_of(run, replace(read_run(run)[0], data=given.data))
     output = given.output or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     with console.status("") as status:
         write_report(given.runs, output, log=status.update)

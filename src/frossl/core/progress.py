@@ -8,6 +8,22 @@ import math
 from frossl.core.length import Length
 
 
+@dataclasses.dataclass(frozen=True)
+class Extension:
+    """Where a run of the length ``before`` got another, ``after``.
+
+    Its schedule goes on from ``start``, 0 to 1. ``again``: it had come to its end, and this is another one, over what
+    was added since.
+    """
+
+    step: int
+    seconds: float
+    before: str
+    after: str
+    start: float
+    again: bool
+
+
 @dataclasses.dataclass
 class Progress:
     """Where a run is.
@@ -20,6 +36,7 @@ class Progress:
     total: int | None
     step: int = 0
     seconds: float = 0.0
+    extensions: tuple[Extension, ...] = ()
     best: float | None = None
     looked: int = 0
 
@@ -28,6 +45,23 @@ class Progress:
         """0 to 1 of the run, by steps, or by the clock for a length in minutes."""
         done = self.seconds / (60 * self.length.amount) if self.total is None else self.step / max(self.total, 1)
         return min(done, 1.0)
+
+    @property
+    def along(self) -> float:
+        """0 to 1 of the schedule: :attr:`share`, or what is left of the schedule over what is left of the run."""
+        if not self.extensions:
+            return self.share
+        last = self.extensions[-1]
+        if self.total is None:
+            done = (self.seconds - last.seconds) / (60 * self.length.amount - last.seconds)
+        else:
+            done = (self.step - last.step) / (self.total - last.step)
+        return last.start + (1 - last.start) * min(done, 1.0)
+
+    @property
+    def again(self) -> bool:
+        """Whether the run came to the end of its schedule before, and has another."""
+        return bool(self.extensions) and self.extensions[-1].again
 
 
 class Interval:

@@ -60,7 +60,7 @@ class Moment:
     """What a method may know at a step besides the features of the views."""
 
     share: float = 0.0
-    """0 to 1 of the run that is done"""
+    """0 to 1 of the run that is done; where a finished run goes on, back to its middle and on again"""
     epoch: float = 0.0
     """epochs done"""
     target_VNF: Tensor | None = None

@@ -194,7 +194,7 @@ def _as_bytes(path: Path, images: list[np.ndarray], options: Opening) -> tuple[l
     reading, notes = Reading(options.channels or found, deep=kinds != ["uint8"]), []
     if reading.deep or options.range:
         chosen = choose(np.arange(len(images[0])))
-        values_PC = np.concatenate([some_pixels(images[0][i])[:, : reading.channels] for i in chosen])
+        values_PC = np.concatenate([reading.used(some_pixels(images[0][i])) for i in chosen])
         reading, note = fit_range(str(path), values_PC, len(chosen), reading, options.range)
         notes.append(note)
     if reading.channels > found and (found, reading.channels) != (1, 3):

@@ -115,7 +115,7 @@ def _sampled(sources: Sources, places: np.ndarray, reading: Reading, options: Op
     chosen = choose(places)
 
     def some(i: int) -> np.ndarray:
-        return some_pixels(intensities(sources[int(chosen[i])], reading))[:, : reading.channels]
+        return reading.used(some_pixels(intensities(sources[int(chosen[i])], reading)))
 
     found = list(in_threads(some, len(chosen), options.workers))
     widest = max(values_PC.shape[1] for values_PC in found)
@@ -148,7 +148,7 @@ def fit_range(
     if not all(map(len, finite)):
         raise UserError(f"{name}: no value of a channel is finite; leave such images out")
     range_ = given or _measured(finite)
-    if len(range_) not in (2, 2 * reading.channels):
+    if given and len(given) not in (2, 2 * reading.channels):
         raise UserError(
             f"--range {' '.join(f'{value:g}' for value in range_)}: give 2 numbers, or 2 for each of {reading.channels}"
         )

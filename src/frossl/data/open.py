@@ -63,14 +63,26 @@ def parts_of(source: str) -> list[str]:
     return [source] if source in DATASETS or _exists(source) else [part.strip() for part in source.split("+")]
 
 
-def resolve_source(source: str) -> str:
-    """``source`` with whole paths in place of relative ones and links: equal where the images are the same."""
+def resolve_source(source: str, links: bool = True) -> str:
+    """``source`` with whole paths, through ``links`` or not, equal where the images are the same."""
 
-    def resolved(part: str) -> str:
+    def whole(part: str) -> str:
+        if part in DATASETS or part.startswith(PREFIX):
+            return part
+        path = Path(part).expanduser()
+        return str(path.resolve() if links else path.absolute())
+
+    return "+".join(map(whole, parts_of(source)))
+
+
+def is_there(source: str) -> bool:
+    """Whether all parts of ``source`` are names, on the Hub, or match something on the disk."""
+
+    def found(part: str) -> bool:
         named = part in DATASETS or part.startswith(PREFIX)
-        return part if named else str(Path(part).expanduser().resolve())
+        return named or _exists(part) or any(glob.glob(text) for text in _braces(os.path.expanduser(part)))
 
-    return "+".join(map(resolved, parts_of(source)))
+    return all(map(found, parts_of(source)))
 
 
 def source_name(source: str) -> str:

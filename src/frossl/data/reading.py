@@ -26,6 +26,7 @@ class Reading:
 
     def to_bytes(self, values_HWC: np.ndarray) -> np.ndarray:
         """Intensities of any type as uint8; what is not a number becomes 0, infinity the end it is nearest to."""
+        values_HWC = self.used(values_HWC)
         if values_HWC.dtype == np.uint8 and (self.deep or not self.range):
             return values_HWC
         if not self.range:
@@ -34,6 +35,11 @@ class Reading:
         low, high = np.array(self.range[::2]), np.array(self.range[1::2])
         x = (values_HWC.astype(exact) - low.astype(exact)) * (255 / (high - low)).astype(exact)
         return np.rint(np.nan_to_num(x.clip(0, 255), nan=0)).astype(np.uint8)
+
+    def used(self, values_C: np.ndarray) -> np.ndarray:
+        """The channels that are read of those there are, the last axis; colour that becomes grey is read whole."""
+        grey = (values_C.shape[-1], self.channels) == (3, 1)
+        return values_C if grey else values_C[..., : self.channels]
 
 
 def with_channels(x_HWC: np.ndarray, channels: int) -> np.ndarray:

@@ -52,6 +52,11 @@ class Method(nn.Module):
         """
         return None
 
+    def scheduled(self, share: float, epoch: float) -> dict[str, float]:
+        """What follows a schedule, by name, at ``share`` of the run and ``epoch``; for the log."""
+        momentum = self.momentum(share)
+        return {} if momentum is None else {"momentum": momentum}
+
     def project(self, head: nn.Module, h_VNF: Tensor) -> Tensor:
         """``head`` on every view, ``(V, N, F)`` to ``(V, N, D)``."""
         return over_views(head, h_VNF, self.setting.joint)

@@ -53,17 +53,23 @@ class DINO(MomentumMethod):
         super().__init__(config, setting, head)
         self.register_buffer("centre", torch.zeros(config.prototypes))
 
+    def scheduled(self, share: float, epoch: float) -> dict[str, float]:
+        return {**super().scheduled(share, epoch), "teacher_temperature": self.teacher_temperature(epoch)}
+
+    def teacher_temperature(self, epoch: float) -> float:
+        c = self.config
+        warm = min(epoch / c.teacher_warmup, 1.0) if c.teacher_warmup else 1.0
+        return c.first_teacher_temperature + warm * (c.teacher_temperature - c.first_teacher_temperature)
+
     def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
         c = self.config
         projector, prototypes = self.head.children()
         student_VNK = prototypes(self.project(projector, h_VNF), frozen=moment.epoch < c.freeze)
-        warm = min(moment.epoch / c.teacher_warmup, 1.0) if c.teacher_warmup else 1.0
         return dino(
             student_VNK,
             self.target(moment),
             self.centre,
             student_temperature=c.student_temperature,
-            teacher_temperature=c.first_teacher_temperature
-            + warm * (c.teacher_temperature - c.first_teacher_temperature),
+            teacher_temperature=self.teacher_temperature(moment.epoch),
             centre_momentum=c.centre_momentum,
         )

@@ -8,7 +8,7 @@ from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
 from frossl.losses.base import widened
 from frossl.losses.frossl import ViewScaling, frossl
-from frossl.methods.projector import add_loss
+from frossl.methods.of_loss import add_loss
 
 
 def emp_frossl(

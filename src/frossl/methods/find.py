@@ -10,14 +10,14 @@ from typing import Any
 
 from frossl.core.types import UserError
 from frossl.methods.base import METHODS, Method
-from frossl.methods.projector import loss_method
+from frossl.methods.of_loss import loss_method
 
 
 def find_method(name: str) -> type[Any]:
     """The class of the registered method ``name``, or of the user's own, ``module:Class`` or ``module:loss``.
 
     ``module`` is imported from the current directory or from wherever Python finds it. A loss, a function of
-    projections ``(V, N, D)``, becomes a method by :func:`~frossl.methods.projector.loss_method`.
+    projections ``(V, N, D)``, becomes a method by :func:`~frossl.methods.of_loss.loss_method`.
 
     Raises:
         UserError: there is none, or it is neither a :class:`Method` with a ``Config`` nor a loss.

@@ -1,7 +1,7 @@
 """The losses that are methods as they are, each with the name of its method and its default head."""
 
 from frossl.losses import barlow_twins, dcl, empssl, frossl, ivne, mmcr, ntxent, supcon, vicreg
-from frossl.methods.projector import add_loss
+from frossl.methods.of_loss import add_loss
 
 _DEEP = "1024-bn-relu-1024-bn-relu-1024"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from frossl.core.distributed import broadcast
 from frossl.core.types import Loss
 from frossl.losses.sigreg import sigreg
-from frossl.methods.projector import add_loss
+from frossl.methods.of_loss import add_loss
 
 
 def lejepa(z_VND: Tensor, large: int, *, weight: float = 0.02, directions: int = 256) -> Loss:

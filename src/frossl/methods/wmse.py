@@ -8,7 +8,7 @@ from torch import Tensor
 from frossl.core.distributed import broadcast, global_count
 from frossl.core.types import Loss
 from frossl.losses.wmse import wmse as whitened_mse
-from frossl.methods.projector import add_loss
+from frossl.methods.of_loss import add_loss
 
 
 def wmse(

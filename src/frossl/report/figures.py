@@ -41,7 +41,8 @@ TITLES = {
     "von_neumann_entropy": "von Neumann entropy",
 }
 _AXES = ("images", "epoch", "seconds")
-_APART = {*_AXES, "kind", "step", "loss", "grad_norm", "lr", "probe_on_views", "effective_rank", "knn", "probe"}
+_SCHEDULED = ("lr", "momentum", "teacher_temperature")
+_APART = {*_AXES, *_SCHEDULED, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank", "knn", "probe"}
 _FROM_ZERO = {"rangemode": "tozero"}
 _BARE: Figure = {"showgrid": False, "zeroline": False}
 _MARKERS = {"pretrained": "circle", "untrained": "circle-open", "raw pixels": "diamond-open"}
@@ -77,13 +78,13 @@ def heading(name: str) -> str:
 
 
 def training_figures(records: Sequence[Record]) -> list[Figure]:
-    """The loss with its terms, accuracies and other figures of the monitor, gradient norm and learning rate."""
+    """The loss with its terms, accuracies and other figures of the monitor, gradient norm, what has a schedule."""
     terms = _names(records, "train")
     return [
         *_over_run(records, "train", ["loss", *(terms if len(terms) > 1 else ())], "Loss and its terms"),
         *_over_run(records, "monitor", ["knn", "probe"], "Accuracy while training"),
         *(f for name in _names(records, "monitor") for f in _over_run(records, "monitor", [name])),
-        *(f for name in ("grad_norm", "lr") for f in _over_run(records, "train", [name])),
+        *(f for name in ("grad_norm", *_SCHEDULED) for f in _over_run(records, "train", [name])),
     ]
 
 

@@ -23,7 +23,7 @@ from frossl.report.tables import summary
 from frossl.report.terminal import duration
 from frossl.report.words import Verdict, judge
 from frossl.runs.config import Config
-from frossl.runs.data import for_training, open_run_data
+from frossl.runs.data import for_training, open_data_of, source_of
 from frossl.runs.directory import read_run
 from frossl.runs.record import Record
 
@@ -105,9 +105,9 @@ def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]
     Raises:
         UserError: they are not there, or other than they were.
     """
-    key = (config.data, config.method, *config.data_options().values())
+    key = (source_of(record.path, config), config.method, *config.data_options().values())
     if key not in opened:
-        opened[key] = for_training(config, open_run_data(config))
+        opened[key] = for_training(config, open_data_of(record.path, config))
     data = opened[key]
     now, then = [len(data.train), len(data.test)], record.about["images"]
     if now != then:

@@ -108,6 +108,7 @@ def summary(record: Record) -> list[str]:
     """What a run was, in a few words each."""
     config, encoder, (train, test) = record.config, record.about["encoder"], record.about["images"]
     title = encoder_title(encoder["backbone"], encoder.get("stem", "imagenet"), encoder.get("options", {}))
+    extensions = record.about.get("extensions", ())
     views = " + ".join(f"{v['count']} of {v['size']}×{v['size']}" for v in record.about["views"])
     return [
         config["data"],
@@ -116,6 +117,6 @@ def summary(record: Record) -> list[str]:
         f"{title}, {encoder['features']} features",
         f"views {views}",
         f"batch {record.about['batch']}",
-        config["length"],
+        ", ".join([config["length"], *(f"{e['before']} up to step {e['step']:,}" for e in extensions)]),
         f"seed {config['seed']}",
     ]

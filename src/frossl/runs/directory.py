@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from frossl.core.config import from_plain
+from frossl.core.config import from_plain, to_plain
+from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.progress import Progress
+from frossl.core.progress import Extension, Progress
 from frossl.core.types import UserError
+from frossl.data import Dataset
 from frossl.data.open import source_name
-from frossl.methods import find_method
+from frossl.methods import METHODS, Method, find_method
 from frossl.nn.encoder import OWN
 from frossl.runs.checkpoint import newest_position
 from frossl.runs.config import FREE_TO_CHANGE, Config
+from frossl.runs.data import changes_of_data, whereabouts
 from frossl.runs.record import read_config, refuse_no_run
 from frossl.views.recipes import Recipe, View
+
+Weights = Literal["online", "averaged"]
+ENCODERS: dict[Weights, str] = {"online": "encoder.safetensors", "averaged": "encoder_averaged.safetensors"}
+"""Files of the trained encoder, and of its moving average where the method has one."""
 
 
 def worth_keeping(run: Path) -> bool:
@@ -35,7 +44,7 @@ def unfinished(run: Path) -> str:
     """
     try:
         about, saved = read_config(run), newest_position(run)
-        length = Length.parse(saved["length"])
+        length = Length.parse(about["config"]["length"])
         total = length.steps(batch=about["batch"], images=about["images"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
@@ -45,18 +54,30 @@ def unfinished(run: Path) -> str:
     return f"{run} is not finished: saved at step {saved['step']:,} {whole}. Go on with: {resume_command(run)}"
 
 
-def encoder_of(run: Path) -> Path:
-    """The exported encoder of a run directory.
+def encoder_of(run: Path, weights: Weights = "online") -> Path:
+    """The file of the encoder of a run directory, or of its moving average.
 
     Raises:
-        UserError: the run has not come so far, or is none.
+        UserError: the run has not come so far or is none, or its method has no averaged network.
     """
     refuse_no_run(run)
-    path = run / "encoder.safetensors"
+    path = run / ENCODERS[weights]
     if not path.exists():
+        if weights == "averaged":
+            _require_average(run)
         state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"
         raise UserError(f"there is no encoder yet: {state}")
     return path
+
+
+def _require_average(run: Path) -> None:
+    name = read_config(run)["config"]["method"]
+    if find_method(name).momentum is Method.momentum:
+        having = ", ".join(known for known, kind in METHODS.items() if kind.momentum is not Method.momentum)
+        raise UserError(
+            f"--weights averaged: the method of {run}, {name}, has no averaged network; of the methods here {having} "
+            "have one. Leave --weights out"
+        )
 
 
 def resume_command(run: Path) -> str:
@@ -65,7 +86,7 @@ def resume_command(run: Path) -> str:
 
 
 def read_run(run: Path) -> tuple[Config, Recipe]:
-    """Configuration and views of a run directory.
+    """Configuration and views of a run directory; ``data_dir`` is where it was, whatever the current directory.
 
     Raises:
         UserError: it is none.
@@ -74,11 +95,14 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     plain = saved["config"]
     objective = from_plain(find_method(plain["method"]).Config, plain["objective"])
     config = from_plain(Config, plain | {"objective": objective})
+    known = whereabouts(run)
+    if known is not None and known.data_dir.exists():
+        config = dataclasses.replace(config, data_dir=known.data_dir)
     return config, tuple(from_plain(View, view) for view in saved["views"])
 
 
 def continued(run: Path, given: Config) -> Config:
-    """The configuration of ``run`` with what ``given`` may change of it (:data:`FREE_TO_CHANGE`).
+    """The configuration of ``run`` with what ``given`` may change: :data:`FREE_TO_CHANGE`, length and place of data.
 
     Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved.
 
@@ -89,17 +113,31 @@ def continued(run: Path, given: Config) -> Config:
     then, now = (
         vars(config) | (vars(config.objective) if saved.method == given.method else {}) for config in (saved, given)
     )
-    if given.length != "auto":  # it is saved in images
-        now |= {"length": str(Length.parse(given.length).as_images(saved.views or 2))}
-    fixed = now.keys() - {"objective", *FREE_TO_CHANGE}
+    length = saved.length if given.length == "auto" else str(Length.parse(given.length).as_images(saved.views or 2))
+    fixed = now.keys() - {"objective", "data", "length", *FREE_TO_CHANGE}
     changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
-        flags = ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed]
+        flags = [f"--{name.replace('_', '-')}" for name in changed]
         raise UserError(
             f"a resumed run keeps its configuration; {', '.join(flags)} would make it another run. Leave that out, "
-            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}"
+            f"or start a new run without --resume. Free to change: {', '.join(FREE_TO_CHANGE).replace('_', '-')}, "
+            "the length (a longer one), and the place of the same data"
         )
-    return dataclasses.replace(saved, **{name: getattr(given, name) for name in FREE_TO_CHANGE})
+    free = {name: getattr(given, name) for name in ("data", *FREE_TO_CHANGE)}
+    return dataclasses.replace(saved, **free, length=length)
+
+
+def keep_length(run: Path, length: Length, extensions: Sequence[Extension]) -> None:
+    """Writes a new length to ``config.json``, with where and from what length the run got it.
+
+    Evaluations of the encoder as it was are moved aside, as they would stand beside those of another.
+    """
+    about = read_config(run)
+    about["config"]["length"] = str(length)
+    write_text(run / "config.json", json.dumps(about | {"extensions": to_plain(tuple(extensions))}, indent=2) + "\n")
+    evaluation = run / "evaluation.json"
+    if evaluation.exists():
+        evaluation.rename(run / f"evaluation-step-{extensions[-1].step}.json")
 
 
 def require_own(run: Path, backbone: nn.Module | None) -> None:
@@ -112,12 +150,13 @@ def require_own(run: Path, backbone: nn.Module | None) -> None:
         )
 
 
-def refuse_differences(run: Path, now: dict[str, Any]) -> None:
+def refuse_differences(run: Path, now: dict[str, Any], data: Dataset) -> None:
     """Raises if the data or the machine would make a resumed run another one."""
     then = read_config(run)
     pairs = [(key, then[key], now[key]) for key in ("images", "views", "batch")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
     changed = [f"{key} was {before}, would be {after}" for key, before, after in pairs if before != after]
+    changed = changed or changes_of_data(run, data)
     if changed:
         raise UserError(
             f"{run} cannot go on as the same run, because the data or the device changed: {'; '.join(changed)}"

@@ -10,30 +10,30 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import OWN, EncoderSpec, load_all_keys, read_encoder, save_encoder
-from frossl.runs.directory import encoder_of, unfinished
+from frossl.runs.directory import Weights, encoder_of, unfinished
 
 
-def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
-    """Writes the encoder of ``run`` to ``output`` and returns the lines of Python that load it there.
+def export_encoder(run: Path, output: Path, format: str = "timm", weights: Weights = "online") -> str:
+    """Writes the encoder of ``run``, or its moving average, to ``output``; returns the Python that loads it there.
 
     The keys are timm's names, which torchvision shares for ResNets. Before anything is written every key is loaded
     into the other library's model, which must give the same features.
 
     Raises:
-        UserError: no such run, a suffix other than .safetensors, or an architecture that torchvision has not or builds
-            in another way.
+        UserError: no such run or average, a suffix other than .safetensors, or an architecture that torchvision has
+            not or builds in another way.
     """
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
-    path = encoder_of(run)
-    weights, spec = read_encoder(path)
+    path = encoder_of(run, weights)
+    state, spec = read_encoder(path)
     if spec.backbone.startswith(OWN):
         raise UserError(
             f"{run} trained a module of your own, {spec.backbone.removeprefix(OWN)}, which other libraries have not: "
             f"load safetensors.torch.load_file({str(path)!r}) into one like it"
         )
     encoder = spec.build().eval()
-    load_all_keys(encoder, weights, str(path))
+    load_all_keys(encoder, state, str(path))
     model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
     if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3 and hasattr(model, "conv1")):
         conv = encoder.get_submodule("conv1")
@@ -53,7 +53,7 @@ def export_encoder(run: Path, output: Path, format: str = "timm") -> str:
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
     scale = f"intensities {' '.join(f'{value:g}' for value in spec.range)} as" if spec.range else "images in"
     feed = f"{scale} [0, 1], {spec.size} pixels, minus {mean}, over {std}"
-    lines.append(f"# {spec.title}; feed it {feed}")
+    lines.append(f"# {spec.title}{', averaged weights' * (weights == 'averaged')}; feed it {feed}")
     return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
 
 

@@ -84,7 +84,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     refuse_no_run(run)
     path = run / "config.json"
-    about = _read_json(path)
+    about = read_json(path)
     if not isinstance(about, dict) or "frossl" not in about:
         raise UserError(f"{path} was not written by frossl")
     missing = [name for name in ("config", "views", "encoder", "images", "batch") if name not in about]
@@ -105,7 +105,7 @@ def read_record(run: Path) -> Record:
     for row in read_rows(run / "metrics.jsonl"):
         rows[row["kind"]].append(row)
     path = run / "evaluation.json"
-    saved = _read_json(path) if path.exists() else {}
+    saved = read_json(path) if path.exists() else {}
     own = Path(about["config"]["data"]).name
     return Record(
         name=run.resolve().name,
@@ -126,7 +126,12 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
     return [replace(r, name=str(r.path)) if names.count(r.name) > 1 else r for r in records]
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a file of a run directory holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

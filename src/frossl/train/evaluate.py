@@ -14,14 +14,14 @@ from torch import nn
 from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data import Dataset
-from frossl.data.options import COLUMNS, TargetChoice
+from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
-from frossl.runs.directory import encoder_of, read_run, unfinished
+from frossl.runs.data import open_to_evaluate, source_of
+from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.record import read_config
 from frossl.train.plan import device_of, make_plan
@@ -32,6 +32,7 @@ def evaluate_run(
     *,
     source: str | None = None,
     targets: TargetChoice | None = None,
+    weights: Weights = "online",
     data: Dataset | None = None,
     backbone: nn.Module | None = None,
     protocols: tuple[str, ...] = defaults("evaluate"),
@@ -45,56 +46,53 @@ def evaluate_run(
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
     The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it as ``backbone``, untrained, as it is also the control; without, the control is built from the seed of the
-    run. Named data are looked for in ``data_dir``, by default that of the run; ``targets``, what numbers as labels are,
-    is that of the run by default; ``max_pixels`` is for images of ``source``. ``others`` are further encoders, by arm;
-    ``known`` arms are not measured again.
+    needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``, what numbers as labels are,
+    are those of the run by default; ``max_pixels`` is for images of ``source``. With ``weights`` "averaged" the moving
+    average of the encoder is an arm too, ``averaged``; the verdict is still that of the trained encoder. ``others`` are
+    further encoders, by arm; ``known`` arms are not measured again.
 
     Raises:
-        UserError: no such run or protocol, an encoder whose keys do not all load, or data with other channels.
+        UserError: no such run or protocol, a method without averaged network, an encoder whose keys do not all load, or
+            data with other channels.
     """
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
     saved, recipe = read_run(run)
     own = _here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
+    if weights == "averaged":
+        others = {"averaged": load_encoder(encoder_of(run, weights), backbone)[0], **others}
     if told := unfinished(run):
         terminal.warn(console, told)
-    config = own if data is not None else _on(own, source or own.data, spec, targets, max_pixels)
+    called = source_of(run, own)
     if data is None:
-        data = open_run_data(config, terminal.detail(console))
-        if spec.range and data.values == "uint8" != spec.values:
-            raise UserError(
-                f"{data.name} has 8 bits, 0 to 255, and the encoder was trained on {spec.values} from "
-                f"{' '.join(f'{value:g}' for value in spec.range)}; write the images as they were for training"
-            )
+        own = _on(own, spec, source is not None and same_source(source) != called, targets, max_pixels)
+        data, called = open_to_evaluate(run, own, source, terminal.detail(console))
+        _check_scale(data, spec)
         terminal.show_data(console, data)
-    plan = make_plan(dataclasses.replace(config, batch=2), data, backbone)
+    plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def keep(evaluation: Evaluation) -> None:
         if rank() == 0:
-            keep_evaluation(run / "evaluation.json", data.name, evaluation, same_source(own.data))
+            keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
 
+    how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
+    how |= {"protocols": protocols, "source": called, "keep": keep}
     with terminal.working(console, "evaluating") as log:
-        evaluation = evaluate(
-            encoder,
-            spec,
-            data,
-            plan.extractor(over_ranks=True),
-            seed=config.seed,
-            recipe=recipe,
-            untrained=backbone,
-            others=others,
-            known=known,
-            protocols=protocols,
-            source=same_source(config.data),
-            log=log,
-            keep=keep,
-        )
+        evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def _check_scale(data: Dataset, spec: EncoderSpec) -> None:
+    """Raises UserError for images of 8 bits where the encoder was trained on a range of other numbers."""
+    if spec.range and data.values == "uint8" != spec.values:
+        raise UserError(
+            f"{data.name} has 8 bits, 0 to 255, and the encoder was trained on {spec.values} from "
+            f"{' '.join(f'{value:g}' for value in spec.range)}; write the images as they were for training"
+        )
 
 
 def _here(run: Path, own: Config) -> Config:
@@ -103,15 +101,16 @@ def _here(run: Path, own: Config) -> Config:
     return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
 
 
-def _on(own: Config, source: str, spec: EncoderSpec, targets: TargetChoice | None, max_pixels: int | None) -> Config:
-    """The configuration of a run to open ``source`` with, whose labels are used if it is not the run's own data."""
-    elsewhere = same_source(source) != same_source(own.data)
-    read = {"channels": spec.channels, "range": spec.range or None, "labels": own.labels or elsewhere}
-    read |= dict.fromkeys(COLUMNS) if elsewhere else {}
-    targets = targets or ("auto" if elsewhere else own.targets)
-    own = dataclasses.replace(own, data=source, targets=targets, **read)
-    if max_pixels is None:
-        return own
-    if not elsewhere:  # with more or fewer images, others would be held out
+def _on(
+    own: Config, spec: EncoderSpec, elsewhere: bool, targets: TargetChoice | None, max_pixels: int | None
+) -> Config:
+    """The configuration of a run to open data with for its encoder, its own or others."""
+    if max_pixels is not None and not elsewhere:  # with more or fewer images, others would be held out
         raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
-    return dataclasses.replace(own, max_pixels=max_pixels)
+    return dataclasses.replace(
+        own,
+        channels=spec.channels,
+        range=spec.range or None,
+        targets=targets or ("auto" if elsewhere else own.targets),
+        max_pixels=max_pixels or own.max_pixels,
+    )

@@ -26,18 +26,18 @@ from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
 from frossl.methods import find_method
-from frossl.nn.encoder import save_encoder
-from frossl.nn.optim import warmup_cosine
+from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.output import feature_width, trains
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
-from frossl.runs.directory import FAILED
+from frossl.runs.directory import ENCODERS, FAILED
 from frossl.runs.log import NoLog, RunLog
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import look
 from frossl.train.ranks import start
+from frossl.train.schedule import lr_factor, scheduled_share
 from frossl.train.state import TrainingState, set_up
 from frossl.train.step import NonFiniteError, Scalars, Stepper
 from frossl.train.telemetry import picture_of_views
@@ -150,8 +150,15 @@ def train(
                 with suppress(UserError, NonFiniteError):
                     loop.save()
             raise
-    on_first_rank(lambda: save_encoder(run / "encoder.safetensors", learner.backbone, plan.spec))
+    on_first_rank(lambda: _save_encoders(run, learner, plan.spec))
     return (stopped or ["a signal to another rank"])[0] if any(largest(len(stopped))) else None
+
+
+def _save_encoders(run: Path, learner: Learner, spec: EncoderSpec) -> None:
+    """The trained encoder and, where the method has one, its moving average, each with its own buffers."""
+    save_encoder(run / ENCODERS["online"], learner.backbone, spec)
+    if learner.target is not None:
+        save_encoder(run / ENCODERS["averaged"], learner.target, spec)
 
 
 class _Loop:
@@ -169,6 +176,7 @@ class _Loop:
         self.learner.train()
         self.batches = rank_batches(data, plan, step)
         self.shown: dict[str, float] = {}
+        self.scheduled: dict[str, float] = {}
         self.log = RunLog(run, step, self.config.wandb) if rank() == 0 else NoLog()
         self.telemetry.read_log(self.log.history)
         if step == 0:
@@ -186,8 +194,10 @@ class _Loop:
 
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
-        set_lr(self.stepper.optimizer, self.plan.lr, progress.share, self.warmup)
-        output = self.stepper(batch, progress.step, progress.share, self.epoch, self.telemetry.observe)
+        share = scheduled_share(progress)
+        set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup))
+        self.scheduled = self.learner.method.scheduled(share, self.epoch)
+        output = self.stepper(batch, progress.step, share, self.epoch, self.telemetry.observe)
         progress.step += 1
         self.tick()
         return output
@@ -209,7 +219,7 @@ class _Loop:
         values["lr"] = self.stepper.optimizer.param_groups[0]["lr"]
         self.shown |= values
         if due:
-            self.row("train", values)
+            self.row("train", values | self.scheduled)
 
     def look_at_encoder(self) -> bool:
         """Adds the monitor's row; says whether its kNN is the best so far."""
@@ -260,7 +270,7 @@ class _Loop:
 
 
 def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Interval, float]:
-    """When the monitor looks, when the run is saved, and which share of it warms up.
+    """When the monitor looks, when the run is saved, and which share of its first length warms up.
 
     Raises:
         UserError: one of them does not fit the length of the run.
@@ -268,7 +278,8 @@ def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Int
     config, batch = plan.config, plan.batch
     monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
     checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
-    warmup = Length.parse(config.warmup).share(progress.length, batch=batch, images=images, flag="--warmup")
+    first = Length.parse(progress.extensions[0].before) if progress.extensions else progress.length
+    warmup = Length.parse(config.warmup).share(first, batch=batch, images=images, flag="--warmup")
     return monitor, checkpoint, warmup
 
 
@@ -288,11 +299,10 @@ def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Bat
     )
 
 
-def set_lr(optimizer: torch.optim.Optimizer, peak: float, share: float, warmup: float) -> None:
-    """The learning rate at ``share`` of the run; groups that are steady stay at the peak."""
-    lr = peak * warmup_cosine(share, warmup)
+def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float) -> None:
+    """The learning rate is ``factor`` of its peak; groups that are steady stay at the peak."""
     for group in optimizer.param_groups:
-        group["lr"] = peak if group["steady"] else lr
+        group["lr"] = peak if group["steady"] else peak * factor
 
 
 @contextmanager

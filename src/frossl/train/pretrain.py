@@ -25,9 +25,10 @@ from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.runs.config import Config
-from frossl.runs.data import for_training, open_run_data
+from frossl.runs.data import for_training, keep_whereabouts, open_data_of
 from frossl.runs.directory import (
     continued,
+    keep_length,
     new_run_directory,
     refuse_differences,
     require_own,
@@ -37,10 +38,11 @@ from frossl.runs.directory import (
 from frossl.runs.log import require_wandb
 from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
-from frossl.train.loop import build, resolve_length, train
+from frossl.train.loop import build, resolve_length, schedule, train
 from frossl.train.memory import fit
 from frossl.train.plan import Plan, describe
 from frossl.train.ranks import start
+from frossl.train.schedule import describe_schedules, go_on_to
 from frossl.views.recipes import left_out
 
 if TYPE_CHECKING:
@@ -138,24 +140,32 @@ def train_run(
     """From configuration to trained encoder in ``run``; gives the data and the signal that stopped it, if any."""
 
     def opened() -> Dataset:
-        return for_training(config, open_run_data(config, terminal.detail(console)) if given is None else given)
+        return for_training(config, open_data_of(run, config, terminal.detail(console)) if given is None else given)
 
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
     learner, plan = build(config, data, backbone)
     terminal.show_data(console, data)
-    seconds = 0.0
+    counts = {"batch": plan.batch, "images": len(data.train)}
+    seconds, extended = 0.0, None
+    if state is not None:
+        tell_differences(console, state["environment"])
+        refuse_differences(run, describe(plan, Length.parse(config.length), data), data)
+        extended = go_on_to(state, Length.parse(config.length), **counts)
     if learner.method.trains:
         seconds, plan = fit(learner, plan, data, fabric, lambda text: terminal.say(console, text))
-    if state is None:
-        length = resolve_length(plan, len(data.train), seconds)
-    else:
-        length = Length.parse(state["length"])
-        tell_differences(console, state["environment"])
-        refuse_differences(run, describe(plan, length, data))
+    length = Length.parse(state["length"]) if state else resolve_length(plan, len(data.train), seconds)
     show_plan(console, plan, length, len(data.train), seconds, run, state)
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
+        keep_whereabouts(run, config, data)
+    if extended is not None:
+        warmup, steps = schedule(plan, extended, len(data.train))[2], len(data.train) // plan.batch
+        epochs = extended.step / steps, (extended.total or extended.step) / steps
+        if learner.method.trains:
+            terminal.say(console, describe_schedules(extended, warmup, plan.lr, learner.method, epochs), "Length")
+        if rank() == 0:
+            keep_length(run, length, extended.extensions)
     display = TrainingDisplay(console, plan.batch * plan.views)
     with display.bar:
         return data, train(learner, plan, data, length, run, state, display, fabric)
@@ -187,8 +197,9 @@ def show_plan(
     net = f"{plan.spec.title}, {plan.spec.features} features, evaluated at {plan.spec.size}x{plan.spec.size}"
     terminal.say(console, f"{escape(config.method)}, views {shape}; {escape(net)}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
-    if note := left_out(plan.recipe, plan.spec.channels):
-        terminal.say(console, note)
+    for note in (plan.resized, left_out(plan.recipe, plan.spec.channels)):
+        if note:
+            terminal.say(console, escape(note))
     again = f", going on from step {state['step']:,}" if state else ""
     terminal.say(console, f"{escape(str(run))}{again}; Ctrl-C saves and stops", "Run")
 

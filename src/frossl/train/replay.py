@@ -20,10 +20,11 @@ from frossl.core.types import UserError
 from frossl.nn.modes import eval_mode
 from frossl.report import terminal
 from frossl.runs.checkpoint import load_checkpoint
-from frossl.runs.data import for_training, open_run_data
+from frossl.runs.data import for_training, open_data_of
 from frossl.runs.directory import FAILED, read_run, require_own
 from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
+from frossl.train.schedule import scheduled_share
 from frossl.train.state import set_up
 from frossl.train.step import NonFiniteError
 
@@ -63,7 +64,7 @@ def replay(
     fabric = start(config)
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
-    data = for_training(config, open_run_data(config))
+    data = for_training(config, open_data_of(run, config))
     learner, plan = build(config, data, backbone)
     step = found["step"]
     batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step))
@@ -76,7 +77,7 @@ def replay(
     learner.train()
     values: dict[str, float] = {}
     with _first_not_finite(learner) as modules:
-        stepper(batch, step, state.progress.share, step / (len(data.train) // plan.batch))
+        stepper(batch, step, scheduled_share(state.progress), step / (len(data.train) // plan.batch))
     try:
         stepper.check()
     except NonFiniteError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from frossl.core.config import to_plain
 from frossl.core.length import Length
 from frossl.core.machine import environment
 from frossl.core.progress import Progress
@@ -17,6 +18,7 @@ from frossl.runs.checkpoint import random_state, set_random_state
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
+from frossl.train.schedule import saved_progress
 from frossl.train.step import Stepper
 from frossl.train.telemetry import Telemetry, context_of
 
@@ -41,6 +43,7 @@ class TrainingState:
             "seconds": self.progress.seconds,
             "best": self.progress.best,
             "length": str(self.progress.length),
+            "extensions": to_plain(self.progress.extensions),
             "environment": environment(),
             "random": random_state(),
             "learner": self.learner.state_dict(),
@@ -50,8 +53,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`, for modules that were built alike; the length stays as it is."""
-        self.progress.step, self.progress.seconds, self.progress.best = saved["step"], saved["seconds"], saved["best"]
+        """The inverse of :meth:`state_dict`, for modules that were built alike, but for the progress."""
         self.learner.load_state_dict(saved["learner"])
         self.optimizer.load_state_dict(saved["optimizer"])
         for group in self.optimizer.param_groups:
@@ -76,7 +78,8 @@ def set_up(
     stepper = Stepper(learner, plan, fabric, probe)
     track = Length.parse(plan.config.track_eigenvalues or "0it").steps(**counts)
     telemetry = Telemetry(learner.method, context_of(plan), plan.config.telemetry_every, track or 0)
-    state = TrainingState(Progress(length, length.steps(**counts)), learner, stepper.optimizer, probe, telemetry)
+    progress = saved_progress(saved, **counts) if saved else Progress(length, length.steps(**counts))
+    state = TrainingState(progress, learner, stepper.optimizer, probe, telemetry)
     if saved is not None:
         state.load_state_dict(saved)
     return stepper, state

@@ -18,7 +18,9 @@ from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_position
 from frossl.runs.config import Config
+from frossl.runs.data import open_data_of
 from frossl.runs.directory import read_run, require_own, worth_keeping
+from frossl.runs.record import read_config
 from frossl.train.pretrain import train_run
 from frossl.train.ranks import start
 
@@ -52,7 +54,8 @@ def supervised_encoder(
         state = load_newest(place, partial(terminal.warn, console))[1] if begun else None
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         try:
-            _, stopped = train_run(config, place, state, copy.deepcopy(backbone), None, console, start(config))
+            data = open_data_of(run, config, terminal.detail(console))
+            _, stopped = train_run(config, place, state, copy.deepcopy(backbone), data, console, start(config))
         except BaseException:
             if not worth_keeping(place):
                 shutil.rmtree(place, ignore_errors=True)
@@ -65,7 +68,8 @@ def supervised_encoder(
 
 def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Config:
     """``config`` for cross entropy, its length and warm-up counted in steps where they were by the clock."""
-    warmup, length = Length.parse(config.warmup), Length.parse(config.length)
+    first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
+    warmup, length = Length.parse(config.warmup), Length.parse(first)
     by_clock = warmup.unit == "min"
     return dataclasses.replace(
         config,
