@@ -13,6 +13,7 @@ import pytest
 import torch
 from pictures import encoded, picture
 
+from frossl.commands.pretrain import parse
 from frossl.core.types import UserError
 from frossl.data import open_data
 from frossl.data.open import is_there, join_sources, resolve_source, source_name
@@ -75,8 +76,19 @@ def test_which_column_holds_labels_must_be_said_where_several_may(write, opened)
     assert noted(data, "--label-column", "sex, site, age")
     assert opened(label_column="site").classes == ("a", "b")
     assert opened(label_column="age").targets == "values"
-    with pytest.raises(UserError, match="--label-column weight"):
-        opened(label_column="weight")
+    for flag in ("label", "image"):
+        with pytest.raises(UserError, match=f"--{flag}-column weight"):
+            opened(**{f"{flag}_column": "weight"})
+
+
+@pytest.mark.parametrize(("name", "content"), [("labels.jsonl", b"[1]\n"), ("metadata.parquet", b"PAR1")])
+def test_a_damaged_table_is_named_and_may_be_done_without(write, opened, name, content):
+    pytest.importorskip("pyarrow")
+    flat(write, 3)
+    write(name, content=content)
+    with pytest.raises(UserError, match=rf"{name}.*--no-labels"):
+        opened()
+    assert len(opened(labels=False).train) == 2
 
 
 def test_tables_of_splits_lie_in_their_folders_or_beside_them(write, opened):
@@ -222,6 +234,7 @@ def test_several_sources_are_one(write, opened, tmp_path, monkeypatch):
 
 
 def test_words_before_the_first_flag_are_data():
+    assert parse(["one", "two", "--batch", "4"], "frossl pretrain").config.data == "one+two"
     assert join_sources(["a", "b c", "--batch", "4", "d"]) == ["a+b c", "--batch", "4", "d"]
     assert join_sources(["--resume", "run"]) == ["--resume", "run"]
 

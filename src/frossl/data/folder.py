@@ -25,7 +25,8 @@ MASK_FOLDERS = {
     *("segmentationclass", "segmentationobject", "gt", "gtfine", "groundtruth", "ground_truth", "trimaps"),
 }
 """Beside one of :data:`IMAGE_FOLDERS` they hold no further kind of image."""
-MASK_OF = re.compile(r"(.+?)[ ._-](?:masks?|annot|annotations?|labels?|seg|segmentations?|gt)(?:_\d+)?", re.IGNORECASE)
+MASKS = ("mask", "masks", "annot", "annotation", "annotations", "label", "labels", "seg", "segmentation", "gt")
+MASK_OF = re.compile(rf"(.+?)[ ._-](?:{'|'.join(MASKS)})(?:_\d+)?", re.IGNORECASE)
 """Names of masks and of their folders that begin with the name of what they are of, such as 1_mask.png, train_masks."""
 
 
@@ -122,7 +123,9 @@ def find_in_folder(folder: Path, options: Opening) -> Found:
     count = len(splits)
     splits += [unlabelled] * bool(len(unlabelled))
     parts = [Part(part, place=part.prefix or "the folder") for part in splits]
-    parts, origin = labels_beside(folder, parts, options, notes) if options.labels or options.group else (parts, "")
+    origin = ""
+    if options.labels or options.group is not None:
+        parts, origin = labels_beside(folder, [split.prefix for split in splits], parts, options, notes)
     if options.labels and not origin:
         classes = splits[0].classes()
         origin = "sub-folders" if classes else "images do not all lie in two or more sub-folders, one for each class"
@@ -145,7 +148,8 @@ def _without_masks(files: Files, notes: list[str]) -> Files:
     folders, named = set(), {}
     for i, name in enumerate(names):
         folders.add(name.rpartition("/")[0])
-        if of := MASK_OF.fullmatch(os.path.splitext(name)[0]):
+        stem = os.path.splitext(name)[0]
+        if stem.rstrip("_0123456789").lower().endswith(MASKS) and (of := MASK_OF.fullmatch(stem)):
             named[i] = of[1]
     masks = _mask_folders(folders)
     if named:

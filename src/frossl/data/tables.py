@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import StringIO
 from itertools import accumulate, pairwise
@@ -57,7 +57,9 @@ def read_table(path: Path, header: bool = True) -> Columns:
     except ModuleNotFoundError as error:
         raise UserError(f"{path} needs the package {error.name}: pip install 'frossl[hf]'") from None
     except (OSError, ValueError, AttributeError, csv.Error) as error:
-        raise UserError(f"cannot read the table {path}: {error}") from None
+        raise UserError(
+            f"cannot read the table {path}: {error}. Mend it, or do without its labels: --no-labels"
+        ) from None
 
 
 def match_rows(columns: Columns, names: Sequence[str], given: str | None) -> tuple[str, list[int | None]] | None:
@@ -158,14 +160,17 @@ def find_rows(table: str, columns: Columns, names: Sequence[str], options: Openi
     return Rows(table, columns, images, label, notes)
 
 
-def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list[str]) -> tuple[list[Part], str]:
+def labels_beside(
+    folder: Path, prefixes: Iterable[str], parts: list[Part], options: Opening, notes: list[str]
+) -> tuple[list[Part], str]:
     """The parts with labels and groups of tables beside their images, and from which columns labels come, if any.
+
+    Tables are looked for in ``folder`` and, below it, in ``prefixes`` and the folders above these.
 
     Raises:
         UserError: no table has the column that was asked for.
     """
-    above = {"", *(part.sources.name(0).rpartition("/")[0] + "/" for part in parts)}
-    above = {"", *(prefix[: i + 1] for prefix in above for i, letter in enumerate(prefix) if letter == "/")}
+    above = {"", *(prefix[: i + 1] for prefix in prefixes for i, letter in enumerate(prefix) if letter == "/")}
     tables = [
         prefix + entry.name
         for prefix in sorted(above)
@@ -173,7 +178,7 @@ def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list
         if is_table(entry.name)
     ]
     names = [part.sources.name(i) for part in parts for i in range(len(part.sources))] if tables else []
-    labels, groups, origins = [None] * len(names), [None] * len(names), []
+    labels, groups, origins, known = [None] * len(names), [None] * len(names), [], set()
     for table in tables:
         prefix = table[: table.rfind("/") + 1]
         inside = [i for i, name in enumerate(names) if name.startswith(prefix)]
@@ -181,7 +186,9 @@ def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list
         if split in SPLITS:
             of_split = [i for i in inside if names[i][len(prefix) :].lower().startswith(f"{split}/")]
             inside = of_split or inside
-        rows = find_rows(table, read_table(folder / table), [names[i][len(prefix) :] for i in inside], options)
+        columns = read_table(folder / table)
+        known.update(columns)
+        rows = find_rows(table, columns, [names[i][len(prefix) :] for i in inside], options)
         if rows is None:
             notes.append(f"{table} is not used: no column of it names the images")
             continue
@@ -191,8 +198,9 @@ def labels_beside(folder: Path, parts: list[Part], options: Opening, notes: list
             for image, value in zip(rows.images, typed(rows.columns.get(column or "", [])), strict=False):
                 if image is not None:
                     into[inside[image]] = value
-    if options.label_column and options.labels and not origins:
-        raise UserError(f"--label-column {options.label_column}: {folder} has no table with such a column")
+    for flag, column in (("--label-column", options.label_column), ("--image-column", options.image_column)):
+        if column is not None and column not in known:
+            raise UserError(f"{flag} {column}: no table beside the images in {folder} has such a column")
     starts = [0, *accumulate(len(part.sources) for part in parts)]
     for i, (start, end) in enumerate(pairwise(starts)):
         parts[i] = parts[i]._replace(
