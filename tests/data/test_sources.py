@@ -21,7 +21,9 @@ from frossl.data.open import is_there, join_sources, resolve_source, source_name
 
 @pytest.fixture
 def opened(tmp_path):
-    return lambda source=tmp_path / "set", **options: open_data(str(source), data_dir=tmp_path / "data", **options)
+    return lambda source=tmp_path / "set", **options: open_data(
+        str(source), **{"data_dir": tmp_path / "data"} | options
+    )
 
 
 def all_labels(data) -> list[int]:
@@ -173,6 +175,10 @@ def test_shards_are_listed_once_until_they_change(opened, tmp_path, monkeypatch)
         assert len(opened().train) == 3
     shard(first, samples(6))
     assert len(opened().train) == 5
+    (tmp_path / "file").write_text("")
+    said = []
+    assert len(opened(data_dir=tmp_path / "file", log=said.append).train) == 5
+    assert any("not kept" in text for text in said)
 
 
 def test_damaged_shards_are_named(opened, tmp_path):

@@ -144,7 +144,8 @@ def _compared(found: Found, options: Opening, notes: list[str]) -> list[Labels]:
     train, *others = found.parts
     first = Labels(np.empty(0)) if train.labels is None else _read(train, options.targets)
     if not first.note:
-        notes.append(f"no labels: {found.origin or 'there are none'}")
+        why = found.origin or "there are none"
+        notes.append(f"no labels: {why}" if train.labels is None else f"no labels: nothing is in {why}")
         return [first] * len(found.parts)
     origin = found.origin or "the labels"
     said = first.note.replace("the labels", origin)

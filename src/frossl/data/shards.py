@@ -158,7 +158,7 @@ def index(files: Sequence[Path], options: Opening, notes: list[str]) -> list[Mem
     """All files in all shards, from a list below ``data_dir`` if these were looked through before.
 
     Raises:
-        UserError: a file is no tar archive, or its list cannot be written.
+        UserError: a file is no tar archive.
     """
     digest = sha256(json.dumps([*map(_state, files)]).encode()).hexdigest()
     path = options.data_dir / CACHE / f"shards-{digest[:16]}.json"
@@ -171,8 +171,11 @@ def index(files: Sequence[Path], options: Opening, notes: list[str]) -> list[Mem
             members += [(number, *one) for one in found]
             said += [damage] * bool(damage)
             options.log(f"listed {number + 1:,} of {len(files):,} shards")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps([members, said]))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps([members, said]))
+        except (OSError, UserError) as error:
+            options.log(f"the list of what is in the shards is not kept, and made anew each time: {error}")
     notes += said
     return [Member(*one) for one in members]
 
