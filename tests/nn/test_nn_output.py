@@ -44,6 +44,8 @@ def test_feature_width_tells_what_the_encoder_does_not_take_and_leaves_it_as_it_
     with pytest.raises(UserError, match="4 x 32 x 32"):
         feature_width(model, 4, 32)
     assert model.training
+    with pytest.raises(UserError, match=r"3 x 4 x 4 .*index 4"):  # no such row in a table of positions
+        feature_width(Stub(lambda x: x[:, :, 4]), 3, 4)
 
 
 def test_an_encoder_of_ones_own_may_be_in_float64_or_elsewhere():

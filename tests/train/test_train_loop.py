@@ -407,12 +407,6 @@ def test_other_timm_encoders_train(images, tmp_path, backbone):
     assert len(losses(pretrain(config(images, tmp_path, **changes)).run)) == 2
 
 
-def test_a_vision_transformer_is_not_given_views_of_two_sizes(images, tmp_path):
-    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 .*one size.*'imagenet-wmse'"):
-        pretrain(config(images, tmp_path, backbone="vit_tiny_patch16_224", view_recipe="imagenet-wmse"))
-    assert not any(tmp_path.iterdir())
-
-
 def test_groups_of_views_come_in_order_of_size(images, tmp_path, monkeypatch):
     recipes: Registry[Recipe] = Registry("view recipe")
     recipes.add("small-first", (View(count=1, size=8), View(count=1, size=16)))

@@ -36,7 +36,7 @@ def build_backbone(
         UserError: unknown name, option or stem, or a stem that this encoder cannot have.
     """
     stem = resolve_stem(name, stem, size, options)
-    model = _create(name, channels, sized_options(name, size, options))
+    model = create(name, channels, sized_options(name, size, options))
     for norm in model.modules():
         # timm starts residual branches at zero; the paper's encoders (torchvision's) do not, and an untrained
         # encoder without its branches would be too weak a control.
@@ -67,7 +67,7 @@ def resolve_stem(name: str, stem: str, size: int, options: dict[str, Any] | None
     if not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models(), "see timm.list_models()")
     with torch.device("meta"):
-        model = _create(name, 3, options or {})
+        model = create(name, 3, options or {})
     replaceable = isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool")
     if stem == "auto":
         return "small" if replaceable and size <= SMALL else "imagenet"
@@ -92,7 +92,7 @@ READ_FILES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg
 """Options with which timm reads other files, pickles too; a run directory from elsewhere must not ask for that."""
 
 
-def _create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
+def create(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
     import timm
 
     if refused := sorted(set(options) & set(READ_FILES)):

@@ -46,7 +46,7 @@ def _features(backbone: nn.Module, channels: int, size: int, images: int) -> Ten
     mode = "train mode" if backbone.training else "eval mode"
     try:
         h = backbone(torch.zeros(images, channels, size, size, device=some.device, dtype=some.dtype))
-    except (RuntimeError, AssertionError, AttributeError, ValueError) as error:
+    except (RuntimeError, AssertionError, AttributeError, ValueError, IndexError) as error:
         raise UserError(f"the encoder does not take {channels} x {size} x {size} images in {mode}: {error}") from error
     if not isinstance(h, Tensor):
         raise UserError(_not_a_tensor(h, mode))

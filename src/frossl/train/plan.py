@@ -24,6 +24,7 @@ from frossl.methods import find_method
 from frossl.nn.alike import alike, timm_name
 from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
+from frossl.nn.tiling import FLEXIBLE, Net, nearest_size, sight
 from frossl.runs.config import Config, Precision
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
 
@@ -40,6 +41,8 @@ class Plan:
     spec: EncoderSpec
     device: torch.device
     workers: int
+    resized: str
+    """which views have another size than they would have had, and why; nothing if none"""
 
     @property
     def batch(self) -> int:
@@ -83,26 +86,25 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     """
     device = device_of(config)
     side = min(data.typical)
-    size = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
+    asked = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
     name = domain(data.channels) if config.view_recipe == "auto" else config.view_recipe
-    recipe = _make_recipe(config, name, size)
-    fixed = own is None and takes_one_size(config.backbone)
-    if fixed and len({group.size for group in recipe}) > 1:
-        raise UserError(
-            f"{config.backbone} takes images of one size and view recipe {name!r} has several; choose another view "
-            "recipe or a convolutional backbone"
-        )
     options = _options(config.backbone_options)
+    # By the size of the views: the encoder is trained on these, and only evaluated on larger images.
+    stem = "imagenet" if own is not None else resolve_stem(config.backbone, config.stem, asked, options)
+    net = Net(config.backbone if own is None else own, data.channels, options)
+    size = _seen_whole(net, asked, exactly=config.size is not None)
+    drawn = _make_recipe(config, name, size, net)
+    recipe, net = _fit_small_views(drawn, net, name)
+    fixed = own is None and takes_one_size(config.backbone)
     spec = EncoderSpec(
         backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
         channels=data.channels,
-        size=max(side, size) if side <= 96 and not fixed else size,
-        # By the size of the views: the encoder is trained on these, and only evaluated on larger images.
-        stem="imagenet" if own is not None else resolve_stem(config.backbone, config.stem, size, options),
+        size=_seen_whole(net, max(side, size)) if side <= 96 and not fixed else size,
+        stem=stem,
         features=0,  # known once the encoder is built
         mean=data.mean,
         std=data.std,
-        options=options,
+        options=net.options,
     )
     resolved = replace(
         config,
@@ -114,7 +116,8 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         precision=find_precision(config.precision, device),
     )
     workers = 0 if data.train.in_memory else _workers() if config.workers is None else config.workers
-    return Plan(resolved, recipe, spec, device, workers)
+    sizes = {asked: size} | {before.size: after.size for before, after in zip(drawn[1:], recipe[1:], strict=True)}
+    return Plan(resolved, recipe, spec, device, workers, _resized(net, sizes))
 
 
 def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
@@ -137,12 +140,61 @@ def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
     return None
 
 
-def _make_recipe(config: Config, name: str, size: int) -> Recipe:
-    """The view recipe ``name`` with the size, number and crops of ``config``."""
+def _seen_whole(net: Net, size: int, exactly: bool = False) -> int:
+    """``size``, or the next that ``net`` sees all of unless ``size`` was asked for ``exactly`` or is less than half.
+
+    Raises:
+        UserError: names the next smaller and larger size.
+    """
+    up = nearest_size(net, size)
+    if up is not None and (up == size or (not exactly and up <= 2 * size)):
+        return up
+    down = nearest_size(net, size, up=False)
+    if down is None and up is None:  # the encoder itself will say what is wrong
+        return size
+    patch = sight(net, size).patch
+    why = f"sees images in patches of {patch}, which do not tile that" if patch else "does not take that"
+    sizes = " or ".join(str(x) for x in (down, up) if x)
+    raise UserError(f"views of {size} pixels: {net.title} {why}; give --size {sizes}")
+
+
+def _fit_small_views(recipe: Recipe, net: Net, name: str) -> tuple[Recipe, Net]:
+    """``recipe`` with its smaller views at sizes that ``net``, built for the largest, sees all of, and that net.
+
+    Raises:
+        UserError: there are none below the largest.
+    """
+    large, *small = dict.fromkeys(group.size for group in recipe)
+    if not small or not sight(net, large).whole:
+        return recipe, net
+    for options in FLEXIBLE:
+        flexible = replace(net, options=options | net.options)
+        sizes = {x: nearest_size(flexible, x, built=large, below=large) for x in small}
+        if None not in sizes.values():
+            return tuple(replace(group, size=sizes.get(group.size, large)) for group in recipe), flexible
+    raise UserError(
+        f"{net.title} sees no views of {' or '.join(map(str, small))} pixels in full beside those of {large}, as view "
+        f"recipe {name!r} has; choose another view recipe, a larger --size or a convolutional backbone"
+    )
+
+
+def _resized(net: Net, sizes: dict[int, int]) -> str:
+    """In words, which ``sizes`` became which others, and why; nothing if none did."""
+    changed = {before: after for before, after in sizes.items() if before != after}
+    if not changed:
+        return ""
+    patch = max(sight(net, size).patch for size in changed)
+    told = " and ".join(f"views of {before} pixels are made at {after}" for before, after in changed.items())
+    return f"{told}, which " + (f"patches of {patch} tile" if patch else f"{net.title} takes")
+
+
+def _make_recipe(config: Config, name: str, size: int, net: Net) -> Recipe:
+    """The view recipe ``name`` with views of ``size`` pixels, and the number and crops of ``config``."""
     if config.cache is not None and config.cache < size:
+        less = nearest_size(net, config.cache, up=False)
         raise UserError(
             f"images stored with a shorter side of {config.cache} pixels are too small for views of {size}; "
-            f"give --cache {size} or more, or --size {config.cache}"
+            f"give --cache {size} or more" + (f", or --size {less}" if less else "")
         )
     recipe = with_size(VIEWS[name], size)
     recipe = recipe if config.views is None else with_views(recipe, config.views)

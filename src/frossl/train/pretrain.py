@@ -186,8 +186,9 @@ def show_plan(
     net = f"{plan.spec.title}, {plan.spec.features} features, evaluated at {plan.spec.size}x{plan.spec.size}"
     terminal.say(console, f"{escape(config.method)}, views {shape}; {escape(net)}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
-    if note := left_out(plan.recipe, plan.spec.channels):
-        terminal.say(console, note)
+    for note in (plan.resized, left_out(plan.recipe, plan.spec.channels)):
+        if note:
+            terminal.say(console, escape(note))
     again = f", going on from step {state['step']:,}" if state else ""
     terminal.say(console, f"{escape(str(run))}{again}; Ctrl-C saves and stops", "Run")
 
