@@ -38,6 +38,7 @@ def sees_last_pixel(name: str, size: int, options: dict) -> bool:
         ("convnext_atto", STAGES, 42, 40, 44, 4),
         ("hiera_tiny_224", {"stages": [1, 1, 1, 1]}, 40, 32, 64, 0),
         (HYBRID, DEPTH, 40, 32, 64, 0),
+        ("vit_base_mci_224", DEPTH, 40, 32, 48, 16),  # it embeds in three steps
     ],
 )
 def test_the_next_sizes_that_are_seen_in_full(name, options, size, down, up, patch):

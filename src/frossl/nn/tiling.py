@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from frossl.nn.backbones import create, sized_options, takes_one_size
 
 FLEXIBLE = ({}, {"dynamic_img_size": True})
 """timm's options that may let an encoder built for one size take others, by resampling its position embedding."""
-Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
+Look = Callable[[bool, nn.Module, tuple[Tensor, ...]], None]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def _try(name: str, options: str, channels: int, size: int, built: int) -> Sight
     cut: set[int] = set()
     embedded: set[int] = set()
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def look(embeds: bool, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         height, width = inputs[0].shape[-2:]
         if not isinstance(layer, nn.Conv2d | nn.Unfold):
             embedded.update(side for side in _patch(layer) if size % side)
-        elif isinstance(layer, nn.Unfold) or min(height, width) >= size:  # patches, or a layer that reads the image
+        elif embeds or min(height, width) >= size:  # else what it leaves out was mixed into the rest before
             cut.update(stride * max(1, round(size / height)) for stride in _cut(layer, height, width))
 
     try:
@@ -117,13 +117,14 @@ def _try(name: str, options: str, channels: int, size: int, built: int) -> Sight
     return Sight(not cut, max(cut, default=0))
 
 
-def _run(name: str, options: str, channels: int, size: int, built: int, device: str, look: Hook) -> int:
+def _run(name: str, options: str, channels: int, size: int, built: int, device: str, look: Look) -> int:
     """Encodes a blank image; returns how many resolutions the encoder has."""
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
         model = create(name, channels, sized_options(name, built, json.loads(options))).eval()
-        for layer in model.modules():
+        for path, layer in model.named_modules():
             if layer is model or isinstance(layer, nn.Conv2d | nn.Unfold):
-                layer.register_forward_pre_hook(look)
+                embeds = isinstance(layer, nn.Unfold) or "patch_embed" in path.split(".")
+                layer.register_forward_pre_hook(partial(look, embeds))
         model(torch.zeros(1, channels, size, size))
     return len({stage.get("reduction") for stage in getattr(model, "feature_info", ())})
 

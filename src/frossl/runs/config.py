@@ -83,7 +83,7 @@ class Config(Images, Generic[M]):
     view_recipe: str = "auto"
     """augmentation: auto is natural, grey or satellite by channels; others by name (frossl list recipes)"""
     size: int | None = None
-    """side of the views in pixels (the images' own up to 96, else 224, on a CPU 128; or the next that the net fits)"""
+    """side of the views in pixels (the images' own up to 96, else 224, on a CPU 128; or the next that fits the net)"""
     crop_scale: tuple[float, float] | None = None
     """smallest and largest share of the image's area a crop covers (the view recipe's if not given)"""
 
