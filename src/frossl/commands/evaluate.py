@@ -12,6 +12,7 @@ from rich.console import Console
 from frossl.core.types import UserError
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
+from frossl.evals.extract import EVALUATED
 from frossl.runs.config import Device
 from frossl.runs.directory import Weights, encoder_of
 from frossl.train.evaluate import evaluate_run
@@ -34,6 +35,8 @@ class Evaluate:
     """averaged measures the moving average that byol, dino and mocov2plus keep too, as an arm beside the trained net"""
     arms: tuple[Literal["supervised"], ...] = ()
     """further arms: supervised trains the same encoder with labels, as long as the run, once; it stays in the run"""
+    bank: int = EVALUATED
+    """most train images that are used, spread evenly: as bank of kNN, to fit probes and statistics of batch norms"""
     data_dir: Path | None = None
     """where named data sets are kept (as in the run if not given)"""
     max_pixels: int | None = None
@@ -49,9 +52,12 @@ def run(args: list[str], console: Console) -> int:
             f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
         )
     find_metrics(given.protocol)
+    if given.bank < 2:
+        raise UserError(f"--bank must be at least 2, got {given.bank}")
     encoder_of(given.run, given.weights)  # before an arm is trained
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
     how |= {"source": given.data, "targets": given.targets, "max_pixels": given.max_pixels, "weights": given.weights}
+    how["bank"] = given.bank
     evaluate_run(given.run, protocols=given.protocol, others=others, **how)
     return 0

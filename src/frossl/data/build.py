@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frossl.core.shared import SharedArray
 from frossl.core.types import UserError
 from frossl.data.cache import Stored, store
-from frossl.data.decide import decide
+from frossl.data.decide import choose, decide, dtypes
 from frossl.data.formats import note_on_large
 from frossl.data.options import Opening
-from frossl.data.scan import Scan, look_through
+from frossl.data.scan import look_through
 from frossl.data.sources import Encoded, LazyImages
 from frossl.data.threads import in_threads
-from frossl.data.types import Dataset, LazySequence, Split
+from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
 MAX_HELD_OUT = 10_000
 ORDERS, MAX_TURNS = 20, 200_000
@@ -45,35 +46,50 @@ def build(
 
     Raises UserError when more than 5 % of the images (and more than one) or all but one are unreadable.
     """
-    scans = [look_through(part.sources, options) for part in parts]
+    places = [np.arange(len(part.sources)) for part in parts]
+    if options.check == "on-read":
+        places[0] = np.sort(choose(places[0]))
+    scans = [look_through(part.sources, options, at) for part, at in zip(parts, places, strict=True)]
     read = list(zip(parts, scans, strict=True))
-    _check_readable(source, scans)
-    probes = [probe for scan in scans for probe in scan.probes]
-    reading, said = decide(source, parts[0].sources, scans[0].kept, probes, options)
+    skipped, readable = [skip for scan in scans for skip in scan.skipped], [len(scan.probes) for scan in scans]
+    _check_readable(source, skipped, readable)
+    probes = np.concatenate([scan.probes for scan in scans])
+    reading, said = decide(source, parts[0].sources, scans[0].probes, probes, options)
     notes, channels = [*notes, *said], reading.channels
-    images = [LazyImages(part.sources, scan.kept, reading, max_pixels=options.max_pixels) for part, scan in read]
+    images = [
+        LazyImages(part.sources, scan.kept.view(SharedArray), reading, 0, options.max_pixels, not scan.whole)
+        for part, scan in read
+    ]
     lazy = [_lazy(name, x, options) for x in images]
     labels = [None if part.labels is None else part.labels[scan.kept] for part, scan in read]
     stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
-    sizes = np.concatenate(stored) if stored else np.array([probe.size for probe in probes])
+    sizes = np.concatenate(stored) if stored else probes["size"].astype(np.int64)
     size, largest = sizes.min(0), sizes.max(0)
     in_memory = (size == largest).all() and len(sizes) * channels * int(size.prod()) <= options.memory_limit
-
-    notes = [*notes, *note_on_large((probe.size for probe in probes), options.cache)]
+    if not scans[0].whole:
+        in_memory = False
+        notes.append(
+            f"--check on-read: {readable[0]:,} training images, chosen by a hash, stand for the sizes, channels and "
+            "values of all; one that cannot be read later is replaced by another and listed"
+        )
+    notes = [*notes, *note_on_large(probes["size"], options.cache)]
     places = [np.arange(len(x)) for x in lazy]
     if len(parts) == 1:  # chosen here, so that one store serves every choice
         groups = None if parts[0].groups is None else parts[0].groups[scans[0].kept]
-        places, note = hold_out(len(probes), labels[0], options, groups)
+        places, note = hold_out(len(scans[0].kept), labels[0], options, groups)
         lazy, scans, labels, notes = 2 * lazy, 2 * scans, 2 * labels, [*notes, note]
+    if isinstance(lazy[1], LazyImages) and lazy[1].unchecked:  # figures depend on each of them
+        good, broken = lazy[1].select(places[1]).check(options.workers)
+        skipped += broken
+        _check_readable(source, skipped, [*readable, len(good)])
+        lazy[1], places[1] = replace(lazy[1], unchecked=False), places[1][good]
     splits = []
     for x, scan, y, index in zip(lazy, scans, labels, places, strict=True):
         images = _stack(scan.pixels or x, index, (channels, *size), options) if in_memory else x.select(index)
         splits.append(Split(images, None if y is None else torch.from_numpy(y[index])))
     data = assemble(name, splits[0], splits[1], source, classes, options, sizes, notes, statistics)
-    values = " and ".join(sorted({probe.dtype for probe in probes}))
-    return replace(
-        data, values=values, range=reading.range, skipped=tuple(skip for _, scan in read for skip in scan.skipped)
-    )
+    values = " and ".join(dtypes(probes))
+    return replace(data, values=values, range=reading.range, skipped=tuple(skipped))
 
 
 def assemble(
@@ -141,15 +157,18 @@ def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> 
 
     With ``names``, values are numbers of theirs; else the classes are the values, sorted.
     """
-    known = [i for i, value in enumerate(values) if value is not None and value == value and value != -1]
-    found = [values[i] for i in known]
     if names is None:
-        names = sorted(set(found))
+        names = sorted({value for value in values if _is_known(value)})
         number = {name: i for i, name in enumerate(names)}
-        found = [number[value] for value in found]
-    labels = np.full(len(values), -1, np.int64)
-    labels[known] = found
+        labels = (number[value] if _is_known(value) else -1 for value in values)
+    else:
+        labels = (value if _is_known(value) else -1 for value in values)
+    labels = np.fromiter(labels, np.int64, len(values))
     return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and value == value and value != -1
 
 
 def hold_out(
@@ -165,9 +184,8 @@ def hold_out(
     few, whole = min(MAX_HELD_OUT, count - 1, max(1, round(options.held_out * count))), ""
     if groups is None:
         place, labels = np.empty(count), even[order]
-        for label in np.unique(labels):
-            members = np.flatnonzero(labels == label)
-            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        by_class, (_, sizes) = np.argsort(labels, kind="stable"), np.unique(labels, return_counts=True)
+        place[by_class] = (np.arange(count) - np.repeat(sizes.cumsum() - sizes, sizes) + 0.5) / np.repeat(sizes, sizes)
         first = order[np.argsort(place, kind="stable")]
     else:
         held, whole = whole_groups(groups, even, few / count, options.seed)
@@ -217,15 +235,14 @@ def _lazy(name: str, images: LazyImages, options: Opening) -> LazyImages | Store
     return store(name, replace(images, least=2 * options.cache), options.cache, options)
 
 
-def _check_readable(source: str, scans: Sequence[Scan]) -> None:
-    skipped = [skip for scan in scans for skip in scan.skipped]
-    readable = sum(len(scan.kept) for scan in scans)
+def _check_readable(source: str, skipped: Sequence[Skipped], in_splits: Sequence[int]) -> None:
+    readable = sum(in_splits)
     total = readable + len(skipped)
     if len(skipped) > max(1, MAX_UNREADABLE * total):
         problem = f"{len(skipped):,} of {total:,} images cannot be read, more than {MAX_UNREADABLE:.0%}"
     elif readable < 2:
         problem = f"{readable} readable image{'s' * (readable != 1)}, at least 2 are needed (to train on, to hold out)"
-    elif not all(len(scan.kept) for scan in scans):
+    elif not all(in_splits):
         problem = "one of its two splits has no readable image"
     else:
         return

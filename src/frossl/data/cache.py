@@ -1,10 +1,10 @@
 """Decode once: a memory-mapped store of uint8 pixels beside a list of where each image lies in it.
 
-A store is a directory. ``manifest.json`` says what is stored: the names and stamps of all sources, the size, the
-number of channels. ``pixels.bin`` holds the images one after the other as height x width x channels. ``index.bin`` has
-a row of four int64 for each: offset, height, width and CRC-32 of its bytes. Rows are added when their pixels are on
-the disk, so that a store that was interrupted goes on where it stopped. One process at a time fills it, those that come
-meanwhile wait; a store that is whole is only read.
+A store is a directory. ``manifest.json`` says what is stored: a checksum of the names and stamps of all sources, the
+size, the number of channels. ``pixels.bin`` holds the images one after the other as height x width x channels.
+``index.bin`` has a row of four int64 for each: offset, height, width and CRC-32 of its bytes. Rows are added when their
+pixels are on the disk, so that a store that was interrupted goes on where it stopped. One process at a time fills it,
+those that come meanwhile wait; a store that is whole is only read.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frossl.core.files import write_text
+from frossl.core.shared import SharedArray
 from frossl.core.types import UserError
 from frossl.data.options import Log, Opening
 from frossl.data.sources import LazyImages, Sources
 from frossl.data.threads import counted, in_threads
 
-FORMAT = 2
+FORMAT = 3
 FLUSHED = 256
 """Images between two flushes to the disk."""
 CACHE = "cache"
@@ -80,9 +81,12 @@ def shrink(image_CHW: Tensor, size: int) -> Tensor:
     return F.interpolate(image_CHW[None], shape, mode="bicubic", antialias=True, align_corners=False)[0]
 
 
-def listed(sources: Sources, places: Iterable[int]) -> list[str]:
-    """Names and stamps: what makes other pixels makes another list."""
-    return [f"{sources.name(i)} {sources.stamp(i)}" for i in places]
+def fingerprint(sources: Sources, places: Iterable[int]) -> str:
+    """SHA-256 of names and stamps: what makes other pixels makes another one."""
+    digest = sha256()
+    for i in places:
+        digest.update(json.dumps([sources.name(int(i)), sources.stamp(int(i))]).encode())
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -121,8 +125,8 @@ def store(name: str, images: LazyImages, size: int, options: Opening) -> Stored:
     Raises:
         UserError: the disk is full or cannot be written to, an image cannot be read, or the store is damaged.
     """
-    sources = listed(images.sources, images.index.tolist())
-    manifest = {"format": FORMAT, "name": name, "size": size, "reading": asdict(images.reading), "sources": sources}
+    sources = {"images": len(images), "sources": fingerprint(images.sources, images.index)}
+    manifest = {"format": FORMAT, "name": name, "size": size, "reading": asdict(images.reading), **sources}
     digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     directory, text = options.data_dir / CACHE / f"{name}-{size}px-{digest[:12]}", json.dumps(manifest, indent=1) + "\n"
     rows = _whole_rows(directory, text, len(images), images.reading.channels)
@@ -133,7 +137,7 @@ def store(name: str, images: LazyImages, size: int, options: Opening) -> Stored:
                 options.log(f"{directory}: {len(rows):,} of {len(images):,} images are stored; decoding the others")
                 _fill(images, directory, rows, text, size, options)
                 rows = _whole_rows(directory, text, len(images), images.reading.channels)
-    stored = Stored(directory, rows, images.reading.channels)
+    stored = Stored(directory, rows.view(SharedArray), images.reading.channels)
     _verify(stored, options)
     return stored
 

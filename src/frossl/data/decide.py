@@ -6,14 +6,13 @@ Images of 8 bits stay 0 to 255. Those of more share one intensity range, given o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
-from frossl.data.decode import Probe, intensities
+from frossl.data.decode import intensities
 from frossl.data.options import Opening
 from frossl.data.reading import Reading
 from frossl.data.sources import Sources
@@ -28,16 +27,17 @@ FEW_LEVELS = 16
 ALIKE = 0.5
 """Channels share a range if each takes at least this share of it."""
 MAX_PAGES = 8
+BYTES = b"uint8"
 TRANSPARENT = 0.5
 """Share of fully opaque or clear pixels from which on a further sample is transparency."""
 
 
 def decide(
-    name: str, sources: Sources, kept: np.ndarray, probes: list[Probe], options: Opening
+    name: str, sources: Sources, training: np.ndarray, probes: np.ndarray, options: Opening
 ) -> tuple[Reading, list[str]]:
-    """How images are read, from the ``probes`` of all of them, and notes on it.
+    """How images are read, from the ``probes`` of all of them, :data:`~frossl.data.scan.PROBE`, and notes on it.
 
-    ``kept`` are the places of the training images among ``sources``, whose probes come first.
+    ``training`` are those of the training images, which are among ``sources``.
 
     Raises:
         UserError: they have nothing in common, or a range would leave almost nothing of them; says what to give.
@@ -46,31 +46,37 @@ def decide(
     extra = _extra(probes, notes)
     channels = _channels(name, probes, options, pages, extra, notes)
     reading = Reading(channels, extra=extra, pages=pages)
-    deep = sorted({probe.dtype for probe in probes if probe.dtype != "uint8"})
-    if moving := sum(probe.moving for probe in probes):
+    shallow = int((probes["dtype"] == BYTES).sum())
+    deep = [dtype for dtype in dtypes(probes) if dtype != BYTES.decode()]
+    if moving := int(probes["moving"].sum()):
         notes.append(f"{moving:,} files are animations, of which the first frame is used")
     if not deep:
         return replace(reading, range=options.range or (), deep=False), notes
     if len(deep) > 1 and not options.range:
         raise UserError(f"{name}: values of {' and '.join(deep)} have no common range; give it: --range LOW HIGH")
-    if (shallow := sum(probe.dtype == "uint8" for probe in probes)) and not options.range:
+    if shallow and not options.range:
         notes.append(f"{shallow:,} images of 8 bits among them stay 0 to 255")
-    places = kept[[i for i, probe in enumerate(probes[: len(kept)]) if probe.dtype != "uint8"]]
+    places = training["place"][training["dtype"] != BYTES]
     reading, note = fit_range(name, *_sampled(sources, places, reading, options), reading, options.range)
     return reading, [*notes, note]
 
 
-def _pages(name: str, probes: Sequence[Probe], options: Opening) -> tuple[bool, list[str]]:
+def dtypes(probes: np.ndarray) -> list[str]:
+    """The types of values among ``probes``, sorted."""
+    return np.unique(probes["dtype"]).astype(str).tolist()
+
+
+def _pages(name: str, probes: np.ndarray, options: Opening) -> tuple[bool, list[str]]:
     """Whether pages are channels, and notes."""
-    numbers = Counter(probe.pages for probe in probes)
-    most = max(numbers)
+    numbers = np.unique(probes["pages"])
+    most = int(numbers.max())
     if most == 1:
         return False, []
     if options.pages == "first":
         return False, [f"only the first page of each file is read, of up to {most}"]
-    stack = any(probe.stack for probe in probes) or most > MAX_PAGES
+    stack = bool(probes["stack"].any()) or most > MAX_PAGES
     if len(numbers) > 1:
-        problem = f"files hold from {min(numbers)} to {most} pages, which cannot be channels"
+        problem = f"files hold from {numbers.min()} to {most} pages, which cannot be channels"
     elif options.pages == "channels" or not stack:
         return True, [f"the {most} pages of each file are its channels"]
     else:
@@ -78,12 +84,12 @@ def _pages(name: str, probes: Sequence[Probe], options: Opening) -> tuple[bool, 
     raise UserError(f"{name}: {problem}. --pages first reads the first of each; or write a file for each page")
 
 
-def _extra(probes: Sequence[Probe], notes: list[str]) -> bool:
+def _extra(probes: np.ndarray, notes: list[str]) -> bool:
     """Whether a further sample is a channel; a note is added."""
-    shares = [probe.opaque for probe in probes if probe.opaque is not None]
-    if not shares:
+    shares = probes["opaque"][~np.isnan(probes["opaque"])]
+    if not len(shares):
         return False
-    share = sum(shares) / len(shares)
+    share = shares.mean()
     if share >= TRANSPARENT:
         notes.append(f"the last sample of {len(shares):,} images is transparency and laid over white")
         return False
@@ -91,9 +97,10 @@ def _extra(probes: Sequence[Probe], notes: list[str]) -> bool:
     return True
 
 
-def _channels(name: str, probes: Sequence[Probe], options: Opening, pages: bool, extra: bool, notes: list[str]) -> int:
+def _channels(name: str, probes: np.ndarray, options: Opening, pages: bool, extra: bool, notes: list[str]) -> int:
     """Channels of all images, as they have them or as was asked for; a note is added for those left out."""
-    found = Counter((p.pages if pages else 1) * (p.samples + (extra and p.opaque is not None)) for p in probes)
+    samples = probes["samples"] + (extra & ~np.isnan(probes["opaque"]))
+    found = Counter((samples * probes["pages"] if pages else samples).tolist())
     most, wanted = max(found), options.channels
     counts = ", ".join(f"{number:,} with {channels}" for channels, number in sorted(found.items()))
     if wanted is None:

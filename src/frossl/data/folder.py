@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from frossl.core.types import UserError
 from frossl.data.formats import EXTENSIONS, NOT_IMAGES, has_image_content
+from frossl.data.names import Names
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part, chain
 from frossl.data.tables import is_table, labels_beside
@@ -35,7 +36,7 @@ class Files:
     """Image files, as posix paths relative to ``root`` that all start with ``prefix``."""
 
     root: str
-    paths: list[str]
+    paths: Sequence[str]
     prefix: str = ""
 
     def __len__(self) -> int:
@@ -57,15 +58,17 @@ class Files:
 
     def below(self, prefix: str) -> Files:
         """Only the files whose path starts with ``prefix``."""
-        return Files(self.root, [path for path in self.paths if path.startswith(prefix)], prefix)
+        return Files(self.root, Names(path for path in self.paths if path.startswith(prefix)), prefix)
 
     def select(self, places: Iterable[int]) -> Files:
         """Only the files at ``places``."""
-        return Files(self.root, [self.paths[i] for i in places], self.prefix)
+        return Files(self.root, Names(self.paths[i] for i in places), self.prefix)
 
     def folders(self) -> list[str]:
         """The first sub-folder of each file below the prefix, empty when the file lies directly there."""
-        return [path[len(self.prefix) :].rpartition("/")[0].partition("/")[0] for path in self.paths]
+        own: dict[str, str] = {}  # one string for all files of a folder
+        tops = (path[len(self.prefix) :].rpartition("/")[0].partition("/")[0] for path in self.paths)
+        return [own.setdefault(top, top) for top in tops]
 
     def classes(self) -> tuple[str, ...]:
         """The sub-folders, if they look like classes."""
@@ -80,17 +83,21 @@ def list_images(folder: Path) -> tuple[Files, list[str]]:
     Hidden files are left out, links are followed. Raises UserError when no file has one of :data:`EXTENSIONS` or begins
     as an image does.
     """
-    images, by_content, others = [], Counter(), Counter()
-    try:
-        for path in sorted(_walk(str(folder), "", frozenset())):
+    by_content, others = Counter[str](), Counter[str]()
+
+    def found() -> Iterator[str]:
+        for path in _walk(str(folder), "", frozenset()):
             extension = os.path.splitext(path)[1].lower()
             unknown = extension not in EXTENSIONS
             if unknown and (extension in NOT_IMAGES or not has_image_content(f"{folder}/{path}")):
                 others[extension or "no extension"] += not is_table(os.path.basename(path))
                 continue
-            images.append(path)
             if unknown:
                 by_content[extension or "no extension"] += 1
+            yield path
+
+    try:
+        images = Names(found())
     except OSError as error:
         raise UserError(f"cannot list the folder {folder}: {error}") from error
     if not images:
@@ -181,20 +188,26 @@ def _mask_folders(folders: set[str]) -> tuple[str, ...]:
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Relative paths of all visible files; a folder inside itself, through a link, is not entered again."""
+    """Relative paths of all visible files, sorted; a folder inside itself, through a link, is not entered again."""
     status = os.stat(folder)
     here = above | {(status.st_dev, status.st_ino)}
     if here == above:
         return
+    names = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             link = entry.is_symlink()
             if os.path.isdir(entry.path) if link else entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", here)
+                names.append(f"{entry.name}/")  # so that it sorts as the paths below it do
             elif link or entry.is_file():  # one that leads nowhere is named when it cannot be read
-                yield prefix + entry.name
+                names.append(entry.name)
+    for name in sorted(names):
+        if name.endswith("/"):
+            yield from _walk(os.path.join(folder, name[:-1]), prefix + name, here)
+        else:
+            yield prefix + name
 
 
 def _splits(files: Files, options: Opening, notes: list[str]) -> list[Files]:

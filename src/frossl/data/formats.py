@@ -6,9 +6,9 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterable
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -87,14 +87,15 @@ def _usual_pixels() -> float:
     return Image.MAX_IMAGE_PIXELS or math.inf
 
 
-def note_on_large(sizes: Iterable[tuple[int, int]], cache: int | None) -> list[str]:
+def note_on_large(sizes_N2: np.ndarray, cache: int | None) -> list[str]:
     """A note where images exceed the number of pixels from which on Pillow warns, else none."""
     usual = _usual_pixels()
-    large = [height * width for height, width in sizes if height * width > usual]
-    if not large:
+    pixels = sizes_N2.prod(1, dtype=np.int64)
+    large = pixels[pixels > usual]
+    if not len(large):
         return []
     advice = "" if cache else "; --cache SIZE decodes such images once, to a smaller side"
-    return [f"images of more than {usual:,} pixels: {len(large):,}, the largest of {max(large):,}{advice}"]
+    return [f"images of more than {usual:,} pixels: {len(large):,}, the largest of {large.max():,}{advice}"]
 
 
 def _identified(file: IO[bytes]) -> ImageFile:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from frossl.core.types import UserError
 from frossl.data.folder import Files, list_images
+from frossl.data.names import Names
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
 from frossl.data.tables import Columns, choose_column, find_rows, read_table, typed
@@ -35,7 +36,7 @@ def find_in_list(file: Path, options: Opening) -> Found:
         label, doubt = choose_column(columns, options.label_column, file.name, (paths, options.group or paths))
         listed = [_images(folder, str(path)) for path in columns[paths] if path is not None]
         given = [row for row, path in enumerate(columns[paths]) if path is not None]
-        files = Files(str(folder), [path for images in listed for path in images])
+        files = Files(str(folder), Names(path for images in listed for path in images))
         rows, notes = [row for row, images in zip(given, listed, strict=True) for _ in images], [doubt] * bool(doubt)
     else:
         files, notes = list_images(folder)

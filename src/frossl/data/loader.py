@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
 from frossl.data.sources import LazyImages
-from frossl.data.types import Dataset, LazySequence, Split
+from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
 from frossl.views.colour import find_colour
 from frossl.views.draw import draw
@@ -33,11 +34,15 @@ _ORDER = 1 << 32  # keeps the order of samples and the parameters of views apart
 
 @dataclass(frozen=True)
 class Batch:
-    """N images as views: one float tensor ``(V, N, C, S, S)`` for each resolution."""
+    """N images as views: one float tensor ``(V, N, C, S, S)`` for each resolution.
+
+    ``skipped`` are those of them that could not be read; pixels and labels in their places are those of others.
+    """
 
     index_N: Tensor
     labels_N: Tensor | None
     views: list[Tensor]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
@@ -131,10 +136,10 @@ def _batches(
     keys = ([(epoch, int(i)) for i in index_N] for epoch, index_N in plan)
     crops_of = _Crops(images, recipe, seed)
     batches = iterate_loader(crops_of, workers, batch_sampler=keys, collate_fn=_stack, pin_memory=on_cuda)
-    for epoch, index_N, height, width, crops in batches:
+    for epoch, skipped, index_N, shown_N, height, width, crops in batches:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
-        yield Batch(index_N, labels(index_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype))
+        yield Batch(index_N, labels(shown_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype), skipped)
 
 
 def prefetched(batches: Iterator[T], device: torch.device) -> Iterator[T]:
@@ -221,25 +226,25 @@ def _leave_interrupts_to_parent(_: int) -> None:
 
 @dataclass(frozen=True)
 class _Crops:
-    """(epoch, index) to the crops of that image, decoded once for all views."""
+    """(epoch, index) to the crops of that image, or of the one in its place, decoded once for all views."""
 
     images: LazySequence
     recipe: Recipe
     seed: int
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, int, int, list[Tensor]]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, ...]:
         epoch, i = key
-        image = self.images[i]
+        image, shown, skipped = self.images.show(i) if isinstance(self.images, LazyImages) else (self.images[i], i, ())
         height, width = image.shape[1:]
         drawn = draw(self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width)
         crops = [crop_one(image, group, d) for group, d in zip(self.recipe, drawn, strict=True)]
-        return epoch, i, height, width, crops
+        return epoch, skipped, i, shown, height, width, crops
 
 
-def _stack(rows: list[tuple[int, int, int, int, list[Tensor]]]) -> tuple[int, Tensor, Tensor, Tensor, list[Tensor]]:
-    epochs, index, height, width, crops = zip(*rows, strict=True)
+def _stack(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    epochs, skipped, *numbers, crops = zip(*rows, strict=True)
     groups = [torch.stack(group, dim=1) for group in zip(*crops, strict=True)]
-    return epochs[0], torch.tensor(index), torch.tensor(height), torch.tensor(width), groups
+    return epochs[0], tuple(chain(*skipped)), *map(torch.tensor, numbers), groups
 
 
 def plain_batches(

@@ -15,6 +15,7 @@ from frossl.data import arrays, hf, lists, shards
 from frossl.data.folder import Files, find_in_folder
 from frossl.data.formats import EXTENSIONS
 from frossl.data.hub import PREFIX, fetch
+from frossl.data.names import Names
 from frossl.data.options import COLUMNS, DataOptions, Opening
 from frossl.data.parts import Found, Part, join, to_dataset
 from frossl.data.records import DATASETS
@@ -164,7 +165,7 @@ def _find(paths: list[Path], opening: Opening) -> Found:
     if extension in lists.KINDS:
         return lists.find_in_list(first, opening)
     if extension in EXTENSIONS and len(paths) > 1:
-        files = Files(str(place), sorted(os.path.relpath(path, place) for path in paths))
+        files = Files(str(place), Names(sorted(os.path.relpath(path, place) for path in paths)))
         return Found(place.name, f"{len(paths):,} images in {place}", [Part(files, place=str(place))], [])
     raise UserError(
         f"{first} is a file{f' of type {extension}' if extension else ''}. Give a folder of images, a list of them "

@@ -53,6 +53,8 @@ class DataOptions:
     """decode images of files once, to this shorter side in pixels, into a memory-mapped store below --data-dir"""
     max_pixels: int | None = None
     """most pixels of an image that is read (178,956,970, twice Pillow's limit, if not given)"""
+    check: Literal["all", "on-read"] = "all"
+    """read every image at the start, or only 1,000 and the held-out ones: broken ones met later are replaced"""
     data_dir: Path = Path("data")
     """where named data sets are kept, and caches of others"""
 
@@ -67,6 +69,10 @@ class DataOptions:
             raise UserError(f"--range is LOW HIGH, or such a pair for each channel, with LOW < HIGH; got {given}")
         if self.axes is not None and sorted(self.axes) not in (sorted("NHWC"), sorted("NHW")):
             raise UserError(f"--axes {self.axes}: give the letters N (images), H, W and, if there are any, C in order")
+        if self.check not in ("all", "on-read"):
+            raise UserError(f"--check is all or on-read, got {self.check}")
+        if self.check == "on-read" and self.cache is not None:
+            raise UserError("--cache reads every image once, so that --check on-read saves nothing; leave one out")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is a share between 0 and 1, for example 0.1; got {self.held_out}")
         for name, least in (("seed", 0), ("workers", 0), ("cache", 1), ("channels", 1), ("max_pixels", 1)):

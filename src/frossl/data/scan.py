@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import nullcontext
 from hashlib import sha256
-from math import prod
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from frossl.core.files import write_text
-from frossl.data.cache import CACHE, FORMAT, alone, listed
+from frossl.core.files import write_atomically
+from frossl.data.cache import CACHE, FORMAT, alone, fingerprint
 from frossl.data.decode import Probe, UnreadableError, probe
 from frossl.data.formats import pixel_limit
 from frossl.data.options import Opening
@@ -21,77 +22,104 @@ from frossl.data.sources import Sources
 from frossl.data.threads import counted, in_threads
 from frossl.data.types import Skipped
 
+PROBE = np.dtype(
+    [
+        *(("place", np.int64), ("size", np.int32, 2), ("dtype", "S10"), ("samples", np.int32), ("opaque", np.float64)),
+        *(("pages", np.int32), ("stack", np.bool_), ("moving", np.bool_)),
+    ]
+)
+"""A place among sources, and the fields of :class:`~frossl.data.decode.Probe`; NaN is an ``opaque`` of None."""
+
 
 class Scan(NamedTuple):
-    """Which sources are readable, by their places, what they are, and the others.
+    """Which sources are used, by their places, what is known of them, and the others.
 
+    ``probes`` is of type :data:`PROBE`, of all that are used or, where only a sample was read, of that.
     ``pixels`` has the readable ones decoded where all are of one size and take little memory, else none.
     """
 
     kept: np.ndarray
-    probes: list[Probe]
+    probes: np.ndarray
     skipped: list[Skipped]
     pixels: list[Tensor]
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that are used were read."""
+        return len(self.probes) == len(self.kept)
 
-def look_through(sources: Sources, options: Opening) -> Scan:
-    """Reads every image to its end, with a cache but once; those that could not be read are tried again."""
+
+def look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan:
+    """Reads the images at ``places`` to their end; with a cache but once, and what could not be read is tried again.
+
+    What is not read is used.
+    """
     if options.cache is None:
-        return _scan(sources, options, {})
-    path = (
-        options.data_dir
-        / CACHE
-        / f"images-{_digest(json.dumps([FORMAT, *listed(sources, range(len(sources)))]))[:16]}.json"
-    )
+        return _scan(sources, options, places, np.empty(0, PROBE))
+    digest = fingerprint(sources, range(len(sources)))
+    path = options.data_dir / CACHE / f"images-{_digest(json.dumps([FORMAT, digest]).encode())[:16]}.bin"
     known = _remembered(path)
-    with nullcontext() if known else alone(path.with_suffix(".lock"), options.log):
-        known = known or _remembered(path)
-        scan = _scan(sources, options, known)
-        if len(scan.kept) > len(known):
-            found = zip(scan.kept.tolist(), scan.probes, strict=True)
-            text = json.dumps([(place, *probe) for place, probe in found])
-            write_text(path, f"{_digest(text)}\n{text}")
+    with nullcontext() if len(known) else alone(path.with_suffix(".lock"), options.log):
+        known = known if len(known) else _remembered(path)
+        scan = _scan(sources, options, places, known)
+        if len(scan.probes) > len(known):
+            content = io.BytesIO()
+            np.save(content, scan.probes)
+            whole = _digest(content.getvalue()).encode() + content.getvalue()
+            write_atomically(path, lambda temporary: temporary.write_bytes(whole))
     return scan
 
 
-def _remembered(path: Path) -> dict[int, Probe]:
-    """The readable ones of these sources, by place; none if they were not looked through, or the file is damaged."""
+def _remembered(path: Path) -> np.ndarray:
+    """The readable ones of these sources; none if they were not looked through, or the file is damaged."""
     try:
-        digest, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        content = path.read_bytes()
     except OSError:
-        return {}
-    if digest != _digest(text):
-        return {}
-    return {place: Probe(tuple(size), *rest) for place, size, *rest in json.loads(text)}
+        content = b""
+    if content[:64] != _digest(content[64:]).encode():
+        return np.empty(0, PROBE)
+    return np.load(io.BytesIO(content[64:]))
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
 
 
-def _scan(sources: Sources, options: Opening, known: dict[int, Probe]) -> Scan:
-    total, limit = len(sources), pixel_limit(options.max_pixels)
-    known = {i: x for i, x in known.items() if prod(x.size) <= limit}
+def _scan(sources: Sources, options: Opening, places: np.ndarray, known: np.ndarray) -> Scan:
+    total, limit = len(places), pixel_limit(options.max_pixels)
+    known = known[known["size"].prod(1, dtype=np.int64) <= limit]
+    row = np.full(len(sources), -1)
+    row[known["place"]] = np.arange(len(known))
     # Pixels an image: kept and then laid side by side in three channels, all take the limit.
-    room = 0 if options.cache or options.range else options.memory_limit // max(1, 2 * 3 * total)
+    unwanted = options.cache or options.range or total < len(sources)
+    room = 0 if unwanted else options.memory_limit // max(1, 2 * 3 * total)
 
-    def result(i: int) -> tuple[Probe | Skipped, Tensor | None]:
+    def result(i: int) -> tuple[Probe | np.void | Skipped, Tensor | None]:
+        place = int(places[i])
+        if row[place] >= 0:
+            return known[row[place]], None
         try:
-            return (known[i], None) if i in known else probe(sources[i], room, options.channels, options.max_pixels)
+            return probe(sources[place], room, options.channels, options.max_pixels)
         except UnreadableError as error:
-            return Skipped(sources.name(i), str(error)), None
+            return Skipped(sources.name(place), str(error)), None
 
-    kept, probes, skipped, pixels = [], [], [], []
+    probes, readable = np.zeros(total, PROBE), np.ones(len(sources), np.bool_)
+    count, skipped, pixels = 0, [], []
     results = in_threads(result, total, options.workers)
-    for i, (found, x) in enumerate(counted(results, "checked", 1, total, options.log)):
+    for place, (found, x) in zip(places, counted(results, "checked", 1, total, options.log), strict=True):
         if isinstance(found, Skipped):
             skipped.append(found)
+            readable[place] = False
             continue
-        kept.append(i)
-        probes.append(found)
-        if x is None or found.size != probes[0].size:
+        probes[count] = _row(place, found) if isinstance(found, Probe) else found
+        count += 1
+        if x is None or tuple(x.shape[1:]) != tuple(probes["size"][0]):
             room = 0
             pixels.clear()
         elif room:
             pixels.append(x)
-    return Scan(np.array(kept, np.int64), probes, skipped, pixels)
+    return Scan(np.flatnonzero(readable), probes[:count], skipped, pixels)
+
+
+def _row(place: int, found: Probe) -> tuple:
+    return place, *found._replace(opaque=nan if found.opaque is None else found.opaque)

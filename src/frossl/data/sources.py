@@ -8,9 +8,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from frossl.core.random import uniforms
 from frossl.core.types import UserError
 from frossl.data.decode import UnreadableError, decode
 from frossl.data.reading import Reading
+from frossl.data.threads import in_threads
+from frossl.data.types import Skipped
+
+ATTEMPTS, KEY = 20, 1 << 34
 
 
 class Sources(Protocol):
@@ -33,12 +38,21 @@ class Encoded(NamedTuple):
     groups: np.ndarray | None = None
 
 
+class Shown(NamedTuple):
+    """A decoded image, its index, and those that could not be read before it was chosen in their place."""
+
+    image: Tensor
+    index: int
+    skipped: tuple[Skipped, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class LazyImages:
-    """The images at ``index`` of ``sources``, decoded at each access; one that broke since the scan is a UserError.
+    """The images at ``index`` of ``sources``, decoded at each access.
 
-    Picklable. Large JPEGs are decoded at a reduced size with a shorter side of at least ``least`` pixels, if that is
-    not 0. ``max_pixels`` is as in :class:`~frossl.data.options.DataOptions`.
+    One that cannot be read is a UserError or, if images are ``unchecked``, replaced by another. Picklable. Large JPEGs
+    are decoded at a reduced size with a shorter side of at least ``least`` pixels, if that is not 0. ``max_pixels`` is
+    as in :class:`~frossl.data.options.DataOptions`.
     """
 
     sources: Sources
@@ -46,6 +60,7 @@ class LazyImages:
     reading: Reading
     least: int = 0
     max_pixels: int | None = None
+    unchecked: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -55,11 +70,43 @@ class LazyImages:
         return replace(self, index=self.index[index])
 
     def __getitem__(self, index: int, /) -> Tensor:
-        place = int(self.index[index])
-        try:
-            return decode(self.sources[place], self.reading, self.least, self.max_pixels)
-        except UnreadableError as error:
-            raise UserError(
-                f"cannot read {self.sources.name(place)}: {error}. It was readable when the data was opened; "
-                "put it back, or start again so that it is left out."
-            ) from error
+        return self.show(index).image
+
+    def show(self, index: int) -> Shown:
+        """The image at ``index``, or the first that can be read of those that hashes of its place choose."""
+        skipped: list[Skipped] = []
+        first = int(self.index[index])
+        for attempt in range(ATTEMPTS):
+            try:
+                return Shown(self._decode(index), index, tuple(skipped))
+            except UnreadableError as error:
+                skipped.append(Skipped(self.sources.name(int(self.index[index])), str(error)))
+                if not self.unchecked:
+                    raise UserError(
+                        f"cannot read {skipped[0].path}: {error}. It was readable when the data was opened; "
+                        "put it back, or start again so that it is left out."
+                    ) from error
+            index = int(uniforms(1, KEY, first, attempt)[0] * len(self))
+        raise UserError(
+            f"cannot read {ATTEMPTS} images in a row, the first being {skipped[0].path}: {skipped[0].reason}"
+        )
+
+    def check(self, workers: int | None) -> tuple[np.ndarray, list[Skipped]]:
+        """The indices of those that can be read, and the others; JPEGs are decoded at an eighth of their size."""
+        small = replace(self, least=1)
+
+        def problem(i: int) -> Skipped | None:
+            try:
+                small._decode(i)
+            except UnreadableError as error:
+                return Skipped(self.sources.name(int(self.index[i])), str(error))
+
+        problems = list(in_threads(problem, len(self), workers))
+        good = np.array([found is None for found in problems], np.bool_)
+        return np.flatnonzero(good), [found for found in problems if found]
+
+    def _decode(self, index: int) -> Tensor:
+        image = decode(self.sources[int(self.index[index])], self.reading, self.least, self.max_pixels)
+        if len(image) != self.reading.channels:
+            raise UnreadableError(f"it has {len(image)} channels, where {self.reading.channels} were found in a sample")
+        return image

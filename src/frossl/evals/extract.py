@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from frossl.core.distributed import gather, rank, together, world_size
 from frossl.core.types import Features, known
 from frossl.data.loader import plain_batches, view_batches
+from frossl.data.sources import LazyImages
 from frossl.data.types import Dataset, Split
 from frossl.nn.convolution import narrow_in_float32
 from frossl.nn.encoder import EncoderSpec
@@ -23,6 +24,8 @@ PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
 BANK, QUERIES = 5000, 2000
 """Most images of the train and held-out splits that monitor and report look at."""
+EVALUATED = 200_000
+"""Most train images that an evaluation uses unless told otherwise: as bank, for probes and batch-norm statistics."""
 
 
 class Extractor:
@@ -130,10 +133,15 @@ def pixels(spec: EncoderSpec) -> tuple[nn.Module, EncoderSpec]:
 
 
 def first(split: Split, count: int) -> Split:
-    """At most ``count`` images, spread evenly over the split."""
-    if len(split) <= count:
+    """At most ``count`` images, spread evenly over the split; those that turn out to be unreadable are left out."""
+    if len(split) > count:
+        dtype = torch.float32 if len(split) < 2**24 else torch.float64  # as far as float32 counts
+        split = pick(split, torch.linspace(0, len(split) - 1, count, dtype=dtype).long())
+    images = split.images
+    if not (isinstance(images, LazyImages) and images.unchecked):
         return split
-    return pick(split, torch.linspace(0, len(split) - 1, count).long())
+    checked = Split(replace(images, unchecked=False), split.labels)
+    return pick(checked, torch.from_numpy(images.check(None)[0]))
 
 
 def sample(data: Dataset, bank: int = BANK, queries: int = QUERIES) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -15,7 +15,7 @@ from frossl.core.types import Targets
 from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
 from frossl.evals import Column, Subject, applicable, columns, measure
-from frossl.evals.extract import PIXELS, Extractor, pixels
+from frossl.evals.extract import EVALUATED, PIXELS, Extractor, first, pixels
 from frossl.evals.guess import GUESSES, WORDS, guess
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
@@ -77,6 +77,7 @@ def evaluate(
     known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     protocols: tuple[str, ...],
     source: str = "",
+    bank: int = EVALUATED,
     log: Callable[[str], None] = lambda message: None,
     keep: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> Evaluation:
@@ -85,8 +86,10 @@ def evaluate(
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
     Figures that are not finite, as of features that overflow, are left out. Arms that are ``known`` are taken as they
-    are given. ``keep`` gets what there is after each arm, from the untrained one on, as an arm may take hours.
+    are given. Of more than ``bank`` training images so many are used, spread evenly, and protocols say so. ``keep``
+    gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
+    whole, data = len(data.train), replace(data, train=first(data.train, bank))
     chosen = applicable(protocols, data.targets)
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
@@ -97,7 +100,8 @@ def evaluate(
         subjects["raw pixels"] = pixels(spec)
     views = (pair(recipe), seed) if any(m.needs_views for m in chosen.values()) else None
     held_out = len(data.test) if data.test.labels is None else int(known_labels(data.test.labels).sum())
-    cards = {name: m.protocol for name, m in chosen.items()}
+    part = f"; train split: {len(data.train):,} of {whole:,} images, spread evenly" if len(data.train) < whole else ""
+    cards = {name: m.protocol + part for name, m in chosen.items()}
     evaluation = Evaluation({}, cards, held_out, source, data.targets)
 
     def measured(arm: str) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from frossl.core.files import CONTROLS
 from frossl.core.types import known
-from frossl.data.types import Dataset
+from frossl.data.types import Dataset, Skipped
 from frossl.evals.suite import ARMS, Evaluation
 from frossl.evals.verdict import verdict
 from frossl.report.arms import arms_of, augmentation_tables, evaluation_table
@@ -106,13 +106,18 @@ def show_data(console: Console, data: Dataset) -> None:
     for line in (classes, *data.notes):
         say(console, escape(line))
     if data.skipped:
-        reasons = Counter(s.reason for s in data.skipped)
-        say(console, f"[yellow]skipped {len(data.skipped)} that could not be read:[/]")
-        for skipped in data.skipped[:20]:
-            say(console, f"  {escape(skipped.path)}: {escape(skipped.reason)}")
-        if len(data.skipped) > 20:
-            rest = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
-            say(console, f"  and {len(data.skipped) - 20} more; all reasons: {escape(rest)}")
+        show_skipped(console, f"skipped {len(data.skipped)} that could not be read:", data.skipped)
+
+
+def show_skipped(console: Console, title: str, skipped: Sequence[Skipped]) -> None:
+    """``title``, the first 20 and the commonest reasons."""
+    reasons = Counter(s.reason for s in skipped)
+    say(console, f"[yellow]{escape(title)}[/]")
+    for one in skipped[:20]:
+        say(console, f"  {escape(one.path)}: {escape(one.reason)}")
+    if len(skipped) > 20:
+        rest = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+        say(console, f"  and {len(skipped) - 20} more; all reasons: {escape(rest)}")
 
 
 ACROSS = 6

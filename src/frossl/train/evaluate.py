@@ -16,6 +16,7 @@ from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
+from frossl.evals.extract import EVALUATED
 from frossl.evals.suite import Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
 from frossl.report import terminal
@@ -40,6 +41,7 @@ def evaluate_run(
     known: Mapping[str, dict[str, float]] = MappingProxyType({}),
     data_dir: Path | None = None,
     max_pixels: int | None = None,
+    bank: int = EVALUATED,
     device: str = "auto",
     console: Console | None = None,
 ) -> Evaluation:
@@ -49,7 +51,7 @@ def evaluate_run(
     needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``, what numbers as labels are,
     are those of the run by default; ``max_pixels`` is for images of ``source``. With ``weights`` "averaged" the moving
     average of the encoder is an arm too, ``averaged``; the verdict is still that of the trained encoder. ``others`` are
-    further encoders, by arm; ``known`` arms are not measured again.
+    further encoders, by arm; ``known`` arms are not measured again. At most ``bank`` training images are used.
 
     Raises:
         UserError: no such run or protocol, a method without averaged network, an encoder whose keys do not all load, or
@@ -79,7 +81,7 @@ def evaluate_run(
             keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
 
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
-    how |= {"protocols": protocols, "source": called, "keep": keep}
+    how |= {"protocols": protocols, "source": called, "bank": bank, "keep": keep}
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)

@@ -25,6 +25,7 @@ from frossl.core.progress import Interval, Progress
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.types import Dataset
+from frossl.evals.extract import EVALUATED, first
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.output import feature_width, trains
@@ -32,6 +33,7 @@ from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import ENCODERS, FAILED
 from frossl.runs.log import NoLog, RunLog
+from frossl.runs.unreadable import Unreadable
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
@@ -141,7 +143,8 @@ def train(
                     loop.save(best=better)
                 loop.display.update(loop.progress, loop.shown)
             if not learner.method.trains:
-                loop.extractor.each(lambda: loop.extractor.settle_batch_norm(learner.backbone, data.train, plan.spec))
+                seen = first(data.train, EVALUATED)
+                loop.extractor.each(lambda: loop.extractor.settle_batch_norm(learner.backbone, seen, plan.spec))
             loop.save()
         except NonFiniteError as error:
             raise loop.leave(error) from None
@@ -170,7 +173,8 @@ class _Loop:
         self.plan, self.data, self.run, self.display = plan, data, run, display
         self.stepper, self.state, self.learner = stepper, state, state.learner
         self.config, self.progress, self.telemetry = plan.config, state.progress, state.telemetry
-        step = self.progress.step
+        self.first = step = self.progress.step
+        self.unreadable = Unreadable(run, len(data.train))
         self.monitor, self.checkpoint, self.warmup = schedule(plan, self.progress, len(data.train))
         self.extractor = plan.extractor(over_ranks=True)
         self.learner.train()
@@ -194,6 +198,7 @@ class _Loop:
 
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
+        self.unreadable.add(batch.skipped, (progress.step + 1 - self.first) * len(batch.index_N))
         share = scheduled_share(progress)
         set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup))
         self.scheduled = self.learner.method.scheduled(share, self.epoch)

@@ -36,6 +36,7 @@ from frossl.runs.directory import (
     worth_keeping,
 )
 from frossl.runs.log import require_wandb
+from frossl.runs.unreadable import UNREADABLE, read_unreadable
 from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import build, resolve_length, schedule, train
@@ -103,6 +104,9 @@ def pretrain(
         if world_size() > 1:
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
+    if replaced := read_unreadable(run):
+        said = f"{len(replaced):,} images could not be read and were replaced by others; {run / UNREADABLE} lists them:"
+        terminal.show_skipped(console, said, replaced)
     if stopped:
         terminal.warn(console, f"Stopped by {stopped}; saved. Go on with: {resume_command(run)}")
         return Outcome(run, stopped, None)
