@@ -231,3 +231,17 @@ def test_a_file_that_is_gone_is_an_error_in_a_sentence(lazy, tmp_path, workers):
         list(plain_batches(lazy.train, 16, (0.0,) * 3, (1.0,) * 3, batch=2, workers=workers))
     assert "Traceback" not in str(error.value)
     assert ".jpg" in str(error.value)
+
+
+def test_unreadable_images_are_left_out_of_a_part_with_their_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr("frossl.data.decide.IMAGES", 5)
+    for i in range(40):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.new("L", (8, 8), i).save(tmp_path / "ab"[i % 2] / f"{i:02d}.png")
+    data = open_data(str(tmp_path), check="on-read")
+    for i in (3, 20):
+        (tmp_path / data.train.images.sources.name(int(data.train.images.index[i]))).write_bytes(b"broken")
+    for count in (100, len(data.train), len(data.train) // 2):
+        part = first(data.train, count)
+        assert len(part) == len(part.labels) <= min(count, len(data.train) - 2)
+        assert [int(part.images[i][0, 0, 0]) % 2 for i in range(len(part))] == part.labels.tolist()

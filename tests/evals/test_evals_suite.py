@@ -503,3 +503,19 @@ def test_every_metric_of_encoders_is_finite_for_a_collapsed_one_the_same_twice_a
     assert not encoder.training
     assert METRICS[name].protocol
     assert not name.startswith("finetune") or name.replace("-", "_") in one  # the share of labels is in both
+
+
+def test_of_many_train_images_a_part_is_used_and_said():
+    data, seen = dataset(dark_and_bright(60), dark_and_bright(20, seed=1)), []
+
+    class Watched(Extractor):
+        def split(self, encoder, split, spec):
+            seen.append(len(split))
+            return super().split(encoder, split, spec)
+
+    about = {"seed": 0, "recipe": RECIPE, "protocols": ("knn",)}
+    got = evaluate(spec().build().eval(), spec(), data, Watched(), bank=24, **about)
+    assert set(seen) == {24, 20}
+    assert "24 of 60" in got.protocols["knn"]
+    whole = evaluate(spec().build().eval(), spec(), data, Watched(), bank=60, **about)
+    assert whole.protocols["knn"] == METRICS["knn"].protocol

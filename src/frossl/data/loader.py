@@ -47,7 +47,7 @@ class Batch:
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     """The order of all images in ``epoch``: a permutation that depends on nothing but its arguments."""
-    return torch.from_numpy(np.argsort(uniforms(1, seed, _ORDER + epoch, np.arange(images))[:, 0], kind="stable"))
+    return torch.from_numpy(uniforms(1, seed, _ORDER + epoch, np.arange(images))[:, 0]).argsort(stable=True)
 
 
 def training_batches(

@@ -104,9 +104,6 @@ def pretrain(
         if world_size() > 1:
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
         raise
-    if replaced := read_unreadable(run):
-        said = f"{len(replaced):,} images could not be read and were replaced by others; {run / UNREADABLE} lists them:"
-        terminal.show_skipped(console, said, replaced)
     if stopped:
         terminal.warn(console, f"Stopped by {stopped}; saved. Go on with: {resume_command(run)}")
         return Outcome(run, stopped, None)
@@ -172,7 +169,11 @@ def train_run(
             keep_length(run, length, extended.extensions)
     display = TrainingDisplay(console, plan.batch * plan.views)
     with display.bar:
-        return data, train(learner, plan, data, length, run, state, display, fabric)
+        stopped = train(learner, plan, data, length, run, state, display, fabric)
+    if replaced := read_unreadable(run):
+        said = f"{len(replaced):,} images could not be read and were replaced by others; {run / UNREADABLE} lists them:"
+        terminal.show_skipped(console, said, replaced)
+    return data, stopped
 
 
 def show_plan(
