@@ -81,7 +81,7 @@ def shrink(image_CHW: Tensor, size: int) -> Tensor:
     return F.interpolate(image_CHW[None], shape, mode="bicubic", antialias=True, align_corners=False)[0]
 
 
-def fingerprint(sources: Sources, places: Iterable[int]) -> str:
+def checksum(sources: Sources, places: Iterable[int]) -> str:
     """SHA-256 of names and stamps: what makes other pixels makes another one."""
     digest = sha256()
     for i in places:
@@ -125,7 +125,7 @@ def store(name: str, images: LazyImages, size: int, options: Opening) -> Stored:
     Raises:
         UserError: the disk is full or cannot be written to, an image cannot be read, or the store is damaged.
     """
-    sources = {"images": len(images), "sources": fingerprint(images.sources, images.index)}
+    sources = {"images": len(images), "sources": checksum(images.sources, images.index)}
     manifest = {"format": FORMAT, "name": name, "size": size, "reading": asdict(images.reading), **sources}
     digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     directory, text = options.data_dir / CACHE / f"{name}-{size}px-{digest[:12]}", json.dumps(manifest, indent=1) + "\n"

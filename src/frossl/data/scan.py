@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from frossl.core.files import write_atomically
-from frossl.data.cache import CACHE, FORMAT, alone, fingerprint
+from frossl.data.cache import CACHE, FORMAT, alone, checksum
 from frossl.data.decode import Probe, UnreadableError, probe
 from frossl.data.formats import pixel_limit
 from frossl.data.options import Opening
@@ -56,7 +56,7 @@ def look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan
     """
     if options.cache is None:
         return _scan(sources, options, places, np.empty(0, PROBE))
-    digest = fingerprint(sources, range(len(sources)))
+    digest = checksum(sources, range(len(sources)))
     path = options.data_dir / CACHE / f"images-{_digest(json.dumps([FORMAT, digest]).encode())[:16]}.bin"
     known = _remembered(path)
     with nullcontext() if len(known) else alone(path.with_suffix(".lock"), options.log):

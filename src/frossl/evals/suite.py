@@ -89,7 +89,10 @@ def evaluate(
     are given. Of more than ``bank`` training images so many are used, spread evenly, and protocols say so. ``keep``
     gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
-    whole, data = len(data.train), replace(data, train=first(data.train, bank))
+    train, part = first(data.train, bank), ""
+    if train is not data.train:
+        part = f"; train split: {len(train):,} of {len(data.train):,} images, spread evenly"
+        data = replace(data, train=train)
     chosen = applicable(protocols, data.targets)
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
@@ -100,7 +103,6 @@ def evaluate(
         subjects["raw pixels"] = pixels(spec)
     views = (pair(recipe), seed) if any(m.needs_views for m in chosen.values()) else None
     held_out = len(data.test) if data.test.labels is None else int(known_labels(data.test.labels).sum())
-    part = f"; train split: {len(data.train):,} of {whole:,} images, spread evenly" if len(data.train) < whole else ""
     cards = {name: m.protocol + part for name, m in chosen.items()}
     evaluation = Evaluation({}, cards, held_out, source, data.targets)
 
