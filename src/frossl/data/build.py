@@ -69,8 +69,8 @@ def build(
     if not scans[0].whole:
         in_memory = False
         notes.append(
-            f"--check on-read: {readable[0]:,} training images, chosen by a hash, stand for the sizes, channels and "
-            "values of all; one that cannot be read later is replaced by another and listed"
+            f"--check on-read: {readable[0]:,} images, chosen by a hash, stand for the sizes, channels and values "
+            "of all; one that cannot be read later is replaced by another and listed"
         )
     notes = [*notes, *note_on_large(probes["size"], options.cache)]
     places = [np.arange(len(x)) for x in lazy]
