@@ -100,9 +100,9 @@ def test_an_unreadable_image_is_replaced_by_the_same_one_whatever_the_workers(sa
         label = data.classes[first.labels_N[place]]
         if names[i] in left:
             shown = data.train.images.show(i)
-            assert names[shown.index] not in left
-            assert label == names[shown.index][0]
-            assert torch.equal(data.train.images[i], data.train.images[shown.index])
+            assert names[shown.chosen] not in left
+            assert label == names[shown.chosen][0]
+            assert torch.equal(data.train.images[i], data.train.images[shown.chosen])
         else:
             assert label == names[i][0]
     alone = next(training_batches(data, (View(size=8),), batch=len(data.train), seed=0))

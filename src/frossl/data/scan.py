@@ -94,7 +94,7 @@ def _scan(sources: Sources, options: Opening, places: np.ndarray, known: np.ndar
     unwanted = options.cache or options.range or total < len(sources)
     room = 0 if unwanted else options.memory_limit // max(1, 2 * 3 * total)
 
-    def result(i: int) -> tuple[Probe | np.void | Skipped, Tensor | None]:
+    def result(i: int) -> tuple[Probe | np.ndarray | Skipped, Tensor | None]:
         place = int(places[i])
         if row[place] >= 0:
             return known[row[place]], None

@@ -39,10 +39,10 @@ class Encoded(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A decoded image, its index, and those that could not be read before it was chosen in their place."""
+    """A decoded image, the index of it, and those that could not be read before it was chosen in their place."""
 
     image: Tensor
-    index: int
+    chosen: int
     skipped: tuple[Skipped, ...] = ()
 
 
