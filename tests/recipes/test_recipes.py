@@ -40,7 +40,7 @@ def small(config: Config, out) -> Config:
     return replace(
         config,
         objective=replace(objective, projector=re.sub(r"\d+", "6", objective.projector), **changes),
-        # Of 4 channels a 1x1 convolution of stride 2 writes beyond its memory: torch 2.14.1, channels last, CPUs without AVX-512.
+        # Not 4: on CPUs without AVX-512, torch 2.14's 1x1 convolutions of stride 2 then write beyond their memory.
         backbone_options='{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}',
         views=min(config.views or 4, 4) if len(sizes) == 1 else config.views,
         length="2it",

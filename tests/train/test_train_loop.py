@@ -513,7 +513,7 @@ def test_any_module_can_be_the_encoder(images, tmp_path):
     start = mine.conv.weight.detach().clone()
     outcome = pretrain(config(images, tmp_path, name="own", evaluate=True, length="2ep"), backbone=mine)
     assert outcome.evaluation is not None
-    assert outcome.evaluation.arms.keys() == {"pretrained", "untrained", "raw pixels"}
+    assert outcome.evaluation.arms.keys() == {"pretrained", "untrained", "raw pixels", "largest class"}
     assert not torch.equal(mine.conv.weight, start)
     saved, _ = read_run(outcome.run)
     with pytest.raises(UserError, match="own, Small"):
