@@ -24,7 +24,18 @@ from frossl.train.pretrain import pretrain
 pytestmark = pytest.mark.usefixtures("no_reports")
 
 GOLDEN = Path(__file__).parent / "golden"
-PLACE = ("kind", "step", "epoch", "images", "seconds", "lr", "grad_norm", "momentum", "teacher_temperature", "probe_on_views")
+PLACE = (
+    "kind",
+    "step",
+    "epoch",
+    "images",
+    "seconds",
+    "lr",
+    "grad_norm",
+    "momentum",
+    "teacher_temperature",
+    "probe_on_views",
+)
 """What a row holds beside the loss and its terms."""
 
 
