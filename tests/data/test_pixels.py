@@ -280,3 +280,66 @@ def test_an_animation_is_said_to_be_one(write):
     frames = [Image.fromarray((grey(i) * 255).astype(np.uint8)) for i in range(3)]
     data = open_data(write(lambda i: encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), ".gif"))
     assert any("20 files are animations" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("multifile", [False, True])
+def test_pages_of_more_than_8_bits_are_channels_on_one_range(write, tmp_path, multifile):
+    values = [np.stack([grey(3 * i + c) * 4000 for c in range(3)]).astype(np.uint16) for i in range(COUNT)]
+    data = open_data(write(lambda i: values[i], photometric="minisblack", ome=multifile, metadata={"axes": "CYX"}))
+    assert data.channels == 3
+    assert_same(all_images(data), as_bytes(np.stack(values), *data.range))
+    first = open_data(str(tmp_path / "set"), pages="first")
+    assert_same(all_images(first), as_bytes(np.stack(values)[:, :1], *first.range))
+
+
+def test_a_range_for_bytes_is_checked_and_said(write):
+    source = write(lambda i: encoded(Image.fromarray((grey(i) * 255).astype(np.uint8))), ".png")
+    with pytest.raises(UserError, match="--range LOW HIGH"):
+        open_data(source, range=(0, 65535))
+    with pytest.raises(UserError, match="give 2 numbers"):
+        open_data(source, range=(0, 100, 0, 100))
+    half = open_data(source, range=(0, 510))
+    assert half.train.images.max() <= 128
+    assert any("0 to 510" in note for note in half.notes)
+
+
+def test_deep_images_in_the_held_out_split_alone_are_named(write, tmp_path):
+    write(lambda i: encoded(Image.fromarray((grey(i) * 255).astype(np.uint8))), ".png")
+    for split, dtype in (("train", np.uint8), ("test", np.uint16)):
+        (tmp_path / "two" / split).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray((grey(i) * 200).astype(dtype)).save(tmp_path / "two" / split / f"{i}.png")
+    with pytest.raises(UserError, match="held-out images are of uint16"):
+        open_data(str(tmp_path / "two"))
+
+
+def test_few_bits_on_several_pages_are_as_on_one(write, tmp_path):
+    write(lambda i: grey(i) > 0.5, photometric="miniswhite")
+    one = all_images(open_data(str(tmp_path / "set")))
+    two = open_data(write(lambda i: np.stack([grey(i) > 0.5] * 2), photometric="miniswhite"), pages="first")
+    assert {x.tobytes() for x in all_images(two)} == {x.tobytes() for x in one}
+
+
+def test_what_gdal_calls_no_datum_leaves_transparency_alone(write):
+    def picture(i):
+        four = with_infrared(i).astype(np.uint16) * 257
+        four[..., 3] = 65535
+        four[:6] = 0
+        return four
+
+    nodata = [(42113, "s", 0, "0", True)]
+    source = write(picture, photometric="rgb", extrasamples=["unassalpha"], extratags=nodata)
+    assert (open_data(source).train.images[:, :, :6] == 255).all()
+
+
+def test_a_range_that_was_measured_can_be_given_again(write):
+    scales = np.array([4000, 400, 40])
+    source = write(lambda i: (grey(i)[..., None] * scales).astype(np.uint16), photometric="rgb")
+    measured = open_data(source, channels=1)
+    assert torch.equal(open_data(source, channels=1, range=measured.range).train.images, measured.train.images)
+
+
+def test_jpeg_2000_of_five_bands_is_read(write):
+    bands = [np.stack([grey(5 * i + c) * 4000 for c in range(5)], -1).astype(np.uint16) for i in range(COUNT)]
+    data = open_data(write(lambda i: bytes(jpeg2k_encode(bands[i], reversible=True)), ".jp2"))
+    assert_same(all_images(data), np.moveaxis(as_bytes(np.stack(bands), *data.range), -1, 1))

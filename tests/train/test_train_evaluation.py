@@ -235,7 +235,7 @@ def test_the_range_of_a_run_holds_for_whatever_is_evaluated_with_it(place):
         patch.setattr(evaluate_module, "evaluate", lambda *a, **k: seen.append(a[2]) or real(*a, **k))
         for other in ("ct", "narrow"):
             evaluate_run(run, source=str(place / f"{other}.npz"), protocols=("rank",))
-        with pytest.raises(UserError, match=r"8 bits.*uint16 from 0 2999"):
+        with pytest.raises(UserError, match=r"holds uint8.*uint16 from 0 2999"):
             evaluate_run(run, source=str(place / "bytes.npz"), protocols=("rank",))
     assert [data.range for data in seen] == [(0, 2999)] * 2
     assert seen[1].train.images.max() < 150

@@ -158,7 +158,9 @@ def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> 
     With ``names``, values are numbers of theirs; else the classes are the values, sorted.
     """
     if names is None:
-        names = sorted({value for value in values if _is_known(value)})
+        names = sorted(
+            {value for value in values if _is_known(value)}, key=lambda value: (isinstance(value, str), value)
+        )
         number = {name: i for i, name in enumerate(names)}
         labels = (number[value] if _is_known(value) else -1 for value in values)
     else:

@@ -50,13 +50,18 @@ def decide(
     deep = [dtype for dtype in dtypes(probes) if dtype != BYTES.decode()]
     if moving := int(probes["moving"].sum()):
         notes.append(f"{moving:,} files are animations, of which the first frame is used")
-    if not deep:
-        return replace(reading, range=options.range or (), deep=False), notes
+    if not deep and not options.range:
+        return replace(reading, deep=False), notes
     if len(deep) > 1 and not options.range:
         raise UserError(f"{name}: values of {' and '.join(deep)} have no common range; give it: --range LOW HIGH")
-    if shallow and not options.range:
+    if deep and shallow:
         notes.append(f"{shallow:,} images of 8 bits among them stay 0 to 255")
-    places = training["place"][training["dtype"] != BYTES]
+    places = training["place"][(training["dtype"] != BYTES) == bool(deep)]
+    if not len(places):
+        raise UserError(
+            f"{name}: held-out images are of {' and '.join(deep)}, training images are not; give both alike"
+        )
+    reading = replace(reading, deep=bool(deep))
     reading, note = fit_range(name, *_sampled(sources, places, reading, options), reading, options.range)
     return reading, [*notes, note]
 
@@ -122,7 +127,7 @@ def _sampled(sources: Sources, places: np.ndarray, reading: Reading, options: Op
     chosen = choose(places)
 
     def some(i: int) -> np.ndarray:
-        return reading.used(some_pixels(intensities(sources[int(chosen[i])], reading)))
+        return reading.used(some_pixels(intensities(sources[int(chosen[i])], reading, options.max_pixels)))
 
     found = list(in_threads(some, len(chosen), options.workers))
     widest = max(values_PC.shape[1] for values_PC in found)
@@ -155,11 +160,14 @@ def fit_range(
     if not all(map(len, finite)):
         raise UserError(f"{name}: no value of a channel is finite; leave such images out")
     range_ = given or _measured(finite)
-    if given and len(given) not in (2, 2 * reading.channels):
+    widest = values_PC.shape[1]
+    if given and len(given) not in (2, 2 * reading.channels, 2 * widest):
         raise UserError(
             f"--range {' '.join(f'{value:g}' for value in range_)}: give 2 numbers, or 2 for each of {reading.channels}"
         )
     reading = replace(reading, range=range_)
+    values_PC = np.broadcast_to(values_PC, (len(values_PC), max(widest, len(range_) // 2)))
+    finite = finite * (values_PC.shape[1] // widest)
     left = [len(np.unique(column)) for column in reading.to_bytes(values_PC[:, None])[:, 0].T]
     levels = [len(np.unique(column)) for column in finite]
     least = min(range(len(left)), key=left.__getitem__)

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ ORIENTATION_TAG = 0x0112
 
 # What Pillow's readers raise on damaged input.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
-BROKEN = (*BROKEN, struct.error, zlib.error, Image.DecompressionBombError)
+BROKEN = (*BROKEN, struct.error, zlib.error, MemoryError, Image.DecompressionBombError)
 
 
 class UnreadableError(ValueError):
@@ -128,14 +129,18 @@ def _orientation(image: Image.Image) -> int:
 
 
 def probe(
-    encoded: str | bytes, room: int = 0, channels: int | None = None, max_pixels: int | None = None
+    encoded: str | bytes,
+    room: int = 0,
+    channels: int | None = None,
+    max_pixels: int | None = None,
+    pages: bool = True,
 ) -> tuple[Probe, Tensor | None]:
     """Read a path or bytes to the end; raise :class:`UnreadableError` if damaged or of more than ``max_pixels``.
 
     A plain image of at most ``room`` pixels comes decoded as well, to ``channels`` or else to one if it is grey. Of
     others a JPEG is read at an eighth of its size.
     """
-    with _opened(encoded, max_pixels) as image:
+    with _opened(encoded, max_pixels, pages) as image:
         if isinstance(image, Samples):
             values = image.values_HWC
             opaque = _opaque(values[..., -1]) if image.extra else None
@@ -171,13 +176,15 @@ def decode(encoded: str | bytes, reading: Reading, least: int = 0, max_pixels: i
         return _pixels(image, reading)
 
 
-def intensities(encoded: str | bytes, reading: Reading) -> np.ndarray:
-    """The values ``(H, W, C)`` of an image of more than 8 bits as they are in the file, without transparency."""
-    with _opened(encoded, reading.pages) as image:
+def intensities(encoded: str | bytes, reading: Reading, max_pixels: int | None = None) -> np.ndarray:
+    """The values ``(H, W, C)`` of an image as they are in the file, without transparency."""
+    with _opened(encoded, max_pixels, reading.pages) as image:
         if isinstance(image, Samples):
             return image.values_HWC[..., : -1 if image.extra and not reading.extra else None]
         image.load()
-        return _deep(image)
+        if image.mode in DEEP:
+            return _deep(image)
+        return _pixels(image, replace(reading, range=())).permute(1, 2, 0).numpy()
 
 
 def _opaque(alpha_HW: np.ndarray) -> float:
@@ -213,13 +220,14 @@ def _pixels(image: Image.Image, reading: Reading) -> Tensor:
             image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         mode = "L" if reading.channels == 1 else "RGB"
         x = np.array(image if image.mode == mode else image.convert(mode))
-        x = reading.to_bytes(x if x.ndim == 3 else x[..., None])
+        x = x if x.ndim == 3 else x[..., None]
+        x = reading.to_bytes(x) if reading.range else x
     return _tensor(upright(x, _orientation(image)), reading.channels)
 
 
 def _tensor(x_HWC: np.ndarray, channels: int) -> Tensor:
-    x_HWC = with_channels(x_HWC, channels)
-    return torch.from_numpy(x_HWC if min(x_HWC.strides) > 0 else x_HWC.copy()).permute(2, 0, 1)
+    x_CHW = with_channels(x_HWC, channels).transpose(2, 0, 1)
+    return torch.from_numpy(x_CHW if min(x_CHW.strides) > 0 else x_CHW.copy())
 
 
 def _values(image: Image.Image) -> np.ndarray:

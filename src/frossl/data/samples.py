@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from PIL import UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from frossl.data.formats import check_pixels, open_image
@@ -45,11 +47,14 @@ def open_samples(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Sa
     file.seek(0)
     if head in TIFF:
         return None if _plain_tiff(file) else _read_tiff(file, all_pages, max_pixels)
+    if head != PNG and head not in JPEG2000:
+        return None
     decoder = _decoder(file, head)
     file.seek(0)
     if decoder is None:
         return None
-    with open_image(file, max_pixels) as image:
+    orientation = None
+    with suppress(UnidentifiedImageError), open_image(file, max_pixels) as image:  # of more than 4 components
         orientation = image.getexif().get(ORIENTATION)
     file.seek(0)
     values_HWC = upright(getattr(_package("imagecodecs"), decoder)(file.read()), orientation)
@@ -74,12 +79,13 @@ def _plain_tiff(file: IO[bytes]) -> bool:
 
 
 def _read_tiff(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Samples:
-    with _package("tifffile").TiffFile(file) as tiff:
+    with _package("tifffile").TiffFile(file, _multifile=False) as tiff:
         series, page = tiff.series[0], tiff.pages[0]
-        check_pixels(page.imagewidth * page.imagelength, max_pixels)
         pages = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS")
         others = [one for one in tiff.series[1:] if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
-        values, axes = (series.asarray(), series.axes) if all_pages and pages > 1 else (page.asarray(), page.axes)
+        together = all_pages and pages > 1
+        check_pixels(page.imagewidth * page.imagelength * (pages if together else 1), max_pixels)
+        values, axes = (series.asarray(), series.axes) if together else (page.asarray(), page.axes)
         values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
         values_HWC, samples = values.reshape(*values.shape[:2], -1), page.samplesperpixel
         kind = page.photometric.name
@@ -88,15 +94,20 @@ def _read_tiff(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Samp
         if kind == "PALETTE":
             samples, palette = 3, (page.colormap.T >> 8).astype(np.uint8)
             values_HWC = palette[values_HWC].reshape(*values.shape[:2], -1)
-        elif kind == "MINISWHITE" and values.dtype.kind == "u":
-            values_HWC = values.dtype.type(2**page.bitspersample - 1) - values_HWC
+        elif page.bitspersample < 8:
+            values_HWC = (values_HWC * (255 // (2**page.bitspersample - 1))).astype(np.uint8)
+        if values_HWC.dtype.kind not in "uif":
+            raise ValueError(f"values of {values_HWC.dtype} are not supported")
+        if kind == "MINISWHITE" and values_HWC.dtype.kind == "u":
+            values_HWC = np.iinfo(values_HWC.dtype).max - values_HWC
+        extra = values_HWC.shape[2] in (2, 4) and samples in (2, 4)
         nodata, orientation = (page.tags.valueof(tag) for tag in (NODATA, ORIENTATION))
     return Samples(
-        upright(without_nodata(values_HWC, nodata), orientation),
+        upright(values_HWC if extra else without_nodata(values_HWC, nodata), orientation),
         values_HWC.dtype.name,
         samples,
         pages=pages + sum(len(one.pages) for one in others),
-        extra=values_HWC.shape[2] in (2, 4) and samples in (2, 4),
+        extra=extra,
         stack=bool(others) or any(axis in "ZT" for axis in series.axes),
     )
 

@@ -57,7 +57,7 @@ def look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan
     if options.cache is None:
         return _scan(sources, options, places, np.empty(0, PROBE))
     digest = checksum(sources, range(len(sources)))
-    path = options.data_dir / CACHE / f"images-{_digest(json.dumps([FORMAT, digest]).encode())[:16]}.bin"
+    path = options.data_dir / CACHE / f"images-{_digest(json.dumps([FORMAT, options.pages, digest]).encode())[:16]}.bin"
     known = _remembered(path)
     with nullcontext() if len(known) else alone(path.with_suffix(".lock"), options.log):
         known = known if len(known) else _remembered(path)
@@ -99,7 +99,7 @@ def _scan(sources: Sources, options: Opening, places: np.ndarray, known: np.ndar
         if row[place] >= 0:
             return known[row[place]], None
         try:
-            return probe(sources[place], room, options.channels, options.max_pixels)
+            return probe(sources[place], room, options.channels, options.max_pixels, options.pages != "first")
         except UnreadableError as error:
             return Skipped(sources.name(place), str(error)), None
 

@@ -89,10 +89,10 @@ def evaluate_run(
 
 
 def _check_scale(data: Dataset, spec: EncoderSpec) -> None:
-    """Raises UserError for images of 8 bits where the encoder was trained on a range of other numbers."""
-    if spec.range and data.values == "uint8" != spec.values:
+    """Raises UserError for images of 8 bits where the encoder was trained on a range of others, or the reverse."""
+    if spec.range and (data.values == "uint8") != (spec.values == "uint8"):
         raise UserError(
-            f"{data.name} has 8 bits, 0 to 255, and the encoder was trained on {spec.values} from "
+            f"{data.name} holds {data.values}, and the encoder was trained on {spec.values} from "
             f"{' '.join(f'{value:g}' for value in spec.range)}; write the images as they were for training"
         )
 
@@ -113,6 +113,6 @@ def _on(
         own,
         channels=spec.channels,
         range=spec.range or None,
-        targets=targets or ("auto" if elsewhere else own.targets),
+        targets=targets or own.targets,
         max_pixels=max_pixels or own.max_pixels,
     )
