@@ -100,13 +100,15 @@ def test_values_of_other_images_are_not_kept_beside_new_ones(kept):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("arms")
+    root = tmp_path_factory.mktemp("arms")
+    folder(root / "images")
+    return root
 
 
 @pytest.fixture(scope="module")
 def run(place) -> Path:
     """Six steps of eight images; warm-up by the epoch."""
-    asked = config(folder(place / "images"), place, name="run", evaluate=False, length="6it", warmup="1ep")
+    asked = config(place / "images", place, name="run", evaluate=False, length="6it", warmup="1ep")
     return pretrain(asked).run
 
 
