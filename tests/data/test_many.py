@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from frossl.core.shared import SharedArray
 from frossl.core.types import UserError
@@ -143,3 +144,19 @@ def test_an_image_that_is_not_what_the_sample_was_is_replaced(write, sampled):
 def test_a_store_has_no_use_for_images_that_are_not_read(tmp_path):
     with pytest.raises(UserError, match=r"--cache.*--check"):
         open_data(str(tmp_path), cache=16, check="on-read")
+
+
+def test_values_of_another_type_than_the_sample_are_replaced(tmp_path, monkeypatch):
+    """They would be on another scale."""
+    monkeypatch.setattr("frossl.data.decide.IMAGES", 10)
+    (tmp_path / "set").mkdir()
+    values = np.random.default_rng(0).integers(0, 4000, (COUNT, 12, 12), dtype=np.uint16)
+    for i, x in enumerate(values):
+        Image.fromarray(x).save(tmp_path / "set" / f"{i:03}.tif")
+    plain = open_data(str(tmp_path / "set"), check="on-read")
+    odd = 1
+    path = plain.train.images.sources[int(plain.train.images.index[odd])]
+    Image.fromarray(values[0].astype(np.float32) / 4000).save(path)
+    shown = plain.train.images.show(odd)
+    assert shown.chosen != odd
+    assert "float32" in shown.skipped[0].reason

@@ -379,3 +379,23 @@ def test_without_the_hub_it_is_said_what_was_tried(opened, monkeypatch):
         opened("hf://datasets/some/data")
     with pytest.raises(UserError, match="ORG/NAME"):
         opened("hf://datasets/some")
+
+
+def test_several_rows_for_an_image_are_said_and_make_one_image(write, opened, tmp_path):
+    flat(write)
+    rows = "".join(f"{i % 9:03}.png,{'abc'[i % 3]}\n" for i in range(27))
+    write("labels.csv", content=f"file_name,label\n{rows}".encode())
+    beside, listed = opened(), opened(tmp_path / "set" / "labels.csv")
+    for data in (beside, listed):
+        assert len(data.train) + len(data.test) == 9
+        assert noted(data, "27 rows", "9 images")
+
+
+def test_labels_with_underscores_stay_apart_and_rows_without_columns_are_named(write, opened):
+    flat(write, 12)
+    rows = "".join(f"{i:03}.png,{('1_1', '11', '2_1')[i % 3]}\n" for i in range(12))
+    write("labels.csv", content=f"file_name,label\n{rows}".encode())
+    assert opened().classes == ("11", "1_1", "2_1")
+    write("metadata.jsonl", content=b"1\n2\n")
+    with pytest.raises(UserError, match="cannot read the table"):
+        opened()

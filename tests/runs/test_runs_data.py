@@ -141,7 +141,7 @@ def test_a_run_that_begins_again_keeps_the_fingerprint_of_what_it_trains_on(proj
     shutil.rmtree(run / "checkpoints")
     encoder_of(run).unlink()
     for _ in range(2):  # begins again, and goes on
-        pretrain(read_run(run)[0], resume=run)
+        assert pretrain(read_run(run)[0], resume=run).run == run
 
 
 def test_a_project_that_was_moved_as_a_whole_goes_on(frossl, project, monkeypatch, tmp_path):

@@ -45,7 +45,7 @@ def decide(
     pages, notes = _pages(name, probes, options)
     extra = _extra(probes, notes)
     channels = _channels(name, probes, options, pages, extra, notes)
-    reading = Reading(channels, extra=extra, pages=pages)
+    reading = Reading(channels, extra=extra, pages=pages, types=tuple(dtypes(probes)))
     shallow = int((probes["dtype"] == BYTES).sum())
     deep = [dtype for dtype in dtypes(probes) if dtype != BYTES.decode()]
     if moving := int(probes["moving"].sum()):
@@ -71,19 +71,19 @@ def dtypes(probes: np.ndarray) -> list[str]:
     return np.unique(probes["dtype"]).astype(str).tolist()
 
 
-def _pages(name: str, probes: np.ndarray, options: Opening) -> tuple[bool, list[str]]:
-    """Whether pages are channels, and notes."""
+def _pages(name: str, probes: np.ndarray, options: Opening) -> tuple[int, list[str]]:
+    """How many pages are channels, none if only the first is read; and notes."""
     numbers = np.unique(probes["pages"])
     most = int(numbers.max())
     if most == 1:
-        return False, []
+        return 0, []
     if options.pages == "first":
-        return False, [f"only the first page of each file is read, of up to {most}"]
+        return 0, [f"only the first page of each file is read, of up to {most}"]
     stack = bool(probes["stack"].any()) or most > MAX_PAGES
     if len(numbers) > 1:
         problem = f"files hold from {numbers.min()} to {most} pages, which cannot be channels"
     elif options.pages == "channels" or not stack:
-        return True, [f"the {most} pages of each file are its channels"]
+        return most, [f"the {most} pages of each file are its channels"]
     else:
         problem = f"each file holds a stack of {most} pages. --pages channels reads them as channels"
     raise UserError(f"{name}: {problem}. --pages first reads the first of each; or write a file for each page")
@@ -102,7 +102,7 @@ def _extra(probes: np.ndarray, notes: list[str]) -> bool:
     return True
 
 
-def _channels(name: str, probes: np.ndarray, options: Opening, pages: bool, extra: bool, notes: list[str]) -> int:
+def _channels(name: str, probes: np.ndarray, options: Opening, pages: int, extra: bool, notes: list[str]) -> int:
     """Channels of all images, as they have them or as was asked for; a note is added for those left out."""
     samples = probes["samples"] + (extra & ~np.isnan(probes["opaque"]))
     found = Counter((samples * probes["pages"] if pages else samples).tolist())

@@ -152,10 +152,9 @@ def probe(
             image.draft(image.mode, (1, 1))
         image.load()
         size = (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
-        dtype = _values(image).dtype.name if image.mode in DEEP else "uint8"
         opaque = _opaque(np.asarray(image)[..., -1]) if image.mode in EXTRA else None
         moving = image.format in MOVING and image.is_animated  # type: ignore[attr-defined]
-        found = Probe(size, dtype, 1 if image.mode in GREY else 3, opaque, moving=moving)
+        found = Probe(size, _dtype(image), 1 if image.mode in GREY else 3, opaque, moving=moving)
         pixels = _pixels(image, Reading(channels or found.samples)) if small and found.plain else None
         return found, pixels
 
@@ -166,19 +165,21 @@ def decode(encoded: str | bytes, reading: Reading, least: int = 0, max_pixels: i
     With ``least``, a JPEG comes at a half, a quarter or an eighth of its size, as long as its shorter side keeps that
     many pixels: its decoder leaves out the finest frequencies, which costs far less than to decode and shrink.
     """
-    with _opened(encoded, max_pixels, reading.pages) as image:
+    with _opened(encoded, max_pixels, bool(reading.pages)) as image:
         if isinstance(image, Samples):
+            reading.check(image.dtype, image.pages)
             return _tensor(_without_alpha(image, reading), reading.channels)
         if least:
             share = min(1.0, least / min(image.size))
             image.draft(image.mode, (math.ceil(image.width * share), math.ceil(image.height * share)))
         image.load()
+        reading.check(_dtype(image), 1)
         return _pixels(image, reading)
 
 
 def intensities(encoded: str | bytes, reading: Reading, max_pixels: int | None = None) -> np.ndarray:
     """The values ``(H, W, C)`` of an image as they are in the file, without transparency."""
-    with _opened(encoded, max_pixels, reading.pages) as image:
+    with _opened(encoded, max_pixels, bool(reading.pages)) as image:
         if isinstance(image, Samples):
             return image.values_HWC[..., : -1 if image.extra and not reading.extra else None]
         image.load()
@@ -234,6 +235,10 @@ def _values(image: Image.Image) -> np.ndarray:
     values_HW = np.asarray(image)
     signed = isinstance(image, TiffImageFile) and image.tag_v2.get(DEPTH) == (16,) and image.mode == "I"
     return values_HW.astype(np.int16) if signed else values_HW  # Pillow widens them
+
+
+def _dtype(image: Image.Image) -> str:
+    return _values(image).dtype.name if image.mode in DEEP else "uint8"
 
 
 def _deep(image: Image.Image) -> np.ndarray:

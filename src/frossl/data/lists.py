@@ -10,7 +10,7 @@ from frossl.data.folder import Files, list_images
 from frossl.data.names import Names
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
-from frossl.data.tables import Columns, choose_column, find_rows, read_table, typed
+from frossl.data.tables import Columns, choose_column, find_rows, note_on_repeated, read_table, typed
 
 KINDS = (".txt", ".csv", ".tsv", ".jsonl")
 SEPARATORS = (None, "\t", ",", ";", " ")
@@ -34,10 +34,11 @@ def find_in_list(file: Path, options: Opening) -> Found:
     paths = _path_column(columns, folder, options.image_column)
     if paths is not None:
         label, doubt = choose_column(columns, options.label_column, file.name, (paths, options.group or paths))
-        listed = [_images(folder, str(path)) for path in columns[paths] if path is not None]
-        given = [row for row, path in enumerate(columns[paths]) if path is not None]
+        last = {str(path): row for row, path in enumerate(columns[paths]) if path is not None}
+        listed, given = [_images(folder, path) for path in last], list(last.values())
         files = Files(str(folder), Names(path for images in listed for path in images))
         rows, notes = [row for row, images in zip(given, listed, strict=True) for _ in images], [doubt] * bool(doubt)
+        notes += note_on_repeated(file.name, columns[paths])
     else:
         files, notes = list_images(folder)
         found = find_rows(file.name, columns, [files.name(i) for i in range(len(files))], options)
@@ -46,8 +47,9 @@ def find_in_list(file: Path, options: Opening) -> Found:
                 f"{file} lists no image that is there: paths, one a line or in a column, are relative to its folder"
             )
         label, notes = found.label, notes + found.notes
-        rows = [row for row, image in enumerate(found.images) if image is not None]
-        files = files.select(image for image in found.images if image is not None)
+        last = {image: row for row, image in enumerate(found.images) if image is not None}
+        files, rows = files.select(last), list(last.values())
+        notes += note_on_repeated(file.name, found.images)
     if options.label_column and not label:
         raise UserError(f"--label-column {options.label_column}: {file} has no such column, only {', '.join(columns)}")
     labels, groups = (

@@ -15,14 +15,23 @@ class Reading:
 
     ``range``: the intensities that become 0 and 255, a pair for all channels or one for each, of images that are
     ``deep``, of more than 8 bits, while others stay as they are; or else of all. ``extra``: the last of 2 or 4 samples
-    is a channel, else transparency. ``pages``: the pages of a file are channels, else only the first is read.
+    is a channel, else transparency. ``pages``: so many pages of a file are channels; 0 if only the first is read.
+    ``types``: of the values in all files, where another would be on another scale; any if none is named.
     """
 
     channels: int
     range: tuple[float, ...] = ()
     deep: bool = True
     extra: bool = False
-    pages: bool = False
+    pages: int = 0
+    types: tuple[str, ...] = ()
+
+    def check(self, dtype: str, pages: int) -> None:
+        """Raises ValueError for an image unlike those that were there when this was decided."""
+        if self.types and dtype not in self.types:
+            raise ValueError(f"values of {dtype}, where others are of {' and '.join(self.types)}")
+        if self.pages and pages != self.pages:
+            raise ValueError(f"{pages} pages, where others have {self.pages}")
 
     def to_bytes(self, values_HWC: np.ndarray) -> np.ndarray:
         """Intensities of any type as uint8; what is not a number becomes 0, infinity the end it is nearest to."""

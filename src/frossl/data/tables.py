@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import StringIO
@@ -56,7 +57,7 @@ def read_table(path: Path, header: bool = True) -> Columns:
         return {name: [None if row.get(name) in (None, "") else row[name] for row in rows] for name in names}
     except ModuleNotFoundError as error:
         raise UserError(f"{path} needs the package {error.name}: pip install 'frossl[hf]'") from None
-    except (OSError, ValueError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
         raise UserError(
             f"cannot read the table {path}: {error}. Mend it, or do without its labels: --no-labels"
         ) from None
@@ -121,12 +122,19 @@ def may_be_labels(values: list[Any]) -> bool:
     return different > 1 and (all(isinstance(value, float) for value in known) or 2 * different <= len(known))
 
 
+def note_on_repeated(table: str, images: Iterable[Any]) -> list[str]:
+    """A note where several rows name one image, else none."""
+    counts = Counter(image for image in images if image is not None)
+    rows, several = sum(counts.values()), len(counts)
+    return [f"{table}: {rows:,} rows name {several:,} images, of several the last counts"] if rows > several else []
+
+
 def typed(values: list[Any]) -> list[Any]:
-    """Text of which all is numbers as numbers; with leading zeros it stays text, as in names of classes."""
+    """Text of which all is numbers as numbers; with leading zeros or ``_`` it stays text, as in names of classes."""
     known = [value for value in values if value is not None]
     if not known or not all(isinstance(value, str) for value in known):
         return values
-    if any(len(value) > 1 and value[0] == "0" and value.isdigit() for value in known):
+    if any((len(value) > 1 and value[0] == "0" and value.isdigit()) or "_" in value for value in known):
         return values
     kinds: tuple[Callable[[str], Any], ...] = (int, float)
     for kind in kinds:
@@ -192,7 +200,7 @@ def labels_beside(
         if rows is None:
             notes.append(f"{table} is not used: no column of it names the images")
             continue
-        notes += rows.notes
+        notes += [*rows.notes, *note_on_repeated(table, rows.images)]
         origins += [f"the column {rows.label!r} of {table}"] if rows.label and options.labels else []
         for column, into in ((rows.label, labels), (options.group, groups)):
             for image, value in zip(rows.images, typed(rows.columns.get(column or "", [])), strict=False):

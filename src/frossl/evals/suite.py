@@ -89,10 +89,7 @@ def evaluate(
     are given. Of more than ``bank`` training images so many are used, spread evenly, and protocols say so. ``keep``
     gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
-    train, part = first(data.train, bank), ""
-    if train is not data.train:
-        part = f"; train split: {len(train):,} of {len(data.train):,} images, spread evenly"
-        data = replace(data, train=train)
+    data, part = _with_bank(data, bank)
     chosen = applicable(protocols, data.targets)
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
@@ -128,6 +125,14 @@ def evaluate(
         evaluation.arms[GUESSES[data.targets]] = guessed
         keep(evaluation)
     return evaluation
+
+
+def _with_bank(data: Dataset, bank: int) -> tuple[Dataset, str]:
+    """``data`` with at most ``bank`` training images, and what a protocol says of that."""
+    train = first(data.train, bank)
+    if train is data.train:
+        return data, ""
+    return replace(data, train=train), f"; train split: {len(train):,} of {len(data.train):,} images, spread evenly"
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
