@@ -28,7 +28,8 @@ class EncoderSpec:
     """How to build an encoder and how to feed it: images in [0, 1], minus ``mean``, over ``std``, ``size`` pixels.
 
     ``range`` are the intensities of type ``values`` that are 0 and 1, a pair for all channels or one for each; none
-    where they are bytes, 0 to 255.
+    where they are bytes, 0 to 255. ``origin`` names the published weights that training started from, or that these
+    are, and ``licence`` what they are under; nothing for weights that were random.
     """
 
     backbone: str
@@ -40,6 +41,9 @@ class EncoderSpec:
     std: tuple[float, ...]
     values: str = "uint8"
     range: tuple[float, ...] = ()
+    interpolation: str = "bilinear"
+    origin: str = ""
+    licence: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
