@@ -64,7 +64,7 @@ COLLAPSES: tuple[Case, ...] = (
     ("invariance weight x1000", "corinfomax", {"invariance_weight": 250000.0}, {}),
     ("teacher temperature 1", "dino", {"teacher_temperature": 1.0, "first_teacher_temperature": 1.0}, {}),
     ("assignments of no sharpness", "swav", {"epsilon": 10.0}, {}),
-    ("centre never moves", "dino", {"centre_momentum": 1.0, "freeze": 0.0}, {"lr": 2e-2}),
+    ("centre never moves", "dino", {"centre_momentum": 1.0, "freeze_prototypes": 0.0}, {"lr": 2e-2}),
     ("loss scale 1e-10, SGD", "barlow", {"scale": 1e-10}, {"lr": 0.1, **SGD}),
     ("augmentation off", "simclr", {}, {"view_recipe": "study-same"}),
     ("augmentation off", "frossl", {}, {"view_recipe": "study-same"}),

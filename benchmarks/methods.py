@@ -44,7 +44,7 @@ MANY_CROPS = ("empssl", "emp_frossl")
 CROPS, PATCH = 8, 16
 WIDEST, LONGEST_QUEUE = 1024, 4096
 """Published heads and queues are cut to this for two cores."""
-IN_EPOCHS = ("freeze", "queue_from", "teacher_warmup")
+IN_EPOCHS = ("freeze_prototypes", "queue_from", "teacher_warmup")
 """Options in epochs, which keep their share of the run."""
 DEFAULT_EPOCHS = 100
 """What defaults in epochs are meant for."""

@@ -35,7 +35,7 @@ NARROW = {
     "prototypes": 12,
     "queue": 16,
     "directions": 16,
-    "freeze": 0.0,
+    "freeze_prototypes": 0.0,
 }
 
 

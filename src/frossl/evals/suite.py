@@ -20,7 +20,10 @@ from frossl.evals.guess import GUESSES, WORDS, guess
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
 
+START = "start"
+"""The arm of the encoder that training began with, where that was a published one."""
 ARMS = {
+    START: "the encoder that training began with, as it was published",
     "untrained": "same architecture and seed, batch-norm statistics from one pass over the training images",
     "averaged": "the moving average of the encoder that its method keeps, with batch-norm statistics of its own",
     "supervised": "same architecture, seed, views, steps, optimiser and rate, with the labels of the run's own data",
@@ -28,7 +31,7 @@ ARMS = {
     **WORDS,
 }
 """What stands beside the pretrained encoder."""
-CONTROLS = ("untrained", "raw pixels", *GUESSES.values())
+CONTROLS = (START, "untrained", "raw pixels", *GUESSES.values())
 """What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
 UNEVEN = 0.6, 2.0
 """Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""

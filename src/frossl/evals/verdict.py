@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from frossl.evals import Column, applicable
 from frossl.evals.guess import GUESSES
 from frossl.evals.interval import Z
 from frossl.evals.linear import DRAWS
-from frossl.evals.suite import CONTROLS, Evaluation
+from frossl.evals.suite import CONTROLS, START, Evaluation
 
 COLLAPSED, CLOSE = 2.0, 0.25
 """Effective rank below which features vary along hardly any direction; share of what there could be that is few."""
@@ -69,26 +69,41 @@ class Outcome:
     mood: str
     gains: str
     notes: tuple[str, ...] = ()
+    against: str = "the better control"
 
     @property
     def helped(self) -> bool:
         """Whether a score is clearly better."""
-        return self.headline.startswith("Pretraining helped")
+        return self.headline.startswith(("Pretraining helped", "Continuing helped"))
 
 
 def outcome(evaluation: Evaluation) -> Outcome | None:
-    """What the scores that decide say, as far as the held-out images tell; None if none was measured."""
+    """What the scores that decide say, as far as the held-out images tell; None if none was measured.
+
+    Where training began with a published encoder that is the control, and what is said of the others is a note.
+    """
+    others = [arm for arm in CONTROLS if arm != START]
+    found = None if START not in evaluation.arms else _against(evaluation, [START], "Continuing")
+    if found is None:
+        return _against(evaluation, others, "Pretraining")
+    beside = _against(evaluation, others, "Pretraining")
+    note = () if beside is None else (f"Against the better of the other controls, {beside.gains}.",)
+    return replace(found, notes=(*found.notes, *note), against="the start")
+
+
+def _against(evaluation: Evaluation, arms: Sequence[str], what: str) -> Outcome | None:
+    """:func:`outcome` against the best of some controls; ``what`` was done."""
     pretrained, images = evaluation.arms["pretrained"], evaluation.held_out
     gains, clear, harm, lost_to, above_guess = [], [], False, "", []
     for name, column in _deciding(evaluation).items():
-        controls = {arm: evaluation.arms[arm] for arm in CONTROLS if name in evaluation.arms.get(arm, {})}
+        controls = {arm: evaluation.arms[arm] for arm in arms if name in evaluation.arms.get(arm, {})}
         if not controls:
             continue
         figures = {arm: values[name] for arm, values in controls.items()}
         found = {arm: _clearly(name, column, pretrained, values, images) for arm, values in controls.items()}
         best = max(figures, key=figures.__getitem__)
         clear.append(found[best])
-        harm = harm or found.get("untrained", 0) < 0
+        harm = harm or min(found.get("untrained", 0), found.get(START, 0)) < 0
         lost_to = lost_to or (best if found[best] < 0 else "")
         above_guess += [sign > 0 for arm, sign in found.items() if arm in GUESSES.values()]
         gain = 100 * (pretrained[name] - figures[best])
@@ -97,13 +112,13 @@ def outcome(evaluation: Evaluation) -> Outcome | None:
         return None
     short = "did harm" if harm else f"fell short of {'guessing the ' * (lost_to in GUESSES.values())}{lost_to}"
     if 1 in clear and -1 in clear:
-        headline, mood = f"Pretraining helped in one way and {short} in another", "mixed"
+        headline, mood = f"{what} helped in one way and {short} in another", "mixed"
     elif 1 in clear:
-        headline, mood = ("Pretraining helped in part", "mixed") if 0 in clear else ("Pretraining helped", "good")
+        headline, mood = (f"{what} helped in part", "mixed") if 0 in clear else (f"{what} helped", "good")
     elif -1 in clear:
-        headline, mood = f"Pretraining {short}", "bad"
+        headline, mood = f"{what} {short}", "bad"
     else:
-        headline, mood = "Pretraining made no clear difference", "unknown"
+        headline, mood = f"{what} made no clear difference", "unknown"
     return Outcome(headline, mood, "; ".join(gains), _notes(evaluation, above_guess))
 
 
@@ -136,7 +151,7 @@ def _clearly(
     """
     std = pretrained.get(f"{name}_std", 0.0)
     if column.score == "accuracy":
-        return _clearly_more_right(pretrained[name], other[name], images, std)
+        return clearly_more_right(pretrained[name], other[name], images, std)
     gain = pretrained[name] - other[name]
     low, high = (pretrained, other) if gain > 0 else (other, pretrained)  # the higher one may be lower than it looks
     below = low[name] - low.get(f"{name}_low", low[name])
@@ -144,7 +159,7 @@ def _clearly(
     return int(math.copysign(abs(gain) > math.hypot(below, above, Z * std * math.sqrt(2 / DRAWS)), gain))
 
 
-def _clearly_more_right(share: float, other: float, n: int, std: float) -> int:
+def clearly_more_right(share: float, other: float, n: int, std: float) -> int:
     """:func:`_clearly` of shares of ``n`` held-out images: beyond two standard errors.
 
     Two right and two wrong answers are added to both (Agresti and Coull, The American Statistician 1998), without which
@@ -160,7 +175,7 @@ def verdict(evaluation: Evaluation) -> str:
     """A sentence or two on whether pretraining helped, or collapsed where no accuracy says so."""
     found = outcome(evaluation)
     if found:
-        return " ".join((f"{found.headline}: against the better control, {found.gains}.", *found.notes))
+        return " ".join((f"{found.headline}: against {found.against}, {found.gains}.", *found.notes))
     rank, before = (evaluation.arms[arm].get("effective_rank") for arm in ("pretrained", "untrained"))
     ranks = "" if rank is None or before is None else f"Effective rank {rank:.1f} (untrained {before:.1f}). "
     if "raw pixels" in evaluation.arms:

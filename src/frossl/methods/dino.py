@@ -40,7 +40,7 @@ class DINO(MomentumMethod):
         """epochs of linear warm-up between the two (paper: 30)"""
         centre_momentum: float = 0.9
         """share of the old centre in the new one"""
-        freeze: float = 1.0
+        freeze_prototypes: float = 1.0
         """epochs at the start in which the last layer stays as it is"""
         momentum: float = 0.99
         """share of its old self that the averaged network keeps at a step, at the start (paper: 0.996)"""
@@ -64,7 +64,7 @@ class DINO(MomentumMethod):
     def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
         c = self.config
         projector, prototypes = self.head.children()
-        student_VNK = prototypes(self.project(projector, h_VNF), frozen=moment.epoch < c.freeze)
+        student_VNK = prototypes(self.project(projector, h_VNF), frozen=moment.epoch < c.freeze_prototypes)
         return dino(
             student_VNK,
             self.target(moment),

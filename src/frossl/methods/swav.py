@@ -37,7 +37,7 @@ class SwAV(Method):
         """sharpness of the assignments: smaller is sharper"""
         iterations: int = 3
         """iterations of Sinkhorn's algorithm"""
-        freeze: float = 1.0
+        freeze_prototypes: float = 1.0
         """epochs at the start in which the prototypes stay as they are"""
         queue: int = 0
         """earlier images per large view that take part in the assignment, for small batches (paper: 3840)"""
@@ -55,7 +55,7 @@ class SwAV(Method):
     def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
         c = self.config
         z_VND = self.project(self.projector, h_VNF)
-        scores_VNK = self.prototypes(z_VND, frozen=moment.epoch < c.freeze)
+        scores_VNK = self.prototypes(z_VND, frozen=moment.epoch < c.freeze_prototypes)
         large = slice(self.setting.large_views)
         with torch.no_grad():
             earlier_GQK = self.prototypes(self.queue) if c.queue and moment.epoch >= c.queue_from else None

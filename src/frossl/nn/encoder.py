@@ -41,7 +41,7 @@ class EncoderSpec:
     std: tuple[float, ...]
     values: str = "uint8"
     range: tuple[float, ...] = ()
-    interpolation: str = "bilinear"
+    interpolation: str = "bicubic"
     origin: str = ""
     licence: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +98,15 @@ def load_encoder(path: Path | str, backbone: nn.Module | None = None) -> tuple[n
     backbone = spec.build() if backbone is None else copy.deepcopy(backbone)
     load_all_keys(backbone, state, str(path))
     return backbone.eval(), spec
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a safetensors file is an encoder with its spec; False also for what is no such file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -104,12 +105,15 @@ def build_optimizer(
     lr: float,
     weight_decay: float,
     steady: Iterable[nn.Module] = (),
+    scales: Mapping[nn.Parameter, float] = MappingProxyType({}),
+    encoder: nn.Module | None = None,
 ) -> Optimizer:
     """The optimiser ``name`` over ``modules``; no weight decay on biases and norms, as is the custom.
 
     ``"adam"`` adds the decay to the gradient, ``"adamw"`` to the step; ``"sgd"`` has momentum 0.9; ``"lars-original"``
     is :class:`LARS` as its authors have it, with eta 1e-3, without the clip, and with biases and norms scaled too.
-    Parameters of the ``steady`` among their sub-modules are in groups that say so, for whoever schedules the rate.
+    Parameters of the ``steady`` among their sub-modules, those of ``encoder`` if it is given, and those with each of
+    ``scales``, factors of the rate, are in groups that say so, for whoever schedules the rate.
 
     All of them sit a step out while their ``found_inf`` is 1, decided on the device.
 
@@ -122,14 +126,14 @@ def build_optimizer(
         raise UserError(f"the learning rate must be positive and the weight decay at least 0; got {lr}, {weight_decay}")
     params = [p for module in modules for p in module.parameters() if p.requires_grad]
     kept = {id(p) for module in steady for p in module.parameters()}
+    inside = set(map(id, encoder.parameters())) if encoder is not None else set()
+    parts: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {(False, False, False, 1.0): []}
+    for p in params:
+        key = id(p) in kept, p.ndim <= 1, id(p) in inside, scales.get(p, 1.0)
+        parts.setdefault(key, []).append(p)
     groups = [
-        {
-            "params": [p for p in params if (p.ndim > 1) == decays and (id(p) in kept) == stays],
-            "weight_decay": weight_decay if decays else 0.0,
-            "steady": stays,
-        }
-        for stays in (False, True)
-        for decays in (True, False)
+        {"params": part, "weight_decay": 0.0 if flat else weight_decay, "steady": stays, "encoder": own, "scale": scale}
+        for (stays, flat, own, scale), part in sorted(parts.items(), key=lambda item: item[0])
     ]
     groups = [group for group in groups if group["params"]] or groups[:1]  # torch takes an empty group, but not none
     kind, options = OPTIMIZERS[name]
@@ -148,6 +152,32 @@ def start_momentum(optimizer: Optimizer) -> None:
         for p in (p for group in optimizer.param_groups for p in group["params"]):
             if optimizer.state[p].get("momentum_buffer") is None:
                 optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+
+
+def layer_scales(encoder: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Factors of the learning rate by depth, ``decay`` from each layer to the one before, as timm has the layers."""
+    from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
+
+    groups = param_groups_layer_decay(encoder, weight_decay=0.0, layer_decay=decay)
+    return {p: group["lr_scale"] for group in groups for p in group["params"]}
+
+
+class Anchor:
+    """Pulls parameters back to where they were: decoupled from the gradient, as AdamW's decay is, but not to zero.
+
+    L2-SP (Li, Grandvalet, Davoine, arXiv 1802.01483) adds its gradient instead, which adaptive optimisers would scale.
+    """
+
+    def __init__(self, start: Iterable[tuple[nn.Parameter, Tensor]], strength: float) -> None:
+        self.start = {p: value.detach().to(p, copy=True) for p, value in start}
+        self.strength = strength
+
+    @torch.no_grad()
+    def pull(self, optimizer: Optimizer, good: Tensor) -> None:
+        """``p <- p + good lr strength (start - p)``, with the rate of the group of ``p``; ``good`` is on its device."""
+        for group in optimizer.param_groups:
+            for p in (p for p in group["params"] if p in self.start):
+                p.lerp_(self.start[p], (good * min(1.0, group["lr"] * self.strength)).to(p.dtype))
 
 
 def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:

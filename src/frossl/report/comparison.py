@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from frossl.evals import columns, label_free, noun
 from frossl.evals.ranking import Ranking
+from frossl.evals.suite import START
 from frossl.report.study import ArmResult, BudgetResult, Study, measures
 from frossl.report.table import Cell, Table, for_terminal, markdown, minus, number
 from frossl.report.terminal import duration
@@ -132,6 +133,7 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -
         seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
         rows.append([*row, Cell(", ".join(seeds))])
     controls = {
+        START: [a.start for a in arms],
         "untrained": [a.untrained for a in arms],
         "raw pixels": [a.pixels for a in arms],
         "guess": [a.guess for a in arms],

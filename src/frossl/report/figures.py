@@ -45,7 +45,7 @@ _SCHEDULED = ("lr", "momentum", "teacher_temperature")
 _APART = {*_AXES, *_SCHEDULED, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank", "knn", "probe"}
 _FROM_ZERO = {"rangemode": "tozero"}
 _BARE: Figure = {"showgrid": False, "zeroline": False}
-_MARKERS = {"pretrained": "circle", "untrained": "circle-open", "raw pixels": "diamond-open"}
+_MARKERS = {"pretrained": "circle", "untrained": "circle-open", "start": "square-open", "raw pixels": "diamond-open"}
 _MUTED = ("raw pixels", *GUESSES.values())
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 

@@ -13,6 +13,7 @@ from frossl.core.types import UserError
 from frossl.evals import label_free, scores
 from frossl.evals.guess import GUESSES
 from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
+from frossl.evals.suite import START
 from frossl.report.tables import time_table
 from frossl.runs.record import Record, read_record
 
@@ -71,6 +72,7 @@ class ArmResult:
     missing: list[int]
     values: dict[str, list[float]]
     untrained: dict[str, list[float]]
+    start: dict[str, list[float]]
     pixels: dict[str, list[float]]
     guess: dict[str, list[float]]
     spent: dict[str, float]
@@ -181,6 +183,7 @@ def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> Arm
         missing=[t.seed for t in trials if t.state == "unfinished"],
         values=_columns([a["pretrained"] for a in arms]),
         untrained=_columns([a["untrained"] for a in arms]),
+        start=_columns([a[START] for a in arms if START in a]),
         pixels=_columns([a["raw pixels"] for a in arms if "raw pixels" in a]),
         guess=_columns([a[name] for a in arms for name in GUESSES.values() if name in a]),
         spent=_means(spent),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from frossl.evals import in_order
-from frossl.evals.suite import Evaluation
+from frossl.evals.suite import START, Evaluation
 from frossl.evals.verdict import COLLAPSES, NEVER_VARIED, STATES, outcome, rank_state, verdict
 from frossl.report.table import minus
 from frossl.runs.record import Record
@@ -36,7 +36,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         untrained = evaluation.arms.get("untrained", {}).get("effective_rank", untrained)
         images, gains = evaluation.held_out, outcome(evaluation)
         if gains is not None:
-            against = minus(f"Against the better control, {gains.gains}.")
+            against = minus(f"Against {gains.against}, {gains.gains}.")
             measured = (against, *gains.notes, *beside_untrained(evaluation))
     state, ranks = "", ()
     if rank is not None and images > 1:  # a single image varies along no direction whatever the encoder
@@ -101,6 +101,8 @@ GLOSSARY = {
     "View": "A random crop of an image with changed colours. The encoder sees several views of every image.",
     "Held-out images": "Images that were kept aside. Every accuracy and rank is measured on them.",
     "Untrained": "The same encoder with its random first weights. Pretraining is only worth its time if it beats this.",
+    "Start": "The published encoder that training began with, as it was. Continuing is only worth its time if it beats "
+    "this.",
     "Raw pixels": "The images themselves as features, with no encoder at all. The other control.",
     "Largest class, training mean, label shares": "The best answer that looks at no image. A score that is not above "
     "it says nothing, however high it is.",
@@ -121,7 +123,11 @@ GLOSSARY = {
 def glossary(evaluations: Iterable[Evaluation]) -> dict[str, str]:
     """:data:`GLOSSARY` with the terms of metrics; of what is not always there only what ``evaluations`` have."""
     there = {name for e in evaluations for name in (*e.arms, *e.protocols)}
-    terms = {word: meaning for word, meaning in GLOSSARY.items() if word != "Supervised" or "supervised" in there}
+    terms = {
+        word: said
+        for word, said in GLOSSARY.items()
+        if word.lower() not in ("supervised", START) or word.lower() in there
+    }
     for name, m in in_order().items():
         if name in there or "evaluate" in m.default_of:
             terms |= m.glossary

@@ -35,7 +35,8 @@ _CHOICES = {
 }
 _LIMITS = {
     **dict.fromkeys(("lr", "clip"), (0, True)),
-    **dict.fromkeys(("weight_decay", "telemetry_every"), (0, False)),
+    **dict.fromkeys(("weight_decay", "telemetry_every", "anchor"), (0, False)),
+    "layer_decay": (0, True),
     **dict.fromkeys(("size", "micro_batch", "keep_checkpoints", "log_every"), (1, False)),
     **dict.fromkeys(("batch", "views"), (2, False)),  # images and views are compared
     "rank_timeout": (5, False),  # signs of life come every 2 s
@@ -45,6 +46,7 @@ _PARTS = ("ep", "it", "img", "min", "%")
 _LENGTHS = {
     "length": (("ep", "it", "img", "view", "min"), False),
     "warmup": (_PARTS, True),
+    "freeze": (_PARTS, True),
     "monitor_every": (_PARTS, False),
     "checkpoint_every": (_PARTS, False),
     "track_eigenvalues": (("ep", "it", "img"), True),
@@ -71,8 +73,17 @@ class Config(Images, Generic[M]):
     recipe: str = "default"
     """where the defaults come from (frossl list recipes); flags given beside it win"""
 
+    init: str | None = None
+    """published weights to start from: RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0 (random if none)"""
+    freeze: str = "0%"
+    """with --init, how long the encoder stays as it was while heads learn, such as 5%"""
+    layer_decay: float = 1.0
+    """factor of the learning rate from each layer to the one before it; 0.75 is usual for --init with ViTs"""
+    anchor: float = 0.0
+    """with --init, pull to the start: the share of the way back to it in a step, over the learning rate"""
+
     backbone: str = "resnet18"
-    """encoder: any timm model name, without the tag of pretrained weights, as they are random"""
+    """encoder: any timm model name; with --init, the net of a file of weights that does not say"""
     backbone_options: str = "{}"
     """options for timm as JSON: '{"channels": [32, 64, 128, 256]}' is a ResNet of half width"""
     stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"
@@ -93,8 +104,8 @@ class Config(Images, Generic[M]):
     """images per step (128, or less for a small data set, if not given)"""
     optimizer: Literal["adamw", "adam", "sgd", "lars", "lars-original"] = "adamw"
     """lars is as in the paper; lars-original has a smaller trust ratio and no clip"""
-    lr: float = 2e-3
-    """peak learning rate for a batch of 256; it is scaled by batch / 256"""
+    lr: float | None = None
+    """peak learning rate for a batch of 256, scaled by batch / 256 (0.002; with --init 0.0002 if not given)"""
     weight_decay: float = 0.01
     """weight decay; biases and norms are never decayed"""
     warmup: str = "5%"
@@ -171,6 +182,13 @@ class Config(Images, Generic[M]):
             if length.unit not in units or not (length.amount or zero):
                 more = "" if zero else "more than nothing, "
                 raise UserError(f"--{name.replace('_', '-')} must be {more}in {', '.join(units)}, got {text!r}")
+        needs = [
+            flag for flag, given in (("--freeze", Length.parse(self.freeze).amount), ("--anchor", self.anchor)) if given
+        ]
+        if needs and self.init is None:
+            raise UserError(f"{' and '.join(needs)}: only with --init, as random weights are nothing to stay near to")
+        if self.layer_decay > 1:
+            raise UserError(f"--layer-decay {self.layer_decay:g}: give a factor of at most 1, such as 0.75")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             low, high = self.crop_scale
             raise UserError(f"--crop-scale {low:g} {high:g}: give two shares of the area, 0 < smallest <= largest <= 1")

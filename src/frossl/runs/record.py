@@ -63,6 +63,14 @@ class Record:
         return next((row[name] for row in reversed(self.monitor) if name in row), None)
 
 
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a run directory; a folder of timm has a ``config.json`` too."""
+    try:
+        return "frossl" in json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def refuse_no_run(run: Path) -> None:
     """Raises UserError if ``run`` is no run directory; names the runs that may be meant."""
     if (run / "config.json").exists():

@@ -35,6 +35,7 @@ from frossl.report import terminal
 from frossl.runs.config import FREE_TO_CHANGE, Config
 from frossl.runs.data import open_run_data
 from frossl.runs.directory import read_run
+from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import NonFiniteError, build, schedule, stop_signals
@@ -155,7 +156,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
 
 
 def _check(config: Config, data: Dataset) -> None:
-    learner, plan = build(config, data)
+    learner, plan = build(config, data, start=start_weights(config))
     images, batch = len(data.train), plan.batch
     length = Length.parse(config.length).as_images(plan.views)
     schedule(plan, Progress(length, length.steps(batch=batch, images=images)), images)
@@ -252,7 +253,8 @@ def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, d
 
     def subject(path: Path) -> tuple[Any, ...]:
         config, recipe = read_run(path)
-        return read_config(path)["encoder"], config.seed, config.data, pair(recipe)
+        began = (path / START_FILE).read_bytes() if (path / START_FILE).exists() else b""
+        return read_config(path)["encoder"], config.seed, config.data, pair(recipe), began
 
     own = subject(run.path)
     for path in sorted(run.config.out.glob("*/evaluation.json")):

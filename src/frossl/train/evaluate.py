@@ -17,7 +17,7 @@ from frossl.data import Dataset
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED
-from frossl.evals.suite import Evaluation, evaluate
+from frossl.evals.suite import START, Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
@@ -26,6 +26,7 @@ from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.record import read_config
 from frossl.train.plan import device_of, make_plan
+from frossl.train.start import start_of_run
 
 
 def evaluate_run(
@@ -62,6 +63,8 @@ def evaluate_run(
     saved, recipe = read_run(run)
     own = _here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
+    if (began := start_of_run(run)) is not None:
+        others = {START: began, **others}
     if weights == "averaged":
         others = {"averaged": load_encoder(encoder_of(run, weights), backbone)[0], **others}
     if told := unfinished(run):

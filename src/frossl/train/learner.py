@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from frossl.core.axes import over_views
+from frossl.core.length import Length
 from frossl.core.types import Loss, Moment
 from frossl.methods import Method
 from frossl.nn.ema import follow, frozen_copy
 from frossl.nn.modes import kept_in_eval, train_mode
-from frossl.nn.optim import build_optimizer
+from frossl.nn.optim import build_optimizer, layer_scales
 from frossl.train.plan import Plan
 
 
@@ -78,7 +79,10 @@ class Learner(nn.Module):
         """The optimiser of everything that is trained."""
         steady = [getattr(self.method, name) for name in self.method.steady]
         config = plan.config
-        return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, steady=steady)
+        scales = {} if config.layer_decay == 1 else layer_scales(self.backbone, config.layer_decay)
+        apart = self.backbone if Length.parse(config.freeze).amount else None
+        how = {"lr": plan.lr, "weight_decay": config.weight_decay, "steady": steady, "scales": scales, "encoder": apart}
+        return build_optimizer(config.optimizer, [self], **how)
 
 
 def place(learner: Learner, plan: Plan) -> None:

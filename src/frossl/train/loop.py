@@ -21,17 +21,19 @@ from torch import nn
 from frossl.core.distributed import largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.progress import Interval, Progress
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
+from frossl.data.options import Log, quiet
 from frossl.data.types import Dataset
 from frossl.evals.extract import EVALUATED, first
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.output import feature_width, trains
+from frossl.nn.published import fit
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import ENCODERS, FAILED
+from frossl.runs.encoders import Start
 from frossl.runs.log import NoLog, RunLog
 from frossl.runs.unreadable import Unreadable
 from frossl.train.display import TrainingDisplay
@@ -39,7 +41,8 @@ from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import look
 from frossl.train.ranks import start
-from frossl.train.schedule import lr_factor, scheduled_share
+from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr
+from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
 from frossl.train.step import NonFiniteError, Scalars, Stepper
 from frossl.train.telemetry import picture_of_views
@@ -51,10 +54,12 @@ AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 REPEATS = 10.0
 
 
-def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[Learner, Plan]:
+def build(
+    config: Config, data: Dataset, own: nn.Module | None = None, start: Start | None = None, log: Log = quiet
+) -> tuple[Learner, Plan]:
     """The modules of a run on ``data`` from its seed, around the encoder ``own`` if given, and its plan.
 
-    A module that timm builds alike by name is trained under that name.
+    A module that timm builds alike by name is trained under that name. ``start`` are weights to begin with.
 
     Raises:
         UserError: a supervised method and no classes, or an encoder that does not return ``(B, F)`` or has nothing to
@@ -66,10 +71,12 @@ def build(config: Config, data: Dataset, own: nn.Module | None = None) -> tuple[
         if data.targets:
             why = f"these are {'values' if data.targets == 'values' else 'several an image'}; it needs classes"
         raise UserError(f"--method {config.method} learns from labels, and {why}")
+    if own is not None and start is not None:
+        raise UserError("--init starts from published weights and backbone= from those of a module: give one of them")
     named = None if own is None else plan_by_name(config, data, own)
-    plan = named or make_plan(config, data, own)
+    plan = named or make_plan(config, data, own, start[1] if start else None)
     torch.manual_seed(config.seed)
-    backbone = plan.spec.build() if own is None else own
+    backbone = own if own is not None else fit(*start, plan.spec, log).train() if start else plan.spec.build()
     images = plan.spec.channels, plan.spec.size
     width = feature_width(backbone, *images)
     if not trains(backbone, *images, width, plan.device) and kind.trains:
@@ -129,8 +136,11 @@ def train(
         UserError: the disk is full or cannot be written to; the last checkpoint stands.
     """
     display = display or TrainingDisplay(Console(quiet=True), 1)
-    stepper, state = set_up(learner, plan, data, length, fabric or start(plan.config), saved)
+    began = start_of_run(run)
+    stepper, state = set_up(learner, plan, data, length, fabric or start(plan.config), saved, began)
     loop = _Loop(plan, data, run, stepper, state, display)
+    if began is not None:
+        loop.watch_start(began.to(plan.device))
     with closing(loop.log), stop_signals() as stopped:
         try:
             while learner.method.trains and loop.progress.share < 1 and not any(largest(len(stopped))):
@@ -175,7 +185,8 @@ class _Loop:
         self.config, self.progress, self.telemetry = plan.config, state.progress, state.telemetry
         self.first = step = self.progress.step
         self.unreadable = Unreadable(run, len(data.train))
-        self.monitor, self.checkpoint, self.warmup = schedule(plan, self.progress, len(data.train))
+        self.monitor, self.checkpoint, self.warmup, self.frozen = schedule(plan, self.progress, len(data.train))
+        self.watch: StartWatch | None = None
         self.extractor = plan.extractor(over_ranks=True)
         self.learner.train()
         self.batches = rank_batches(data, plan, step)
@@ -200,7 +211,8 @@ class _Loop:
         batch, progress = next(self.batches), self.progress
         self.unreadable.add(batch.skipped, (progress.step + 1 - self.first) * len(batch.index_N))
         share = scheduled_share(progress)
-        set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup))
+        frozen = progress.along < self.frozen and not progress.again
+        set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup), frozen)
         self.scheduled = self.learner.method.scheduled(share, self.epoch)
         output = self.stepper(batch, progress.step, share, self.epoch, self.telemetry.observe)
         progress.step += 1
@@ -233,7 +245,12 @@ class _Loop:
         values, held_out_NF = look(self.learner.backbone, self.data, self.plan.spec, self.extractor, probe)
         self.telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
         self.tick()
+        found = None
+        if self.watch is not None:
+            values |= self.watch.compare(held_out_NF)
+            found = self.watch.judge(values)
         self.row("monitor", values)
+        self.say_health([found] if found else [])
         self.shown |= values
         score = values.get("knn")
         better = score is not None and (progress.best is None or score > progress.best)
@@ -242,9 +259,24 @@ class _Loop:
 
     def write_telemetry(self) -> None:
         for kind, values in self.telemetry.drain():
-            self.row(kind, values)
             if kind == "health":
-                self.display.health(self.progress.step, values)
+                self.say_health([values])
+            else:
+                self.row(kind, values)
+
+    def say_health(self, found: list[dict[str, Any]]) -> None:
+        for values in found:
+            self.row("health", values)
+            self.display.health(self.progress.step, values)
+
+    def watch_start(self, encoder: nn.Module) -> None:
+        """Measures the encoder that training began with, which the monitor then compares with; the first row at 0."""
+        values, held_out_NF = look(encoder, self.data, self.plan.spec, self.extractor, self.state.probe)
+        values.pop("probe", None)  # it has learned from other features, or nothing yet
+        self.watch = StartWatch(values, held_out_NF, self.log.history)
+        if self.progress.step == 0:
+            self.row("monitor", values)
+        self.clock = time.perf_counter()
 
     def save(self, best: bool = False) -> None:
         self.stepper.check()
@@ -274,24 +306,10 @@ class _Loop:
         return found
 
 
-def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Interval, float]:
-    """When the monitor looks, when the run is saved, and which share of its first length warms up.
-
-    Raises:
-        UserError: one of them does not fit the length of the run.
-    """
-    config, batch = plan.config, plan.batch
-    monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
-    checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
-    first = Length.parse(progress.extensions[0].before) if progress.extensions else progress.length
-    warmup = Length.parse(config.warmup).share(first, batch=batch, images=images, flag="--warmup")
-    return monitor, checkpoint, warmup
-
-
 def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
     """This rank's part of every batch."""
     return training_batches(
-        data,
+        dataclasses.replace(data, mean=plan.spec.mean, std=plan.spec.std),  # of the start, if there is one
         plan.recipe,
         batch=plan.batch,
         seed=plan.config.seed,
@@ -302,12 +320,6 @@ def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Bat
         ranks=world_size(),
         compiled=plan.config.compile_views,
     )
-
-
-def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float) -> None:
-    """The learning rate is ``factor`` of its peak; groups that are steady stay at the peak."""
-    for group in optimizer.param_groups:
-        group["lr"] = peak if group["steady"] else peak * factor
 
 
 @contextmanager

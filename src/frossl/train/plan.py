@@ -24,6 +24,7 @@ from frossl.methods import find_method
 from frossl.nn.alike import alike, timm_name
 from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
+from frossl.nn.published import for_images
 from frossl.nn.tiling import FLEXIBLE, Net, nearest_size, sight
 from frossl.runs.config import Config, Precision
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
@@ -52,6 +53,7 @@ class Plan:
     @property
     def lr(self) -> float:
         """The peak learning rate, which is given for 256 images."""
+        assert self.config.lr is not None
         return self.config.lr * self.batch / 256
 
     @property
@@ -78,12 +80,20 @@ class Plan:
         return min(math.ceil(largest / (self.config.micro_batch or largest)), smallest)
 
 
-def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Plan:
+LR, CONTINUED_LR = 2e-3, 2e-4
+"""Peak learning rates of random and of published weights (docs/results/continuing.md)."""
+
+
+def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start: EncoderSpec | None = None) -> Plan:
     """Resolves everything that ``config`` leaves to the data and the machine; ``own`` is an encoder not of timm.
+
+    ``start`` says how the weights that training starts from are built and fed; the run follows it.
 
     Raises:
         UserError: what was asked for cannot be had.
     """
+    if start is not None:
+        config = _continuing(config, start)
     device = device_of(config)
     side = min(data.typical)
     asked = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
@@ -108,8 +118,13 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
         range=data.range,
         options=net.options,
     )
+    if start is not None:
+        fed = for_images(start, channels=data.channels, size=spec.size)
+        known = {"interpolation": fed.interpolation, "origin": fed.origin, "licence": fed.licence}
+        spec = replace(spec, mean=fed.mean, std=fed.std, **known)
     resolved = replace(
         config,
+        lr=config.lr or (LR if start is None else CONTINUED_LR),
         size=size,
         view_recipe=name,
         views=sum(group.count for group in recipe),
@@ -121,6 +136,19 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None) -> Pl
     workers = 0 if data.train.in_memory else _workers() if config.workers is None else config.workers
     sizes = {asked: size} | {before.size: after.size for before, after in zip(drawn[1:], recipe[1:], strict=True)}
     return Plan(resolved, recipe, spec, device, workers, _resized(net, sizes))
+
+
+def _continuing(config: Config, start: EncoderSpec) -> Config:
+    """``config`` with the net and, unless another was asked for, the size of the weights that training starts from.
+
+    Raises:
+        UserError: another net was asked for.
+    """
+    if config.backbone not in (Config.backbone, start.backbone):
+        raise UserError(f"--backbone {config.backbone}: --init {config.init} is {start.title}; leave --backbone out")
+    options = json.dumps(start.options)
+    size = config.size or start.size
+    return replace(config, backbone=start.backbone, backbone_options=options, stem=start.stem, size=size)  # type: ignore[arg-type]
 
 
 def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:

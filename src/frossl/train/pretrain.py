@@ -18,9 +18,11 @@ from frossl.core.distributed import on_first_rank, rank, share_text, together, w
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
+from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.suite import Evaluation
 from frossl.methods import find_method
+from frossl.nn.encoder import save_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
 from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
@@ -35,6 +37,7 @@ from frossl.runs.directory import (
     resume_command,
     worth_keeping,
 )
+from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.log import require_wandb
 from frossl.runs.unreadable import UNREADABLE, read_unreadable
 from frossl.train.display import TrainingDisplay
@@ -145,7 +148,10 @@ def train_run(
 
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
-    learner, plan = build(config, data, backbone)
+    if state is not None and config.init is not None and not (run / START_FILE).exists():
+        raise UserError(f"{run} began with {config.init}, and {START_FILE}, its own copy, is missing: it cannot go on")
+    begin = start_weights(config, run, terminal.detail(console))
+    learner, plan = build(config, data, backbone, begin, terminal.detail(console))
     terminal.show_data(console, data)
     counts = {"batch": plan.batch, "images": len(data.train)}
     seconds, extended = 0.0, None
@@ -160,6 +166,8 @@ def train_run(
     if state is None and rank() == 0:
         write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
         keep_whereabouts(run, config, data)
+        if begin is not None:
+            save_encoder(run / START_FILE, learner.backbone, plan.spec)
     if extended is not None:
         warmup, steps = schedule(plan, extended, len(data.train))[2], len(data.train) // plan.batch
         epochs = extended.step / steps, (extended.total or extended.step) / steps

@@ -22,6 +22,7 @@ from frossl.report import terminal
 from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_data_of
 from frossl.runs.directory import FAILED, read_run, require_own
+from frossl.runs.encoders import start_weights
 from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
 from frossl.train.schedule import scheduled_share
@@ -65,7 +66,7 @@ def replay(
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
     data = for_training(config, open_data_of(run, config))
-    learner, plan = build(config, data, backbone)
+    learner, plan = build(config, data, backbone, start_weights(config, run))
     step = found["step"]
     batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step))
     if batch.index_N.tolist() != found["images"]:

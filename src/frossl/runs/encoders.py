@@ -1,0 +1,62 @@
+"""Encoders from anywhere: of a run, or published ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from frossl.data.options import Log, quiet
+from frossl.nn.encoder import EncoderSpec, read_encoder
+from frossl.nn.published import OWN_WEIGHTS, Net, State, fit, for_images, read_published
+from frossl.runs.config import Config
+from frossl.runs.directory import Weights, encoder_of
+from frossl.runs.record import is_run
+
+Start = tuple[State, EncoderSpec]
+RESNET18 = Net()
+START_FILE = "start.safetensors"
+"""The encoder that training of a run began with, if it did not begin with random weights."""
+
+
+def read_any(
+    where: str, *, net: Net = RESNET18, weights: Weights = "online", log: Log = quiet
+) -> tuple[State, EncoderSpec]:
+    """Weights and spec of an encoder: RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0.
+
+    ``net`` is the architecture of a file that does not say; ``weights`` are those of a run.
+
+    Raises:
+        UserError: see :func:`read_published`; a run has no encoder yet.
+    """
+    if is_run(Path(where)):
+        state, spec = read_encoder(encoder_of(Path(where), weights))
+        return state, replace(spec, origin=spec.origin or OWN_WEIGHTS)
+    return read_published(where, net, log)
+
+
+def start_weights(config: Config, run: Path | None = None, log: Log = quiet) -> Start | None:
+    """Weights and spec that training of ``config`` begins with: those that ``run`` keeps, once it has; None if random.
+
+    Nothing that a run from elsewhere names is opened.
+
+    Raises:
+        UserError: as :func:`read_any`.
+    """
+    if config.init is None:
+        return None
+    if run is not None and (run / START_FILE).exists():
+        return read_encoder(run / START_FILE)
+    net = Net(name=config.backbone, stem=config.stem, options=json.loads(config.backbone_options))
+    return read_any(config.init, net=net, log=log)
+
+
+def open_any(
+    where: str, *, channels: int | None = None, size: int | None = None, net: Net = RESNET18, log: Log = quiet
+) -> tuple[nn.Module, EncoderSpec]:
+    """The encoder of :func:`read_any` in eval mode, made to fit other channels or size if given, and its spec."""
+    state, spec = read_any(where, net=net, log=log)
+    asked = for_images(spec, channels=channels or spec.channels, size=size or spec.size)
+    return fit(state, spec, asked, log), asked

@@ -1,0 +1,81 @@
+"""The encoder that training began with, as the trained one is compared with it while it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frossl.evals.verdict import clearly_more_right
+from frossl.nn.encoder import load_encoder
+from frossl.runs.encoders import START_FILE
+from frossl.train.health import Finding
+
+BELOW_START = "Worse than the start"
+NEIGHBOURS = 10
+KEPT_NEIGHBOURS, KEPT_RANK = 0.2, 0.5
+"""Share of the nearest held-out images that are still the same, and of the effective rank, below which features are
+told to be worse than the start where no label says so."""
+REMEDY = "Lower --lr, begin with --freeze 5%, or stay nearer to the start with --anchor 1 or --layer-decay 0.75."
+
+
+def start_of_run(run: Path) -> nn.Module | None:
+    """The encoder that ``run`` began with, from its own copy; None if weights were random."""
+    path = run / START_FILE
+    return load_encoder(path)[0] if path.exists() else None
+
+
+class StartWatch:
+    """Monitor figures of the start, and whether later ones are worse; ``history`` are rows of a log to go on from."""
+
+    def __init__(
+        self, values: Mapping[str, float], held_out_NF: Tensor, history: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self.values = dict(values)
+        self.nearest = nearest(held_out_NF)
+        self.images = len(held_out_NF)
+        said = [row for row in history if row["kind"] == "health" and row["state"] == BELOW_START]
+        self.standing = bool(said) and not said[-1].get("over", False)
+
+    def compare(self, held_out_NF: Tensor) -> dict[str, float]:
+        """What share of the nearest neighbours of held-out images are those that they had at the start."""
+        now = nearest(held_out_NF)
+        same = (now[:, :, None] == self.nearest[:, None, :]).any(2)
+        return {"start_neighbours": same.double().mean().item()}
+
+    def judge(self, values: Mapping[str, float]) -> dict[str, Any] | None:
+        """The row of a finding that is new, or of one that is over."""
+        words = self._worse(values)
+        if bool(words) == self.standing:
+            return None
+        self.standing = bool(words)
+        if not words:
+            return {"state": BELOW_START, "over": True}
+        return dataclasses.asdict(Finding(BELOW_START, words, REMEDY))
+
+    def _worse(self, values: Mapping[str, float]) -> str:
+        """What says that the encoder is worse than the start; nothing if it is not, as far as can be told."""
+        name = next((n for n in ("knn_balanced", "knn") if n in self.values and n in values), None)
+        if name is not None:
+            before, now = self.values[name], values[name]
+            if clearly_more_right(now, before, self.images, 0.0) < 0:
+                return f"kNN on held-out images is {now:.3f}, that of the encoder it began with {before:.3f}."
+            return ""
+        kept, rank, before = values["start_neighbours"], values["effective_rank"], self.values["effective_rank"]
+        if kept < KEPT_NEIGHBOURS:
+            return f"Of the {NEIGHBOURS} nearest neighbours of a held-out image {kept:.0%} are those of the start."
+        if rank < KEPT_RANK * before:
+            return f"The effective rank of held-out features is {rank:.1f}, at the start {before:.1f}."
+        return ""
+
+
+def nearest(h_NF: Tensor, count: int = NEIGHBOURS) -> Tensor:
+    """``(N, count)`` indices of the images nearest to each, by cosine."""
+    z = torch.nn.functional.normalize(h_NF.double(), dim=1)
+    similar = z @ z.T
+    similar.fill_diagonal_(-2)
+    return similar.topk(min(count, len(z) - 1), dim=1).indices
