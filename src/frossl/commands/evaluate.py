@@ -9,22 +9,42 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from frossl.core.distributed import rank
 from frossl.core.types import UserError
+from frossl.data.open import join_sources, source_name
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED
-from frossl.runs.config import Device
+from frossl.nn.published import Net
+from frossl.report.encoders import show_encoders, write_encoders
+from frossl.report.terminal import wrote
+from frossl.runs.config import Config, Device
 from frossl.runs.directory import Weights, encoder_of
 from frossl.train.evaluate import evaluate_run
+from frossl.train.side_by_side import evaluate_encoders
 from frossl.train.supervised import supervised_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Evaluate the encoder of a run beside an untrained one and raw pixels."""
+    """Evaluate the encoder of a run beside an untrained one and raw pixels, or encoders from anywhere side by side.
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """run directory"""
+    frossl evaluate RUN measures a run on its own data or on --data. frossl evaluate DATA --encoder A B C measures any
+    encoders on DATA without training, with one report.
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN|DATA")]
+    """run directory; with --encoder, images as frossl pretrain takes them"""
+    encoder: tuple[str, ...] = ()
+    """RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0; several are compared"""
+    backbone: str = "resnet18"
+    """with --encoder, the net of files that hold weights alone: any timm model name"""
+    stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"
+    """with --encoder, the stem of such a net"""
+    size: int | None = None
+    """with --encoder, pixels that all of them see (what each was published with, if not given)"""
+    out: Path = Path("runs")
+    """with --encoder, where the directory of the report goes"""
     data: str | None = None
     """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
     targets: TargetChoice | None = None
@@ -46,12 +66,14 @@ class Evaluate:
 
 
 def run(args: list[str], console: Console) -> int:
-    given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    given = tyro.cli(Evaluate, prog="frossl evaluate", args=join_sources(args) if "--encoder" in args else args)
     if not given.protocol:
         raise UserError(
             f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
         )
     find_metrics(given.protocol)
+    if given.encoder:
+        return run_side_by_side(given, console)
     if given.bank < 2:
         raise UserError(f"--bank must be at least 2, got {given.bank}")
     encoder_of(given.run, given.weights)  # before an arm is trained
@@ -60,4 +82,25 @@ def run(args: list[str], console: Console) -> int:
     how |= {"source": given.data, "targets": given.targets, "max_pixels": given.max_pixels, "weights": given.weights}
     how["bank"] = given.bank
     evaluate_run(given.run, protocols=given.protocol, others=others, **how)
+    return 0
+
+
+def run_side_by_side(given: Evaluate, console: Console) -> int:
+    if given.arms or given.weights != "online" or given.data is not None:
+        raise UserError("--encoder measures encoders as they are on DATA: leave --arms, --weights and --data out")
+    config = Config(
+        data=str(given.run),
+        size=given.size,
+        targets=given.targets or "auto",
+        data_dir=given.data_dir or Config.data_dir,
+        max_pixels=given.max_pixels or Config.max_pixels,
+        device=given.device,
+    )
+    net = Net(name=given.backbone, stem=given.stem)
+    how: dict[str, Any] = {"net": net, "protocols": given.protocol, "bank": given.bank, "console": console}
+    found = evaluate_encoders(config, given.encoder, **how)
+    show_encoders(console, found)
+    if rank() == 0:
+        place = given.out / f"{source_name(config.data) or 'data'}-encoders"
+        wrote(console, "Report", write_encoders(found, place))
     return 0

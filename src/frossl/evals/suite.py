@@ -92,27 +92,52 @@ def evaluate(
     are given. Of more than ``bank`` training images so many are used, spread evenly, and protocols say so. ``keep``
     gets what there is after each arm, from the untrained one on, as an arm may take hours.
     """
-    data, part = _with_bank(data, bank)
-    chosen = applicable(protocols, data.targets)
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
-        extractor.each(lambda: extractor.settle_batch_norm(untrained, data.train, spec))
+        extractor.each(lambda: extractor.settle_batch_norm(untrained, first(data.train, bank), spec))
     networks = {"pretrained": encoder, "untrained": untrained, **others}
-    subjects = {arm: (network, spec) for arm, network in networks.items()}
-    if data.targets:
-        subjects["raw pixels"] = pixels(spec)
-    views = (pair(recipe), seed) if any(m.needs_views for m in chosen.values()) else None
+    subjects = {arm: (network, spec, recipe) for arm, network in networks.items()}
+
+    def keep_both(evaluation: Evaluation) -> None:
+        if "untrained" in evaluation.arms:
+            keep(evaluation)
+
+    how = {"seed": seed, "known": known, "protocols": protocols, "source": source, "bank": bank, "log": log}
+    return measure_arms(subjects, data, extractor, keep=keep_both, **how)
+
+
+def measure_arms(
+    subjects: Mapping[str, tuple[nn.Module, EncoderSpec, Recipe]],
+    data: Dataset,
+    extractor: Extractor,
+    *,
+    seed: int,
+    known: Mapping[str, dict[str, float]] = MappingProxyType({}),
+    protocols: tuple[str, ...],
+    source: str = "",
+    bank: int = EVALUATED,
+    log: Callable[[str], None] = lambda message: None,
+    keep: Callable[[Evaluation], None] = lambda evaluation: None,
+) -> Evaluation:
+    """Measures encoders by arm, each fed as its spec says and with views of its recipe, then pixels and a guess.
+
+    As :func:`evaluate`, but for the arms; ``keep`` gets what there is after each.
+    """
+    data, part = _with_bank(data, bank)
+    chosen = applicable(protocols, data.targets)
+    fed = next(iter(subjects.values()))
+    controls = {"raw pixels": (*pixels(fed[1]), fed[2])} if data.targets else {}
     held_out = len(data.test) if data.test.labels is None else int(known_labels(data.test.labels).sum())
     cards = {name: m.protocol + part for name, m in chosen.items()}
     evaluation = Evaluation({}, cards, held_out, source, data.targets)
 
-    def measured(arm: str) -> dict[str, float]:
+    def measured(arm: str, network: nn.Module, fed: EncoderSpec, recipe: Recipe) -> dict[str, float]:
         log(f"evaluating {arm}")
-        (network, fed), has_views = subjects[arm], arm in networks
-        wanted = {name: m for name, m in chosen.items() if has_views or m.of_pixels}
+        wanted = {name: m for name, m in chosen.items() if arm in subjects or m.of_pixels}
+        views = (pair(recipe), seed) if arm in subjects and any(m.needs_views for m in chosen.values()) else None
         values: dict[str, float] = {}
         if of_features := [name for name, m in wanted.items() if not m.of_encoder]:
-            features = extractor.data(network, data, fed, views if has_views else None)
+            features = extractor.data(network, data, fed, views)
             values = extractor.each(lambda: measure(features, of_features))
         subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
         for m in wanted.values():
@@ -120,10 +145,9 @@ def evaluate(
                 values |= m.measure(subject)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    for arm in subjects:
-        evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm)
-        if "untrained" in evaluation.arms:
-            keep(evaluation)
+    for arm, subject in (dict(subjects) | controls).items():
+        evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm, *subject)
+        keep(evaluation)
     if data.targets and (guessed := guess(data, evaluation.arms)):
         evaluation.arms[GUESSES[data.targets]] = guessed
         keep(evaluation)

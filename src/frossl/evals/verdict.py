@@ -95,12 +95,12 @@ def _against(evaluation: Evaluation, arms: Sequence[str], what: str) -> Outcome 
     """:func:`outcome` against the best of some controls; ``what`` was done."""
     pretrained, images = evaluation.arms["pretrained"], evaluation.held_out
     gains, clear, harm, lost_to, above_guess = [], [], False, "", []
-    for name, column in _deciding(evaluation).items():
+    for name, column in deciding(evaluation).items():
         controls = {arm: evaluation.arms[arm] for arm in arms if name in evaluation.arms.get(arm, {})}
         if not controls:
             continue
         figures = {arm: values[name] for arm, values in controls.items()}
-        found = {arm: _clearly(name, column, pretrained, values, images) for arm, values in controls.items()}
+        found = {arm: clearly_better(name, column, pretrained, values, images) for arm, values in controls.items()}
         best = max(figures, key=figures.__getitem__)
         clear.append(found[best])
         harm = harm or min(found.get("untrained", 0), found.get(START, 0)) < 0
@@ -122,9 +122,9 @@ def _against(evaluation: Evaluation, arms: Sequence[str], what: str) -> Outcome 
     return Outcome(headline, mood, "; ".join(gains), _notes(evaluation, above_guess))
 
 
-def _deciding(evaluation: Evaluation) -> dict[str, Column]:
+def deciding(evaluation: Evaluation, arm: str = "pretrained") -> dict[str, Column]:
     """The columns that decide and were measured: of uneven classes balanced accuracies, where there are any."""
-    measured = evaluation.arms["pretrained"]
+    measured = evaluation.arms[arm]
     found = {n: c for n, c in evaluation.columns().items() if c.decides and n in measured}
     return {n: c for n, c in found.items() if f"{n}_balanced" not in found}
 
@@ -141,7 +141,7 @@ def _notes(evaluation: Evaluation, above_guess: Sequence[bool]) -> tuple[str, ..
     return tuple(said)
 
 
-def _clearly(
+def clearly_better(
     name: str, column: Column, pretrained: Mapping[str, float], other: Mapping[str, float], images: int
 ) -> int:
     """1 where the score of ``pretrained`` is above that of ``other`` beyond the noise, -1 where below, else 0.
@@ -160,7 +160,7 @@ def _clearly(
 
 
 def clearly_more_right(share: float, other: float, n: int, std: float) -> int:
-    """:func:`_clearly` of shares of ``n`` held-out images: beyond two standard errors.
+    """:func:`clearly_better` of shares of ``n`` held-out images: beyond two standard errors.
 
     Two right and two wrong answers are added to both (Agresti and Coull, The American Statistician 1998), without which
     few images that are all right would have no error.

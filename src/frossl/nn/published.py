@@ -21,6 +21,8 @@ from frossl.nn.backbones import READ_FILES, create, resolve_stem, sized_options,
 from frossl.nn.encoder import EncoderSpec, is_exported, load_all_keys, read_encoder
 
 State = dict[str, Tensor]
+Start = tuple[State, "EncoderSpec"]
+"""Weights, and how the encoder that they are of is built and fed."""
 Log = Callable[[str], None]
 FORMS = "RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0"
 WEIGHTS = "model.safetensors"

@@ -200,14 +200,22 @@ def _spectra(label: str, lines: list[Figure]) -> list[Figure]:
     return _charts(label, lines, height=380, **axes)
 
 
-def accuracy_figure(arms: Sequence[Arm]) -> list[Figure]:
-    """Every arm's accuracies with their intervals, as points on a line for each measure."""
+def accuracy_figure(arms: Sequence[Arm], encoders: Sequence[str] = ()) -> list[Figure]:
+    """Every arm's accuracies with their intervals, as points on a line for each measure.
+
+    A colour is a run; or, where names of ``encoders`` are given, an arm of that name.
+    """
+
+    def whose(arm: Arm) -> str:
+        return arm.name if encoders else arm.run
+
     names = [name for name in scores() if any(name in arm.values for arm in arms)]
-    runs = list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
+    runs = list(encoders) or list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
     traces = []
     for k, arm in enumerate(arms):
         have = [name for name in names if name in arm.values]
-        colour = COLOURS[runs.index(arm.run) % 10] if arm.run in runs and arm.name not in _MUTED else "$muted"
+        coloured = whose(arm) in runs and arm.name not in _MUTED
+        colour = COLOURS[runs.index(whose(arm)) % 10] if coloured else "$muted"
         offset = 0.6 * ((k + 0.5) / len(arms) - 0.5)
         traces.append(
             points(

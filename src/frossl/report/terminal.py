@@ -125,7 +125,13 @@ ACROSS = 6
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """The table of arms, those of augmentations if they were measured, the protocols in a line each, the verdict."""
+    """The tables of arms, and the verdict."""
+    show_table(console, evaluation)
+    console.print(f"[bold]{escape(verdict(evaluation))}[/]")
+
+
+def show_table(console: Console, evaluation: Evaluation) -> None:
+    """The table of arms, those of augmentations if they were measured, and the protocols in a line each."""
     arms = arms_of([("", evaluation)])
     table = evaluation_table(arms, brief=True)
     if len(table.columns) > 1:
@@ -137,4 +143,3 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     about += ["±: half of a 95 % interval; for few labels the standard deviation over draws"]
     for line in (*evaluation.protocols.values(), *about):
         console.print(Padding(Text(line, "dim"), (0, 0, 0, 2)))
-    console.print(f"[bold]{escape(verdict(evaluation))}[/]")

@@ -10,20 +10,17 @@ from torch import nn
 
 from frossl.data.options import Log, quiet
 from frossl.nn.encoder import EncoderSpec, read_encoder
-from frossl.nn.published import OWN_WEIGHTS, Net, State, fit, for_images, read_published
+from frossl.nn.published import OWN_WEIGHTS, Net, Start, fit, for_images, read_published
 from frossl.runs.config import Config
 from frossl.runs.directory import Weights, encoder_of
 from frossl.runs.record import is_run
 
-Start = tuple[State, EncoderSpec]
 RESNET18 = Net()
 START_FILE = "start.safetensors"
 """The encoder that training of a run began with, if it did not begin with random weights."""
 
 
-def read_any(
-    where: str, *, net: Net = RESNET18, weights: Weights = "online", log: Log = quiet
-) -> tuple[State, EncoderSpec]:
+def read_any(where: str, *, net: Net = RESNET18, weights: Weights = "online", log: Log = quiet) -> Start:
     """Weights and spec of an encoder: RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0.
 
     ``net`` is the architecture of a file that does not say; ``weights`` are those of a run.

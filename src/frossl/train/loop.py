@@ -29,11 +29,10 @@ from frossl.evals.extract import EVALUATED, first
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.output import feature_width, trains
-from frossl.nn.published import fit
+from frossl.nn.published import Start, fit
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import ENCODERS, FAILED
-from frossl.runs.encoders import Start
 from frossl.runs.log import NoLog, RunLog
 from frossl.runs.unreadable import Unreadable
 from frossl.train.display import TrainingDisplay

@@ -133,9 +133,8 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
         batch=_batch(config, len(data.train)),
         precision=find_precision(config.precision, device),
     )
-    workers = 0 if data.train.in_memory else _workers() if config.workers is None else config.workers
     sizes = {asked: size} | {before.size: after.size for before, after in zip(drawn[1:], recipe[1:], strict=True)}
-    return Plan(resolved, recipe, spec, device, workers, _resized(net, sizes))
+    return Plan(resolved, recipe, spec, device, workers_for(config, data), _resized(net, sizes))
 
 
 def _continuing(config: Config, start: EncoderSpec) -> Config:
@@ -246,8 +245,12 @@ def _batch(config: Config, images: int) -> int:
     return batch
 
 
-def _workers() -> int:
-    """One process per core, shared out among the ranks of this machine."""
+def workers_for(config: Config, data: Dataset) -> int:
+    """Processes that decode images: one per core, shared out among the ranks of this machine, if not given."""
+    if data.train.in_memory:
+        return 0
+    if config.workers is not None:
+        return config.workers
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

@@ -1,0 +1,130 @@
+"""Encoders from anywhere, measured on the same images without training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from frossl.core.types import UserError
+from frossl.data import Dataset
+from frossl.evals import defaults, find_metrics
+from frossl.evals.extract import EVALUATED, Extractor, first
+from frossl.evals.suite import measure_arms, untrained_encoder
+from frossl.nn.encoder import EncoderSpec
+from frossl.nn.output import feature_width
+from frossl.nn.published import Net, Start, fit, for_images
+from frossl.report import terminal
+from frossl.report.encoders import SideBySide
+from frossl.runs.config import Config
+from frossl.runs.data import open_run_data
+from frossl.runs.encoders import RESNET18, read_any
+from frossl.runs.evaluation import same_source
+from frossl.train.plan import device_of, find_precision, workers_for
+from frossl.views.recipes import VIEWS, Recipe, domain, with_size
+
+
+def evaluate_encoders(
+    config: Config,
+    encoders: Sequence[str],
+    *,
+    net: Net = RESNET18,
+    protocols: tuple[str, ...] = defaults("evaluate"),
+    bank: int = EVALUATED,
+    console: Console | None = None,
+) -> SideBySide:
+    """Measures ``encoders``, each as :func:`read_any` takes it, beside untrained ones and raw pixels.
+
+    ``config`` says on which images, and where. Each encoder gets the size, mean, deviation and interpolation that it
+    was published with; ``config.size`` is another size for all of them. ``net`` is the net of files of weights.
+
+    Raises:
+        UserError: no such encoder or metric, or encoders of images on different scales.
+    """
+    console = console or Console(quiet=True)
+    find_metrics(protocols)
+    log = terminal.detail(console)
+    names = arm_names(encoders)
+    starts = {name: read_any(where, net=net, log=log) for name, where in zip(names, encoders, strict=True)}
+    data = open_run_data(_on_scale(config, starts), log)
+    terminal.show_data(console, data)
+    device = device_of(config)
+    bf16 = find_precision(config.precision, device) == "bf16"
+    extractor = Extractor(device=device, bf16=bf16, workers=workers_for(config, data), over_ranks=True)
+    subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
+    recipe = VIEWS[domain(data.channels)]
+    for name, (state, spec) in starts.items():
+        asked = for_images(spec, channels=data.channels, size=config.size or spec.size)
+        module = fit(state, spec, asked, log)
+        asked = dataclasses.replace(asked, features=feature_width(module, asked.channels, asked.size))
+        subjects[name] = module.to(device), asked, with_size(recipe, asked.size)
+    controls = _untrained(subjects, data, extractor, config.seed, bank)
+    with terminal.working(console, "evaluating") as tell:
+        how = {"seed": config.seed, "protocols": protocols, "source": same_source(config.data), "bank": bank}
+        evaluation = measure_arms(subjects | controls, data, extractor, log=tell, **how)
+    specs = {name: subject[1] for name, subject in subjects.items()}
+    return SideBySide(data.name, evaluation, specs, {name: _control_of(spec, specs) for name, spec in specs.items()})
+
+
+def arm_names(encoders: Sequence[str]) -> list[str]:
+    """Short names of encoders: of paths, as much from their end as tells them apart.
+
+    >>> arm_names(["runs/a/start.safetensors", "runs/b/start.safetensors", "lite0"])
+    ['a/start.safetensors', 'b/start.safetensors', 'lite0']
+
+    Raises:
+        UserError: one is given twice.
+    """
+    if len(set(encoders)) < len(encoders):
+        raise UserError("--encoder: the same encoder is given twice")
+    parts = {where: (where,) if ":" in where else Path(where).parts or (where,) for where in encoders}
+    names = []
+    for where, of in parts.items():
+        others = [o for w, o in parts.items() if w != where]
+        length = next(n for n in range(1, len(of) + 1) if n == len(of) or all(o[-n:] != of[-n:] for o in others))
+        names.append("/".join(of[-length:]))
+    return names
+
+
+def _on_scale(config: Config, starts: dict[str, Start]) -> Config:
+    """``config`` with the intensity range that the encoders were trained on.
+
+    Raises:
+        UserError: they were not trained on the same.
+    """
+    ranges = {name: spec.range for name, (_, spec) in starts.items() if spec.range}
+    if len(set(ranges.values())) > 1:
+        said = "; ".join(f"{name} {' '.join(f'{x:g}' for x in pairs)}" for name, pairs in ranges.items())
+        raise UserError(f"these encoders were trained on different ranges of intensities: {said}. Measure them apart")
+    return dataclasses.replace(config, range=next(iter(ranges.values()))) if ranges and not config.range else config
+
+
+def _control_of(spec: EncoderSpec, specs: dict[str, EncoderSpec]) -> str:
+    """The name of the untrained encoder like this one: simply that where all are alike."""
+    kinds = {(s.title, s.size, s.mean, s.std) for s in specs.values()}
+    if len(kinds) == 1:
+        return "untrained"
+    sized = {title: len({kind for kind in kinds if kind[0] == title}) > 1 for title, *_ in kinds}
+    return f"untrained {spec.title}" + (f" at {spec.size}" if sized[spec.title] else "")
+
+
+def _untrained(
+    subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]],
+    data: Dataset,
+    extractor: Extractor,
+    seed: int,
+    bank: int,
+) -> dict[str, tuple[nn.Module, EncoderSpec, Recipe]]:
+    """An untrained encoder for each architecture, with batch-norm statistics from one pass over training images."""
+    specs = {name: spec for name, (_, spec, _) in subjects.items()}
+    made: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
+    for _, spec, recipe in subjects.values():
+        name = _control_of(spec, specs)
+        if name not in made:
+            network = untrained_encoder(spec, seed).to(extractor.device)
+            extractor.each(lambda n=network, s=spec: extractor.settle_batch_norm(n, first(data.train, bank), s))
+            made[name] = network, spec, recipe
+    return made
