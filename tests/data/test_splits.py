@@ -142,6 +142,22 @@ def test_groups_on_both_sides_of_a_split_are_counted(write, opened):
     assert noted(opened(group="p[0-9]"), "1 groups have images in both splits")
 
 
+@pytest.mark.parametrize(("known", "unknown"), [("train", "test"), ("test", "train")])
+def test_where_one_given_split_has_groups_those_of_the_other_are_said_to_be_unknown(write, opened, known, unknown):
+    for i in range(4):
+        write(f"train/video{i}.png", i)
+        write(f"test/video{i}.png", i)
+    rows = "".join(f"video{i}.png,{i // 2},{i % 2}\n" for i in range(4))
+    write(f"{known}/metadata.csv", content=f"file_name,video,label\n{rows}".encode())
+    rows = "".join(f"video{i}.png,{i % 2}\n" for i in range(4))
+    write(f"{unknown}/metadata.csv", content=f"file_name,label\n{rows}".encode())
+    data = opened(group="video")
+    assert (len(data.train), len(data.test)) == (4, 4)
+    assert noted(data, "--group", f"{unknown}/ are not known")
+    with pytest.raises(UserError, match="--group vidoe"):
+        opened(group="vidoe")
+
+
 @pytest.mark.parametrize("sizes", [[1, 99], [50, 50], [7, 7, 7, 10, 7, 7, 7], [3] * 30, [1] * 500 + [100]])
 def test_share_of_groups_is_as_near_as_they_allow(sizes):
     groups = np.repeat(np.arange(len(sizes)), sizes).astype(str)
