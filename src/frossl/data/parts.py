@@ -24,7 +24,8 @@ class Part(NamedTuple):
     """One split: images and, where there are any, the label of each and the group that it belongs to.
 
     Labels are as they stand in the source: numbers, words, lists; None, NaN or -1 where unknown. With ``names``,
-    numbers are theirs. ``place`` is what messages call it.
+    numbers are theirs. ``place`` is what messages call it. ``splits`` are the words of a table that
+    :func:`frossl.data.splits.divide` goes by, None of images that it does not name.
     """
 
     sources: Sources
@@ -32,6 +33,7 @@ class Part(NamedTuple):
     names: tuple[str, ...] = ()
     groups: Sequence[Any] | None = None
     place: str = "the training split"
+    splits: Sequence[Any] | None = None
 
 
 class Found(NamedTuple):
@@ -82,12 +84,14 @@ def chain(parts: Sequence[Part], prefixes: Sequence[str] = ()) -> Part:
     sources = Chain(tuple(part.sources for part in parts), tuple(prefixes) or ("",) * len(parts))
     alike = len({part.names for part in parts if part.labels is not None}) == 1
     names = next((part.names for part in parts if part.labels is not None), ()) if alike else ()
-    labels = groups = None
+    labels = groups = words = None
     if any(part.labels is not None for part in parts):
         labels = [label for part in parts for label in (_labels(part) if alike else _words(part))]
     if any(part.groups is not None for part in parts):
         groups = [group for part in parts for group in part.groups or [None] * len(part.sources)]
-    return Part(sources, labels, names, groups, parts[0].place)
+    if any(part.splits is not None for part in parts):
+        words = [word for part in parts for word in part.splits or [None] * len(part.sources)]
+    return Part(sources, labels, names, groups, parts[0].place, words)
 
 
 def _labels(part: Part) -> Sequence[Any]:
