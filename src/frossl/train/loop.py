@@ -239,7 +239,7 @@ class _Loop:
             self.row("train", values | self.scheduled)
 
     def look_at_encoder(self) -> bool:
-        """Adds the monitor's row; says whether its kNN is the best so far."""
+        """Adds the monitor's row; says whether its kNN, balanced where classes are uneven, is the best so far."""
         progress, probe = self.progress, self.state.probe
         progress.looked = progress.step
         values, held_out_NF = look(self.learner.backbone, self.data, self.plan.spec, self.extractor, probe)
@@ -252,7 +252,7 @@ class _Loop:
         self.row("monitor", values)
         self.say_health([found] if found else [])
         self.shown |= values
-        score = values.get("knn")
+        score = values.get("knn_balanced", values.get("knn"))
         better = score is not None and (progress.best is None or score > progress.best)
         progress.best = score if better else progress.best
         return better
