@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from frossl.core.distributed import largest, on_first_rank, rank, world_size
+from frossl.core.distributed import collect, largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.types import Setting, UserError
@@ -209,7 +209,8 @@ class _Loop:
 
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
-        self.unreadable.add(batch.skipped, (progress.step + 1 - self.first) * len(batch.index_N))
+        if self.config.check == "on-read":  # else all were read at the start
+            self.unreadable.add(collect(batch.skipped), (progress.step + 1 - self.first) * self.plan.batch)
         share = scheduled_share(progress)
         frozen = progress.along < self.frozen and not progress.again
         set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup), frozen)
