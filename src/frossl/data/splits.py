@@ -85,7 +85,7 @@ class Picked:
 def divide(found: Found) -> Found:
     """``found`` with its only part in two where a column says of which split images are; those of none are trained on.
 
-    Validation images are held out where there are no test images, or none of these has a label, and some of those has.
+    Validation images are held out where there are no test images, or where these alone have no labels.
 
     Raises:
         UserError: the column says something else than the name of a split.
