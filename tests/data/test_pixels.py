@@ -164,7 +164,7 @@ def test_infrared_is_a_channel_whatever_the_file_calls_it(write, kind):
     assert any("channels 4 to 4 are not used" in note for note in colours.notes)
 
 
-def test_the_first_of_deep_channels_of_different_scale_are_read_each_on_its_own(write):
+def test_the_first_of_16_bit_channels_of_different_scale_are_read_each_on_its_own(write):
     scales = np.array([4000, 4000, 40, 0.5], np.float32)
     values = np.stack([np.stack([grey(4 * i + c) for c in range(4)], -1) for i in range(COUNT)]).astype(np.float32)
     source = write(lambda i: values[i] * scales, photometric="minisblack", planarconfig="contig")
@@ -303,7 +303,7 @@ def test_a_range_for_bytes_is_checked_and_said(write):
     assert any("0 to 510" in note for note in half.notes)
 
 
-def test_deep_images_in_the_held_out_split_alone_are_named(write, tmp_path):
+def test_16_bit_images_in_the_held_out_split_alone_are_named(write, tmp_path):
     write(lambda i: encoded(Image.fromarray((grey(i) * 255).astype(np.uint8))), ".png")
     for split, dtype in (("train", np.uint8), ("test", np.uint16)):
         (tmp_path / "two" / split).mkdir(parents=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import numpy as np
 import pytest
 
@@ -101,6 +104,76 @@ def test_folders_that_are_called_like_masks_alone_are_classes(write, opened):
     assert opened().classes == ("face", "face_mask", "mask")
 
 
+def table(kind: str, rows: list[dict[str, str]]) -> bytes:
+    if kind == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), buffer)
+        return buffer.getvalue()
+    if kind == "jsonl":
+        return "\n".join(map(json.dumps, rows)).encode()
+    return "\n".join(",".join(row) for row in [list(rows[0]), *(row.values() for row in rows)]).encode()
+
+
+def rows_of(words: list[str]) -> list[dict[str, str]]:
+    return [{"file_name": f"{i:02}.png", "label": "ab"[i % 2], "Split": word} for i, word in enumerate(words)]
+
+
+SPLIT_WORDS = ["train", "Training", "test", "testing", "val", "unlabeled", "train", "test", "valid", "train"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_column_of_a_table_tells_the_splits(write, opened, kind, labels):
+    for i in range(11):  # the last is in no row
+        write(f"{i:02}.png", i)
+    write(f"metadata.{kind}", content=table(kind, rows_of(SPLIT_WORDS)))
+    data = opened(labels=labels)
+    assert paths(data.test) == ["02.png", "03.png", "07.png"]
+    assert paths(data.train) == [f"{i:02}.png" for i in (0, 1, 5, 6, 9, 10)]
+    assert noted(data, "6 train, 3 test, 2 validation", "not used: validation")
+    if labels:
+        assert (data.classes, data.test.labels.tolist()) == (("a", "b"), [0, 1, 1])
+        assert data.train.labels.tolist() == [0, 1, 1, 0, 1, -1]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_column_of_a_list_tells_the_splits(write, opened, tmp_path, kind):
+    for i in range(6):
+        write(f"{i:02}.png", i)
+    rows = rows_of(["train", "validation", "train", "val", "train", "train"])
+    data = open_data(str(write(f"list.{kind}", content=table(kind, rows))), memory_limit=0)
+    assert (paths(data.train), paths(data.test)) == ([f"{i:02}.png" for i in (0, 2, 4, 5)], ["01.png", "03.png"])
+
+
+def test_labelled_validation_images_are_held_out_where_test_images_have_no_labels(write, opened):
+    for i in range(6):
+        write(f"{i:02}.png", i)
+    rows = rows_of(["train", "train", "test", "test", "val", "val"])
+    rows = [row | {"label": "" if row["Split"] == "test" else row["label"]} for row in rows]
+    write("labels.csv", content=table("csv", rows))
+    assert paths(opened().test) == ["04.png", "05.png"]
+    assert paths(opened(labels=False).test) == ["02.png", "03.png"]
+
+
+def test_folders_are_the_splits_where_a_column_says_others(write, opened):
+    for i in range(4):
+        write(f"{'train' if i < 2 else 'test'}/{i:02}.png", i)
+    write("metadata.csv", content=table("csv", rows_of(["test", "train", "test", "what"])))
+    data = opened()
+    assert (paths(data.train), paths(data.test)) == (["train/00.png", "train/01.png"], ["test/02.png", "test/03.png"])
+    assert noted(data, "'split'", "not used")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_what_is_no_split_is_listed(write, opened, kind):
+    for i in range(5):
+        write(f"{i:02}.png", i)
+    write(f"labels.{kind}", content=table(kind, rows_of(["train", "test", "", "fold 1", "fold 1"])))
+    with pytest.raises(UserError, match=r"'split'.*nothing \(1\), fold 1 \(2\).*train.*test.*validation"):
+        opened()
+
+
 def test_groups_stay_whole(write, opened):
     for patient in range(10):
         for i in range(3):
@@ -140,6 +213,22 @@ def test_groups_on_both_sides_of_a_split_are_counted(write, opened):
     for path in ("train/p1_0.png", "train/p2_0.png", "test/p2_1.png", "test/p3_0.png"):
         write(path)
     assert noted(opened(group="p[0-9]"), "1 groups have images in both splits")
+
+
+@pytest.mark.parametrize(("known", "unknown"), [("train", "test"), ("test", "train")])
+def test_where_one_given_split_has_groups_those_of_the_other_are_said_to_be_unknown(write, opened, known, unknown):
+    for i in range(4):
+        write(f"train/video{i}.png", i)
+        write(f"test/video{i}.png", i)
+    rows = "".join(f"video{i}.png,{i // 2},{i % 2}\n" for i in range(4))
+    write(f"{known}/metadata.csv", content=f"file_name,video,label\n{rows}".encode())
+    rows = "".join(f"video{i}.png,{i % 2}\n" for i in range(4))
+    write(f"{unknown}/metadata.csv", content=f"file_name,label\n{rows}".encode())
+    data = opened(group="video")
+    assert (len(data.train), len(data.test)) == (4, 4)
+    assert noted(data, "--group", f"{unknown}/ are not known")
+    with pytest.raises(UserError, match="--group vidoe"):
+        opened(group="vidoe")
 
 
 @pytest.mark.parametrize("sizes", [[1, 99], [50, 50], [7, 7, 7, 10, 7, 7, 7], [3] * 30, [1] * 500 + [100]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from io import StringIO
 
@@ -12,10 +13,13 @@ from rich.console import Console
 
 from frossl.core.types import UserError
 from frossl.data.types import Skipped
+from frossl.methods import METHODS
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
+from frossl.runs.record import read_rows
 from frossl.runs.unreadable import UNREADABLE, Unreadable, read_unreadable
 from frossl.train.pretrain import pretrain
+from rank_programs import finish, start_ranks
 
 TINY = '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}'
 
@@ -71,3 +75,31 @@ def test_the_limit_is_of_the_images_read_and_each_counts_once(tmp_path):
         again.add(skips[200:], 4000)
     assert [skip.path for skip in read_unreadable(tmp_path)] == [skip.path for skip in skips]
     assert len((tmp_path / UNREADABLE).read_text().splitlines()) == 201
+
+
+STEADY = {"optimizer": "sgd", "lr": 0.02, "batch": 9, "precision": "64", "length": "4ep", "log_every": 1}
+
+
+def test_ranks_replace_what_one_process_does_list_it_once_and_stop_together(tmp_path, monkeypatch):
+    """Over some epochs both ranks meet the same unreadable image."""
+    objective = METHODS["frossl"].Config(projector="16-bn-relu-16")
+    asked = config(tmp_path, {7, 30}, objective=objective, **STEADY)
+    alone = pretrain(dataclasses.replace(asked, name="alone")).run
+    (tmp_path / "more").mkdir()
+    monkeypatch.setattr("frossl.data.build.MAX_UNREADABLE", 0.9)
+    too_many = config(tmp_path / "more", range(0, 60, 3), objective=objective, **STEADY)
+
+    def work(rank: int) -> None:
+        pretrain(asked)
+        with pytest.raises(UserError, match=r"more than 5%.*--resume") as stopped:
+            pretrain(too_many)
+        print(stopped.value)
+
+    said = finish(start_ranks(work, tmp_path / "said"), tmp_path / "said")
+    together = tmp_path / "runs" / "run"
+    assert read_unreadable(together) == read_unreadable(alone) != []
+    rows = [read_rows(run / "metrics.jsonl") for run in (alone, together)]
+    loss = [[row["loss"] for row in found if row["kind"] == "train"] for found in rows]
+    assert len(loss[0]) == 4 * 6
+    assert loss[1] == pytest.approx(loss[0], rel=1e-9)
+    assert len({text[text.index("images cannot be read") - 3 :] for text in said}) == 1

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -140,6 +140,15 @@ def largest(*values: float) -> tuple[float, ...]:
     x = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(x, dist.ReduceOp.MAX, group=_hosts())
     return tuple(x.tolist())
+
+
+def collect(values: Sequence[T]) -> list[T]:
+    """What all ranks have, in their order; one small message where none has anything."""
+    if world_size() == 1 or not any(largest(float(len(values)))):
+        return list(values)
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, list(values), group=_hosts())
+    return [value for part in parts for value in part]
 
 
 def share_text(text: str) -> str:

@@ -121,7 +121,7 @@ def find_in_folder(folder: Path, options: Opening) -> Found:
     ``train/`` (or ``training/``) with ``test/`` (or ``testing/``, ``val/``, ``valid/``, ``validation/``) are the
     splits, and ``unlabeled/`` is trained on too. Labels come from tables beside the images; else sub-folders are
     classes when two or more hold images and no image lies beside them, unless all are called like splits. Masks beside
-    images are left out.
+    images are left out. Without such folders a column of a table may tell the splits.
     """
     files, notes = list_images(folder)
     files = _without_folder(_without_masks(files, notes))
@@ -130,9 +130,7 @@ def find_in_folder(folder: Path, options: Opening) -> Found:
     count = len(splits)
     splits += [unlabelled] * bool(len(unlabelled))
     parts = [Part(part, place=part.prefix or "the folder") for part in splits]
-    origin = ""
-    if options.labels or options.group is not None:
-        parts, origin = labels_beside(folder, [split.prefix for split in splits], parts, options, notes)
+    parts, origin = labels_beside(folder, [split.prefix for split in splits], parts, options, notes)
     if options.labels and not origin:
         classes = splits[0].classes()
         origin = "sub-folders" if classes else "images do not all lie in two or more sub-folders, one for each class"

@@ -10,7 +10,7 @@ from frossl.data.folder import Files, list_images
 from frossl.data.names import Names
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
-from frossl.data.tables import Columns, choose_column, find_rows, note_on_repeated, read_table, typed
+from frossl.data.tables import Columns, choose_column, find_rows, find_splits, note_on_repeated, read_table, typed
 
 KINDS = (".txt", ".csv", ".tsv", ".jsonl")
 SEPARATORS = (None, "\t", ",", ";", " ")
@@ -56,7 +56,9 @@ def find_in_list(file: Path, options: Opening) -> Found:
         [values[row] for row in rows] if (values := typed(columns.get(column or "", []))) else None
         for column in (label, options.group)
     )
-    part = Part(files, labels, groups=groups, place=file.name)
+    words = find_splits(columns, options)
+    splits = None if words is None else [words[row] for row in rows]
+    part = Part(files, labels, groups=groups, place=file.name, splits=splits)
     return Found(file.stem, f"images of {file}", [part], notes, f"the column {label!r} of {file.name}" if label else "")
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
-from frossl.data.sources import LazyImages
+from frossl.data.sources import LazyImages, show
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
 from frossl.views.colour import find_colour
@@ -234,7 +234,7 @@ class _Crops:
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Any, ...]:
         epoch, i = key
-        image, shown, skipped = self.images.show(i) if isinstance(self.images, LazyImages) else (self.images[i], i, ())
+        image, shown, skipped = show(self.images, i)
         height, width = image.shape[1:]
         drawn = draw(self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width)
         crops = [crop_one(image, group, d) for group, d in zip(self.recipe, drawn, strict=True)]

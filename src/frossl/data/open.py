@@ -19,6 +19,7 @@ from frossl.data.names import Names
 from frossl.data.options import COLUMNS, DataOptions, Opening
 from frossl.data.parts import Found, Part, join, to_dataset
 from frossl.data.records import DATASETS
+from frossl.data.splits import divide
 from frossl.data.tables import is_table
 from frossl.data.types import Dataset
 
@@ -50,7 +51,7 @@ def open_data(source: str, options: DataOptions | None = None, **changes: Any) -
     if _exists(source) and source.lower().endswith(arrays.EXTENSIONS) and Path(source).expanduser().is_file():
         _refuse_columns(source, opening)
         return arrays.open_arrays(Path(source).expanduser(), opening)
-    return to_dataset(join([_find(paths, opening) for paths in _grouped(_paths(source, opening))]), opening)
+    return to_dataset(join([divide(_find(paths, opening)) for paths in _grouped(_paths(source, opening))]), opening)
 
 
 def join_sources(args: Sequence[str]) -> list[str]:

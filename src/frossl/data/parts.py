@@ -24,7 +24,8 @@ class Part(NamedTuple):
     """One split: images and, where there are any, the label of each and the group that it belongs to.
 
     Labels are as they stand in the source: numbers, words, lists; None, NaN or -1 where unknown. With ``names``,
-    numbers are theirs. ``place`` is what messages call it.
+    numbers are theirs. ``place`` is what messages call it. ``splits`` are the words of a table that
+    :func:`frossl.data.splits.divide` goes by, None of images that it does not name.
     """
 
     sources: Sources
@@ -32,6 +33,7 @@ class Part(NamedTuple):
     names: tuple[str, ...] = ()
     groups: Sequence[Any] | None = None
     place: str = "the training split"
+    splits: Sequence[Any] | None = None
 
 
 class Found(NamedTuple):
@@ -82,12 +84,14 @@ def chain(parts: Sequence[Part], prefixes: Sequence[str] = ()) -> Part:
     sources = Chain(tuple(part.sources for part in parts), tuple(prefixes) or ("",) * len(parts))
     alike = len({part.names for part in parts if part.labels is not None}) == 1
     names = next((part.names for part in parts if part.labels is not None), ()) if alike else ()
-    labels = groups = None
+    labels = groups = words = None
     if any(part.labels is not None for part in parts):
         labels = [label for part in parts for label in (_labels(part) if alike else _words(part))]
     if any(part.groups is not None for part in parts):
         groups = [group for part in parts for group in part.groups or [None] * len(part.sources)]
-    return Part(sources, labels, names, groups, parts[0].place)
+    if any(part.splits is not None for part in parts):
+        words = [word for part in parts for word in part.splits or [None] * len(part.sources)]
+    return Part(sources, labels, names, groups, parts[0].place, words)
 
 
 def _labels(part: Part) -> Sequence[Any]:
@@ -128,11 +132,9 @@ def to_dataset(found: Found, options: Opening, statistics: Statistics | None = N
     """
     notes, parts = list(found.notes), found.parts
     labels = _compared(found, options, notes) if options.labels else [Labels(np.empty(0))] * len(parts)
-    groups = [] if options.group is None else [_groups(part, options.group, notes) for part in parts[: len(labels)]]
-    if len(groups) > 1 and (shared := np.intersect1d(groups[0], groups[1])).size:
-        notes.append(f"--group: {len(shared):,} groups have images in both splits, which the data bring")
+    groups = None if options.group is None else _groups(parts[: len(labels)], options.group, notes)
     encoded = [
-        Encoded(part.sources, read.numbers if read.note else None, groups[0] if groups else None)
+        Encoded(part.sources, read.numbers if read.note else None, groups)
         for part, read in zip(parts, labels, strict=False)
     ]
     data = build(found.name, found.source, encoded, labels[0].classes, options, notes, statistics)
@@ -222,29 +224,52 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
 
 
-def _groups(part: Part, pattern: str, notes: list[str]) -> np.ndarray:
-    """The group of each image by its name; one that belongs to none is one of its own.
+def _groups(parts: Sequence[Part], pattern: str, notes: list[str]) -> np.ndarray | None:
+    """The group of each image of a split that is to be divided; None of two, whose groups are compared in a note.
 
     Raises:
         UserError: ``pattern`` is no column of the data and no regular expression that fits a name.
     """
-    groups = part.groups
-    if groups is None:
-        try:
-            regex = re.compile(pattern)
-        except re.error as error:
-            raise UserError(
-                f"--group {pattern}: the data have no such column, and it is no regular expression: {error}"
-            ) from None
-        found = (regex.search(part.sources.name(i)) for i in range(len(part.sources)))
-        groups = [match and match[min(1, regex.groups)] for match in found]
-    lonely = [i for i, group in enumerate(groups) if group is None or group != group]
-    if len(lonely) == len(groups):
+    column = any(part.groups is not None for part in parts)
+    found = [(part.groups or []) if column else _by_name(part, pattern) for part in parts]
+    known = [any(map(_is_group, groups)) for groups in found]
+    if not any(known):
         raise UserError(
             f"--group {pattern}: the data have no such column with anything in it, and it is found in no name, such as "
-            f"{part.sources.name(0)!r}; the first group of the regular expression, or all that it matches, is the name "
-            "of a patient, video or burst"
+            f"{parts[0].sources.name(0)!r}; the first group of the regular expression, or all that it matches, is the "
+            "name of a patient, video or burst"
         )
+    named = [_named(part, groups, notes) for part, groups, there in zip(parts, found, known, strict=True) if there]
+    if len(parts) == 1:
+        return named[0]
+    if all(known):
+        shared = len(np.intersect1d(named[0], named[1]))
+        notes.append(f"--group: {shared:,} groups have images in both splits, which the data bring")
+    else:
+        strange = parts[known.index(False)].place
+        notes.append(f"--group: groups of {strange} are not known, so that it may share some with the other split")
+    return None
+
+
+def _by_name(part: Part, pattern: str) -> list[str | None]:
+    """What the first group of ``pattern``, or all of it, matches in the name of each image."""
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"--group {pattern}: the data have no such column, and it is no regular expression: {error}"
+        ) from None
+    found = (regex.search(part.sources.name(i)) for i in range(len(part.sources)))
+    return [match and match[min(1, regex.groups)] for match in found]
+
+
+def _is_group(value: Any) -> bool:
+    return value is not None and value == value
+
+
+def _named(part: Part, groups: Sequence[Any], notes: list[str]) -> np.ndarray:
+    """Groups as text; an image that belongs to none is one of its own, and a note counts them."""
+    lonely = [i for i, group in enumerate(groups) if not _is_group(group)]
     if lonely:
         notes.append(f"--group: {len(lonely):,} images belong to no group, such as {part.sources.name(lonely[0])!r}")
     names = [str(group) for group in groups]

@@ -1,4 +1,4 @@
-"""Images that Pillow would read in part or too coarsely: TIFF by tifffile, deep colours by imagecodecs."""
+"""Images that Pillow would read in part or too coarsely: TIFF by tifffile, 16-bit colours by imagecodecs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG, JPEG2000, SIZE_MARKER = b"\x89PNG", (b"\0\0\0\x0c", b"\xff\x4f\xff\x51"), b"\xff\x4f\xff\x51"
 DEPTH, PHOTOMETRIC, ORIENTATION, SAMPLES, FORMAT, NODATA = 258, 262, 274, 277, 339, 42113
 PLAIN = {(16, 1), (16, 2), (32, 2), (32, 3)}
-"""Bits and sample format (1 unsigned, 2 signed, 3 float) of deep grey that Pillow reads to the last bit."""
+"""Bits and sample format (1 unsigned, 2 signed, 3 float) of grey of more than 8 bits that Pillow reads to the last."""
 FLIPS = {2: (0, -1, 1), 3: (0, -1, -1), 4: (0, 1, -1), 5: (1, 1, 1), 6: (1, -1, 1), 7: (1, -1, -1), 8: (1, 1, -1)}
 """Orientations of TIFF: whether rows and columns change places, then the directions of columns and rows."""
 
@@ -90,7 +90,7 @@ def _read_tiff(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Samp
         values_HWC, samples = values.reshape(*values.shape[:2], -1), page.samplesperpixel
         kind = page.photometric.name
         if kind in ("SEPARATED", "CIELAB", "YCBCR") and page.compression.name != "JPEG":
-            raise ValueError(f"TIFF of several pages or deep samples in {kind} is not supported")
+            raise ValueError(f"TIFF of several pages, or of more than 8 bits, in {kind} is not supported")
         if kind == "PALETTE":
             samples, palette = 3, (page.colormap.T >> 8).astype(np.uint8)
             values_HWC = palette[values_HWC].reshape(*values.shape[:2], -1)

@@ -13,7 +13,7 @@ from frossl.core.types import UserError
 from frossl.data.decode import UnreadableError, decode
 from frossl.data.reading import Reading
 from frossl.data.threads import in_threads
-from frossl.data.types import Skipped
+from frossl.data.types import LazySequence, Skipped
 
 ATTEMPTS, KEY = 20, 1 << 34
 
@@ -44,6 +44,11 @@ class Shown(NamedTuple):
     image: Tensor
     chosen: int
     skipped: tuple[Skipped, ...] = ()
+
+
+def show(images: Tensor | LazySequence, index: int) -> Shown:
+    """The image at ``index`` or, if it cannot be read and need not be, the one that training shows in its place."""
+    return images.show(index) if isinstance(images, LazyImages) else Shown(images[index], index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,11 @@ from frossl.core.types import UserError
 from frossl.data.formats import EXTENSIONS
 from frossl.data.options import Opening
 from frossl.data.parts import Part
+from frossl.data.splits import COLUMN, ORDER
 
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 STEMS = ("metadata", "labels", "label")
-SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
-"""Names of tables, without extension, that are looked for beside images; of splits also with _labels behind."""
+"""Names of tables, without extension, that are looked for beside images; those of splits are too, also with _labels."""
 LABELS = ("label", "labels", "class", "class_name", "fine_label", "category", "target", "cls")
 """Columns that are taken for labels where there are several that may be."""
 
@@ -31,8 +31,8 @@ Columns = dict[str, list[Any]]
 def is_table(name: str) -> bool:
     """Whether a file of this name, beside images, is a table of their labels."""
     stem, extension = os.path.splitext(name.lower())
-    known = stem in STEMS or stem.removesuffix("_labels") in SPLITS
-    return extension in KINDS and known and not (extension == ".parquet" and stem in SPLITS)
+    known = stem in STEMS or stem.removesuffix("_labels") in ORDER
+    return extension in KINDS and known and not (extension == ".parquet" and stem in ORDER)
 
 
 def read_table(path: Path, header: bool = True) -> Columns:
@@ -101,6 +101,7 @@ def choose_column(columns: Columns, given: str | None, where: str, others: Seque
     """The column of labels, empty if it is not clear which, and what else may be said. ``others`` are not asked."""
     if given is not None:
         return (given, "") if given in columns else ("", f"{where} has no column {given!r}")
+    others = (*others, *(name for name in columns if name.lower() == COLUMN))
     fitting = [name for name, values in columns.items() if name not in others and may_be_labels(values)]
     named = [name for label in LABELS for name in columns if name.lower() == label and name not in others]
     named = [name for name in named if name in fitting] or named
@@ -143,6 +144,13 @@ def typed(values: list[Any]) -> list[Any]:
     return values
 
 
+def find_splits(columns: Columns, options: Opening) -> list[Any] | None:
+    """The column that says of which split images are, with "" for nothing; None without, or if it is something else."""
+    taken = (options.label_column, options.image_column, options.group)
+    column = next((name for name in columns if name.lower() == COLUMN and name not in taken), None)
+    return None if column is None else ["" if word is None else word for word in columns[column]]
+
+
 class Rows(NamedTuple):
     """A table whose rows were found among images: the image of each row, and what is said of it."""
 
@@ -171,7 +179,7 @@ def find_rows(table: str, columns: Columns, names: Sequence[str], options: Openi
 def labels_beside(
     folder: Path, prefixes: Iterable[str], parts: list[Part], options: Opening, notes: list[str]
 ) -> tuple[list[Part], str]:
-    """The parts with labels and groups of tables beside their images, and from which columns labels come, if any.
+    """The parts with what tables beside their images say of these, and from which columns labels come, if any.
 
     Tables are looked for in ``folder`` and, below it, in ``prefixes`` and the folders above these.
 
@@ -186,24 +194,29 @@ def labels_beside(
         if is_table(entry.name)
     ]
     names = [part.sources.name(i) for part in parts for i in range(len(part.sources))] if tables else []
-    labels, groups, origins, known = [None] * len(names), [None] * len(names), [], set()
+    labels, groups, words = ([None] * len(names) for _ in range(3))
+    origins, known = [], set()
     for table in tables:
         prefix = table[: table.rfind("/") + 1]
         inside = [i for i, name in enumerate(names) if name.startswith(prefix)]
         split = table.rpartition("/")[2].partition(".")[0].lower().removesuffix("_labels")
-        if split in SPLITS:
+        if split in ORDER:
             of_split = [i for i in inside if names[i][len(prefix) :].lower().startswith(f"{split}/")]
             inside = of_split or inside
-        columns = read_table(folder / table)
+        columns = _read_if_needed(folder / table, options, notes)
         known.update(columns)
+        splits = find_splits(columns, options)
+        if not options.labels and splits is None and options.group not in columns:
+            continue
         rows = find_rows(table, columns, [names[i][len(prefix) :] for i in inside], options)
         if rows is None:
             notes.append(f"{table} is not used: no column of it names the images")
             continue
         notes += [*rows.notes, *note_on_repeated(table, rows.images)]
         origins += [f"the column {rows.label!r} of {table}"] if rows.label and options.labels else []
-        for column, into in ((rows.label, labels), (options.group, groups)):
-            for image, value in zip(rows.images, typed(rows.columns.get(column or "", [])), strict=False):
+        found = [typed(columns.get(column or "", [])) for column in (rows.label, options.group)]
+        for values, into in zip((*found, splits or []), (labels, groups, words), strict=True):
+            for image, value in zip(rows.images, values, strict=False):
                 if image is not None:
                     into[inside[image]] = value
     for flag, column in (("--label-column", options.label_column), ("--image-column", options.image_column)):
@@ -214,5 +227,17 @@ def labels_beside(
         parts[i] = parts[i]._replace(
             labels=labels[start:end] if origins else None,
             groups=groups[start:end] if any(group is not None for group in groups) else None,
+            splits=words[start:end] if any(word is not None for word in words[start:end]) else None,
         )
     return parts, " and ".join(origins)
+
+
+def _read_if_needed(path: Path, options: Opening, notes: list[str]) -> Columns:
+    """The columns of a table; one that cannot be read is noted, and has none, where no labels or groups are wanted."""
+    try:
+        return read_table(path)
+    except UserError:
+        if options.labels or options.group is not None:
+            raise
+        notes.append(f"{path.name} cannot be read and is not used")
+        return {}

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from frossl.core.types import known
 from frossl.evals.interval import Z, with_interval
+
+UNEVEN = 0.6, 2.0
+"""Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""
 
 
 def with_balanced(name: str, right_N: Tensor, labels_N: Tensor) -> dict[str, float]:
@@ -29,6 +33,18 @@ def balanced_accuracy(name: str, right_N: Tensor, labels_N: Tensor) -> dict[str,
     mean, classes = recall_K.mean().item(), len(n_K)
     low, high = mean - below_K.norm().item() / classes, mean + above_K.norm().item() / classes
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def uneven(largest: float, even: float) -> bool:
+    """Whether balanced accuracies decide where the largest class has one share, and each would have the other."""
+    most, times = UNEVEN
+    return largest > min(most, times * even)
+
+
+def are_uneven(labels_N: Tensor) -> bool:
+    """Whether they do of images with these classes, -1 where unknown; at least one is known."""
+    labels_N = labels_N[known(labels_N)]
+    return uneven(largest_share(labels_N), even_share(labels_N))
 
 
 def largest_share(labels_N: Tensor) -> float:

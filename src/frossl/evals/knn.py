@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from frossl.core.types import Features, UserError
 from frossl.evals import Column, metric
-from frossl.evals.balanced import with_balanced
+from frossl.evals.balanced import balanced_accuracy, with_balanced
 from frossl.evals.labels import class_count, labelled
 
 
@@ -47,9 +47,13 @@ def knn_correct(features: Features, *, k: int = 20, temperature: float = 0.07) -
     return knn_predict(x, y, test_x, class_count(features), k=k, temperature=temperature) == test_y
 
 
-def knn(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
-    """Top-1 accuracy on the held-out images."""
-    return {"knn": knn_correct(features, k=k, temperature=temperature).double().mean().item()}
+def knn(features: Features, *, k: int = 20, temperature: float = 0.07, balanced: bool = False) -> dict[str, float]:
+    """Top-1 accuracy on the held-out images and, if asked for, balanced accuracy."""
+    right = knn_correct(features, k=k, temperature=temperature)
+    found = {"knn": right.double().mean().item()}
+    if balanced:
+        found["knn_balanced"] = balanced_accuracy("knn", right, labelled(features)[3])["knn"]
+    return found
 
 
 @metric(

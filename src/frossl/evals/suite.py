@@ -15,6 +15,7 @@ from frossl.core.types import Targets
 from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
 from frossl.evals import Column, Subject, applicable, columns, measure
+from frossl.evals.balanced import uneven
 from frossl.evals.extract import EVALUATED, PIXELS, Extractor, first, pixels
 from frossl.evals.guess import GUESSES, WORDS, guess
 from frossl.nn.encoder import EncoderSpec
@@ -33,8 +34,6 @@ ARMS = {
 """What stands beside the pretrained encoder."""
 CONTROLS = (START, "untrained", "raw pixels", *GUESSES.values())
 """What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
-UNEVEN = 0.6, 2.0
-"""Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,9 @@ class Evaluation:
     @property
     def uneven(self) -> bool:
         """Whether the largest class has so many of the held-out images that balanced accuracies decide."""
-        most, times = UNEVEN
         shares = self.arms.get(GUESSES["classes"], {})
         pairs = [(share, shares[f"{name}_balanced"]) for name, share in shares.items() if f"{name}_balanced" in shares]
-        return any(share > min(most, times * even) for share, even in pairs)
+        return any(uneven(share, even) for share, even in pairs)
 
     def columns(self) -> dict[str, Column]:
         """Every value that is shown: balanced accuracies only where classes are uneven, as else they say the same."""

@@ -25,9 +25,10 @@ def contact_sheet(data: Dataset, recipe: Recipe, *, images: int = 4, seed: int =
     channels = {1: "grey", 3: "colour"}.get(data.channels, f"{data.channels} channels, row by row")
     rows = []
     for i in epoch_order(len(data.train), seed, 0)[:images].tolist():
-        image, views = views_of_image(data, recipe, i, seed)
-        height, width = image.shape[1:]
-        cells = [(image, [f"image {i}: {width}x{height}", channels]), *views]
+        shown, views = views_of_image(data, recipe, i, seed)
+        height, width = shown.image.shape[1:]
+        instead = [f"in place of {i}, unreadable"] if shown.skipped else []
+        cells = [(shown.image, [f"image {shown.chosen}: {width}x{height}", *instead, channels]), *views]
         rows.append([(picture, _wrapped(text)) for picture, text in cells])
     return _sheet(rows, left_out(recipe, data.channels))
 

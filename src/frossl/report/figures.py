@@ -42,7 +42,8 @@ TITLES = {
 }
 _AXES = ("images", "epoch", "seconds")
 _SCHEDULED = ("lr", "momentum", "teacher_temperature")
-_APART = {*_AXES, *_SCHEDULED, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank", "knn", "probe"}
+_ACCURACIES = ("knn", "probe", "knn_balanced")
+_APART = {*_AXES, *_SCHEDULED, *_ACCURACIES, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank"}
 _FROM_ZERO = {"rangemode": "tozero"}
 _BARE: Figure = {"showgrid": False, "zeroline": False}
 _MARKERS = {"pretrained": "circle", "untrained": "circle-open", "start": "square-open", "raw pixels": "diamond-open"}
@@ -82,7 +83,7 @@ def training_figures(records: Sequence[Record]) -> list[Figure]:
     terms = _names(records, "train")
     return [
         *_over_run(records, "train", ["loss", *(terms if len(terms) > 1 else ())], "Loss and its terms"),
-        *_over_run(records, "monitor", ["knn", "probe"], "Accuracy while training"),
+        *_over_run(records, "monitor", _ACCURACIES, "Accuracy while training"),
         *(f for name in _names(records, "monitor") for f in _over_run(records, "monitor", [name])),
         *(f for name in ("grad_norm", *_SCHEDULED) for f in _over_run(records, "train", [name])),
     ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from frossl.data.loader import epoch_order, views_of
+from frossl.data.sources import Shown, show
 from frossl.data.types import Dataset, Split
 from frossl.report import figures
 from frossl.report.inspection import (
@@ -38,24 +39,28 @@ def show_views(data: Dataset, recipe: Recipe, seed: int) -> list[dict[str, Any]]
     """The first images that a run with ``seed`` saw, with the views it made of them and what was drawn for each."""
     rows = []
     for i in epoch_order(len(data.train), seed, 0)[:IMAGES_WITH_VIEWS].tolist():
-        image, views = views_of_image(data, recipe, i, seed)
+        shown, views = views_of_image(data, recipe, i, seed)
         others = [{"src": thumbnail(x, VIEW_SIDE), "notes": text} for x, text in views[:VIEWS_SHOWN]]
-        first = {"src": thumbnail(image, VIEW_SIDE), "label": "image"}
+        instead = ["in place of one that cannot be read"] if shown.skipped else []
+        first = {"src": thumbnail(shown.image, VIEW_SIDE), "label": "image", "notes": instead}
         rows.append({"first": first, "others": others, "more": len(views[VIEWS_SHOWN:])})
     return rows
 
 
-def views_of_image(data: Dataset, recipe: Recipe, i: int, seed: int) -> tuple[Tensor, list[tuple[Tensor, list[str]]]]:
-    """Training image ``i`` and the views, uint8, that a run with ``seed`` first makes of it, with what was drawn."""
-    image, index = data.train.images[i], torch.tensor([i])
-    height, width = image.shape[1:]
+def views_of_image(data: Dataset, recipe: Recipe, i: int, seed: int) -> tuple[Shown, list[tuple[Tensor, list[str]]]]:
+    """Training image ``i``, or the one in its place, and the views, uint8, that a run with ``seed`` first makes of it.
+
+    With each view comes what was drawn.
+    """
+    shown, index = show(data.train.images, i), torch.tensor([i])
+    height, width = shown.image.shape[1:]
     made = views_of(data.train, recipe, index, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
     pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
     drawn = draw(recipe, seed=seed, epoch=0, index_N=index, height=height, width=width)
     sizes = list(dict.fromkeys(group.size for group in recipe))  # groups of one resolution come out together
     groups = sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
-    texts = [describe_view(group, d, v, image.shape) for group, d in groups for v in range(group.count)]
-    return image, list(zip(pictures, texts, strict=True))
+    texts = [describe_view(group, d, v, shown.image.shape) for group, d in groups for v in range(group.count)]
+    return shown, list(zip(pictures, texts, strict=True))
 
 
 def describe_view(group: View, drawn: Drawn, v: int, shape: Sequence[int]) -> list[str]:

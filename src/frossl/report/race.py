@@ -62,7 +62,7 @@ def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figur
 
 def curve_figures(trials: Sequence[Trial], lines: dict[str, Figure]) -> list[Figure]:
     """Accuracy while training: the mean over seeds, and a band from the lowest to the highest."""
-    return [f for name in ("knn", "probe") for f in _curves(name, trials, lines)]
+    return [f for name in ("knn", "knn_balanced", "probe") for f in _curves(name, trials, lines)]
 
 
 def _curves(name: str, trials: Sequence[Trial], lines: dict[str, Figure]) -> list[Figure]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data.build import MAX_UNREADABLE
 from frossl.data.decide import IMAGES
@@ -17,7 +18,10 @@ UNREADABLE = "unreadable.jsonl"
 
 
 class Unreadable:
-    """Lists the images of a run that could not be read, each once, however often it is met and the run resumed."""
+    """Lists the images of a run that could not be read, each once, however often it is met and the run resumed.
+
+    Several ranks are all told of the same ones; the first writes.
+    """
 
     def __init__(self, run: Path, images: int) -> None:
         self.path, self.images = run / UNREADABLE, images
@@ -33,8 +37,9 @@ class Unreadable:
             self.met.add(skip.path)
             if skip.path not in self.listed:
                 self.listed.add(skip.path)
-                with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(skip)) + "\n")
+                if rank() == 0:
+                    with open(self.path, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(skip)) + "\n")
             limit = max(1, MAX_UNREADABLE * min(max(read, IMAGES), self.images))
             if len(self.met) > limit:
                 raise UserError(

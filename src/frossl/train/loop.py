@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from frossl.core.distributed import largest, on_first_rank, rank, world_size
+from frossl.core.distributed import collect, largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.types import Setting, UserError
@@ -208,7 +208,8 @@ class _Loop:
 
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
-        self.unreadable.add(batch.skipped, (progress.step + 1 - self.first) * len(batch.index_N))
+        if self.config.check == "on-read":  # else all were read at the start
+            self.unreadable.add(collect(batch.skipped), (progress.step + 1 - self.first) * self.plan.batch)
         share = scheduled_share(progress)
         frozen = progress.along < self.frozen and not progress.again
         set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup), frozen)
@@ -238,7 +239,7 @@ class _Loop:
             self.row("train", values | self.scheduled)
 
     def look_at_encoder(self) -> bool:
-        """Adds the monitor's row; says whether its kNN is the best so far."""
+        """Adds the monitor's row; says whether its kNN, balanced where classes are uneven, is the best so far."""
         progress, probe = self.progress, self.state.probe
         progress.looked = progress.step
         values, held_out_NF = look(self.learner.backbone, self.data, self.plan.spec, self.extractor, probe)
@@ -251,7 +252,7 @@ class _Loop:
         self.row("monitor", values)
         self.say_health([found] if found else [])
         self.shown |= values
-        score = values.get("knn")
+        score = values.get("knn_balanced", values.get("knn"))
         better = score is not None and (progress.best is None or score > progress.best)
         progress.best = score if better else progress.best
         return better

@@ -10,6 +10,7 @@ from frossl.core.axes import fold, fold_labels
 from frossl.core.linalg import or_nothing
 from frossl.core.types import Features, any_known
 from frossl.data.types import Dataset
+from frossl.evals.balanced import are_uneven
 from frossl.evals.extract import Extractor, sample
 from frossl.evals.knn import knn
 from frossl.evals.spectral import effective_rank
@@ -58,16 +59,18 @@ def look(
 ) -> tuple[dict[str, float], Tensor]:
     """Monitor figures of the encoder, from the :func:`sample` of the data; none of features that are not finite.
 
-    Second are the features ``(N, F)`` of the held-out ones.
+    Where the classes of the held-out images are uneven, the balanced accuracy of kNN is among them. Second are the
+    features ``(N, F)`` of the held-out ones.
     """
     features: Features = extractor.data(encoder, sample(data), spec)
-    return _figures(features, probe), features.test_NF
+    classes_N = data.test.labels if data.classes and any_known(data.test.labels) else None
+    return _figures(features, probe, classes_N is not None and are_uneven(classes_N)), features.test_NF
 
 
 @or_nothing
-def _figures(features: Features, probe: OnlineProbe | None) -> dict[str, float]:
+def _figures(features: Features, probe: OnlineProbe | None, balanced: bool) -> dict[str, float]:
     values = {"effective_rank": effective_rank(features.test_NF)}
     if probe is not None and any_known(features.train_labels) and any_known(features.test_labels):
-        values |= knn(features)
+        values |= knn(features, balanced=balanced)
         values["probe"] = probe.accuracy(features.test_NF, features.test_labels)
     return values
