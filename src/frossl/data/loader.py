@@ -253,33 +253,35 @@ def plain_batches(
     mean: Sequence[float],
     std: Sequence[float],
     *,
+    interpolation: str = "bicubic",
     batch: int = 512,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Every image of ``split`` in order, as normalised ``(B, C, size, size)``: the centre square, resized (bicubic).
+    """Every image of ``split`` in order, as normalised ``(B, C, size, size)``: the centre square, resized.
 
     What is one batch is decoded without workers: one of these would be no faster, and takes seconds to start where
     processes are spawned.
     """
     shift, scale = (torch.tensor(t, device=device)[:, None, None] for t in (mean, std))
     if isinstance(split.images, Tensor):
-        parts = (centre_square(x.to(device).float().div_(255), size) for x in split.images.split(batch))
+        parts = (centre_square(x.to(device).float().div_(255), size, interpolation) for x in split.images.split(batch))
     else:
-        crops = iterate_loader(CentreCrops(split.images, size), workers if len(split) > batch else 0, batch_size=batch)
+        squares = CentreCrops(split.images, size, interpolation)
+        crops = iterate_loader(squares, workers if len(split) > batch else 0, batch_size=batch)
         parts = (x.to(device).float().div_(255) for x in crops)
     for x in parts:
         yield (x - shift).div_(scale)
 
 
-def centre_square(x_BCHW: Tensor, size: int) -> Tensor:
+def centre_square(x_BCHW: Tensor, size: int, interpolation: str = "bicubic") -> Tensor:
     """The largest centred square of images in [0, 1], resized to ``size`` where it is not that already."""
     height, width = x_BCHW.shape[2:]
     side = min(height, width)
     if height == width == size:
         return x_BCHW
     box = [torch.tensor([float(v)], device=x_BCHW.device) for v in ((height - side) // 2, (width - side) // 2, side)]
-    return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, "bicubic").clamp_(0, 1)
+    return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, interpolation).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,7 @@ class CentreCrops:
 
     images: LazySequence
     size: int
+    interpolation: str = "bicubic"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -298,4 +301,5 @@ class CentreCrops:
         x = self.images[i]
         (height, width), side = x.shape[1:], min(x.shape[1:])
         x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
-        return tv.resize(x, [self.size, self.size], interpolation=tv.InterpolationMode.BICUBIC, antialias=True)
+        mode = tv.InterpolationMode(self.interpolation)
+        return tv.resize(x, [self.size, self.size], interpolation=mode, antialias=True)

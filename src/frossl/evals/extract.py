@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -50,10 +50,15 @@ class Extractor:
             part = pick(split, mine)
         else:
             part = split
-        batches = plain_batches(part, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
+        batches = self.batches(part, spec)
         parts = self.each(lambda: [self.encode(encoder, x) for x in batches])
         h_NF = torch.cat(parts) if parts else torch.empty(0, spec.features)  # more ranks than images
         return gather(h_NF.to(self.device)).cpu() if self.shared else h_NF
+
+    def batches(self, split: Split, spec: EncoderSpec) -> Iterator[Tensor]:
+        """Every image of ``split`` as the encoder is fed."""
+        how = {"interpolation": spec.interpolation, "device": self.device, "workers": self.workers}
+        return plain_batches(split, spec.size, spec.mean, spec.std, **how)
 
     def each(self, work: Callable[[], T]) -> T:
         """What ``work``, in which ranks do not speak with each other, returns on this one; slow ones are waited for."""
@@ -104,7 +109,7 @@ class Extractor:
             m.reset_running_stats()
             m.momentum = None  # a plain average over batches
         train_mode(encoder, kept)
-        batches = plain_batches(split, spec.size, spec.mean, spec.std, device=self.device, workers=self.workers)
+        batches = self.batches(split, spec)
         whole = 0
         for x in batches:
             whole = whole or len(x)
