@@ -94,7 +94,7 @@ def _overview(console: Console) -> None:
         "  frossl evaluate RUN [...]       kNN and linear probes beside the controls\n"
         "  frossl compare DATA [...]       methods, seeds, budgets: what may be said\n"
         "  frossl report RUN... [-o FILE]  runs as one HTML file, with their curves\n"
-        "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
+        "  frossl export RUN FILE [...]    weights for timm, torchvision; ONNX\n"
         "  frossl replay RUN               take the step again that was not finite\n"
         "  frossl views DATA [-o FILE]     what a view recipe makes of some images\n"
         "  frossl cache DATA --size N      decode images once, into a store\n"
