@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,8 +21,11 @@ def run(tmp_path):
         torch.manual_seed(0)
         encoder = spec.build()
         with torch.no_grad():
-            encoder(torch.randn(4, spec.channels, spec.size, spec.size))
-        (tmp_path / "config.json").write_text("{}")
+            h = encoder(torch.randn(4, spec.channels, spec.size, spec.size))
+        spec = replace(spec, features=h.shape[1])
+        config = {"data": "images", "method": "frossl", "objective": {}, "length": "1ep"}
+        about = {"frossl": "0", "config": config, "views": [], "encoder": {}, "images": [8, 8], "batch": 8}
+        (tmp_path / "config.json").write_text(json.dumps(about))
         save_encoder(tmp_path / "encoder.safetensors", encoder, spec)
         return tmp_path
 
