@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -16,6 +17,7 @@ from safetensors import safe_open
 import frossl.runs.publish as publish_room
 from frossl.core.types import UserError
 from frossl.nn.encoder import OWN, load_encoder, read_encoder, save_encoder
+from frossl.runs.export import in_timm
 from frossl.runs.publish import Published, publish_encoder
 
 OPTIONS = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
@@ -149,6 +151,9 @@ def test_what_cannot_be_published_is_refused_with_a_sentence(run, tmp_path):
     here = run("resnet18", **TINY)
     with pytest.raises(UserError, match=r"cc by.*identifier"):
         publish(here, tmp_path / "out", licence="cc by")
+    publish(here, tmp_path / "published")
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        publish(tmp_path / "published", tmp_path / "out")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         publish(here, tmp_path / "file")
@@ -183,6 +188,12 @@ def test_where_weights_came_from_is_told_if_that_is_public(run, tmp_path, origin
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         header = json.dumps(file.metadata())
     assert "private" not in header + published.started
+
+
+def test_an_option_that_would_be_a_line_of_python_is_refused(run):
+    encoder, spec = load_encoder(run("resnet18", **TINY) / "encoder.safetensors")
+    with pytest.raises(UserError, match="names of timm's arguments"):
+        in_timm(replace(spec, options={"x=print(), y": 1}), encoder)
 
 
 class Hub:

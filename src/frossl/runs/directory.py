@@ -69,6 +69,7 @@ def encoder_of(run: Path, weights: Weights = "online") -> Path:
     refuse_no_run(run)
     path = run / ENCODERS[weights]
     if not path.exists():
+        read_config(run)  # what was published has a config.json too
         if weights == "averaged":
             _require_average(run)
         state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"

@@ -22,6 +22,7 @@ from frossl.evals.suite import Evaluation
 from frossl.nn.alike import random_images
 from frossl.nn.backbones import SMALL_STEMS, sized_options, takes_one_size
 from frossl.nn.encoder import EncoderSpec, save_encoder
+from frossl.nn.published import OWN_WEIGHTS
 from frossl.runs.data import whereabouts
 from frossl.runs.directory import Weights, stopped_at
 from frossl.runs.evaluation import same_source
@@ -102,7 +103,7 @@ def _about(run: Path, spec: EncoderSpec, weights: Weights, licence: str) -> Publ
     config, known = record.config, whereabouts(run)
     own = same_source(config["data"]) if known is None else known.source
     evaluations = {e.source or name: e for name, e in record.evaluations.items()}
-    origin = spec.origin if PUBLIC_ORIGIN.fullmatch(spec.origin) else "own weights" * bool(spec.origin)
+    origin = spec.origin if PUBLIC_ORIGIN.fullmatch(spec.origin) else OWN_WEIGHTS * bool(spec.origin)
     chosen = licence or spec.licence or UNKNOWN
     under = f", under the licence {spec.licence}" if spec.licence else ", whose licence is not known"
     return Published(
