@@ -74,6 +74,7 @@ def test_list_names_what_is_registered(frossl, what):
 
 def test_what_is_given_without_a_flag_is_called_by_its_name(frossl):
     wanted = {"pretrain": "[OPTIONS] DATA", "evaluate": "[OPTIONS] RUN", "report": "[-h] RUN...", "export": "RUN FILE"}
+    wanted["publish"] = "RUN --to PLACE"
     for command, names in wanted.items():
         assert f"{names} " in frossl(command, "--help")[1]
     assert "DATA" in frossl("pretrain")[1]
@@ -590,6 +591,19 @@ def test_export_refuses_what_torchvision_has_not(frossl, tmp_path):
     assert code == 2
     assert ".safetensors" in said
     assert not list(tmp_path.glob("e.*"))
+
+
+def test_a_run_is_published_to_a_folder_and_what_is_missing_is_said(frossl, tmp_path):
+    images = folder(tmp_path / "images", count=12)
+    frossl("pretrain", images, *TINY, "--length", "1it", "--batch", "4", "--no-evaluate", "--name", "r")
+    code, said = frossl("publish", "runs/r", "--to", "out")
+    assert code == 0
+    for told in ("Published out", "not evaluated", "licence is unknown", "no small stem"):
+        assert told in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "SHA256SUMS", "model.safetensors"}
+    assert "licence" not in frossl("publish", "runs/r", "--to", "out", "--licence", "mit")[1]
+    code, said = frossl("publish", "runs/r", "--to", "images")
+    assert (code, "images holds" in said) == (2, True)
 
 
 def test_what_export_prints_is_python_that_loads_the_encoder(tmp_path, monkeypatch, capsys):

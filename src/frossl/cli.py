@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from frossl import __version__
-from frossl.commands import bench, cache, compare, evaluate, export, pretrain, replay, report, views
+from frossl.commands import bench, cache, compare, evaluate, export, pretrain, publish, replay, report, views
 from frossl.commands import list as listing
 from frossl.core.distributed import RankError, leave, lost_rank, world_size
 from frossl.core.files import CONTROLS
@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": compare,
     "report": report,
     "export": export,
+    "publish": publish,
     "replay": replay,
     "views": views,
     "cache": cache,
@@ -94,7 +95,8 @@ def _overview(console: Console) -> None:
         "  frossl evaluate RUN [...]       kNN and linear probes beside the controls\n"
         "  frossl compare DATA [...]       methods, seeds, budgets: what may be said\n"
         "  frossl report RUN... [-o FILE]  runs as one HTML file, with their curves\n"
-        "  frossl export RUN FILE [...]    weights for timm or torchvision\n"
+        "  frossl export RUN FILE [...]    weights for timm, torchvision; ONNX\n"
+        "  frossl publish RUN --to PLACE   a folder or hf:ORG/NAME, with a model card\n"
         "  frossl replay RUN               take the step again that was not finite\n"
         "  frossl views DATA [-o FILE]     what a view recipe makes of some images\n"
         "  frossl cache DATA --size N      decode images once, into a store\n"

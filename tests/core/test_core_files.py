@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from frossl.core.files import write_atomically, write_safetensors, write_text
+from frossl.core.files import write_atomically, write_folder, write_safetensors, write_text
 from frossl.core.types import UserError
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -155,3 +155,45 @@ def test_tensors_of_any_layout_and_type_are_written_with_their_header(tmp_path):
             assert torch.equal(file.get_tensor(name), tensor.detach())
             assert file.get_tensor(name).dtype == tensor.dtype
     assert [p.name for p in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def fill(place: Path) -> None:
+    (place / "new").write_text("new")
+
+
+def fill_half(place: Path) -> None:
+    fill(place)
+    raise FULL
+
+
+def below(place: Path) -> dict[str, str]:
+    return {str(p.relative_to(place)): p.read_text() for p in place.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_is_whole_and_takes_the_place_of_what_was_there(tmp_path, there):
+    path = tmp_path / "deep" / "folder"
+    for left_over in (path, path.with_name(".folder.partial"), path.with_name(".folder.before")):
+        left_over.mkdir(parents=True)
+        (left_over / "old").write_text("old")
+    if not there:
+        (path / "old").unlink()
+        path.rmdir()
+    write_folder(path, fill)
+    assert below(tmp_path) == {"deep/folder/new": "new"}
+
+
+@pytest.mark.parametrize("fails", ["fill", "fsync", "rename"])
+def test_a_folder_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch, fails):
+    path, rename = tmp_path / "folder", os.rename
+    path.mkdir()
+    (path / "old").write_text("old")
+
+    def not_new(source, target):
+        return refuse() if str(source).endswith(".partial") else rename(source, target)
+
+    if fails != "fill":
+        monkeypatch.setattr(os, fails, refuse if fails == "fsync" else not_new)
+    with pytest.raises(UserError, match=r"could not write .*folder: No space left"):
+        write_folder(path, fill_half if fails == "fill" else fill)
+    assert below(tmp_path) == {"folder/old": "old"}

@@ -6,26 +6,8 @@ import pytest
 import torch
 
 from frossl.core.types import UserError
-from frossl.nn.encoder import EncoderSpec, load_encoder, save_encoder
+from frossl.nn.encoder import load_encoder
 from frossl.runs.export import export_encoder
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Makes a directory with an encoder, whose batch norms have seen images, and as much of a run as export reads."""
-
-    def make(backbone: str, **changes):
-        plain = {"channels": 3, "size": 64, "stem": "imagenet", "features": 0, "mean": (0.5,) * 3, "std": (0.2,) * 3}
-        spec = EncoderSpec(**{"backbone": backbone, **plain, **changes})
-        torch.manual_seed(0)
-        encoder = spec.build()
-        with torch.no_grad():
-            encoder(torch.randn(4, spec.channels, spec.size, spec.size))
-        (tmp_path / "config.json").write_text("{}")
-        save_encoder(tmp_path / "encoder.safetensors", encoder, spec)
-        return tmp_path
-
-    return make
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,49 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise UserError(f"could not write {path}: {error.strerror or error}. Nothing there was changed.") from None
     flush_directory(path.parent)
+
+
+def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Lets ``fill`` write files into a temporary folder beside ``path``, then puts that in the place of ``path``.
+
+    A folder that is there is replaced, with all that is in it.
+
+    Raises:
+        UserError: the disk or its permissions say no; what was at ``path`` is still there.
+    """
+    temporary, before = (path.with_name(f".{path.name}.{what}") for what in ("partial", "before"))
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+            temporary.mkdir()
+            fill(temporary)
+            for file in temporary.iterdir():
+                with open(file, "rb+") as opened:
+                    os.fsync(opened.fileno())
+            flush_directory(temporary)
+            _put_in_place(temporary, path, before)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error.strerror or error}. Nothing there was changed.") from None
+    flush_directory(path.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, path: Path, before: Path) -> None:
+    """Renames ``folder`` to ``path``; what is there, which no system replaces in one step, becomes ``before``."""
+    if not path.exists():
+        os.rename(folder, path)
+        return
+    shutil.rmtree(before, ignore_errors=True)  # of a process that was killed
+    os.rename(path, before)
+    try:
+        os.rename(folder, path)
+    except BaseException:
+        os.rename(before, path)
+        raise
 
 
 def flush_directory(path: Path) -> None:

@@ -20,6 +20,11 @@ def timm_name(module: nn.Module) -> str | None:
     return name if isinstance(name, str) and timm.is_model(name) else None
 
 
+def random_images(channels: int, size: int, count: int) -> Tensor:
+    """The same noise ``(count, channels, size, size)`` at each call; torch's generator is left as it was."""
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
 def alike(one: nn.Module, other: nn.Module, channels: int, sizes: Iterable[int]) -> bool:
     """Whether training either of them would be the same: one may be built in the place of the other.
 

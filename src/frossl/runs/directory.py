@@ -42,6 +42,12 @@ def unfinished(run: Path) -> str:
 
     Nothing for a run that is finished, trains nothing, or has no checkpoint that tells.
     """
+    where = stopped_at(run)
+    return f"{run} is not finished: saved at {where}. Go on with: {resume_command(run)}" if where else ""
+
+
+def stopped_at(run: Path) -> str:
+    """The step of the newest checkpoint of a run, and of how many, where that is not its end; else nothing."""
     try:
         about, saved = read_config(run), newest_position(run)
         length = Length.parse(about["config"]["length"])
@@ -51,7 +57,7 @@ def unfinished(run: Path) -> str:
     if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).share >= 1:
         return ""
     whole = f"of {total:,}" if total is not None else f"after {saved['seconds'] / 60:.1f} of {length.amount:g} min"
-    return f"{run} is not finished: saved at step {saved['step']:,} {whole}. Go on with: {resume_command(run)}"
+    return f"step {saved['step']:,} {whole}"
 
 
 def encoder_of(run: Path, weights: Weights = "online") -> Path:
@@ -63,6 +69,7 @@ def encoder_of(run: Path, weights: Weights = "online") -> Path:
     refuse_no_run(run)
     path = run / ENCODERS[weights]
     if not path.exists():
+        read_config(run)  # what was published has a config.json too
         if weights == "averaged":
             _require_average(run)
         state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from frossl.core.types import UserError
+from frossl.nn.alike import random_images
 from frossl.nn.backbones import SMALL_STEMS, sized_options
 from frossl.nn.encoder import OWN, EncoderSpec, load_all_keys, read_encoder, save_encoder
 from frossl.runs.directory import Weights, encoder_of, unfinished
+from frossl.runs.onnx import write_onnx
+
+Format = Literal["timm", "torchvision", "onnx"]
 
 
-def export_encoder(run: Path, output: Path, format: str = "timm", weights: Weights = "online") -> str:
+def export_encoder(run: Path, output: Path, format: Format = "timm", weights: Weights = "online") -> str:
     """Writes the encoder of ``run``, or its moving average, to ``output``; returns the Python that loads it there.
 
     The keys are timm's names, which torchvision shares for ResNets. Before anything is written every key is loaded
-    into the other library's model, which must give the same features.
+    into the other library's model, which must give the same features. An ``onnx`` file is a program of its own, of
+    which ONNX Runtime must make the same.
 
     Raises:
-        UserError: no such run or average, a suffix other than .safetensors, or an architecture that torchvision has
-            not or builds in another way.
+        UserError: no such run or average, another suffix than .safetensors or, for ``onnx``, .onnx, or an architecture
+            that the other library has not or builds in another way.
     """
-    if output.suffix != ".safetensors":
-        raise UserError(f"{output}: encoders are written as .safetensors; give a name that ends so")
+    suffix = ".onnx" if format == "onnx" else ".safetensors"
+    if output.suffix != suffix:
+        hint = ", or --format onnx" if output.suffix == ".onnx" else ""
+        raise UserError(f"{output}: encoders are written as {suffix}; give a name that ends so{hint}")
+    encoder, spec = encoder_for_others(run, weights)
+    lines = write_onnx(output, encoder, spec) if format == "onnx" else _write_weights(output, encoder, spec, format)
+    lines.append(f"# {spec.title}{', averaged weights' * (weights == 'averaged')}; feed it {feed(spec)}")
+    return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
+
+
+def encoder_for_others(run: Path, weights: Weights) -> tuple[nn.Module, EncoderSpec]:
+    """The encoder of ``run``, or its moving average, in eval mode.
+
+    Raises:
+        UserError: no such run or average, or a module of the user's own.
+    """
     path = encoder_of(run, weights)
     state, spec = read_encoder(path)
     if spec.backbone.startswith(OWN):
@@ -34,40 +54,35 @@ def export_encoder(run: Path, output: Path, format: str = "timm", weights: Weigh
         )
     encoder = spec.build().eval()
     load_all_keys(encoder, state, str(path))
-    model, lines = (_torchvision if format == "torchvision" else _timm)(spec)
-    if spec.stem in SMALL_STEMS or (format == "torchvision" and spec.channels != 3 and hasattr(model, "conv1")):
-        conv = encoder.get_submodule("conv1")
-        assert isinstance(conv, nn.Conv2d)
-        sizes = conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0]
-        model.conv1 = nn.Conv2d(*sizes, bias=False)
-        lines.append(f"model.conv1 = torch.nn.Conv2d({', '.join(map(str, sizes))}, bias=False)")
-    if spec.stem in SMALL_STEMS:
-        model.maxpool = nn.Identity()
-        lines.append("model.maxpool = torch.nn.Identity()")
-    source = f"{format}'s {spec.backbone}"
-    if format == "torchvision":
-        source += f" is another net than {spec.title} (export for timm)"
-    _load_alike(model, encoder, spec, source)
-    save_encoder(output, encoder, spec)
-    lines.append(f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits")
+    return encoder, spec
+
+
+def feed(spec: EncoderSpec) -> str:
+    """What an encoder takes, in words."""
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
     scale = f"intensities {' '.join(f'{value:g}' for value in spec.range)} as" if spec.range else "images in"
-    feed = f"{scale} [0, 1], {spec.size} pixels, minus {mean}, over {std}"
-    lines.append(f"# {spec.title}{', averaged weights' * (weights == 'averaged')}; feed it {feed}")
-    return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
+    return f"{scale} [0, 1], {spec.size} pixels, minus {mean}, over {std}"
 
 
-def _timm(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
+def in_timm(spec: EncoderSpec, encoder: nn.Module) -> tuple[nn.Module, list[str]]:
+    """timm's net like ``encoder``, with random weights, and the Python that makes it as ``model``.
+
+    Raises:
+        UserError: an option whose name is no name in Python.
+    """
     import timm
 
     chosen = sized_options(spec.backbone, spec.size, spec.options)
+    if strange := [key for key in chosen if not key.isidentifier()]:
+        raise UserError(f"backbone options are names of timm's arguments, got {strange[0]!r}")
     options = "".join(f", {key}={value!r}" for key, value in chosen.items())
     call = f"timm.create_model({spec.backbone!r}, num_classes=0, in_chans={spec.channels}{options})"
     model = timm.create_model(spec.backbone, num_classes=0, in_chans=spec.channels, **chosen)
-    return model, ["import safetensors.torch, timm, torch", f"model = {call}"]
+    lines = ["import safetensors.torch, timm, torch", f"model = {call}"]
+    return model, lines + _replace_stem(model, encoder, spec)
 
 
-def _torchvision(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
+def _in_torchvision(spec: EncoderSpec, encoder: nn.Module) -> tuple[nn.Module, list[str]]:
     from torchvision import models
 
     if spec.backbone not in models.list_models(module=models):
@@ -78,7 +93,33 @@ def _torchvision(spec: EncoderSpec) -> tuple[nn.Module, list[str]]:
         if hasattr(model, head):
             setattr(model, head, nn.Identity())
             lines.append(f"model.{head} = torch.nn.Identity()")
-    return model, lines
+    channels = spec.channels != 3 and hasattr(model, "conv1")
+    return model, lines + _replace_stem(model, encoder, spec, channels)
+
+
+def _replace_stem(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, channels: bool = False) -> list[str]:
+    """Gives ``model`` the stem of ``encoder`` where it is a small one, or for its ``channels``; in Python."""
+    small, lines = spec.stem in SMALL_STEMS, []
+    if small or channels:
+        conv = encoder.get_submodule("conv1")
+        assert isinstance(conv, nn.Conv2d)
+        sizes = conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0]
+        model.conv1 = nn.Conv2d(*sizes, bias=False)
+        lines.append(f"model.conv1 = torch.nn.Conv2d({', '.join(map(str, sizes))}, bias=False)")
+    if small:
+        model.maxpool = nn.Identity()
+        lines.append("model.maxpool = torch.nn.Identity()")
+    return lines
+
+
+def _write_weights(output: Path, encoder: nn.Module, spec: EncoderSpec, format: Format) -> list[str]:
+    model, lines = (_in_torchvision if format == "torchvision" else in_timm)(spec, encoder)
+    source = f"{format}'s {spec.backbone}"
+    if format == "torchvision":
+        source += f" is another net than {spec.title} (export for timm)"
+    _load_alike(model, encoder, spec, source)
+    save_encoder(output, encoder, spec)
+    return [*lines, f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits"]
 
 
 def _load_alike(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, source: str) -> None:
@@ -88,8 +129,7 @@ def _load_alike(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, source:
         UserError: keys or shapes differ, or features of random images.
     """
     load_all_keys(model, encoder.state_dict(), source)
-    x = torch.randn(2, spec.channels, spec.size, spec.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours, theirs = encoder(x), model.eval()(x)
+        ours, theirs = (m(random_images(spec.channels, spec.size, 2)) for m in (encoder, model.eval()))
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * ours.abs().max().item()):
         raise UserError(f"{source}: it takes the weights but gives other features")

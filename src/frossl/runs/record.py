@@ -94,7 +94,7 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / "config.json"
     about = read_json(path)
     if not isinstance(about, dict) or "frossl" not in about:
-        raise UserError(f"{path} was not written by frossl")
+        raise UserError(f"{path} is not the configuration of a run")
     missing = [name for name in ("config", "views", "encoder", "images", "batch") if name not in about]
     missing = missing or [name for name in ("data", "method", "objective") if name not in about["config"]]
     if missing:
