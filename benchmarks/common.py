@@ -33,9 +33,12 @@ from frossl.data.arrays import from_tensors
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.evals import measure
+from frossl.evals.extract import sample
 from frossl.evals.linear import fewshot
+from frossl.nn.encoder import save_encoder
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
+from frossl.runs.encoders import start_weights
 from frossl.runs.log import read_rows
 from frossl.train.display import TrainingDisplay
 from frossl.train.loop import build, train
@@ -115,8 +118,12 @@ def pretrain_and_evaluate(
     validation: float | None = None,
     draws: int = 0,
     data: Dataset | None = None,
+    most: tuple[int, int] | None = None,
+    save: Path | None = None,
 ) -> Row:
     """Trains as ``config`` says, on ``data`` if given; what the encoder is worth, and the median time of a step.
+
+    With ``most``, so many training and held-out images are evaluated on; with ``save``, the encoder goes there.
 
     With ``validation``, this share of the training images is scored, on which the encoder was not trained, and nothing
     sees the held-out ones. With ``draws``, the probe on 10 labels per class is the mean over so many of them.
@@ -126,7 +133,7 @@ def pretrain_and_evaluate(
     data = data or open_run_data(config)
     if validation:
         data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
-    learner, plan = build(config, data)
+    learner, plan = build(config, data, start=start_weights(config))
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
         if train(learner, plan, data, Length.parse(config.length), run):
@@ -135,6 +142,9 @@ def pretrain_and_evaluate(
         log = list({row["step"]: row["seconds"] for row in (read_rows(path) if path.exists() else [])}.items())
     steps = [(b[1] - a[1]) / (b[0] - a[0]) * 1e3 for a, b in pairwise(log)]
     extractor = plan.extractor()
+    if save is not None:
+        save_encoder(save, learner.backbone, plan.spec)
+    data = data if most is None else sample(data, *most)
     features = extractor.data(learner.backbone.eval(), data, plan.spec)
     return {
         **measure(features, list(metrics)),

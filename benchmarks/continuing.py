@@ -1,0 +1,157 @@
+"""Does it help to go on from published weights without labels? Equal time from a start, against that start.
+
+    python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --starts frossl supervised lite0
+    python benchmarks/continuing.py --table > docs/results/continuing.md
+
+Starts: an encoder that FroSSL trained on CIFAR-10, one trained with the labels of 30 classes of Tiny ImageNet, and the
+published weights ``lite0``. Each goes on with other data by several objectives, and beside them stand the start as it
+was and random weights trained for the same time. Times are by the clock, one thread a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import (
+    DATA,
+    Row,
+    environment,
+    heading,
+    latest,
+    pretrain_and_evaluate,
+    run_jobs,
+    seeds_in_words,
+    spread,
+    table,
+)
+from frossl.runs.config import Config
+from frossl.runs.log import read_rows
+
+NET: dict[str, Any] = {
+    "backbone_options": '{"channels": [24, 48, 96, 192], "layers": [1, 1, 1, 1]}',
+    "stem": "imagenet",
+}
+"""A narrow ResNet with the stem that timm has."""
+COMMON: dict[str, Any] = {"size": 48, "views": 2, "batch": 64, "view_recipe": "cifar-cpu", "telemetry_every": 0}
+TARGETS = {"frossl": ("tiny-imagenet",), "supervised": ("cifar10",), "lite0": ("cifar10", "fashion-mnist")}
+"""By start, the data that training goes on with."""
+METHODS = ("frossl", "simclr", "vicreg", "byol")
+ARMS = ("start", "scratch", *METHODS)
+EVALUATED = 6000, 3000
+SAME = ("start", "data", "arm", "seed", "minutes", "settings")
+FIGURES = {"knn": "kNN", "linear": "linear", "linear_10": "10 labels"}
+
+
+def evaluate(config: Config, threads: int) -> Row:
+    return pretrain_and_evaluate(config, threads, metrics=("knn", "linear", "rank"), draws=3, most=EVALUATED)
+
+
+def prepare(start: str, places: dict[str, str], folder: Path, threads: int) -> str:
+    """Where the weights of ``start`` are, trained if they are not there yet."""
+    if start == "lite0":
+        return start
+    path = folder / f"{start}.safetensors"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        common = {**COMMON, **NET, "lr": 4e-3}
+        if start == "frossl":
+            config = Config(data=places["cifar10"], length="8min", **common)
+        else:
+            config = Config(data=places["tiny-imagenet"], method="supervised", length="8min", **common)
+        pretrain_and_evaluate(config, threads, most=EVALUATED, save=path)
+    return str(path)
+
+
+def configure(
+    start: str, weights: str, place: str, arm: str, seed: int, minutes: float, more: dict[str, Any]
+) -> Config:
+    net = {"backbone": "tf_efficientnet_lite0"} if start == "lite0" else NET
+    own = {**COMMON, "data": place, "seed": seed, "length": f"{minutes:g}min"}
+    if arm == "scratch":
+        return Config(**own, **net, lr=4e-3)
+    if arm == "start":
+        return Config(**own, init=weights, method="random")
+    return Config(**own, init=weights, method=arm, **more)
+
+
+def start_alone(config: Config, threads: int) -> Row:
+    """The start as it is: nothing is trained, batch norms keep the statistics that they came with."""
+    return pretrain_and_evaluate(
+        dataclasses.replace(config, length="1it"), threads, metrics=("knn", "linear", "rank"), draws=3, most=EVALUATED
+    )
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
+    places = {"cifar10": args.cifar10, "tiny-imagenet": args.tiny_imagenet, "fashion-mnist": "fashion-mnist"}
+    weights = {start: prepare(start, places, args.weights, args.threads) for start in args.starts}
+    more = {name: value for name in ("lr", "freeze", "anchor") if (value := getattr(args, name)) is not None}
+    settings = ", ".join(f"{name} {value}" for name, value in more.items())
+    for seed in args.seeds:
+        for start in args.starts:
+            for data in args.data or TARGETS[start]:
+                for arm in args.arms:
+                    config = configure(start, weights[start], places[data], arm, seed, args.minutes, more)
+                    own = "" if arm in ("start", "scratch") else settings
+                    about = {"start": start, "data": data, "arm": arm, "seed": seed, "minutes": args.minutes}
+                    row = about | {"settings": own, "environment": environment(args.threads)}
+                    yield row, start_alone if arm == "start" else evaluate, (config, args.threads)
+
+
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    parts = []
+    for start, data in dict.fromkeys((row["start"], row["data"]) for row in rows):
+        here = [row for row in rows if (row["start"], row["data"]) == (start, data)]
+        lines = []
+        for arm, settings in dict.fromkeys((row["arm"], row["settings"]) for row in here):
+            of = [row for row in here if (row["arm"], row["settings"]) == (arm, settings)]
+            before = {row["seed"]: row for row in here if row["arm"] == "start"}
+            cells = []
+            for name in FIGURES:
+                cells.append(spread([row[name] for row in of], 3))
+                gains = [100 * (row[name] - before[row["seed"]][name]) for row in of if row["seed"] in before]
+                cells.append("" if arm == "start" else spread(gains, 1))
+            steps = spread([row["steps"] for row in of], 0) if arm != "start" else ""
+            lines.append([f"{arm}{', ' * bool(settings)}{settings}", *cells, steps, len(of)])
+        headings = ["arm", *(x for name in FIGURES.values() for x in (name, "points above start")), "steps", "seeds"]
+        parts.append(f"## {start} to {data}\n\n{table(headings, lines)}")
+    about, first = rows[-1]["environment"], rows[-1]
+    seeds = seeds_in_words(sorted({row["seed"] for row in rows}))
+    note = (
+        f"{first['minutes']:g} minutes of training an arm, {seeds} (mean ± standard deviation); "
+        f"{COMMON['views']} views of {COMMON['size']} pixels, batch {COMMON['batch']}; scored on {EVALUATED[1]:,} "
+        f"held-out images with {EVALUATED[0]:,} training images as bank and for probes. Points are seed by seed."
+    )
+    command = f"python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes {first['minutes']:g}"
+    page = [heading("Going on from published weights", f"{command}; --table", about, note), *parts]
+    return "\n\n".join([*page, f"Rows: `{out.name}`."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cifar10", default="cifar10", help="name or place of the data")
+    parser.add_argument("--tiny-imagenet", default="tiny-imagenet", help="name or place of the data")
+    parser.add_argument("--starts", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--data", nargs="+", help="data to go on with, if not all")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=1.5)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--freeze")
+    parser.add_argument("--anchor", type=float)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--weights", type=Path, default=Path("runs/continuing"), help="where starts are kept")
+    parser.add_argument("--out", type=Path, default=DATA / "continuing.jsonl")
+    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
+    args = parser.parse_args()
+    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    print(show(rows, args.out))
+
+
+if __name__ == "__main__":
+    main()
