@@ -36,7 +36,7 @@ NET: dict[str, Any] = {
     "stem": "imagenet",
 }
 """A narrow ResNet with the stem that timm has."""
-COMMON: dict[str, Any] = {"size": 48, "views": 2, "batch": 64, "view_recipe": "cifar-cpu", "telemetry_every": 0}
+COMMON: dict[str, Any] = {"size": 32, "views": 2, "batch": 64, "view_recipe": "cifar-cpu", "telemetry_every": 0}
 TARGETS = {"frossl": ("tiny-imagenet",), "supervised": ("cifar10",), "lite0": ("cifar10", "fashion-mnist")}
 """By start, the data that training goes on with."""
 METHODS = ("frossl", "simclr", "vicreg", "byol")

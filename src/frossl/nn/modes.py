@@ -24,6 +24,13 @@ def train_mode(module: nn.Module, kept: Iterable[str]) -> nn.Module:
     return module
 
 
+def keep_batch_norms_in_eval(module: nn.Module) -> None:
+    """Puts the batch norms of ``module`` in eval mode to stay: they keep their statistics, and their scales learn."""
+    for m in module.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.eval()
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """``module`` in eval mode inside; afterwards it and each sub-module are in the mode they were in before."""

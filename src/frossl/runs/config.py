@@ -112,8 +112,9 @@ class Config(Images, Generic[M]):
     """linear warm-up before the cosine, as a share of the run or a length"""
     clip: float | None = None
     """clip the norm of the gradient to this"""
-    batch_norm: Literal["joint", "per_view"] = "joint"
-    """batch statistics over all views at once, or view by view (the public reference)"""
+    batch_norm: Literal["auto", "joint", "per_view", "frozen"] = "auto"
+    """statistics of a batch over all views at once, or view by view (the public reference); frozen: the encoder keeps
+    those it was published with; auto is joint, with --init frozen"""
     sync_batch_norm: bool = True
     """on several ranks, batch statistics over all of them; without, of each rank alone, which is another model"""
     micro_batch: int | None = None
@@ -187,6 +188,8 @@ class Config(Images, Generic[M]):
         ]
         if needs and self.init is None:
             raise UserError(f"{' and '.join(needs)}: only with --init, as random weights are nothing to stay near to")
+        if self.batch_norm == "frozen" and self.init is None:
+            raise UserError("--batch-norm frozen: only with --init, as batch norms of random weights know no images")
         if self.layer_decay > 1:
             raise UserError(f"--layer-decay {self.layer_decay:g}: give a factor of at most 1, such as 0.75")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:

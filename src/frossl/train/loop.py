@@ -28,6 +28,7 @@ from frossl.data.types import Dataset
 from frossl.evals.extract import EVALUATED, first
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
+from frossl.nn.modes import keep_batch_norms_in_eval
 from frossl.nn.output import feature_width, trains
 from frossl.nn.published import Start, fit
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
@@ -49,7 +50,6 @@ from frossl.train.telemetry import picture_of_views
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 REPEATS = 10.0
 
 
@@ -76,6 +76,8 @@ def build(
     plan = named or make_plan(config, data, own, start[1] if start else None)
     torch.manual_seed(config.seed)
     backbone = own if own is not None else fit(*start, plan.spec, log).train() if start else plan.spec.build()
+    if plan.config.batch_norm == "frozen":
+        keep_batch_norms_in_eval(backbone)
     images = plan.spec.channels, plan.spec.size
     width = feature_width(backbone, *images)
     if not trains(backbone, *images, width, plan.device) and kind.trains:
@@ -90,7 +92,7 @@ def build(
         views=plan.views,
         large=sum(group.count for group in plan.recipe if group.size == large),
         classes=len(data.classes),
-        joint=config.batch_norm == "joint",
+        joint=plan.config.batch_norm != "per_view",
     )
     learner = Learner(backbone, kind(config.objective, setting))
     return learner.to(memory_format=torch.channels_last), plan  # type: ignore[call-overload]
@@ -106,14 +108,6 @@ def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) ->
             if step == 1:
                 started = time.perf_counter()
         return largest(time.perf_counter() - started)[0]
-
-
-def resolve_length(plan: Plan, images: int, step_seconds: float) -> Length:
-    """The length asked for; ``auto`` is 100 epochs, or as many whole ones as fit in 30 minutes, at least one."""
-    if plan.config.length != "auto":
-        return Length.parse(plan.config.length).as_images(plan.views)
-    epoch_minutes = step_seconds * (images // plan.batch) / 60
-    return Length(max(1, min(AUTO_EPOCHS, int(AUTO_MINUTES / max(epoch_minutes, 1e-9)))), "ep")
 
 
 def train(

@@ -124,6 +124,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
         spec = replace(spec, mean=fed.mean, std=fed.std, **known)
     resolved = replace(
         config,
+        batch_norm=("joint" if start is None else "frozen") if config.batch_norm == "auto" else config.batch_norm,
         lr=config.lr or (LR if start is None else CONTINUED_LR),
         size=size,
         view_recipe=name,

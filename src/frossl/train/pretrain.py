@@ -42,11 +42,11 @@ from frossl.runs.log import require_wandb
 from frossl.runs.unreadable import UNREADABLE, read_unreadable
 from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import evaluate_run
-from frossl.train.loop import build, resolve_length, schedule, train
+from frossl.train.loop import build, train
 from frossl.train.memory import fit
 from frossl.train.plan import Plan, describe
 from frossl.train.ranks import start
-from frossl.train.schedule import describe_schedules, go_on_to
+from frossl.train.schedule import describe_schedules, go_on_to, resolve_length, schedule
 from frossl.views.recipes import left_out
 
 if TYPE_CHECKING:

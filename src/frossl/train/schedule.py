@@ -20,6 +20,17 @@ REWARM, REWARM_PEAK = 0.05, 0.5
 """Of what is added to a finished run, the share in which its learning rate rises, and to what share of its peak."""
 
 
+AUTO_EPOCHS, AUTO_MINUTES = 100, 30
+
+
+def resolve_length(plan: Plan, images: int, step_seconds: float) -> Length:
+    """The length asked for; ``auto`` is 100 epochs, or as many whole ones as fit in 30 minutes, at least one."""
+    if plan.config.length != "auto":
+        return Length.parse(plan.config.length).as_images(plan.views)
+    epoch_minutes = step_seconds * (images // plan.batch) / 60
+    return Length(max(1, min(AUTO_EPOCHS, int(AUTO_MINUTES / max(epoch_minutes, 1e-9)))), "ep")
+
+
 def lr_factor(progress: Progress, warmup: float) -> float:
     """The learning rate as a share of its peak; the first ``warmup`` of the length that the run began with rises."""
     if progress.again:
