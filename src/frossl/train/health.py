@@ -57,11 +57,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Context:
-    """What the rules know of the run: its method, images per batch, and prototypes if it has them."""
+    """What the rules know of the run: its method, images per batch, prototypes if it has them, and where it began."""
 
     method: str
     batch: int
     clusters: int = 0
+    first: str = "the untrained encoder"
+    """what the first row is of"""
 
     @property
     def spread(self) -> str:
@@ -152,7 +154,7 @@ def _dimensional_collapse(rows: Sequence[Row], context: Context) -> Said:
         return None
     where = "" if math.isnan(narrow) else f", embeddings along {narrow:.1f}"
     return (
-        f"Features vary along about {rank:.1f} directions where those of the untrained encoder did along {before:.1f}"
+        f"Features vary along about {rank:.1f} directions where those of {context.first} did along {before:.1f}"
         f"{where} (effective rank).",
         f"Lower --lr, and give {context.spread}.",
     )
@@ -229,7 +231,7 @@ def _weak_augmentation(rows: Sequence[Row], context: Context) -> Said:
     if not noise < ALIKE:
         return None
     return (
-        f"To the untrained encoder views of an image differ by {noise:.0%} of what images differ by: there is nothing "
+        f"To {context.first} views of an image differ by {noise:.0%} of what images differ by: there is nothing "
         "to become invariant to.",
         "Use a stronger --view-recipe, or smaller crops: --crop-scale 0.2 1.",
     )

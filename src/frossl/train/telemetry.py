@@ -177,7 +177,8 @@ def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
 
 def context_of(plan: Plan) -> Context:
     """What the rules of :mod:`frossl.train.health` want to know of a run."""
-    return Context(plan.config.method, plan.batch, getattr(plan.config.objective, "prototypes", 0))
+    first = "the start" if plan.config.init else "the untrained encoder"
+    return Context(plan.config.method, plan.batch, getattr(plan.config.objective, "prototypes", 0), first)
 
 
 def _device(method: Method) -> torch.device:
