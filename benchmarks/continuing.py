@@ -11,7 +11,6 @@ was and random weights trained for the same time. Times are by the clock, one th
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,17 @@ TARGETS = {"frossl": ("tiny-imagenet",), "supervised": ("cifar10",), "lite0": ("
 METHODS = ("frossl", "simclr", "vicreg", "byol")
 ARMS = ("start", "scratch", *METHODS)
 EVALUATED = 6000, 3000
-SAME = ("start", "data", "arm", "seed", "minutes", "settings")
+SAME = ("start", "data", "arm", "seed", "minutes", "settings", "validation")
 FIGURES = {"knn": "kNN", "linear": "linear", "linear_10": "10 labels"}
 
 
-def evaluate(config: Config, threads: int) -> Row:
-    return pretrain_and_evaluate(config, threads, metrics=("knn", "linear", "rank"), draws=3, most=EVALUATED)
+VALIDATION = 0.2
+"""Share of the training images on which settings are chosen, and on which nothing is trained then."""
+
+
+def evaluate(config: Config, threads: int, validation: bool = False) -> Row:
+    how: dict[str, Any] = {"metrics": ("knn", "linear", "rank"), "draws": 3, "most": EVALUATED}
+    return pretrain_and_evaluate(config, threads, validation=VALIDATION if validation else None, **how)
 
 
 def prepare(start: str, places: dict[str, str], folder: Path, threads: int) -> str:
@@ -74,21 +78,16 @@ def configure(
     if arm == "scratch":
         return Config(**own, **net, lr=4e-3)
     if arm == "start":
-        return Config(**own, init=weights, method="random")
+        return Config(**own | {"length": "1it"}, init=weights, method="random")
     return Config(**own, init=weights, method=arm, **more)
-
-
-def start_alone(config: Config, threads: int) -> Row:
-    """The start as it is: nothing is trained, batch norms keep the statistics that they came with."""
-    return pretrain_and_evaluate(
-        dataclasses.replace(config, length="1it"), threads, metrics=("knn", "linear", "rank"), draws=3, most=EVALUATED
-    )
 
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     places = {"cifar10": args.cifar10, "tiny-imagenet": args.tiny_imagenet, "fashion-mnist": "fashion-mnist"}
     weights = {start: prepare(start, places, args.weights, args.threads) for start in args.starts}
-    more = {name: value for name in ("lr", "freeze", "anchor") if (value := getattr(args, name)) is not None}
+    more = {
+        name: value for name in ("lr", "freeze", "anchor", "batch_norm") if (value := getattr(args, name)) is not None
+    }
     settings = ", ".join(f"{name} {value}" for name, value in more.items())
     for seed in args.seeds:
         for start in args.starts:
@@ -97,16 +96,17 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
                     config = configure(start, weights[start], places[data], arm, seed, args.minutes, more)
                     own = "" if arm in ("start", "scratch") else settings
                     about = {"start": start, "data": data, "arm": arm, "seed": seed, "minutes": args.minutes}
+                    about |= {"validation": args.validation}
                     row = about | {"settings": own, "environment": environment(args.threads)}
-                    yield row, start_alone if arm == "start" else evaluate, (config, args.threads)
+                    yield row, evaluate, (config, args.threads, args.validation)
 
 
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
     rows = [row for row in latest(rows, SAME) if "error" not in row]
     parts = []
-    for start, data in dict.fromkeys((row["start"], row["data"]) for row in rows):
-        here = [row for row in rows if (row["start"], row["data"]) == (start, data)]
+    for start, data, chosen in dict.fromkeys((row["start"], row["data"], row["validation"]) for row in rows):
+        here = [row for row in rows if (row["start"], row["data"], row["validation"]) == (start, data, chosen)]
         lines = []
         for arm, settings in dict.fromkeys((row["arm"], row["settings"]) for row in here):
             of = [row for row in here if (row["arm"], row["settings"]) == (arm, settings)]
@@ -119,15 +119,16 @@ def show(rows: list[Row], out: Path) -> str:
             steps = spread([row["steps"] for row in of], 0) if arm != "start" else ""
             lines.append([f"{arm}{', ' * bool(settings)}{settings}", *cells, steps, len(of)])
         headings = ["arm", *(x for name in FIGURES.values() for x in (name, "points above start")), "steps", "seeds"]
-        parts.append(f"## {start} to {data}\n\n{table(headings, lines)}")
+        on = f", {here[0]['minutes']:g} minutes" + ", scored on training images kept aside" * chosen
+        parts.append(f"## {start} to {data}{on}\n\n{table(headings, lines)}")
     about, first = rows[-1]["environment"], rows[-1]
     seeds = seeds_in_words(sorted({row["seed"] for row in rows}))
     note = (
-        f"{first['minutes']:g} minutes of training an arm, {seeds} (mean ± standard deviation); "
+        f"Equal time of training for all arms of a table, {seeds} (mean ± standard deviation); "
         f"{COMMON['views']} views of {COMMON['size']} pixels, batch {COMMON['batch']}; scored on {EVALUATED[1]:,} "
         f"held-out images with {EVALUATED[0]:,} training images as bank and for probes. Points are seed by seed."
     )
-    command = f"python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes {first['minutes']:g}"
+    command = f"python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes {first['minutes']:g} --threads {about['threads']}"
     page = [heading("Going on from published weights", f"{command}; --table", about, note), *parts]
     return "\n\n".join([*page, f"Rows: `{out.name}`."])
 
@@ -144,6 +145,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--freeze")
     parser.add_argument("--anchor", type=float)
+    parser.add_argument("--batch-norm")
+    parser.add_argument("--validation", action="store_true", help="score on part of the training images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--weights", type=Path, default=Path("runs/continuing"), help="where starts are kept")
     parser.add_argument("--out", type=Path, default=DATA / "continuing.jsonl")

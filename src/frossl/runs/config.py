@@ -105,7 +105,7 @@ class Config(Images, Generic[M]):
     optimizer: Literal["adamw", "adam", "sgd", "lars", "lars-original"] = "adamw"
     """lars is as in the paper; lars-original has a smaller trust ratio and no clip"""
     lr: float | None = None
-    """peak learning rate for a batch of 256, scaled by batch / 256 (0.002; with --init 0.0002 if not given)"""
+    """peak learning rate for a batch of 256, scaled by batch / 256 (0.002; with --init 0.001 if not given)"""
     weight_decay: float = 0.01
     """weight decay; biases and norms are never decayed"""
     warmup: str = "5%"

@@ -80,7 +80,7 @@ class Plan:
         return min(math.ceil(largest / (self.config.micro_batch or largest)), smallest)
 
 
-LR, CONTINUED_LR = 2e-3, 2e-4
+LR, CONTINUED_LR = 2e-3, 1e-3
 """Peak learning rates of random and of published weights (docs/results/continuing.md)."""
 
 
