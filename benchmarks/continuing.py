@@ -128,7 +128,8 @@ def show(rows: list[Row], out: Path) -> str:
         f"{COMMON['views']} views of {COMMON['size']} pixels, batch {COMMON['batch']}; scored on {EVALUATED[1]:,} "
         f"held-out images with {EVALUATED[0]:,} training images as bank and for probes. Points are seed by seed."
     )
-    command = f"python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes {first['minutes']:g} --threads {about['threads']}"
+    command = "python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes "
+    command += f"{first['minutes']:g} --threads {about['threads']}"
     page = [heading("Going on from published weights", f"{command}; --table", about, note), *parts]
     return "\n\n".join([*page, f"Rows: `{out.name}`."])
 

@@ -77,10 +77,17 @@ def test_the_command_writes_one_report(place, capsys):
     assert str(place) not in page
 
 
-@pytest.mark.parametrize(
-    "wrong", [["--arms", "supervised"], ["--weights", "averaged"], ["--data", "x"], ["--encoder", "nowhere.pt"]]
-)
-def test_what_cannot_be_measured_side_by_side_is_said(place, wrong):
+@pytest.mark.parametrize("wrong", [["--arms", "supervised"], ["--weights", "averaged"], ["--data", "x"]])
+def test_options_of_runs_are_refused_side_by_side(place, wrong, capsys):
     args = [str(place / "set.npz"), "--encoder", str(place / "e.safetensors"), *wrong]
-    with pytest.raises(UserError):
+    with pytest.raises(SystemExit) as stop:
         evaluate.run(args, Console(quiet=True))
+    assert stop.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoders", [["nowhere.pt"], ["e.safetensors", "./e.safetensors"]])
+def test_encoders_that_are_not_there_or_given_twice_are_said(place, monkeypatch, encoders):
+    monkeypatch.chdir(place)
+    with pytest.raises(UserError):
+        evaluate.run(["set.npz", "--encoder", *encoders], Console(quiet=True))

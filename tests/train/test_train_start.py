@@ -11,9 +11,11 @@ import pytest
 import timm
 import torch
 
+from frossl.core.length import Length
+from frossl.core.progress import Progress
 from frossl.core.types import UserError
 from frossl.evals.suite import Evaluation
-from frossl.evals.verdict import outcome
+from frossl.evals.verdict import outcome, rank_state, verdict
 from frossl.methods import METHODS
 from frossl.nn.encoder import load_encoder
 from frossl.nn.optim import Anchor
@@ -24,7 +26,9 @@ from frossl.runs.log import read_rows
 from frossl.runs.record import read_config, read_record
 from frossl.train.plan import CONTINUED_LR, LR, make_plan
 from frossl.train.pretrain import pretrain
+from frossl.train.schedule import thaw
 from frossl.train.start import BELOW_START, StartWatch
+from frossl.train.supervised import supervised_encoder
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 TINY = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
@@ -149,7 +153,7 @@ def test_a_better_start_is_what_pretraining_must_beat(knn, said):
 def test_it_is_said_at_once_when_features_become_worse_than_the_start():
     torch.manual_seed(0)
     h = torch.randn(500, 16)
-    watch = StartWatch({"knn": 0.8, "effective_rank": 10.0}, h)
+    watch = StartWatch({"knn": 0.8, "effective_rank": 10.0}, h, torch.arange(500) % 5)
     assert watch.compare(h) == {"start_neighbours": 1.0}
     assert watch.judge({"knn": 0.79}) is None
     found = watch.judge({"knn": 0.5})
@@ -194,3 +198,52 @@ def test_random_weights_keep_their_rate(config):
 
     data = open_run_data(config)
     assert make_plan(dataclasses.replace(config, init=None), data).config.lr == LR
+
+
+def test_a_comparison_that_was_stopped_goes_on_with_the_net_of_the_start(config, tmp_path):
+    first = pretrain(config).run
+    planned = dataclasses.replace(config, name="arm", init=str(first), backbone_options="{}", size=None, length="2it")
+    run = pretrain(planned).run
+    assert read_config(run)["config"]["backbone_options"] != "{}"
+    assert pretrain(dataclasses.replace(planned, length="3it"), resume=run).run == run
+
+
+def test_the_supervised_arm_begins_with_the_start_too(config, tmp_path):
+    run = pretrain(dataclasses.replace(config, freeze="25%")).run
+    (tmp_path / "w.pt").unlink()
+    supervised_encoder(run)
+    start, again = weights(run / START_FILE), weights(run / "supervised" / START_FILE)
+    assert all(torch.equal(start[k], again[k]) for k in start)
+
+
+def test_the_rate_of_a_frozen_encoder_warms_up_once_it_is_free():
+    progress = Progress(Length(100, "it"), 100)
+    shares = []
+    for progress.step in (0, 9, 10, 15, 20, 90):
+        shares.append(thaw(progress, warmup=0.1, frozen=0.1))
+    assert shares == pytest.approx([0, 0, 0, 0.5, 1, 1])
+
+
+def test_features_that_are_not_finite_are_said_and_stop_nothing():
+    watch = StartWatch({"effective_rank": 3.0}, torch.randn(20, 4))
+    assert watch.judge({"start_neighbours": 0.5}) is not None
+
+
+def test_without_labels_the_verdict_names_the_start():
+    ranks = {"pretrained": 3.0, "start": 20.0, "untrained": 2.0}
+    evaluation = Evaluation({arm: {"effective_rank": r} for arm, r in ranks.items()}, {}, 1000)
+    assert "start 20.0" in verdict(evaluation)
+    assert "Close to collapse" in rank_state(3.0, 20.0, 1000)
+
+
+def test_the_range_of_the_start_is_taken_over(config, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(1000, 3000, (60, 12, 12), dtype=np.uint16)
+    np.savez(tmp_path / "deep.npz", images=images)
+    first = pretrain(dataclasses.replace(config, name="a", init=None, data=str(tmp_path / "deep.npz"))).run
+    np.savez(tmp_path / "darker.npz", images=images // 2)
+    more = dataclasses.replace(config, init=str(first), backbone_options="{}", name="b")
+    run = pretrain(dataclasses.replace(more, data=str(tmp_path / "darker.npz"))).run
+    assert read_config(run)["encoder"]["range"] == read_config(first)["encoder"]["range"]
+    with pytest.raises(UserError):  # bytes, to which that range says nothing
+        pretrain(dataclasses.replace(more, name="c"))

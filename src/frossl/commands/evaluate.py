@@ -18,7 +18,7 @@ from frossl.evals.extract import EVALUATED
 from frossl.nn.published import Net
 from frossl.report.encoders import show_encoders, write_encoders
 from frossl.report.terminal import wrote
-from frossl.runs.config import Config, Device
+from frossl.runs.config import Config, Device, Images, backbone_options
 from frossl.runs.directory import Weights, encoder_of
 from frossl.train.evaluate import evaluate_run
 from frossl.train.side_by_side import evaluate_encoders
@@ -30,21 +30,11 @@ class Evaluate:
     """Evaluate the encoder of a run beside an untrained one and raw pixels, or encoders from anywhere side by side.
 
     frossl evaluate RUN measures a run on its own data or on --data. frossl evaluate DATA --encoder A B C measures any
-    encoders on DATA without training, with one report.
+    encoders on DATA without training; its options: frossl evaluate --encoder A --help.
     """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN|DATA")]
-    """run directory; with --encoder, images as frossl pretrain takes them"""
-    encoder: tuple[str, ...] = ()
-    """RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0; several are compared"""
-    backbone: str = "resnet18"
-    """with --encoder, the net of files that hold weights alone: any timm model name"""
-    stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"
-    """with --encoder, the stem of such a net"""
-    size: int | None = None
-    """with --encoder, pixels that all of them see (what each was published with, if not given)"""
-    out: Path = Path("runs")
-    """with --encoder, where the directory of the report goes"""
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run directory"""
     data: str | None = None
     """other data than the run's own: a folder, Parquet, arrays, or the name of a data set"""
     targets: TargetChoice | None = None
@@ -65,17 +55,35 @@ class Evaluate:
     """where to compute"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateEncoders(Images):
+    """Measure encoders from anywhere on the same images, without training, beside untrained ones and raw pixels."""
+
+    encoder: tuple[str, ...]
+    """RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0"""
+    backbone: str = "resnet18"
+    """the net of files that hold weights alone: any timm model name; a tag says how they are fed"""
+    backbone_options: str = "{}"
+    """options of such a net for timm as JSON"""
+    stem: Literal["auto", "imagenet", "small", "cifar"] = "auto"
+    """the stem of such a net"""
+    size: int | None = None
+    """pixels that all of them see (what each was published with, if not given)"""
+    protocol: tuple[str, ...] = defaults("evaluate")
+    """what to measure (frossl list metrics)"""
+    bank: int = EVALUATED
+    """most train images that are used, spread evenly: as bank of kNN, to fit probes and statistics of batch norms"""
+    device: Device = "auto"
+    """where to compute"""
+    out: Path = Path("runs")
+    """where the directory of the report goes"""
+
+
 def run(args: list[str], console: Console) -> int:
-    given = tyro.cli(Evaluate, prog="frossl evaluate", args=join_sources(args) if "--encoder" in args else args)
-    if not given.protocol:
-        raise UserError(
-            f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
-        )
-    find_metrics(given.protocol)
-    if given.encoder:
-        return run_side_by_side(given, console)
-    if given.bank < 2:
-        raise UserError(f"--bank must be at least 2, got {given.bank}")
+    if any(arg.partition("=")[0] == "--encoder" for arg in args):
+        return side_by_side(tyro.cli(EvaluateEncoders, prog="frossl evaluate", args=join_sources(args)), console)
+    given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    check(given.protocol, given.bank)
     encoder_of(given.run, given.weights)  # before an arm is trained
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
@@ -85,18 +93,10 @@ def run(args: list[str], console: Console) -> int:
     return 0
 
 
-def run_side_by_side(given: Evaluate, console: Console) -> int:
-    if given.arms or given.weights != "online" or given.data is not None:
-        raise UserError("--encoder measures encoders as they are on DATA: leave --arms, --weights and --data out")
-    config = Config(
-        data=str(given.run),
-        size=given.size,
-        targets=given.targets or "auto",
-        data_dir=given.data_dir or Config.data_dir,
-        max_pixels=given.max_pixels or Config.max_pixels,
-        device=given.device,
-    )
-    net = Net(name=given.backbone, stem=given.stem)
+def side_by_side(given: EvaluateEncoders, console: Console) -> int:
+    check(given.protocol, given.bank)
+    config = Config(data=given.data, size=given.size, device=given.device, **given.data_options())
+    net = Net(name=given.backbone, stem=given.stem, options=backbone_options(given.backbone_options))
     how: dict[str, Any] = {"net": net, "protocols": given.protocol, "bank": given.bank, "console": console}
     found = evaluate_encoders(config, given.encoder, **how)
     show_encoders(console, found)
@@ -104,3 +104,14 @@ def run_side_by_side(given: Evaluate, console: Console) -> int:
         place = given.out / f"{source_name(config.data) or 'data'}-encoders"
         wrote(console, "Report", write_encoders(found, place))
     return 0
+
+
+def check(protocol: tuple[str, ...], bank: int) -> None:
+    """Raises UserError for metrics that there are not, or too small a bank."""
+    if not protocol:
+        raise UserError(
+            f"--protocol: name something to measure: {' '.join(defaults('evaluate'))} (frossl list metrics has all)"
+        )
+    find_metrics(protocol)
+    if bank < 2:
+        raise UserError(f"--bank must be at least 2, got {bank}")

@@ -27,7 +27,7 @@ ARMS = {
     START: "the encoder that training began with, as it was published",
     "untrained": "same architecture and seed, batch-norm statistics from one pass over the training images",
     "averaged": "the moving average of the encoder that its method keeps, with batch-norm statistics of its own",
-    "supervised": "same architecture, seed, views, steps, optimiser and rate, with the labels of the run's own data",
+    "supervised": "same architecture, start, seed, views, steps and optimiser, with the labels of the run's own data",
     "raw pixels": f"no encoder, at most {PIXELS} pixels on a side",
     **WORDS,
 }

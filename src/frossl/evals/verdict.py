@@ -87,8 +87,15 @@ def outcome(evaluation: Evaluation) -> Outcome | None:
     if found is None:
         return _against(evaluation, others, "Pretraining")
     beside = _against(evaluation, others, "Pretraining")
-    note = () if beside is None else (f"Against the better of the other controls, {beside.gains}.",)
-    return replace(found, notes=(*found.notes, *note), against="the start")
+    notes = found.notes
+    if beside is not None:
+        notes = *notes, f"Against the better of the other controls, {beside.gains}.", *beside.notes
+    return replace(found, notes=tuple(dict.fromkeys(notes)), against="the start")
+
+
+def reference(arms: Mapping[str, Mapping[str, float]]) -> str:
+    """The arm that ranks are compared with: the start where there is one, else the untrained encoder."""
+    return START if START in arms else "untrained"
 
 
 def _against(evaluation: Evaluation, arms: Sequence[str], what: str) -> Outcome | None:
@@ -176,8 +183,9 @@ def verdict(evaluation: Evaluation) -> str:
     found = outcome(evaluation)
     if found:
         return " ".join((f"{found.headline}: against {found.against}, {found.gains}.", *found.notes))
-    rank, before = (evaluation.arms[arm].get("effective_rank") for arm in ("pretrained", "untrained"))
-    ranks = "" if rank is None or before is None else f"Effective rank {rank:.1f} (untrained {before:.1f}). "
+    known = reference(evaluation.arms)
+    rank, before = (evaluation.arms[arm].get("effective_rank") for arm in ("pretrained", known))
+    ranks = "" if rank is None or before is None else f"Effective rank {rank:.1f} ({known} {before:.1f}). "
     if "raw pixels" in evaluation.arms:
         fitting = applicable(None, evaluation.targets or "classes")
         judges = ", ".join(name for name, m in fitting.items() if any(c.decides for c in m.columns.values()))

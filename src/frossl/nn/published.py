@@ -54,6 +54,8 @@ def read_published(where: str, net: Net, log: Log) -> tuple[State, EncoderSpec]:
     kind, _, name = where.partition(":")
     if where == LITE0:
         return _lite0()
+    if kind == "hf-hub" and (found := _of_ours(name)):
+        return read_encoder(found)
     if kind in ("timm", "hf-hub"):
         return _from_timm(name if kind == "timm" else where, where)
     path = Path(where)
@@ -92,6 +94,7 @@ def fit(state: State, spec: EncoderSpec, asked: EncoderSpec, log: Log) -> nn.Mod
 
     # timm's own machinery resamples what depends on the size; with as many classes as there are, it is strict.
     given = {"state_dict": state, "source": "", "custom_load": False, "num_classes": 0, "label_offset": 0}
+    given["first_conv"] = None  # it fits already
     given["input_size"] = (asked.channels, spec.size, spec.size)
     form = {"num_classes": 0, "in_chans": asked.channels, **sized}
     try:
@@ -151,6 +154,23 @@ def _from_timm(name: str, where: str) -> tuple[State, EncoderSpec]:
     return dict(model.state_dict()), _spec_of(model, where, options)
 
 
+def _of_ours(repository: str) -> Path | None:
+    """The weights of a repository that ``frossl publish`` wrote, with all that its header says; None of another."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    name, _, revision = repository.partition("@")
+    try:
+        path = Path(hf_hub_download(name, WEIGHTS, revision=revision or None))
+    except LocalEntryNotFoundError as error:  # no network; timm would try for as long again
+        raise UserError(_not_had(f"hf-hub:{repository}", error)) from None
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # whatever the hub says
+        raise UserError(_not_had(f"hf-hub:{repository}", error)) from None
+    return path if is_exported(path) else None
+
+
 def _spec_of(model: nn.Module, origin: str, options: Mapping[str, Any]) -> EncoderSpec:
     """As timm's configuration of a model of its own says."""
     about: Any = model.pretrained_cfg
@@ -195,13 +215,16 @@ def _file(path: Path, net: Net, log: Log) -> tuple[State, EncoderSpec]:
     if not timm.is_model(net.name):
         resolve_stem(net.name, net.stem, 224)  # says what is wrong
     about = timm.get_pretrained_cfg(net.name)
-    assert about is not None
+    if about is None:
+        raise UserError(f"--backbone {net.name}: timm knows no such weights.{_hint(net.name)}")
     channels, size, _ = about.input_size
     stem = _stem_of(found, net)
     module = create(net.name, channels, sized_options(net.name, size, net.options))
     spec = replace(_spec_of(module, OWN_WEIGHTS, {}), stem=stem, options=net.options, licence="")
     wanted = {k: tuple(v.shape) for k, v in spec.build().state_dict().items()}
     state = _pick(found, wanted, path, net.name, log)
+    fed = f"mean {' '.join(f'{x:g}' for x in spec.mean)}, deviation {' '.join(f'{x:g}' for x in spec.std)}"
+    log(f"{path.name} does not say how it is fed; taken is what timm has for {about.architecture}.{about.tag}: {fed}")
     return state, spec
 
 
@@ -250,7 +273,7 @@ def _pick(found: Mapping[str, Any], wanted: dict[str, tuple[int, ...]], path: Pa
     tried: list[tuple[int, str, str]] = []
     probe = next(iter(wanted))
     for where, state in _states(found):
-        for prefix in sorted({k[: -len(probe)] for k in state if k.endswith(probe)}, key=len):
+        for prefix in sorted({k[: -len(probe)] for k in state if k.endswith(probe)}, key=_trained_first):
             part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
             wrong = [k for k, shape in wanted.items() if k not in part or tuple(part[k].shape) != shape]
             rooms = {k.partition(".")[0] for k in wanted}
@@ -270,6 +293,12 @@ def _pick(found: Mapping[str, Any], wanted: dict[str, tuple[int, ...]], path: Pa
         f"{path}: {count} of {len(wanted)} keys of {name} fit; {what}: {some}. Nothing was loaded; say which net it "
         "is: --backbone NAME, and its --stem or --backbone-options"
     )
+
+
+def _trained_first(prefix: str) -> tuple[bool, int, str]:
+    """Order of the networks in a file: the one that was trained before its average, key encoder or target."""
+    averaged = any(word in prefix for word in ("encoder_k", "key", "momentum", "target", "ema"))
+    return averaged, len(prefix), prefix
 
 
 def _lite0() -> tuple[State, EncoderSpec]:

@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
-from frossl.core.types import UserError
 from frossl.evals.guess import GUESSES
 from frossl.evals.suite import START, Evaluation
 from frossl.evals.verdict import Outcome, clearly_better, deciding, outcome
@@ -23,6 +22,7 @@ from frossl.report.page import render_page
 from frossl.report.table import Cell, Table, minus
 from frossl.report.tables import accuracy_table
 from frossl.report.words import glossary
+from frossl.runs.directory import first_free
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,12 @@ def show_encoders(console: Console, found: SideBySide) -> None:
 
 
 def write_encoders(found: SideBySide, place: Path) -> Path:
-    """``evaluation.json`` and ``report.html`` in ``place``; the page.
+    """``evaluation.json`` and ``report.html`` in ``place``, or the first free place of that name; the page.
 
     Raises:
         UserError: it cannot be written.
     """
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {place}: {error.strerror}; choose another --out") from None
+    place = first_free(place.parent, [place.name, *(f"{place.name}-{i}" for i in range(2, 10_000))])
     write_text(place / "evaluation.json", json.dumps(to_plain(found), indent=2) + "\n")
     verdicts = [(name, found.against_controls(name)) for name in found.order()]
     arms = arms_of([("", found.evaluation)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from frossl.evals import in_order
 from frossl.evals.suite import START, Evaluation
-from frossl.evals.verdict import COLLAPSES, NEVER_VARIED, STATES, outcome, rank_state, verdict
+from frossl.evals.verdict import COLLAPSES, NEVER_VARIED, STATES, outcome, rank_state, reference, verdict
 from frossl.report.table import minus
 from frossl.runs.record import Record
 
@@ -27,13 +27,14 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     Features of a single direction that tell classes apart better than the controls, as of two classes, are not
     collapsed. ``rank`` and ``untrained`` are effective ranks of held-out features, for where the evaluation has none.
     """
-    evaluation, images = record.evaluation, record.about["images"][1]
+    evaluation, images, known = record.evaluation, record.about["images"][1], "untrained"
     found = sorted(record.standing, key=lambda row: row["state"] not in COLLAPSES)
     seen = tuple(f"{row['state']}: {row['words']} {row['knob']}" for row in found)
     gains, measured = None, ()
     if evaluation is not None:
         rank = evaluation.arms["pretrained"].get("effective_rank", rank)
-        untrained = evaluation.arms.get("untrained", {}).get("effective_rank", untrained)
+        known = reference(evaluation.arms)
+        untrained = evaluation.arms.get(known, {}).get("effective_rank", untrained)
         images, gains = evaluation.held_out, outcome(evaluation)
         if gains is not None:
             against = minus(f"Against {gains.against}, {gains.gains}.")
@@ -41,7 +42,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     state, ranks = "", ()
     if rank is not None and images > 1:  # a single image varies along no direction whatever the encoder
         state = rank_state(rank, untrained, images)
-        ranks = (describe_rank(rank, record.about["encoder"]["features"], images, untrained),)
+        ranks = (describe_rank(rank, record.about["encoder"]["features"], images, untrained, known),)
     if state == NEVER_VARIED:
         return Verdict("bad", state, (STATES[state], *ranks))
     if gains is not None and gains.helped:
@@ -83,9 +84,10 @@ def beside_untrained(evaluation: Evaluation) -> tuple[str, ...]:
     return (f"The better control is not always the untrained encoder; against that alone: {minus(gains)}.",)
 
 
-def describe_rank(rank: float, width: int, images: int, untrained: float | None) -> str:
-    """The effective rank of ``images`` with something to compare it with."""
-    before = "" if untrained is None else f"; the untrained encoder: {untrained:.1f}"
+def describe_rank(rank: float, width: int, images: int, before_it: float | None, arm: str = "untrained") -> str:
+    """The effective rank of ``images`` with that of an ``arm`` to compare it with."""
+    name = "the start" if arm == START else "the untrained encoder"
+    before = "" if before_it is None else f"; {name}: {before_it:.1f}"
     if rank == 0:
         return f"The features do not vary at all (effective rank 0){before}."
     most = (

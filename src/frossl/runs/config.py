@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -195,3 +196,18 @@ class Config(Images, Generic[M]):
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             low, high = self.crop_scale
             raise UserError(f"--crop-scale {low:g} {high:g}: give two shares of the area, 0 < smallest <= largest <= 1")
+
+
+def backbone_options(text: str) -> dict[str, Any]:
+    """Options for timm.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--backbone-options {text!r} is not JSON ({error})") from None
+    if not isinstance(options, dict):
+        raise UserError(f"--backbone-options must be a JSON object such as '{{\"drop_rate\": 0.1}}', got {text!r}")
+    return options

@@ -122,6 +122,8 @@ def continued(run: Path, given: Config) -> Config:
     )
     length = saved.length if given.length == "auto" else str(Length.parse(given.length).as_images(saved.views or 2))
     fixed = now.keys() - {"objective", "data", "length", *FREE_TO_CHANGE}
+    if saved.init is not None and saved.init == given.init:  # which decided these
+        fixed -= {"backbone", "backbone_options", "stem"}
     changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
         flags = [f"--{name.replace('_', '-')}" for name in changed]
@@ -178,8 +180,17 @@ def new_run_directory(config: Config) -> Path:
     """
     stem = config.name or f"{source_name(config.data) or 'data'}-{config.method.replace(':', '.')}"
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
+    return first_free(config.out, names)
+
+
+def first_free(out: Path, names: Sequence[str]) -> Path:
+    """Makes the first directory of ``names`` in ``out`` that is not there.
+
+    Raises:
+        UserError: all are there, or the place cannot be written to.
+    """
     for name in names:
-        run = config.out / name
+        run = out / name
         try:
             run.mkdir(parents=True)
             return run
@@ -187,9 +198,8 @@ def new_run_directory(config: Config) -> Path:
             continue
         except OSError as error:
             raise UserError(f"cannot make the run directory {run}: {error.strerror}; choose another --out") from None
-    raise UserError(
-        f"{config.out / stem} exists; choose another --name, or go on with it: {resume_command(config.out / stem)}"
-    )
+    run = out / names[0]
+    raise UserError(f"{run} exists; choose another --name, or go on with it: {resume_command(run)}")
 
 
 FAILED = "nonfinite"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from frossl.core.types import UserError
 from frossl.data.options import Log, quiet
 from frossl.nn.encoder import EncoderSpec, read_encoder
 from frossl.nn.published import OWN_WEIGHTS, Net, Start, fit, for_images, read_published
-from frossl.runs.config import Config
+from frossl.runs.config import Config, backbone_options
 from frossl.runs.directory import Weights, encoder_of
 from frossl.runs.record import is_run
 
@@ -28,10 +28,9 @@ def read_any(where: str, *, net: Net = RESNET18, weights: Weights = "online", lo
     Raises:
         UserError: see :func:`read_published`; a run has no encoder yet.
     """
-    if is_run(Path(where)):
-        state, spec = read_encoder(encoder_of(Path(where), weights))
-        return state, replace(spec, origin=spec.origin or OWN_WEIGHTS)
-    return read_published(where, net, log)
+    path = Path(where)
+    state, spec = read_encoder(encoder_of(path, weights)) if is_run(path) else read_published(where, net, log)
+    return state, replace(spec, origin=spec.origin or OWN_WEIGHTS)
 
 
 def start_weights(config: Config, run: Path | None = None, log: Log = quiet) -> Start | None:
@@ -46,7 +45,9 @@ def start_weights(config: Config, run: Path | None = None, log: Log = quiet) -> 
         return None
     if run is not None and (run / START_FILE).exists():
         return read_encoder(run / START_FILE)
-    net = Net(name=config.backbone, stem=config.stem, options=json.loads(config.backbone_options))
+    if run is not None and is_run(run):
+        raise UserError(f"{run} began with {config.init}, and {START_FILE}, its own copy, is gone: it cannot go on")
+    net = Net(name=config.backbone, stem=config.stem, options=backbone_options(config.backbone_options))
     return read_any(config.init, net=net, log=log)
 
 

@@ -77,6 +77,7 @@ def describe(values: dict[str, float]) -> tuple[str, ...]:
     ('loss 0.50 = entropy -0.50 + invariance 1.00', 'kNN 0.500  rank 9.3')
     """
     apart = {"loss", "grad_norm", "lr", "probe_on_views", "knn", "knn_balanced", "probe", "effective_rank"}
+    apart |= {"start_neighbours"}
     lines = []
     if "loss" in values:
         terms = [f"{name} {number(value)}" for name, value in values.items() if name not in apart]

@@ -73,7 +73,7 @@ def evaluate_run(
     if data is None:
         own = _on(own, spec, source is not None and same_source(source) != called, targets, max_pixels)
         data, called = open_to_evaluate(run, own, source, terminal.detail(console))
-        _check_scale(data, spec)
+        check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)
     for network in (encoder, *others.values()):
@@ -91,7 +91,7 @@ def evaluate_run(
     return evaluation
 
 
-def _check_scale(data: Dataset, spec: EncoderSpec) -> None:
+def check_scale(data: Dataset, spec: EncoderSpec) -> None:
     """Raises UserError for images of 8 bits where the encoder was trained on a range of others, or the reverse."""
     if spec.range and (data.values == "uint8") != (spec.values == "uint8"):
         raise UserError(

@@ -25,7 +25,7 @@ from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.options import Log, quiet
 from frossl.data.types import Dataset
-from frossl.evals.extract import EVALUATED, first
+from frossl.evals.extract import EVALUATED, first, sample
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.modes import keep_batch_norms_in_eval
@@ -41,7 +41,7 @@ from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import look
 from frossl.train.ranks import start
-from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr
+from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
 from frossl.train.step import NonFiniteError, Scalars, Stepper
@@ -185,6 +185,7 @@ class _Loop:
         self.batches = rank_batches(data, plan, step)
         self.shown: dict[str, float] = {}
         self.scheduled: dict[str, float] = {}
+        self.rate = 0.0
         self.log = RunLog(run, step, self.config.wandb) if rank() == 0 else NoLog()
         self.telemetry.read_log(self.log.history)
         if step == 0:
@@ -205,8 +206,9 @@ class _Loop:
         if self.config.check == "on-read":  # else all were read at the start
             self.unreadable.add(collect(batch.skipped), (progress.step + 1 - self.first) * self.plan.batch)
         share = scheduled_share(progress)
-        frozen = progress.along < self.frozen and not progress.again
-        set_lr(self.stepper.optimizer, self.plan.lr, lr_factor(progress, self.warmup), frozen)
+        factor = lr_factor(progress, self.warmup)
+        self.rate = self.plan.lr * factor
+        set_lr(self.stepper.optimizer, self.plan.lr, factor, thaw(progress, self.warmup, self.frozen))
         self.scheduled = self.learner.method.scheduled(share, self.epoch)
         output = self.stepper(batch, progress.step, share, self.epoch, self.telemetry.observe)
         progress.step += 1
@@ -227,7 +229,7 @@ class _Loop:
         values = {name: value.item() for name, value in output.items()}
         if math.isnan(values.get("probe_on_views", 0.0)):  # the batch has no labels
             del values["probe_on_views"]
-        values["lr"] = self.stepper.optimizer.param_groups[0]["lr"]
+        values["lr"] = self.rate
         self.shown |= values
         if due:
             self.row("train", values | self.scheduled)
@@ -267,7 +269,7 @@ class _Loop:
         """Measures the encoder that training began with, which the monitor then compares with; the first row at 0."""
         values, held_out_NF = look(encoder, self.data, self.plan.spec, self.extractor, self.state.probe)
         values.pop("probe", None)  # it has learned from other features, or nothing yet
-        self.watch = StartWatch(values, held_out_NF, self.log.history)
+        self.watch = StartWatch(values, held_out_NF, sample(self.data).test.labels, self.log.history)
         if self.progress.step == 0:
             self.row("monitor", values)
         self.clock = time.perf_counter()

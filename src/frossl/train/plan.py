@@ -26,7 +26,7 @@ from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.published import for_images
 from frossl.nn.tiling import FLEXIBLE, Net, nearest_size, sight
-from frossl.runs.config import Config, Precision
+from frossl.runs.config import Config, Precision, backbone_options
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
 
 
@@ -98,7 +98,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
     side = min(data.typical)
     asked = config.size or (side if side <= 96 else 128 if device.type == "cpu" else 224)
     name = domain(data.channels) if config.view_recipe == "auto" else config.view_recipe
-    options = _options(config.backbone_options)
+    options = backbone_options(config.backbone_options)
     # By the size of the views: the encoder is trained on these, and only evaluated on larger images.
     stem = "imagenet" if own is not None else resolve_stem(config.backbone, config.stem, asked, options)
     net = Net(config.backbone if own is None else own, data.channels, options)
@@ -144,9 +144,12 @@ def _continuing(config: Config, start: EncoderSpec) -> Config:
     Raises:
         UserError: another net was asked for.
     """
-    if config.backbone not in (Config.backbone, start.backbone):
-        raise UserError(f"--backbone {config.backbone}: --init {config.init} is {start.title}; leave --backbone out")
-    options = json.dumps(start.options)
+    given = {"backbone": config.backbone.partition(".")[0], "stem": config.stem}  # a tag says how weights alone are fed
+    left = {"backbone": Config.backbone, "stem": Config.stem}
+    if other := [name for name, value in given.items() if value not in (left[name], getattr(start, name))]:
+        flags = " and ".join(f"--{name} {given[name]}" for name in other)
+        raise UserError(f"{flags}: --init {config.init} is {start.title}; leave that out")
+    options = json.dumps(start.options | backbone_options(config.backbone_options))
     size = config.size or start.size
     return replace(config, backbone=start.backbone, backbone_options=options, stem=start.stem, size=size)  # type: ignore[arg-type]
 
@@ -253,16 +256,6 @@ def workers_for(config: Config, data: Dataset) -> int:
     if config.workers is not None:
         return config.workers
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _options(text: str) -> dict[str, Any]:
-    try:
-        options = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--backbone-options {text!r} is not JSON ({error})") from None
-    if not isinstance(options, dict):
-        raise UserError(f"--backbone-options must be a JSON object such as '{{\"drop_rate\": 0.1}}', got {text!r}")
-    return options
 
 
 def device_of(config: Config) -> torch.device:

@@ -18,7 +18,6 @@ from frossl.core.distributed import on_first_rank, rank, share_text, together, w
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
-from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.suite import Evaluation
 from frossl.methods import find_method
@@ -41,7 +40,7 @@ from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.log import require_wandb
 from frossl.runs.unreadable import UNREADABLE, read_unreadable
 from frossl.train.display import TrainingDisplay
-from frossl.train.evaluate import evaluate_run
+from frossl.train.evaluate import check_scale, evaluate_run
 from frossl.train.loop import build, train
 from frossl.train.memory import fit
 from frossl.train.plan import Plan, describe
@@ -146,11 +145,13 @@ def train_run(
     def opened() -> Dataset:
         return for_training(config, open_data_of(run, config, terminal.detail(console)) if given is None else given)
 
+    begin = start_weights(config, run, terminal.detail(console))
+    if begin is not None and begin[1].range and config.range is None:
+        config = dataclasses.replace(config, range=begin[1].range)
     first = on_first_rank(opened)  # what is fetched is fetched once
     data = together(lambda: first or opened())
-    if state is not None and config.init is not None and not (run / START_FILE).exists():
-        raise UserError(f"{run} began with {config.init}, and {START_FILE}, its own copy, is missing: it cannot go on")
-    begin = start_weights(config, run, terminal.detail(console))
+    if begin is not None:
+        check_scale(data, begin[1])
     learner, plan = build(config, data, backbone, begin, terminal.detail(console))
     terminal.show_data(console, data)
     counts = {"batch": plan.batch, "images": len(data.train)}
@@ -163,11 +164,15 @@ def train_run(
         seconds, plan = fit(learner, plan, data, fabric, lambda text: terminal.say(console, text))
     length = Length.parse(state["length"]) if state else resolve_length(plan, len(data.train), seconds)
     show_plan(console, plan, length, len(data.train), seconds, run, state)
-    if state is None and rank() == 0:
-        write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
-        keep_whereabouts(run, config, data)
+
+    def write() -> None:
         if begin is not None:
             save_encoder(run / START_FILE, learner.backbone, plan.spec)
+        write_text(run / "config.json", json.dumps(describe(plan, length, data), indent=2) + "\n")
+        keep_whereabouts(run, config, data)
+
+    if state is None:
+        on_first_rank(write)  # the others read the start of the run
     if extended is not None:
         warmup, steps = schedule(plan, extended, len(data.train))[2], len(data.train) // plan.batch
         epochs = extended.step / steps, (extended.total or extended.step) / steps

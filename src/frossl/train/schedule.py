@@ -47,13 +47,22 @@ def scheduled_share(progress: Progress) -> float:
     return math.acos(2 * lr_factor(progress, 0.0) - 1) / math.pi if progress.again else progress.along
 
 
-def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float, frozen: bool = False) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float, thawed: float = 1.0) -> None:
     """The learning rate is ``factor`` of its peak; groups that are steady stay at the peak.
 
-    ``frozen``, that of the encoder is 0: its gradient is taken all the same, which is what many ranks agree on.
+    That of the encoder is ``thawed`` of it. Where that is 0 its gradient is taken all the same, as ranks agree on that.
     """
     for group in optimizer.param_groups:
-        group["lr"] = 0.0 if frozen and group["encoder"] else group["scale"] * peak * (1 if group["steady"] else factor)
+        rate = group["scale"] * peak * (1 if group["steady"] else factor)
+        group["lr"] = thawed * rate if group["encoder"] else rate
+
+
+def thaw(progress: Progress, warmup: float, frozen: float) -> float:
+    """What share of its rate an encoder has that is frozen at first: none, then it warms up as heads did."""
+    if progress.again or not frozen:
+        return 1.0
+    done = progress.along - frozen
+    return 0.0 if done < 0 else min(1.0, done / warmup) if warmup else 1.0
 
 
 def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Interval, float, float]:

@@ -78,9 +78,9 @@ def arm_names(encoders: Sequence[str]) -> list[str]:
     Raises:
         UserError: one is given twice.
     """
-    if len(set(encoders)) < len(encoders):
-        raise UserError("--encoder: the same encoder is given twice")
     parts = {where: (where,) if ":" in where else Path(where).parts or (where,) for where in encoders}
+    if len(set(parts.values())) < len(encoders):
+        raise UserError("--encoder: the same encoder is given twice")
     names = []
     for where, of in parts.items():
         others = [o for w, o in parts.items() if w != where]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frossl.core.types import known
 from frossl.evals.verdict import clearly_more_right
 from frossl.nn.encoder import load_encoder
 from frossl.runs.encoders import START_FILE
@@ -33,11 +34,15 @@ class StartWatch:
     """Monitor figures of the start, and whether later ones are worse; ``history`` are rows of a log to go on from."""
 
     def __init__(
-        self, values: Mapping[str, float], held_out_NF: Tensor, history: Sequence[Mapping[str, Any]] = ()
+        self,
+        values: Mapping[str, float],
+        held_out_NF: Tensor,
+        labels: Tensor | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.values = dict(values)
         self.nearest = nearest(held_out_NF)
-        self.images = len(held_out_NF)
+        self.counts = torch.zeros(0) if labels is None else labels[known(labels)].unique(return_counts=True)[1]
         said = [row for row in history if row["kind"] == "health" and row["state"] == BELOW_START]
         self.standing = bool(said) and not said[-1].get("over", False)
 
@@ -62,10 +67,19 @@ class StartWatch:
         name = next((n for n in ("knn_balanced", "knn") if n in self.values and n in values), None)
         if name is not None:
             before, now = self.values[name], values[name]
-            if clearly_more_right(now, before, self.images, 0.0) < 0:
+            # The mean over classes of shares is as sure as the share of so many images.
+            even = len(self.counts) ** 2 / (1 / self.counts).sum().item()
+            images = round(even if name == "knn_balanced" else self.counts.sum().item())
+            if clearly_more_right(now, before, images, 0.0) < 0:
                 return f"kNN on held-out images is {now:.3f}, that of the encoder it began with {before:.3f}."
             return ""
-        kept, rank, before = values["start_neighbours"], values["effective_rank"], self.values["effective_rank"]
+        if "effective_rank" not in values:
+            return "Features of held-out images are no finite numbers any more."
+        kept, rank, before = (
+            values["start_neighbours"],
+            values["effective_rank"],
+            self.values.get("effective_rank", 0.0),
+        )
         if kept < KEPT_NEIGHBOURS:
             return f"Of the {NEIGHBOURS} nearest neighbours of a held-out image {kept:.0%} are those of the start."
         if rank < KEPT_RANK * before:

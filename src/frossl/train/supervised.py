@@ -20,6 +20,7 @@ from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_posi
 from frossl.runs.config import Config
 from frossl.runs.data import open_data_of
 from frossl.runs.directory import read_run, require_own, worth_keeping
+from frossl.runs.encoders import START_FILE
 from frossl.runs.record import read_config
 from frossl.train.pretrain import train_run
 from frossl.train.ranks import start
@@ -37,7 +38,7 @@ def supervised_encoder(
 
     Trained on the run's own data the first time it is asked for, in ``run/supervised``, which is a run directory; if
     that is interrupted, the next call goes on. ``backbone`` is the untrained module of a run of one's own.
-    Without it, weights start at random, by the seed.
+    Without it, weights start as those of the run did: at random by the seed, or published ones.
 
     Raises:
         UserError: the data have no labels, or the run needs a ``backbone``.
@@ -51,6 +52,8 @@ def supervised_encoder(
     if not begun or _steps(place) < steps:
         terminal.say(console, f"the same encoder with labels, {steps:,} steps, once", "Arm")
         place.mkdir(exist_ok=True)
+        if (run / START_FILE).exists():
+            shutil.copyfile(run / START_FILE, place / START_FILE)
         state = load_newest(place, partial(terminal.warn, console))[1] if begun else None
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         try:
@@ -67,17 +70,22 @@ def supervised_encoder(
 
 
 def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Config:
-    """``config`` for cross entropy, its length and warm-up counted in steps where they were by the clock."""
+    """``config`` for cross entropy, its length, warm-up and freeze counted in steps where they were by the clock."""
     first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
-    warmup, length = Length.parse(config.warmup), Length.parse(first)
-    by_clock = warmup.unit == "min"
+    length = Length.parse(first)
+
+    def share(text: str) -> str:
+        part = Length.parse(text)
+        return f"{100 * part.amount / length.amount:.6f}%" if part.unit == "min" else text
+
     return dataclasses.replace(
         config,
         method="supervised",
         objective=None,
         labels=True,
         length=f"{steps}it",
-        warmup=f"{100 * warmup.amount / length.amount:.6f}%" if by_clock else config.warmup,
+        warmup=share(config.warmup),
+        freeze=share(config.freeze),
         out=run,
         name="supervised",
         **changes,
