@@ -9,9 +9,11 @@ import timm
 import torch
 
 from frossl.core.types import UserError
+from frossl.nn.encoder import load_encoder
 from frossl.nn.published import OWN_WEIGHTS, Net
 from frossl.runs.config import Config
 from frossl.runs.encoders import START_FILE, open_any, read_any, start_weights
+from frossl.runs.publish import publish_encoder
 
 TINY = {"channels": (8, 8, 8, 16), "layers": (1, 1, 1, 1)}
 
@@ -53,3 +55,19 @@ def test_a_wrong_option_is_a_sentence(tmp_path):
     torch.save(timm.create_model("resnet18", **TINY).state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match="JSON"):
         start_weights(Config(data="x", init=str(tmp_path / "w.pt"), backbone_options="{'drop"))
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+def test_what_was_published_is_a_start_from_a_folder_and_from_the_hub(run, tmp_path, monkeypatch, stem):
+    place = run(
+        "resnet18", options={k: list(v) for k, v in TINY.items()}, stem=stem, values="uint16", range=(10.0, 900.0)
+    )
+    out = tmp_path / "published"
+    publish_encoder(place, str(out), lambda of: "card")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file, revision: str(out / file))
+    x = torch.randn(2, 3, 64, 64)
+    wanted, spec = load_encoder(place / "encoder.safetensors")
+    for where in (str(out), "hf-hub:someone/something@main"):
+        encoder, again = open_any(where)
+        assert torch.equal(encoder(x), wanted(x))
+        assert (again.range, again.stem, again.values) == (spec.range, stem, "uint16")
