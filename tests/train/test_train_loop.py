@@ -356,6 +356,7 @@ def test_the_configuration_is_saved_and_comes_back(images, tmp_path):
     asked = config(images, tmp_path, name="saved", views=3, crop_scale=(0.3, 0.9), length="1it")
     saved, recipe = read_run(pretrain(asked).run)
     resolved = {"size": 16, "stem": "small", "view_recipe": "natural", "precision": saved.precision}
+    resolved |= {"lr": 2e-3, "batch_norm": "joint"}
     assert saved == dataclasses.replace(asked, **resolved)
     assert recipe[0].scale == (0.3, 0.9)
     assert sum(group.count for group in recipe) == 3
