@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import frossl.runs.data as run_data
 from frossl.cli import main
+from frossl.data import DATASETS
 from frossl.methods import METHODS
 from frossl.nn.encoder import load_encoder
 from frossl.runs.config import Config
@@ -73,8 +74,14 @@ def test_list_names_what_is_registered(frossl, what):
 
 
 def test_what_is_given_without_a_flag_is_called_by_its_name(frossl):
-    wanted = {"pretrain": "[OPTIONS] DATA", "evaluate": "[OPTIONS] RUN", "report": "[-h] RUN...", "export": "RUN FILE"}
+    wanted = {
+        "pretrain": "[OPTIONS] DATA",
+        "evaluate": "[OPTIONS] RUN|DATA",
+        "report": "[-h] RUN...",
+        "export": "RUN FILE",
+    }
     wanted["publish"] = "RUN --to PLACE"
+    wanted["data"] = "NAME SOURCE"
     for command, names in wanted.items():
         assert f"{names} " in frossl(command, "--help")[1]
     assert "DATA" in frossl("pretrain")[1]
@@ -134,6 +141,24 @@ def test_a_name_that_is_neither_data_nor_folder(frossl):
     assert code == 2
     assert "folder 'cifar01'" in said
     assert "cifar10" in said
+
+
+def test_data_sets_are_prepared_and_then_opened_by_their_name(frossl, tmp_path):
+    for split in ("train", "val"):
+        for i, wnid in enumerate(DATASETS["imagenet100"].ids()):
+            picture(tmp_path / "imagenet" / split / wnid / "0.JPEG", seed=i)
+    code, said = frossl("data", "prepare", "imagenet100", "imagenet")
+    assert code == 0
+    assert "100 images of 100 classes, 1 a class, to train on" in said
+    assert "(the ImageNet-100 list of CMC and solo-learn)" in said
+    assert said.endswith("Use it: frossl pretrain imagenet100")
+    assert frossl("views", "imagenet100")[0] == 0
+    code, said = frossl("data", "prepare", "imagenet100", "imagenet")
+    assert code == 2
+    assert "is there already" in said
+    code, said = frossl("data", "prpare", "imagenet100", "imagenet")
+    assert code == 2
+    assert "mean 'prepare'?" in said
 
 
 def test_an_empty_folder_and_a_folder_of_text(frossl, tmp_path):

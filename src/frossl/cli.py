@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from frossl import __version__
-from frossl.commands import bench, cache, compare, evaluate, export, pretrain, publish, replay, report, views
+from frossl.commands import bench, cache, compare, data, evaluate, export, pretrain, publish, replay, report, views
 from frossl.commands import list as listing
 from frossl.core.distributed import RankError, leave, lost_rank, world_size
 from frossl.core.files import CONTROLS
@@ -32,6 +32,7 @@ COMMANDS = {
     "replay": replay,
     "views": views,
     "cache": cache,
+    "data": data,
     "bench": bench,
     "list": listing,
 }
@@ -100,6 +101,7 @@ def _overview(console: Console) -> None:
         "  frossl replay RUN               take the step again that was not finite\n"
         "  frossl views DATA [-o FILE]     what a view recipe makes of some images\n"
         "  frossl cache DATA --size N      decode images once, into a store\n"
+        "  frossl data prepare NAME SOURCE ImageNet-100, Tiny ImageNet, as downloaded\n"
         "  frossl bench views|train|loss   where the time goes on this machine\n"
         "  frossl list methods | data | recipes | metrics\n\n"
         "Each takes --help. A first try: frossl pretrain path/to/images",

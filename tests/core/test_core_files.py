@@ -161,6 +161,12 @@ def fill(place: Path) -> None:
     (place / "new").write_text("new")
 
 
+def fill_many(place: Path) -> None:
+    for i in range(60):
+        (place / str(i)).mkdir()
+        (place / str(i) / "new").write_text("new")
+
+
 def fill_half(place: Path) -> None:
     fill(place)
     raise FULL
@@ -197,3 +203,30 @@ def test_a_folder_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeyp
     with pytest.raises(UserError, match=r"could not write .*folder: No space left"):
         write_folder(path, fill_half if fails == "fill" else fill)
     assert below(tmp_path) == {"folder/old": "old"}
+
+
+def test_folders_of_folders_are_flushed_but_not_the_files_that_they_link_to(tmp_path, monkeypatch):
+    """A file of another person's can be linked to, but not opened for writing."""
+    other, flushed = tmp_path / "other", []
+    other.write_text("other")
+
+    def link(place: Path) -> None:
+        (place / "deep").mkdir()
+        (place / "deep" / "new").write_text("new")
+        (place / "deep" / "hard").hardlink_to(other)
+        (place / "deep" / "soft").symlink_to(other)
+
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
+    write_folder(tmp_path / "folder", link)
+    place = tmp_path / "folder" / "deep"
+    assert {path.stat().st_ino for path in (place, place / "new")} <= set(flushed)
+    assert other.stat().st_ino not in flushed
+    assert below(tmp_path / "folder") == {"deep/new": "new", "deep/hard": "other", "deep/soft": "other"}
+
+
+def test_many_files_are_flushed_at_once(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "sync", lambda: done.append((tmp_path / "folder").exists()))
+    write_folder(tmp_path / "folder", fill_many)
+    assert done == [False]
+    assert len(below(tmp_path / "folder")) == 60

@@ -12,6 +12,7 @@ from pictures import picture
 
 from frossl.core.types import UserError
 from frossl.data import DATASETS, open_data, records
+from frossl.data.wnids import fingerprint
 
 
 def installed(tmp_path, monkeypatch) -> Path:
@@ -31,6 +32,21 @@ def test_facts_are_complete(name):
     assert min(record.train, record.test) > 0
     assert record.licence
     assert "://" in record.homepage
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("imagenet100", "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"),
+        ("tiny-imagenet", "add4bf0c8712ef7fb4bca98e3bbaf07101636c5db62cce486fd2af71cc11caf8"),
+    ],
+)
+def test_lists_of_classes_are_those_that_are_in_use(name, digest):
+    record = DATASETS[name]
+    assert len(record.ids()) == record.class_count
+    assert fingerprint(record.ids(), record.ids(), "known") == (
+        f"SHA-256 of the {record.class_count} sorted class names: {digest} (known)"
+    )
 
 
 def idx(folder: Path, part: str, images: np.ndarray, labels: np.ndarray) -> tuple[Path, Path]:

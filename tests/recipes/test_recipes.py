@@ -153,8 +153,11 @@ cifar emp_frossl lars 0.3  1e-4 4096 512  emp            100 30
 cifar10  corinfomax lars 0.3 1e-4 2048 64  asymmetric 256 1000
 cifar100 corinfomax lars 0.3 1e-4 4096 128 asymmetric 256 1000
 stl10 frossl        lars 0.1 1e-4 2048 1024 symmetric-weak 256 500
+stl10 frossl-4views lars 0.1 1e-4 2048 1024 symmetric-weak 256 500
 stl10 frossl-8views lars 0.1 1e-4 2048 1024 symmetric-weak 256 500
 stl10 mmcr          lars 0.3 1e-4 2048 512  symmetric      256 500
+stl10 mmcr-4views   lars 0.3 1e-4 2048 512  symmetric      256 500
+stl10 mmcr-8views   lars 0.3 1e-4 2048 512  symmetric      256 500
 stl10 ivne          lars 0.3 1e-4 2048 1024 symmetric-weak 256 500
 stl10 corinfomax    lars 0.5 1e-4 4096 256  symmetric      256 500
 stl10 barlow        lars 0.3 1e-4 2048 2048 symmetric      256 500
@@ -169,6 +172,10 @@ stl10 wmse          lars-original 0.1 1e-4 1024 128 symmetric 256 500
 stl10 empssl        lars 0.3 1e-4 4096 512  emp            256 30
 tiny-imagenet frossl     lars 0.3 1e-4 2048 1024 asymmetric 512 800
 tiny-imagenet mmcr       lars 0.3 1e-4 2048 1024 asymmetric 512 800
+tiny-imagenet frossl-4views lars 0.3 1e-4 2048 1024 symmetric 512 800
+tiny-imagenet frossl-8views lars 0.3 1e-4 2048 1024 symmetric 512 800
+tiny-imagenet mmcr-4views   lars 0.3 1e-4 2048 1024 symmetric 512 800
+tiny-imagenet mmcr-8views   lars 0.3 1e-4 2048 1024 symmetric 512 800
 tiny-imagenet ivne       lars 0.3 1e-4 2048 1024 asymmetric 512 800
 tiny-imagenet corinfomax lars 0.5 1e-4 2048 64   asymmetric 512 800
 tiny-imagenet barlow     lars 0.3 1e-4 2048 2048 asymmetric 512 800
@@ -182,6 +189,10 @@ tiny-imagenet dino       lars 0.3 1e-6 2048 256  asymmetric 512 800
 tiny-imagenet wmse       lars-original 0.1 1e-4 1024 128 asymmetric 512 800
 imagenet100 frossl     lars 0.3 1e-4 2048 1024 symmetric      256 400
 imagenet100 mmcr       lars 0.3 1e-4 2048 512  symmetric      256 400
+imagenet100 frossl-4views lars 0.3 1e-4 2048 1024 symmetric   256 400
+imagenet100 frossl-8views lars 0.3 1e-4 2048 1024 symmetric   256 400
+imagenet100 mmcr-4views   lars 0.3 1e-4 2048 512  symmetric   256 400
+imagenet100 mmcr-8views   lars 0.3 1e-4 2048 512  symmetric   256 400
 imagenet100 ivne       lars 0.3 1e-4 2048 1024 symmetric      256 400
 imagenet100 corinfomax lars 0.5 1e-4 4096 256  symmetric      256 400
 imagenet100 barlow     lars 0.3 1e-4 2048 2048 asymmetric     256 400
@@ -244,13 +255,39 @@ def test_what_is_wrong_in_the_public_files_is_right_here():
     assert set(options("mocov2plus", "final_momentum").values()) == {0.999}
     for name, config in PAPER.items():
         recipe = VIEWS[config.view_recipe]
-        many = config.method in ("empssl", "emp_frossl") or name.endswith("8views")
+        many = config.method in ("empssl", "emp_frossl") or name.endswith("views")
         views = sum(group.count for group in (with_views(recipe, config.views) if config.views else recipe))
         assert (views == 2) is not many, f"{name}: STL-10's file asks for 8, W-MSE's for 6 small ones that are not used"
         assert all(group.scale != (1.0, 1.0) for group in recipe), f"{name}: CIFAR's file has no random crop"
         assert name.startswith(f"paper-{config.data}-"), f"{name}: files for one data set name another"
     for name in ("paper-stl10-mocov2plus", "paper-cifar100-swav", "paper-stl10-dino", "paper-imagenet100-wmse"):
         assert "corrected" in (RECIPES[name].__doc__ or "")
+
+
+def test_recipes_of_many_views_have_the_weights_and_the_scaling_that_are_known():
+    """The invariance weight of FroSSL means something only with its scaling; of MMCR there is no option at all."""
+    many = {name: config for name, config in PAPER.items() if config.views}
+    assert {(c.data, c.method, c.views) for c in many.values()} == {
+        (data, method, views)
+        for data in ("stl10", "tiny-imagenet", "imagenet100")
+        for method in ("frossl", "mmcr")
+        for views in (4, 8)
+    }
+    weights = {"stl10": 2.0, "tiny-imagenet": 1.4, "imagenet100": 2.0}
+    for name, config in many.items():
+        assert f"; {config.views} views" in (RECIPES[name].__doc__ or "")
+        if config.method == "frossl":
+            objective = config.objective
+            assert (objective.invariance_weight, objective.view_scaling) == (weights[config.data], "mean")
+            assert objective.centre
+
+
+@pytest.mark.parametrize(
+    ("views", "frossl", "mmcr"), [("", "87.3", "84.3"), ("-4views", "90.0", "88.2"), ("-8views", "90.9", "90.3")]
+)
+def test_what_was_published_for_each_number_of_views_is_said(views, frossl, mmcr):
+    for method, published in (("frossl", frossl), ("mmcr", mmcr)):
+        assert f"published {published} %" in (RECIPES[f"paper-stl10-{method}{views}"].__doc__ or "")
 
 
 def test_warm_ups_are_those_of_the_files():

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import os
-import re
 import tomllib
 import zlib
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -26,13 +23,11 @@ from frossl.data.options import Opening
 from frossl.data.parts import Found, Part, to_dataset
 from frossl.data.reading import with_channels
 from frossl.data.types import Dataset, Split
+from frossl.data.wnids import WNID, fingerprint, label_table, read_ids
 
 DEBIAN_DIR = Path("/usr/share/datasets")
 """Where Debian's packages of data put a directory each."""
-WNID = re.compile(r"n\d{8}")
-# SHA-256 of the sorted class names, one a line, of https://github.com/HobbitLong/CMC (imagenet100.txt);
-# solo-learn's make_imagenet100.py has the same list.
-CMC_IMAGENET100 = "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"
+TABLE = Path(__file__).with_name("datasets.toml")
 
 Pair = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
@@ -45,6 +40,7 @@ class Record:
     ``mean`` and ``std`` are of images in [0, 1]. ``train`` and ``test`` are numbers of images. Images lie in a
     ``folder`` below ``data_dir``, or are held in memory if there is none. ``torchvision`` names the class that
     downloads them and its arguments; without, a person has to. ``debian`` is a package with the same files.
+    ``class_list`` is what the list of its WordNet ids is called, empty if there is none.
     """
 
     name: str
@@ -61,6 +57,11 @@ class Record:
     torchvision: dict[str, Any] = field(default_factory=dict)
     folder: str = ""
     debian: str = ""
+    class_list: str = ""
+
+    def ids(self) -> tuple[str, ...]:
+        """The WordNet ids of its classes, sorted, empty if there is no list of them."""
+        return read_ids(TABLE.with_name(f"{self.name}.txt")) if self.class_list else ()
 
     def open(self, options: Opening) -> Dataset:
         """The data set, with the numbers of its images checked against the record.
@@ -79,7 +80,7 @@ class Record:
 
 def _read_table() -> Registry[Record]:
     records: Registry[Record] = Registry("data set")
-    for name, facts in tomllib.loads(Path(__file__).with_name("datasets.toml").read_text(encoding="utf-8")).items():
+    for name, facts in tomllib.loads(TABLE.read_text(encoding="utf-8")).items():
         facts["classes"] = facts["classes"].split(", ") if "classes" in facts else []
         facts = {"name": name, "class_count": len(facts["classes"]), **facts.pop("images"), **facts}
         records.add(name, from_plain(Record, facts))
@@ -167,8 +168,8 @@ def _class_folders(record: Record, options: Opening) -> Dataset:
         _download(record, options.data_dir, which.pop("name"), which)
     if not folder.is_dir():
         raise UserError(
-            f"{record.name} must be prepared by hand, and {folder} does not exist. Get it from {record.homepage} "
-            f"and lay it out as {folder}/train/<class>/ and {folder}/val/<class>/, or link that name to it."
+            f"{record.name} must be prepared, and {folder} does not exist. Get it from {record.homepage}, then: "
+            f"frossl data prepare {record.name} SOURCE --to {folder}"
         )
     files, _ = list_images(folder)
     train, test = files.below("train/"), files.below("val/")
@@ -185,7 +186,13 @@ def _class_folders(record: Record, options: Opening) -> Dataset:
         Part(train, train.folders() if options.labels else None, place=f"{folder}/train"),
         Part(test, [name or None for name in test_names] if options.labels else None, place=f"{folder}/val"),
     ]
-    found = Found(record.name, f"folder {folder}", parts, [*notes, _fingerprint(classes)], "sub-folders")
+    found = Found(
+        record.name,
+        f"folder {folder}",
+        parts,
+        [*notes, fingerprint(classes, record.ids(), record.class_list)],
+        "sub-folders",
+    )
     data = to_dataset(found, options, (record.mean, record.std))
     return replace(data, classes=record.classes or data.classes) if data.classes else data
 
@@ -196,15 +203,8 @@ def _val_names(folder: Path, files: Files) -> tuple[list[str], list[str]]:
     annotations = folder / "val" / "val_annotations.txt"
     if set(names) != {"images"} or not annotations.is_file():
         return names, []
-    rows = [line.split("\t") for line in annotations.read_text().splitlines()]
-    of_file = {row[0]: row[1] for row in rows if len(row) > 1}
-    names = [of_file.get(os.path.basename(path), "") for path in files.paths]
+    of_file = label_table(annotations.read_text(), str(annotations))
+    names = [of_file.get(Path(path).stem, "") for path in files.paths]
     if "" in names:
         raise UserError(f"{annotations} does not name the class of {files.paths[names.index('')]}; get the file again")
     return names, ["held-out labels come from val/val_annotations.txt"]
-
-
-def _fingerprint(classes: tuple[str, ...]) -> str:
-    digest = sha256("\n".join(classes).encode()).hexdigest()
-    known = " (the ImageNet-100 list of CMC and solo-learn)" if digest == CMC_IMAGENET100 else ""
-    return f"SHA-256 of the {len(classes)} sorted class names: {digest}{known}"

@@ -1,15 +1,18 @@
 """The comparison of the FroSSL paper (arXiv 2310.02903), ``paper.toml``: every method on every data set.
 
 The numbers are those of the public configurations: of the paper where it has its own, else of solo-learn, on which it
-builds. Recipes are called ``paper-<data>-<method>``; DATA and all flags change them as usual. They are
-meant for one GPU and none was run to its end here. Known slips of the files are put right, and the recipe
-says so; a pair of method and data set for which there is no file has no recipe. Not as in the files:
+builds. Recipes are called ``paper-<data>-<method>``, those of 4 and 8 views ``paper-<data>-<method>-<V>views``; DATA
+and all flags change them as usual. They are meant for one GPU and none was run to its end here. Known slips of the
+files are put right, and the recipe says so; a pair of method and data set for which there is no file has no recipe.
+No file is for more than two views: there, a recipe says what comes from the authors' sweeps over views and what from
+the paper's text, and all else is that of the two-view file. Not as in the files:
 
 - Warm-ups start at 0, there at 3e-5. Biases and norms are not decayed, there they are with SGD, Adam and the original
   LARS. Mixed precision is bfloat16, there float16.
 - The online classifier has an optimiser of its own (:mod:`frossl.train.probe`).
 - ImageNet-100 takes 256 images a step, there 128 on each of two GPUs (256 on each for some files of the paper's own).
-- FroSSL is the centred loss that the published two-view runs used; the public code now calls the uncentred one.
+- FroSSL is the centred loss that the published two-view runs used; the public code now calls the uncentred one. With
+  more views its weight is scaled as in the code of January 2024, with which these runs were made.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ def _add(
 ) -> None:
     place, kind, runs = _PAPER["data"][data], _PAPER["method"][method], _PAPER["run"]
     objective, run, said = (*differs, {}, {}, {})[:3]
-    name = "-".join(filter(None, (data, method, said.get("variant"))))
+    many = f"{run['views']} views" if "views" in run else ""
+    name = "-".join(filter(None, (data, method, many.replace(" ", ""))))
     views = f"{place['views']}-{views}"
     options = {"projector": kind["head"].format(hidden, width), **_PAPER["objective"].get(method, {}), **objective}
     config = Config(
@@ -43,9 +47,11 @@ def _add(
         weight_decay=decay,
         **runs["all"] | runs[data] | runs.get(method, {}) | run,
     )
-    corrected = ", ".join(filter(None, (_PAPER["corrected"].get(views), said.get("corrected"))))
+    of_views = "" if many else _PAPER["corrected"].get(views)
+    corrected = ", ".join(filter(None, (of_views, said.get("corrected"))))
     facts = (
         f"{kind['title']} on {place['title']}, {config.length.removesuffix('ep')} epochs",
+        many,
         f"published {_PAPER['published'][name]} %" if name in _PAPER["published"] else "",
         said.get("note"),
         f"corrected: {corrected}" if corrected else "",
