@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from frossl.commands import pretrain
 from frossl.commands.report import say_where
+from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.report.comparison import show_comparison
@@ -75,7 +76,7 @@ def run(args: list[str], console: Console) -> int:
         )
 
     def configure(options: list[str]) -> Config[Any]:
-        return pretrain.parse([*rest, *options], "frossl compare").config
+        return pretrain.parse([*rest, *options], "frossl compare", monitor_every=GEOMETRIC).config
 
     runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out)
     if given.only is not None:

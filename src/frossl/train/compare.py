@@ -122,7 +122,7 @@ def plan_runs(
     ``configure`` makes the configuration of an arm from the options of ``frossl pretrain`` in which it differs.
 
     Raises:
-        UserError: an arm is there twice, or the arms would not be measured on the same images.
+        UserError: an arm is there twice, or the arms would not be measured on the same images or watched alike.
     """
     base = {arm: configure(arm_options(arm)) for arm in arms}
     runs = []
@@ -135,6 +135,11 @@ def plan_runs(
     for field in ("data", "labels", "targets", *COLUMNS, "channels", "range", "pages", "axes", "held_out"):
         if len({getattr(run.config, field) for run in runs}) > 1:
             raise UserError(f"arms that differ in {field} are not measured on the same images and cannot be compared")
+    if len(every := {run.config.monitor_every for run in runs}) > 1:
+        raise UserError(
+            f"the monitor would look at some arms {' and at others '.join(sorted(every))}: what it takes to reach a "
+            "target would not be seen alike. Give --monitor-every once, for all arms"
+        )
     return runs
 
 
