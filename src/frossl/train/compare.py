@@ -173,8 +173,10 @@ def _check(config: Config, data: Dataset) -> None:
             learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
 
 
-def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) -> None:
+def keep_plan(runs: Sequence[Run], command: str, metric: str, target: float | None) -> None:
     """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
+
+    ``target`` is to be reached by the monitor's ``metric``.
 
     Raises:
         UserError: a run of the same name was planned with other settings, or the directory holds something else.
@@ -201,7 +203,8 @@ def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) ->
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
-    about = {"frossl": __version__, "machine": machine(), "command": command, "target": target}
+    about = {"frossl": __version__, "machine": machine(), "command": command}
+    about |= {"target_metric": metric, "target": target}
     write_text(path, json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
 
 
