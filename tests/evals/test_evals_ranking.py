@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from frossl.evals.ranking import agreement, first_reached, rank
+from frossl.evals.ranking import agreement, first_reached, half_interval, rank
 
 
 def test_two_arms_have_the_paired_t_interval():
@@ -75,8 +75,19 @@ def test_too_few_or_equal_arms_have_no_correlation(pair):
 
 
 def test_a_target_is_reached_between_two_looks():
-    assert first_reached([10, 20, 30], [0.2, 0.4, 0.6], 0.5) == pytest.approx(25)
-    assert first_reached([10, 20, 30], [0.2, 0.4, 0.3], 0.4) == pytest.approx(20)
-    assert first_reached([10, 20], [0.6, 0.7], 0.5) == 10
+    assert first_reached([10, 20, 30], [0.2, 0.4, 0.6], 0.5) == (pytest.approx(25), False)
+    assert first_reached([10, 20, 30], [0.2, 0.4, 0.3], 0.4) == (pytest.approx(20), False)
     assert first_reached([10, 20], [0.2, 0.3], 0.5) is None
     assert first_reached([], [], 0.5) is None
+
+
+def test_a_target_that_is_there_at_the_first_look_was_reached_before_unless_all_begins_there():
+    assert first_reached([10, 20], [0.6, 0.7], 0.5) == (10, True)
+    assert first_reached([0, 20], [0.6, 0.7], 0.5) == (0, False)
+
+
+def test_the_interval_over_seeds_is_that_of_student():
+    values = [0.61, 0.64, 0.60, 0.66]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert half_interval(values) == pytest.approx((high - low) / 2)
+    assert half_interval([0.6]) is None

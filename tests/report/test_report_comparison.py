@@ -8,9 +8,11 @@ import pytest
 from comparison_runs import write_plan, write_run
 
 from frossl.evals.ranking import rank
-from frossl.report.comparison import agreement_note, arm_name, as_markdown, conclude, left_out, tables
+from frossl.report.comparison import agreement_note, as_markdown, conclude, left_out, target_notes
 from frossl.report.comparison_page import render_comparison, write_comparison
+from frossl.report.comparison_tables import arm_name, tables
 from frossl.report.study import BudgetResult, read_study
+from frossl.report.targets import Target
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def texts(table) -> dict[str, list[str]]:
 
 
 def result_of(values: dict[str, list[float]]) -> BudgetResult:
-    return BudgetResult("1ep", [], None, 100, {"knn": rank(values)}, {})
+    return BudgetResult("1ep", [], Target("knn", None, False, None, []), 100, {"knn": rank(values)}, {})
 
 
 @pytest.mark.parametrize(
@@ -79,24 +81,73 @@ def test_arms_are_ranked_over_the_seeds_that_they_share(study):
     assert re.match(r"frossl V=4 and vicreg V=2 .*told apart .*linear probe;", conclude(result, "linear"))
 
 
+def retarget(out: Path, **plan) -> BudgetResult:
+    """The result with another target in the plan."""
+    path = out / "comparison.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | plan))
+    return read_study(out).results[0]
+
+
+def reached(result: BudgetResult) -> dict:
+    return {a.arm: a.reached for a in result.arms}
+
+
 def test_a_target_is_the_best_of_the_worst_run_unless_it_is_given(study):
-    (result,) = read_study(study).results
-    by_arm = {a.arm: a.reached for a in result.arms}
-    assert result.target == pytest.approx(0.60)
-    assert by_arm["simclr:2"]["epoch"] == pytest.approx((2 + 2 * 0.60 / 0.62) / 2)  # seed 0 at its end, seed 1 before
-    assert by_arm["frossl:4"]["views"] == pytest.approx(4 * by_arm["frossl:4"]["images"])
-    assert by_arm["frossl:4"]["seconds"] == pytest.approx(40 * 0.6 * (1 / 0.80 + 1 / 0.82) / 2)
-    (result,) = read_study(study, target=0.81).results
-    by_arm = {a.arm: a.reached for a in result.arms}
-    assert [by_arm[a]["seeds"] for a in ("frossl:4", "vicreg:2", "simclr:2")] == [1, 1, 0]
-    plan = study / "comparison.json"
-    kept = json.loads(plan.read_text())
-    plan.write_text(json.dumps(kept | {"target": 0.81}))
-    assert read_study(study).results == [result]
-    plan.write_text(json.dumps(kept))
+    result = retarget(study)
+    found = reached(result)
+    assert result.target.value == pytest.approx(0.60)
+    assert result.target.pixels == 0.3
+    seeds = [2 / 2, 2 * 0.60 / 0.62 / 2]  # in epochs of two: the first at its end, the second before
+    assert found["simclr:2"].means["epoch"] == pytest.approx(sum(seeds))
+    assert found["simclr:2"].margins["epoch"] == pytest.approx(12.706 * (seeds[0] - seeds[1]), rel=1e-3)
+    assert found["frossl:4"].means["views"] == pytest.approx(4 * found["frossl:4"].means["images"])
+    assert found["frossl:4"].means["seconds"] == pytest.approx(40 * 0.6 * (1 / 0.80 + 1 / 0.82) / 2)
+    result = retarget(study, target=0.81)
+    found = reached(result)
+    assert [found[a].seeds for a in ("frossl:4", "vicreg:2", "simclr:2")] == [1, 1, 0]
+    assert found["frossl:4"].bound == "after"
+    assert found["frossl:4"].means["images"] == pytest.approx((2000 + 2000 * 0.81 / 0.82) / 2)  # the other at its end
     rows = texts(tables(result)[2])
     assert rows["mmcr V=2"] == ["–"] * 5  # which the monitor has not looked at
-    assert rows["simclr V=2"] == ["–"] * 4 + ["0 of 2"]
+    assert rows["simclr V=2"] == ["after 2.00", "after 2,000", "after 4,000", "after 0.67", "0 of 2"]
+
+
+def test_a_target_that_is_there_at_the_first_look_was_reached_before(study):
+    result = retarget(study, target=0.18)
+    found = reached(result)["frossl:4"]
+    assert (found.bound, found.seeds, found.early) == ("before", 2, 2)
+    assert found.margins == {}
+    rows = texts(tables(result)[2])
+    assert rows["frossl V=4"][:2] == ["before 0.50", "before 500"]
+    assert reached(result)["simclr:2"].bound == ""  # 0.15 and 0.155 at the first look
+    assert any("does not lie above raw pixels" in note for note in target_notes(result))
+
+
+def test_no_target_is_made_up_below_raw_pixels(tmp_path):
+    runs = [write_run(tmp_path, arm, 0, knn) for arm, knn in (("a", 0.25), ("b", 0.5), ("c", 0.4))]
+    result = retarget(write_plan(tmp_path, runs))
+    assert result.target.value == 0.4  # not 0.25, as raw pixels have 0.3
+    assert reached(result)["a"].bound == "after"
+    result = retarget(write_plan(tmp_path, runs[:1]))
+    assert result.target.value is None
+    assert len(tables(result)) == 3
+    assert any("No run" in note for note in target_notes(result))
+
+
+def test_a_target_may_be_of_the_ridge_probe_and_time_is_that_of_training(tmp_path):
+    runs = [write_run(tmp_path, "a", 0, 0.8)]
+    path = tmp_path / runs[0]["name"] / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row | ({"ridge": row["knn"] / 2, "look_seconds": 2.0} if "knn" in row else {}) for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_plan(tmp_path, runs)
+    assert reached(retarget(tmp_path, target=0.3, target_metric="knn"))["a"].means["images"] == pytest.approx(750)
+    result = retarget(tmp_path, target=0.3, target_metric="ridge")
+    assert reached(result)["a"].means["images"] == pytest.approx(1500)
+    assert reached(result)["a"].means["seconds"] == pytest.approx(30 - 3 * 2.0)
+    (curve,) = result.arms[0].curves
+    assert curve["ridge"] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert curve["seconds"] == [8, 16, 24, 32]
 
 
 def test_tables_have_costs_and_controls(study):

@@ -70,6 +70,8 @@ def test_an_arm_is_a_method_with_views_and_options(arm, options):
         (["--arms", "frossl", "--budget", "1ep", "--seed", "3"], "--seed: frossl compare"),
         (["--arms", "frossl", "--budget", "1ep", "--warmup", "1min"], "--warmup 1min .*1ep"),
         (["--arms", "frossl", "frossl --held-out 0.5", "--budget", "1ep"], "differ in held_out"),
+        (["--arms", "frossl", "--budget", "1ep", "--target", "40"], "--target 40.* share"),
+        (["--arms", "frossl", "frossl --monitor-every 50%", "--budget", "1ep"], "50%.* --monitor-every once"),
         (["--arms", "frossl", "--budget", "1ep", "--protocol", "knm"], "mean 'knn'[?]"),
         (["--arms", "frossl", "--budget", "1ep", "--only", "frossl-2ep-seed0"], "mean 'frossl-1ep-seed0'"),
     ],
@@ -94,12 +96,12 @@ def test_the_plan_has_every_arm_under_every_budget_with_every_seed(frossl, image
 
 def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, images, tmp_path):
     argv = ["compare", images, *TINY, "--arms", "frossl", "frossl:4", "--seeds", "1", "--budget", "96view"]
-    argv += ["--out", "study", "--protocol", "knn", "rank", "--target", "0.125"]
+    argv += ["--out", "study", "--protocol", "knn", "rank", "--target", "0.125", "--target-metric", "ridge"]
     code, said = frossl(*argv)
     assert code == 0
     assert set(states(tmp_path / "study").values()) == {"done"}
     assert frossl("report", "study")[0] == 0  # which knows the target
-    assert json.loads((tmp_path / "study/comparison.json").read_text())["results"][0]["target"] == 0.125
+    assert json.loads((tmp_path / "study/comparison.json").read_text())["results"][0]["target"]["value"] == 0.125
     for name in ("comparison.json", "comparison.md", "comparison.html"):
         assert (tmp_path / "study" / name).stat().st_size > 500
     rows = {r["arm"]: r for r in json.loads((tmp_path / "study/comparison.json").read_text())["results"][0]["arms"]}
@@ -112,6 +114,10 @@ def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, i
     assert measured == {"frossl-96view-seed0"}  # the first run of the seed; the other takes its controls
     found = [json.loads((p.parent / "evaluation.json").read_text()) for p in (tmp_path / "study").glob("*/config.json")]
     assert all({"untrained", "raw pixels"} <= evaluation["images"]["arms"].keys() for evaluation in found)
+    configs = [json.loads(p.read_text())["config"] for p in (tmp_path / "study").glob("*/config.json")]
+    assert [c["monitor_every"] for c in configs] == ["geometric"] * 2
+    (curve,) = rows["frossl"]["curves"]
+    assert len(curve["ridge"]) == len(curve["knn"]) == len(curve["seconds"]) == len(curve["views"])
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")}
     code, said = frossl(*argv)
     assert code == 0
@@ -119,7 +125,7 @@ def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, i
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")} == before
     code, said = frossl(*argv, "--lr", "1e-3")
     assert code == 2
-    assert re.search(r"\blr .*0\.002.*0\.001", said)
+    assert re.search(r"\blr was None, would be 0\.001", said)
     code, said = frossl(*argv, "--monitor-every", "50%")
     assert code == 0  # that changes nothing that is learned
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import frossl.runs.data as run_data
 import frossl.train.loop as loop
 import frossl.train.plan as plan_room
 import frossl.train.pretrain as run_room
+from frossl.core.progress import LOOKS
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
 from frossl.data.types import Split
@@ -606,3 +608,16 @@ def test_what_needs_float64_does_not_run_on_mps(monkeypatch, method, precision):
     assert device_of(Config(**wants)).type == "cpu"
     with pytest.raises(UserError, match="mps has no float64"):
         device_of(Config(**wants, device="mps"))
+
+
+def test_the_monitor_looks_geometrically_and_with_a_ridge_probe_where_that_is_asked_for(images, tmp_path):
+    plain, asked = config(images, tmp_path, name="a"), config(images, tmp_path, name="b", monitor_every="geometric")
+    runs = [pretrain(c).run for c in (plain, dataclasses.replace(asked, monitor_ridge=True))]
+    before, after = ([row for row in read_rows(r / "metrics.jsonl") if row["kind"] == "monitor"] for r in runs)
+    assert all("ridge" not in row for row in before)
+    assert all(0 <= row["ridge"] <= 1 and row["look_seconds"] > 0 for row in after)
+    steps = after[-1]["step"]
+    assert [row["step"] for row in after] == sorted({math.ceil(steps * share - 1e-9) for share in LOOKS})
+    assert same_weights(*runs)
+    with pytest.raises(UserError, match="geometrical"):
+        config(images, tmp_path, monitor_every="geometrical")

@@ -39,7 +39,7 @@ def config(tmp_path, rare: int) -> Config:
 
 
 def monitored(run) -> list[set[str]]:
-    where = {"kind", "step", "epoch", "images", "seconds"}
+    where = {"kind", "step", "epoch", "images", "seconds", "look_seconds"}
     return [row.keys() - where for row in read_rows(run / "metrics.jsonl") if row["kind"] == "monitor"]
 
 
@@ -55,7 +55,7 @@ def test_balanced_accuracy_is_logged_and_drawn_where_classes_are_uneven(tmp_path
 def test_the_best_checkpoint_is_the_best_by_balanced_accuracy_if_there_is_one(tmp_path, monkeypatch, balanced, best):
     looks = iter(range(3))
 
-    def look(*_):
+    def look(*_, **__):
         i = next(looks)
         return {"knn": 0.8 + 0.05 * i} | ({"knn_balanced": balanced[i]} if balanced else {}), torch.randn(24, 8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from rich.markup import escape
 
 from frossl.commands import pretrain
 from frossl.commands.report import say_where
+from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
+from frossl.report.targets import Watched
 from frossl.runs.config import Config
 from frossl.train import compare
 
@@ -44,7 +46,10 @@ class Compare:
     budget: tuple[str, ...] = ()
     """length of every run: 20ep, 1e6img, 1e6view (forward passes of the encoder), 10min; several are several races"""
     target: float | None = None
-    """accuracy of the monitor's kNN to be reached (the best of the worst run if not given)"""
+    """accuracy to be reached while training (the best of the worst run above raw pixels if not given)"""
+    target_metric: Watched = "knn"
+    """accuracy that the target is one of, on part of the held-out images: knn, the online probe that learns along, or
+    ridge, a probe fitted anew at each look"""
     protocol: tuple[str, ...] = compare.PROTOCOLS
     """what to measure of every encoder at the end (frossl list metrics)"""
     out: Path = Path("runs/comparison")
@@ -75,9 +80,12 @@ def run(args: list[str], console: Console) -> int:
         )
 
     def configure(options: list[str]) -> Config[Any]:
-        return pretrain.parse([*rest, *options], "frossl compare").config
+        config = pretrain.parse([*rest, *options], "frossl compare", monitor_every=GEOMETRIC).config
+        return replace(config, monitor_ridge=config.monitor_ridge or given.target_metric == "ridge")
 
     runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out)
+    if given.target is not None and not 0 < given.target < 1:
+        raise UserError(f"--target {given.target:g}: an accuracy is a share, such as 0.4")
     if given.only is not None:
         names = {run.name: run for run in runs}
         if given.only not in names:
@@ -93,7 +101,7 @@ def run(args: list[str], console: Console) -> int:
             console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
         return 0
     again = ["compare", *(arg for arg in args if arg != "--commands")]
-    compare.keep_plan(runs, shlex.join(["frossl", *again]), given.target)
+    compare.keep_plan(runs, shlex.join(["frossl", *again]), given.target_metric, given.target)
     if given.commands:
         for name, state in states.items():
             if state not in compare.OVER:

@@ -49,14 +49,16 @@ def settle_process(config: Config[Any]) -> None:
         keep_freed_pages()
 
 
-def parse(args: list[str], prog: str) -> Pretrain[Any]:
+def parse(args: list[str], prog: str, **defaults: Any) -> Pretrain[Any]:
+    """What ``args`` say; ``defaults`` of fields come before those of the recipe."""
     resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
     if resume is not None:
         default = read_run(Path(resume))[0]
     else:
         default = Config(data=tyro.MISSING) if recipe in (None, "default") else RECIPES[recipe]()
     if method not in (None, default.method):
-        default = dataclasses.replace(default, method=method, objective=None)
+        defaults |= {"method": method, "objective": None}
+    default = dataclasses.replace(default, **defaults)
     return tyro.cli(
         Pretrain[type(default.objective)],
         prog=prog,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from bisect import bisect_right
 
 from frossl.core.length import Length
+
+GEOMETRIC = "geometric"
+LOOKS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.21, 0.34, 0.55, 0.89, 1.0)
+"""Shares of a run after which what comes :data:`GEOMETRIC` is due."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +70,25 @@ class Progress:
 
 
 class Interval:
-    """Says when something is due, once per interval of steps, of the run, or of minutes, as ``flag`` gave it."""
+    """Says when something is due, once per interval of steps, of the run, or of minutes, as ``flag`` gave it.
+
+    ``text`` may be :data:`GEOMETRIC`.
+    """
 
     def __init__(self, flag: str, text: str, progress: Progress, batch: int, images: int) -> None:
-        length = Length.parse(text)
-        self.progress, self.minutes = progress, length.unit == "min"
-        if self.minutes:
-            self.period = 60 * length.amount
-        else:
-            self.period = length.share(progress.length, batch=batch, images=images, flag=flag)
+        self.progress, self.geometric, self.minutes = progress, text == GEOMETRIC, False
+        if not self.geometric:
+            length = Length.parse(text)
+            self.minutes = length.unit == "min"
+            if self.minutes:
+                self.period = 60 * length.amount
+            else:
+                self.period = length.share(progress.length, batch=batch, images=images, flag=flag)
         self.count = self._now()
 
     def _now(self) -> int:
+        if self.geometric:
+            return bisect_right(LOOKS, self.progress.share + 1e-9)
         at = self.progress.seconds if self.minutes else self.progress.share
         return math.floor(at / self.period + 1e-9) if self.period else 0
 

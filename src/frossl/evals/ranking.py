@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -76,16 +77,33 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement | None:
     return Agreement(float(spearman.statistic), float(kendall.statistic), float(kendall.pvalue), len(one))
 
 
-def first_reached(at: Sequence[float], values: Sequence[float], target: float) -> float | None:
+def first_reached(at: Sequence[float], values: Sequence[float], target: float) -> tuple[float, bool] | None:
     """Where a curve first gets to ``target``, straight between its points; None if it does not.
 
+    Second is whether it was there at its first point already and so got there before, unless that is where all begins.
+
     >>> first_reached([10, 20, 30], [0.1, 0.3, 0.2], 0.2), first_reached([10, 20], [0.1, 0.3], 0.4)
-    (15.0, None)
+    ((15.0, False), None)
+    >>> first_reached([10, 20], [0.3, 0.4], 0.2), first_reached([0, 20], [0.3, 0.4], 0.2)
+    ((10.0, True), (0.0, False))
     """
     for i, value in enumerate(values):
         if value >= target:
             if i == 0:
-                return float(at[0])
+                return float(at[0]), at[0] > 0
             share = (target - values[i - 1]) / (value - values[i - 1])
-            return float(at[i - 1] + share * (at[i] - at[i - 1]))
+            return float(at[i - 1] + share * (at[i] - at[i - 1])), False
     return None
+
+
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half the 95 % interval of the mean over seeds, Student's t; None of one seed.
+
+    >>> half_interval([0.5]), round(half_interval([0.5, 0.6]), 3)
+    (None, 0.635)
+    """
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from frossl.evals import columns, label_free, noun
-from frossl.evals.ranking import Ranking
-from frossl.evals.suite import START
-from frossl.report.study import ArmResult, BudgetResult, Study, measures
-from frossl.report.table import Cell, Table, for_terminal, markdown, minus, number
+from frossl.evals import columns
+from frossl.report.comparison_tables import arm_name, points, tables
+from frossl.report.study import BudgetResult, Study
+from frossl.report.table import for_terminal, markdown
+from frossl.report.targets import WATCHED
 from frossl.report.terminal import duration
-
-SPENT = {"epoch": "epochs", "images": "images", "views": "views", "seconds": "minutes"}
 
 
 def conclude(result: BudgetResult, measure: str) -> str:
@@ -31,16 +28,16 @@ def conclude(result: BudgetResult, measure: str) -> str:
     if ranking.margin is None:
         return (
             f"With one seed no arm can be said to be ahead {by}; the highest value is that of {arm_name(names[0])}, "
-            f"{_points(ranking, names[0], names[1])} points above the next."
+            f"{points(ranking, names[0], names[1])} points above the next."
         )
     margin = f"± {100 * ranking.margin:.1f}"
     behind = [name for name in names if ranking.apart(names[0], name)]
     level = [name for name in names if name not in behind]
     if not behind:
-        gap = _points(ranking, names[0], names[-1])
+        gap = points(ranking, names[0], names[-1])
         several = "The two" if len(names) == 2 else f"The {len(names)}"
         return f"{several} arms cannot be told apart {by}: they lie within {gap} points, {margin} over {seeds}."
-    gap = f"{arm_name(behind[0])} by {_points(ranking, names[0], behind[0])} {margin} points"
+    gap = f"{arm_name(behind[0])} by {points(ranking, names[0], behind[0])} {margin} points"
     others = f", and of {_listed([arm_name(name) for name in behind[1:]])} by more" if behind[1:] else ""
     ahead = f"{arm_name(names[0])} is ahead of {gap}{others} ({seeds})."
     if len(level) == 1:
@@ -60,105 +57,35 @@ def left_out(result: BudgetResult) -> list[str]:
     return [*said, f"{missing} of {planned} runs with {result.budget} are not finished."] if missing else said
 
 
-def arm_name(arm: str) -> str:
-    """An arm as it is shown.
-
-    >>> arm_name("frossl:4 --lr 1e-3")
-    'frossl V=4 --lr 1e-3'
-    """
-    head, space, rest = arm.partition(" ")
-    method, _, views = head.rpartition(":")
-    return (f"{method} V={views}" if method and views.isdigit() else head) + space + rest
-
-
-def _points(ranking: Ranking, one: str, other: str) -> str:
-    return f"{100 * (ranking.means[one] - ranking.means[other]):.1f}"
+def target_notes(result: BudgetResult) -> list[str]:
+    """Sentences on where the target comes from and how far what it took to get there is known."""
+    target, what = result.target, WATCHED[result.target.metric]
+    pixels = "" if target.pixels is None else f"{target.pixels:.3f}"
+    watched = [arm.reached for arm in result.arms if arm.reached is not None]
+    if target.value is None:
+        return [f"No run was seen above raw pixels ({pixels}) by the monitor's {what}: no target."] if pixels else []
+    if target.given:
+        said = "The target was given."
+        said += f" It does not lie above raw pixels ({pixels})." * bool(pixels and target.value <= (target.pixels or 0))
+    else:
+        above = f" that got above raw pixels ({pixels})" if pixels else "; what raw pixels have was not measured"
+        said = f"The target is the best of the worst run{above}."
+    notes = [said] if watched else [f"{said} The monitor has looked at no run by its {what}."]
+    if bounds := {reached.bound for reached in watched} - {""}:
+        words = {
+            "before": "“before”: a seed was there at the first look already",
+            "after": "“after”: a seed was not there at the last look",
+            "unknown": "“unknown”: both",
+        }
+        told = "; ".join(text for bound, text in words.items() if bound in bounds)
+        notes.append(f"{told}. Such a seed counts as at that look, which bounds the mean.")
+    if len(target.every) > 1:
+        notes.append(f"Not all were watched alike: --monitor-every was {_listed(target.every)}.")
+    return notes
 
 
 def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def in_order(result: BudgetResult) -> list[ArmResult]:
-    """Arms from the best, as far as they are ranked, then the others."""
-    order = list(result.rankings[result.measure].means) if result.measure else []
-    return sorted(result.arms, key=lambda arm: order.index(arm.arm) if arm.arm in order else len(order))
-
-
-def tables(result: BudgetResult, spread: bool = True) -> list[Table]:
-    """What there is to tell in numbers; ``spread`` over seeds with accuracies."""
-    arms = in_order(result)
-    made = [_accuracies(result, arms, spread)]
-    rows = []
-    for arm in arms:
-        step = None if arm.step_seconds is None else 1000 * arm.step_seconds
-        memory = None if arm.peak_memory is None else arm.peak_memory / 2**20
-        rows.append([Cell(arm_name(arm.arm)), *_amounts(arm.spent), number(step, 0), number(memory, 0)])
-    made.append(Table("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], rows))
-    if result.target is not None:
-        rows = []
-        for arm in arms:
-            there = Cell() if arm.reached is None else Cell(f"{arm.reached['seeds']} of {len(arm.seeds)}")
-            rows.append([Cell(arm_name(arm.arm)), *_amounts(arm.reached or {}), there])
-        title = f"To reach a kNN of {result.target:.3f} while training"
-        made.append(Table(title, ["arm", *SPENT.values(), "seeds that did"], rows))
-    shown = {name: column for name, column in label_free().items() if any(name in arm.values for arm in arms)}
-    if shown:
-        rows = [
-            [Cell(arm_name(a.arm)), *(_mean(a.values.get(name), column.digits) for name, column in shown.items())]
-            for a in arms
-        ]
-        if result.agreements:
-            found = [result.agreements.get(name) for name in shown]
-            cells = (Cell(minus(f"{f.spearman:+.2f}, {f.kendall:+.2f}")) if f else Cell() for f in found)
-            rows.append([Cell(f"Spearman, Kendall with {columns()[result.measure or 'knn'].heading}"), *cells])
-        made.append(Table("Without labels", ["arm", *(column.heading for column in shown.values())], rows))
-    return made
-
-
-def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -> Table:
-    """Scores of arms, how far they are behind, and those of the controls, over all runs."""
-    shown = [name for name in measures() if any(name in arm.values for arm in arms)]
-    rows = []
-    for arm in arms:
-        row = [Cell(arm_name(arm.arm))]
-        for name in shown:
-            values, ranking = arm.values.get(name), result.rankings.get(name)
-            behind = Cell("" if values else "–")
-            if ranking is not None and arm.arm in ranking.means and arm.arm != (first := next(iter(ranking.means))):
-                margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
-                behind = Cell(_points(ranking, first, arm.arm) + margin)
-            row += [_mean(values, spread=spread), behind]
-        others = {"diverged": arm.diverged, "not finished": arm.missing}
-        seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
-        rows.append([*row, Cell(", ".join(seeds))])
-    controls = {
-        START: [a.start for a in arms],
-        "untrained": [a.untrained for a in arms],
-        "raw pixels": [a.pixels for a in arms],
-        "guess": [a.guess for a in arms],
-    }
-    for control, of in controls.items():
-        found = [[x for values in of for x in values.get(name, ())] for name in shown]
-        if any(found):
-            rows.append([Cell(control), *(c for values in found for c in (_mean(values, spread=spread), Cell("")))])
-            rows[-1].append(Cell(""))
-    headings = (text for name in shown for text in (columns()[name].heading, "points behind"))
-    return Table(noun(shown).capitalize(), ["arm", *headings, "seeds"], rows)
-
-
-def _mean(values: Sequence[float] | None, digits: int = 3, spread: bool = False) -> Cell:
-    """The mean, and the lowest and highest if they differ as shown."""
-    if not values:
-        return Cell()
-    mean, low, high = (number(x, digits).value for x in (statistics.fmean(values), min(values), max(values)))
-    return Cell(f"{mean} ({low} to {high})" if spread and low != high else mean)
-
-
-def _amounts(spent: dict[str, float]) -> list[Cell]:
-    """Cells of :data:`SPENT`."""
-    shown = spent | ({"seconds": spent["seconds"] / 60} if "seconds" in spent else {})
-    return [number(shown.get(axis), 2 if axis in ("epoch", "seconds") else 0) for axis in SPENT]
 
 
 def agreement_note(result: BudgetResult) -> str | None:
@@ -175,6 +102,12 @@ def agreement_note(result: BudgetResult) -> str | None:
         f"accuracy{signs}: {told} (Kendall, p < 0.05, not corrected for {len(found)} figures). They tell of these arms "
         "on these data, no more."
     )
+
+
+def notes(result: BudgetResult) -> list[str]:
+    """What is to be said below the tables."""
+    agreement = agreement_note(result)
+    return [*target_notes(result), *([agreement] if agreement else [])]
 
 
 NOTES = (
@@ -200,8 +133,7 @@ def as_markdown(study: Study) -> str:
         lines += left_out(result)
         for table in tables(result):
             lines += markdown(table)
-        note = agreement_note(result)
-        lines += ["", note] if note else []
+        lines += [line for note in notes(result) for line in ("", note)]
     return "\n".join([*lines, "", *NOTES, ""])
 
 
@@ -218,7 +150,7 @@ def show_comparison(console: Console, study: Study) -> None:
         for measure in result.rankings:
             style = "bold" if measure == result.measure else ""
             console.print(escape(conclude(result, measure)), style=style, highlight=False)
-        for sentence in left_out(result):
+        for sentence in (*left_out(result), *target_notes(result)):
             console.print(escape(sentence), highlight=False)
     if not any(result.rankings for result in study.results):
         console.print("No accuracy is known by which arms could be ranked.")

@@ -9,17 +9,8 @@ from typing import Any
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.report import race
-from frossl.report.comparison import (
-    NOTES,
-    agreement_note,
-    arm_name,
-    as_markdown,
-    conclude,
-    data_name,
-    left_out,
-    run_time,
-    tables,
-)
+from frossl.report.comparison import NOTES, as_markdown, conclude, data_name, left_out, notes, run_time
+from frossl.report.comparison_tables import arm_name, tables
 from frossl.report.figures import Figure
 from frossl.report.page import render_page
 from frossl.report.study import BudgetResult, Study, read_study
@@ -29,7 +20,7 @@ from frossl.runs.record import Record
 AXES = (("images", "images"), ("epoch", "epochs"), ("views", "forward passes"), ("seconds", "time"))
 
 
-def write_comparison(path: Path, target: float | None = None) -> Study:
+def write_comparison(path: Path) -> Study:
     """Writes what the runs of a comparison come to, as far as they are.
 
     The results go into ``comparison.json``, as tables to ``comparison.md``, as a page to ``comparison.html``.
@@ -37,7 +28,7 @@ def write_comparison(path: Path, target: float | None = None) -> Study:
     Raises:
         UserError: not a directory of a comparison.
     """
-    study = read_study(path, target)
+    study = read_study(path)
     results = {"results": to_plain(study.results)}
     write_text(path / "comparison.json", json.dumps(study.about | results, indent=2) + "\n")
     write_text(path / "comparison.md", as_markdown(study))
@@ -82,7 +73,7 @@ def _budget(study: Study, result: BudgetResult, lines: dict[str, Figure]) -> dic
         "bars": ranking is not None and ranking.margin is not None,
         "curves": race.curve_figures([t for t in study.trials if t.budget == result.budget], lines),
         "tables": tables(result),
-        "note": agreement_note(result),
+        "notes": notes(result),
         "free": race.label_free_figures(result, lines),
     }
 

@@ -42,8 +42,9 @@ TITLES = {
 }
 _AXES = ("images", "epoch", "seconds")
 _SCHEDULED = ("lr", "momentum", "teacher_temperature")
-_ACCURACIES = ("knn", "probe", "knn_balanced")
+_ACCURACIES = ("knn", "probe", "ridge", "knn_balanced")
 _APART = {*_AXES, *_SCHEDULED, *_ACCURACIES, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank"}
+_APART |= {"look_seconds"}
 _FROM_ZERO = {"rangemode": "tozero"}
 _BARE: Figure = {"showgrid": False, "zeroline": False}
 _MARKERS = {"pretrained": "circle", "untrained": "circle-open", "start": "square-open", "raw pixels": "diamond-open"}

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from frossl.evals import columns, label_free, noun
-from frossl.report.comparison import arm_name, in_order
+from frossl.report.comparison_tables import arm_name, in_order
 from frossl.report.figures import COLOURS, Figure, axis, figure, heading, plain, points
-from frossl.report.study import AXES, BudgetResult, Study, Trial, measures
+from frossl.report.study import BudgetResult, Study, measures
 from frossl.report.table import minus
+from frossl.report.trial import AXES, Trial
 
 _DASHES = ("solid", "dash", "dot")
 
@@ -62,7 +63,7 @@ def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figur
 
 def curve_figures(trials: Sequence[Trial], lines: dict[str, Figure]) -> list[Figure]:
     """Accuracy while training: the mean over seeds, and a band from the lowest to the highest."""
-    return [f for name in ("knn", "knn_balanced", "probe") for f in _curves(name, trials, lines)]
+    return [f for name in ("knn", "knn_balanced", "probe", "ridge") for f in _curves(name, trials, lines)]
 
 
 def _curves(name: str, trials: Sequence[Trial], lines: dict[str, Figure]) -> list[Figure]:

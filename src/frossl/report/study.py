@@ -12,15 +12,11 @@ from typing import Any
 from frossl.core.types import UserError
 from frossl.evals import label_free, scores
 from frossl.evals.guess import GUESSES
-from frossl.evals.ranking import Agreement, Ranking, agreement, first_reached, rank
+from frossl.evals.ranking import Agreement, Ranking, agreement, rank
 from frossl.evals.suite import START
 from frossl.report.tables import time_table
-from frossl.runs.record import Record, read_record
-
-AXES = ("epoch", "images", "views", "seconds")
-"""What a run has used up, by the names of ``metrics.jsonl``; views are images times views per image."""
-WATCHED = "knn"
-"""Accuracy of the monitor that the target is a value of."""
+from frossl.report.targets import Reached, Target, Watched, curve_table, find_target, reach
+from frossl.report.trial import Trial, read_trial
 
 
 def measures() -> list[str]:
@@ -29,40 +25,15 @@ def measures() -> list[str]:
     Balanced accuracies, which are there where classes are uneven only, come before others.
     """
     balanced = [name for name, column in scores().items() if column.score == "balanced accuracy"]
-    return sorted(scores(), key=lambda name: (name.startswith(WATCHED), name not in balanced))
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A run of a study. ``state`` is done, diverged, or unfinished; the record is None where there is none."""
-
-    name: str
-    arm: str
-    budget: str
-    seed: int
-    state: str
-    outcome: dict[str, Any]
-    record: Record | None
-
-    def spent(self) -> dict[str, float]:
-        """What the run used up, by axis."""
-        assert self.record is not None
-        end = self.record.end
-        return {"views": end["images"] * self.record.views, **{k: end[k] for k in AXES if k != "views"}}
-
-    def curve(self, name: str) -> tuple[list[dict[str, float]], list[float]]:
-        """Where the monitor looked, by axis, and what it saw."""
-        rows = [] if self.record is None else [row for row in self.record.monitor if name in row]
-        views = 0 if self.record is None else self.record.views
-        return [row | {"views": row["images"] * views} for row in rows], [row[name] for row in rows]
+    return sorted(scores(), key=lambda name: (name.startswith("knn"), name not in balanced))
 
 
 @dataclass(frozen=True)
 class ArmResult:
     """An arm under a budget: ``values`` of its encoders and controls by seed, and means over seeds of what it cost.
 
-    ``reached`` says how many seeds got to the target and, as means over these, after how much of each axis; None if
-    that was not watched, as of a method that learns nothing.
+    ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves`` are what the monitor
+    saw.
     """
 
     arm: str
@@ -78,7 +49,8 @@ class ArmResult:
     spent: dict[str, float]
     step_seconds: float | None
     peak_memory: int | None
-    reached: dict[str, float] | None
+    reached: Reached | None
+    curves: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +59,7 @@ class BudgetResult:
 
     budget: str
     arms: list[ArmResult]
-    target: float | None
+    target: Target
     held_out: int
     rankings: dict[str, Ranking]
     agreements: dict[str, Agreement]
@@ -108,10 +80,10 @@ class Study:
     results: list[BudgetResult]
 
 
-def read_study(path: Path, target: float | None = None) -> Study:
-    """Reads the plan and its runs and works out the results; ``target`` is an accuracy of the monitor's kNN.
+def read_study(path: Path) -> Study:
+    """Reads the plan and its runs and works out the results.
 
-    Without one it is that of the plan, and without one there the best that the worst run got to, so that all get there.
+    The target is that of the plan; if it has none, the best that the worst run got to above raw pixels.
 
     Raises:
         UserError: not a directory of a comparison, or a run in it is damaged.
@@ -123,27 +95,15 @@ def read_study(path: Path, target: float | None = None) -> Study:
         about = json.loads(plan.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{plan} is damaged: {error}") from None
-    trials = [_read_trial(path, run) for run in about["runs"]]
+    trials = [read_trial(path, run) for run in about["runs"]]
     budgets = list(dict.fromkeys(t.budget for t in trials))
-    target = about.get("target") if target is None else target
-    results = [_budget_result(budget, [t for t in trials if t.budget == budget], target) for budget in budgets]
+    target = about.get("target_metric", "knn"), about.get("target")
+    results = [_budget_result(budget, [t for t in trials if t.budget == budget], *target) for budget in budgets]
     return Study(path, about, trials, results)
 
 
-def _read_trial(path: Path, run: dict[str, Any]) -> Trial:
-    place = path / run["name"]
-    kept = place / "outcome.json"
-    outcome = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    state = "done" if outcome.get("evaluated") else "diverged" if outcome.get("state") == "diverged" else "unfinished"
-    record = read_record(place) if (place / "config.json").exists() else None
-    if record is None and state == "done":
-        raise UserError(f"{place} lost its config.json; remove the directory to run it again")
-    return Trial(run["name"], run["arm"], run["budget"], run["seed"], state, outcome, record)
-
-
-def _budget_result(budget: str, trials: Sequence[Trial], target: float | None) -> BudgetResult:
-    best = [max(values) for t in trials if t.state == "done" and (values := t.curve(WATCHED)[1])]
-    target = min(best, default=None) if target is None else target
+def _budget_result(budget: str, trials: Sequence[Trial], metric: Watched, value: float | None) -> BudgetResult:
+    target = find_target([t for t in trials if t.state == "done"], metric, value)
     names = dict.fromkeys(t.arm for t in trials)
     arms = [_arm_result(name, [t for t in trials if t.arm == name], target) for name in names]
     rankings = {measure: r for measure in measures() if (r := rank_arms(arms, measure))}
@@ -168,7 +128,7 @@ def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
     return rank({arm.arm: [arm.values[measure][arm.seeds.index(s)] for s in common] for arm in ranked})
 
 
-def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> ArmResult:
+def _arm_result(name: str, trials: Sequence[Trial], target: Target) -> ArmResult:
     done = [t for t in trials if t.state == "done"]
     records = [t.record for t in done if t.record is not None]
     arms = [r.evaluation.shown() for r in records if r.evaluation is not None]
@@ -189,21 +149,9 @@ def _arm_result(name: str, trials: Sequence[Trial], target: float | None) -> Arm
         spent=_means(spent),
         step_seconds=statistics.median(steps) if steps else None,
         peak_memory=max(memory, default=None),
-        reached=None if target is None else _reached(done, target),
+        reached=reach(done, target),
+        curves=[table for t in trials if (table := curve_table(t))["step"]],
     )
-
-
-def _reached(trials: Sequence[Trial], target: float) -> dict[str, float] | None:
-    """How many seeds got to ``target``, and the means of where they did; None where the monitor looked at none."""
-    curves = [curve for trial in trials if (curve := trial.curve(WATCHED))[1]]
-    if not curves:
-        return None
-    places = []
-    for rows, values in curves:
-        at = {axis: first_reached([row[axis] for row in rows], values, target) for axis in AXES}
-        places.append({axis: value for axis, value in at.items() if value is not None})
-    there = [place for place in places if place]
-    return {"seeds": len(there), **_means(there)}
 
 
 def _columns(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 import tyro
 
 from frossl.core.length import Length
+from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data.options import DataOptions
@@ -24,7 +25,15 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "64", "32", "bf16"]
 FREE_TO_CHANGE = (
     *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing", "rank_timeout"),
-    *("monitor_every", "checkpoint_every", "keep_checkpoints", "log_every", "telemetry_every", "track_eigenvalues"),
+    *(
+        "monitor_every",
+        "monitor_ridge",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+        "telemetry_every",
+        "track_eigenvalues",
+    ),
 )
 """What may differ when a run is resumed: it does not change what is learned."""
 
@@ -53,6 +62,8 @@ _LENGTHS = {
     "track_eigenvalues": (("ep", "it", "img"), True),
 }
 """Units of a length, and whether it may be nothing."""
+_WORDS = {"length": "auto", "monitor_every": GEOMETRIC}
+"""What may stand for a length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +141,10 @@ class Config(Images, Generic[M]):
     """make the colours of views with a compiled kernel: faster on the CPU after up to a minute; needs a C++ compiler"""
 
     monitor_every: str = "10%"
-    """how often kNN, probe and effective rank are taken on part of the data"""
+    """how often kNN, probe and effective rank are taken on part of the data; geometric: after 1, 2, 3, 5, 8, 13, 21,
+    34, 55, 89 and 100 % of the run"""
+    monitor_ridge: bool = False
+    """take a ridge probe too, fitted anew in closed form each time"""
     checkpoint_every: str = "10min"
     """how often the run is saved; also at its end and when it is interrupted"""
     keep_checkpoints: int = 2
@@ -178,7 +192,7 @@ class Config(Images, Generic[M]):
                 raise UserError(f"--{name.replace('_', '-')} must be {bound} {least}, got {value}")
         for name, (units, zero) in _LENGTHS.items():
             text = getattr(self, name)
-            if text is None or (name, text) == ("length", "auto"):
+            if text in (None, _WORDS.get(name)):
                 continue
             length = Length.parse(text)
             if length.unit not in units or not (length.amount or zero):

@@ -122,7 +122,7 @@ def plan_runs(
     ``configure`` makes the configuration of an arm from the options of ``frossl pretrain`` in which it differs.
 
     Raises:
-        UserError: an arm is there twice, or the arms would not be measured on the same images.
+        UserError: an arm is there twice, or the arms would not be measured on the same images or watched alike.
     """
     base = {arm: configure(arm_options(arm)) for arm in arms}
     runs = []
@@ -135,6 +135,11 @@ def plan_runs(
     for field in ("data", "labels", "targets", *COLUMNS, "channels", "range", "pages", "axes", "held_out"):
         if len({getattr(run.config, field) for run in runs}) > 1:
             raise UserError(f"arms that differ in {field} are not measured on the same images and cannot be compared")
+    if len(every := {run.config.monitor_every for run in runs}) > 1:
+        raise UserError(
+            f"the monitor would look at some arms {' and at others '.join(sorted(every))}: what it takes to reach a "
+            "target would not be seen alike. Give --monitor-every once, for all arms"
+        )
     return runs
 
 
@@ -168,8 +173,10 @@ def _check(config: Config, data: Dataset) -> None:
             learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
 
 
-def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) -> None:
+def keep_plan(runs: Sequence[Run], command: str, metric: str, target: float | None) -> None:
     """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
+
+    ``target`` is to be reached by the monitor's ``metric``.
 
     Raises:
         UserError: a run of the same name was planned with other settings, or the directory holds something else.
@@ -196,7 +203,8 @@ def keep_plan(runs: Sequence[Run], command: str, target: float | None = None) ->
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
-    about = {"frossl": __version__, "machine": machine(), "command": command, "target": target}
+    about = {"frossl": __version__, "machine": machine(), "command": command}
+    about |= {"target_metric": metric, "target": target}
     write_text(path, json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
 
 

@@ -76,14 +76,12 @@ def describe(values: dict[str, float]) -> tuple[str, ...]:
     >>> describe({"loss": 0.5, "entropy": -0.5, "invariance": 1.0, "lr": 0.1, "knn": 0.5, "effective_rank": 9.26})
     ('loss 0.50 = entropy -0.50 + invariance 1.00', 'kNN 0.500  rank 9.3')
     """
-    apart = {"loss", "grad_norm", "lr", "probe_on_views", "knn", "knn_balanced", "probe", "effective_rank"}
-    apart |= {"start_neighbours"}
-    lines = []
+    figures = {"knn": "kNN {:.3f}", "knn_balanced": "kNN bal. {:.3f}", "probe": "probe {:.3f}", "ridge": "ridge {:.3f}"}
+    figures |= {"effective_rank": "rank {:.1f}"}
+    apart, lines = {"loss", "grad_norm", "lr", "probe_on_views", "start_neighbours", *figures}, []
     if "loss" in values:
         terms = [f"{name} {number(value)}" for name, value in values.items() if name not in apart]
         lines.append(f"loss {number(values['loss'])}" + (f" = {' + '.join(terms)}" if len(terms) > 1 else ""))
-    figures = {"knn": "kNN {:.3f}", "knn_balanced": "kNN bal. {:.3f}", "probe": "probe {:.3f}"}
-    figures |= {"effective_rank": "rank {:.1f}"}
     measured = [text.format(values[name]) for name, text in figures.items() if name in values]
     return (*lines, "  ".join(measured)) if measured else tuple(lines)
 

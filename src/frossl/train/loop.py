@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,8 @@ class _Loop:
         self.monitor, self.checkpoint, self.warmup, self.frozen = schedule(plan, self.progress, len(data.train))
         self.watch: StartWatch | None = None
         self.extractor = plan.extractor(over_ranks=True)
+        how = {"extractor": self.extractor, "probe": state.probe, "with_ridge": self.config.monitor_ridge}
+        self.look = partial(look, data=data, spec=plan.spec, **how)
         self.learner.train()
         self.batches = rank_batches(data, plan, step)
         self.shown: dict[str, float] = {}
@@ -196,10 +199,11 @@ class _Loop:
     def epoch(self) -> float:
         return round(self.progress.step / (len(self.data.train) // self.plan.batch), 4)
 
-    def tick(self) -> None:
-        """Counts the time since the last call, that of the slowest rank."""
+    def tick(self) -> float:
+        """Counts the time since the last call, that of the slowest rank; the seconds so far."""
         (self.progress.seconds,) = largest(self.progress.seconds + time.perf_counter() - self.clock)
         self.clock = time.perf_counter()
+        return self.progress.seconds
 
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
@@ -236,16 +240,16 @@ class _Loop:
 
     def look_at_encoder(self) -> bool:
         """Adds the monitor's row; says whether its kNN, balanced where classes are uneven, is the best so far."""
-        progress, probe = self.progress, self.state.probe
+        progress = self.progress
         progress.looked = progress.step
-        values, held_out_NF = look(self.learner.backbone, self.data, self.plan.spec, self.extractor, probe)
+        began = self.tick()
+        values, held_out_NF = self.look(self.learner.backbone)
         self.telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
-        self.tick()
-        found = None
+        took, found = self.tick() - began, None
         if self.watch is not None:
             values |= self.watch.compare(held_out_NF)
             found = self.watch.judge(values)
-        self.row("monitor", values)
+        self.row("monitor", values | {"look_seconds": round(took, 3)})
         self.say_health([found] if found else [])
         self.shown |= values
         score = values.get("knn_balanced", values.get("knn"))
@@ -267,7 +271,7 @@ class _Loop:
 
     def watch_start(self, encoder: nn.Module) -> None:
         """Measures the encoder that training began with, which the monitor then compares with; the first row at 0."""
-        values, held_out_NF = look(encoder, self.data, self.plan.spec, self.extractor, self.state.probe)
+        values, held_out_NF = self.look(encoder)
         values.pop("probe", None)  # it has learned from other features, or nothing yet
         self.watch = StartWatch(values, held_out_NF, sample(self.data).test.labels, self.log.history)
         if self.progress.step == 0:

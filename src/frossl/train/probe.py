@@ -13,6 +13,7 @@ from frossl.data.types import Dataset
 from frossl.evals.balanced import are_uneven
 from frossl.evals.extract import Extractor, sample
 from frossl.evals.knn import knn
+from frossl.evals.ridge import ridge
 from frossl.evals.spectral import effective_rank
 from frossl.nn.encoder import EncoderSpec
 
@@ -55,16 +56,25 @@ class OnlineProbe(nn.Module):
 
 
 def look(
-    encoder: nn.Module, data: Dataset, spec: EncoderSpec, extractor: Extractor, probe: OnlineProbe | None
+    encoder: nn.Module,
+    data: Dataset,
+    spec: EncoderSpec,
+    extractor: Extractor,
+    probe: OnlineProbe | None,
+    with_ridge: bool = False,
 ) -> tuple[dict[str, float], Tensor]:
     """Monitor figures of the encoder, from the :func:`sample` of the data; none of features that are not finite.
 
-    Where the classes of the held-out images are uneven, the balanced accuracy of kNN is among them. Second are the
-    features ``(N, F)`` of the held-out ones.
+    Where the classes of the held-out images are uneven, the balanced accuracy of kNN is among them; ``with_ridge`` that
+    of a ridge probe is, fitted on the training images of the sample. Second are the features ``(N, F)`` of the held-out
+    ones.
     """
     features: Features = extractor.data(encoder, sample(data), spec)
     classes_N = data.test.labels if data.classes and any_known(data.test.labels) else None
-    return _figures(features, probe, classes_N is not None and are_uneven(classes_N)), features.test_NF
+    values = _figures(features, probe, classes_N is not None and are_uneven(classes_N))
+    if with_ridge and "knn" in values:
+        values |= {name: value for name, value in ridge(features).items() if name == "ridge"}
+    return values, features.test_NF
 
 
 @or_nothing

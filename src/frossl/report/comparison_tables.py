@@ -1,0 +1,140 @@
+"""The tables of a comparison."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from frossl.evals import columns, label_free, noun
+from frossl.evals.ranking import Ranking
+from frossl.evals.suite import START
+from frossl.report.study import ArmResult, BudgetResult, measures
+from frossl.report.table import Cell, Table, minus, number
+from frossl.report.targets import WATCHED, Reached
+
+SPENT = {"epoch": "epochs", "images": "images", "views": "views", "seconds": "minutes"}
+
+
+def arm_name(arm: str) -> str:
+    """An arm as it is shown.
+
+    >>> arm_name("frossl:4 --lr 1e-3")
+    'frossl V=4 --lr 1e-3'
+    """
+    head, space, rest = arm.partition(" ")
+    method, _, views = head.rpartition(":")
+    return (f"{method} V={views}" if method and views.isdigit() else head) + space + rest
+
+
+def in_order(result: BudgetResult) -> list[ArmResult]:
+    """Arms from the best, as far as they are ranked, then the others."""
+    order = list(result.rankings[result.measure].means) if result.measure else []
+    return sorted(result.arms, key=lambda arm: order.index(arm.arm) if arm.arm in order else len(order))
+
+
+def tables(result: BudgetResult, spread: bool = True) -> list[Table]:
+    """What there is to tell in numbers; ``spread`` over seeds with accuracies."""
+    arms = in_order(result)
+    made = [_accuracies(result, arms, spread), _spent(arms), _targets(result, arms), _label_free(result, arms)]
+    return [table for table in made if table is not None]
+
+
+def _spent(arms: Sequence[ArmResult]) -> Table:
+    rows = []
+    for arm in arms:
+        step = None if arm.step_seconds is None else 1000 * arm.step_seconds
+        memory = None if arm.peak_memory is None else arm.peak_memory / 2**20
+        amounts = [_amount(axis, arm.spent.get(axis)) for axis in SPENT]
+        rows.append([Cell(arm_name(arm.arm)), *amounts, number(step, 0), number(memory, 0)])
+    return Table("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], rows)
+
+
+def _targets(result: BudgetResult, arms: Sequence[ArmResult]) -> Table | None:
+    """What it took to reach the target, if there is one; a bound where that was not seen."""
+    target = result.target
+    if target.value is None:
+        return None
+    rows = [[Cell(arm_name(arm.arm)), *_reached(arm.reached)] for arm in arms]
+    title = f"To reach {target.value:.3f} by the monitor's {WATCHED[target.metric]} while training"
+    return Table(title, ["arm", *SPENT.values(), "seeds that did"], rows)
+
+
+def _reached(reached: Reached | None) -> list[Cell]:
+    """Cells of :data:`SPENT` and of how many seeds got there."""
+    if reached is None:
+        return [Cell() for _ in (*SPENT, "seeds")]
+    cells = []
+    for axis in SPENT:
+        cell = _amount(axis, reached.means[axis], reached.margins.get(axis))
+        if reached.bound:
+            cell = Cell("unknown" if reached.bound == "unknown" else f"{reached.bound} {cell.value}")
+        cells.append(cell)
+    early = f", {reached.early} before the first look" if reached.early else ""
+    return [*cells, Cell(f"{reached.seeds} of {reached.watched}{early}")]
+
+
+def _label_free(result: BudgetResult, arms: Sequence[ArmResult]) -> Table | None:
+    """Figures that need no labels, and how they are correlated with accuracy."""
+    shown = {name: column for name, column in label_free().items() if any(name in arm.values for arm in arms)}
+    if not shown:
+        return None
+    rows = [
+        [Cell(arm_name(a.arm)), *(_mean(a.values.get(name), column.digits) for name, column in shown.items())]
+        for a in arms
+    ]
+    if result.agreements:
+        found = [result.agreements.get(name) for name in shown]
+        cells = (Cell(minus(f"{f.spearman:+.2f}, {f.kendall:+.2f}")) if f else Cell() for f in found)
+        rows.append([Cell(f"Spearman, Kendall with {columns()[result.measure or 'knn'].heading}"), *cells])
+    return Table("Without labels", ["arm", *(column.heading for column in shown.values())], rows)
+
+
+def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -> Table:
+    """Scores of arms, how far they are behind, and those of the controls, over all runs."""
+    shown = [name for name in measures() if any(name in arm.values for arm in arms)]
+    rows = []
+    for arm in arms:
+        row = [Cell(arm_name(arm.arm))]
+        for name in shown:
+            values, ranking = arm.values.get(name), result.rankings.get(name)
+            behind = Cell("" if values else "–")
+            if ranking is not None and arm.arm in ranking.means and arm.arm != (first := next(iter(ranking.means))):
+                margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
+                behind = Cell(points(ranking, first, arm.arm) + margin)
+            row += [_mean(values, spread=spread), behind]
+        others = {"diverged": arm.diverged, "not finished": arm.missing}
+        seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
+        rows.append([*row, Cell(", ".join(seeds))])
+    controls = {
+        START: [a.start for a in arms],
+        "untrained": [a.untrained for a in arms],
+        "raw pixels": [a.pixels for a in arms],
+        "guess": [a.guess for a in arms],
+    }
+    for control, of in controls.items():
+        found = [[x for values in of for x in values.get(name, ())] for name in shown]
+        if any(found):
+            rows.append([Cell(control), *(c for values in found for c in (_mean(values, spread=spread), Cell("")))])
+            rows[-1].append(Cell(""))
+    headings = (text for name in shown for text in (columns()[name].heading, "points behind"))
+    return Table(noun(shown).capitalize(), ["arm", *headings, "seeds"], rows)
+
+
+def _mean(values: Sequence[float] | None, digits: int = 3, spread: bool = False) -> Cell:
+    """The mean, and the lowest and highest if they differ as shown."""
+    if not values:
+        return Cell()
+    mean, low, high = (number(x, digits).value for x in (statistics.fmean(values), min(values), max(values)))
+    return Cell(f"{mean} ({low} to {high})" if spread and low != high else mean)
+
+
+def _amount(axis: str, value: float | None, margin: float | None = None) -> Cell:
+    """A cell of one of :data:`SPENT`."""
+    per = 60 if axis == "seconds" else 1
+    half = None if margin is None else margin / per
+    return number(None if value is None else value / per, 2 if axis in ("epoch", "seconds") else 0, half)
+
+
+def points(ranking: Ranking, one: str, other: str) -> str:
+    """How many points an arm is above another."""
+    return f"{100 * (ranking.means[one] - ranking.means[other]):.1f}"

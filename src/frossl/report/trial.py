@@ -1,0 +1,65 @@
+"""A run of a comparison, as its directory tells it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frossl.core.types import UserError
+from frossl.runs.record import Record, Row, read_record
+
+AXES = ("epoch", "images", "views", "seconds")
+"""What a run has used up, by the names of ``metrics.jsonl``; views are images times views per image."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a study. ``state`` is done, diverged, or unfinished; the record is None where there is none."""
+
+    name: str
+    arm: str
+    budget: str
+    seed: int
+    state: str
+    outcome: dict[str, Any]
+    record: Record | None
+
+    def spent(self) -> dict[str, float]:
+        """What the run used up, by axis."""
+        assert self.record is not None
+        end = self.record.end
+        return {"views": end["images"] * self.record.views, **{k: end[k] for k in AXES if k != "views"}}
+
+    def looks(self) -> list[Row]:
+        """Rows of the monitor with their views; ``seconds`` are those of training, without what looks took."""
+        if self.record is None:
+            return []
+        rows, took = [], 0.0
+        for row in self.record.monitor:
+            took += row.get("look_seconds", 0.0)
+            seconds = round(max(0.0, row["seconds"] - took), 3)
+            rows.append(row | {"views": row["images"] * self.record.views, "seconds": seconds})
+        return rows
+
+    def curve(self, name: str) -> tuple[list[Row], list[float]]:
+        """Where the monitor looked, by axis, and what it saw."""
+        rows = [row for row in self.looks() if name in row]
+        return rows, [row[name] for row in rows]
+
+
+def read_trial(path: Path, run: dict[str, Any]) -> Trial:
+    """What is there by now of a ``run`` of the plan of the comparison at ``path``.
+
+    Raises:
+        UserError: a file of it is damaged or gone.
+    """
+    place = path / run["name"]
+    kept = place / "outcome.json"
+    outcome = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    state = "done" if outcome.get("evaluated") else "diverged" if outcome.get("state") == "diverged" else "unfinished"
+    record = read_record(place) if (place / "config.json").exists() else None
+    if record is None and state == "done":
+        raise UserError(f"{place} lost its config.json; remove the directory to run it again")
+    return Trial(run["name"], run["arm"], run["budget"], run["seed"], state, outcome, record)
