@@ -223,6 +223,8 @@ class _Loop:
         images, seconds = self.progress.step * self.plan.batch, round(self.progress.seconds, 3)
         where = {"epoch": self.epoch, "images": images, "seconds": seconds}
         self.log.row(kind, self.progress.step, where, values)
+        if kind == "health":
+            self.display.health(self.progress.step, values)
 
     def log_step(self, output: Scalars, looking: bool) -> None:
         """Adds a row of the log where one is due; reads the step's values only then, or for the display."""
@@ -250,7 +252,8 @@ class _Loop:
             values |= self.watch.compare(held_out_NF)
             found = self.watch.judge(values)
         self.row("monitor", values | {"look_seconds": round(took, 3)})
-        self.say_health([found] if found else [])
+        if found:
+            self.row("health", found)
         self.shown |= values
         score = values.get("knn_balanced", values.get("knn"))
         better = score is not None and (progress.best is None or score > progress.best)
@@ -259,15 +262,7 @@ class _Loop:
 
     def write_telemetry(self) -> None:
         for kind, values in self.telemetry.drain():
-            if kind == "health":
-                self.say_health([values])
-            else:
-                self.row(kind, values)
-
-    def say_health(self, found: list[dict[str, Any]]) -> None:
-        for values in found:
-            self.row("health", values)
-            self.display.health(self.progress.step, values)
+            self.row(kind, values)
 
     def watch_start(self, encoder: nn.Module) -> None:
         """Measures the encoder that training began with, which the monitor then compares with; the first row at 0."""
