@@ -164,6 +164,12 @@ def test_a_flat_val_takes_labels_from_a_file_that_is_given_and_says_so_without(t
     check(prepare("imagenet100", have, to("imagenet100"), labels=tmp_path / "mine.txt"), "imagenet100", train=2)
 
 
+def test_labels_are_refused_where_held_out_images_lie_in_class_folders(tmp_path, have, to):
+    (tmp_path / "mine.txt").write_text("\n".join(ORDER))
+    with pytest.raises(UserError, match="no images beside each other, for which --labels is meant"):
+        prepare("imagenet100", have, to("imagenet100"), labels=tmp_path / "mine.txt")
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [

@@ -152,9 +152,12 @@ def _val(tree: Tree, root: str, ids: tuple[str, ...], labels: Path | None) -> tu
     if labels is None and any(WNID.fullmatch(name) for name in tree.names(folder)):
         return {wnid: _images(tree, join(folder, wnid)) for wnid in ids}, []
     images = _images(tree, folder)
+    if not images:
+        flag = ", for which --labels is meant" if labels else " and no class folders called like n01440764"
+        raise UserError(f"{tree.place / folder} holds no images beside each other{flag}")
     of_image, place = _labels(tree, root, labels)
     unknown = [path for path in images if PurePosixPath(path).stem not in of_image]
-    if unknown or not images:
+    if unknown:
         raise UserError(f"{place} has no class for {listed(unknown)} of the {len(images):,} images in {folder}/")
     found = defaultdict(list)
     for path in images:
