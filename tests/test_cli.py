@@ -76,7 +76,7 @@ def test_list_names_what_is_registered(frossl, what):
 def test_what_is_given_without_a_flag_is_called_by_its_name(frossl):
     wanted = {
         "pretrain": "[OPTIONS] DATA",
-        "evaluate": "[OPTIONS] RUN|DATA",
+        "evaluate": "[OPTIONS] RUN",
         "report": "[-h] RUN...",
         "export": "RUN FILE",
     }
