@@ -113,9 +113,11 @@ def show(rows: list[Row], out: Path) -> str:
             before = {row["seed"]: row for row in here if row["arm"] == "start"}
             cells = []
             for name in FIGURES:
-                cells.append(spread([row[name] for row in of], 3))
-                gains = [100 * (row[name] - before[row["seed"]][name]) for row in of if row["seed"] in before]
-                cells.append("" if arm == "start" else spread(gains, 1))
+                having = [row for row in of if name in row]  # features that are not finite have no probe
+                part = "" if len(having) == len(of) else f" (of {len(having)} seeds)"
+                cells.append(spread([row[name] for row in having], 3) + part if having else "not finite")
+                gains = [100 * (row[name] - before[row["seed"]][name]) for row in having if row["seed"] in before]
+                cells.append("" if arm == "start" or not gains else spread(gains, 1))
             steps = spread([row["steps"] for row in of], 0) if arm != "start" else ""
             lines.append([f"{arm}{', ' * bool(settings)}{settings}", *cells, steps, len(of)])
         headings = ["arm", *(x for name in FIGURES.values() for x in (name, "points above start")), "steps", "seeds"]
@@ -124,9 +126,10 @@ def show(rows: list[Row], out: Path) -> str:
     about, first = rows[-1]["environment"], rows[-1]
     seeds = seeds_in_words(sorted({row["seed"] for row in rows}))
     note = (
-        f"Equal time of training for all arms of a table, {seeds} (mean ± standard deviation); "
+        f"Equal time of training for all arms of a table, {seeds}; "
         f"{COMMON['views']} views of {COMMON['size']} pixels, batch {COMMON['batch']}; scored on {EVALUATED[1]:,} "
-        f"held-out images with {EVALUATED[0]:,} training images as bank and for probes. Points are seed by seed."
+        f"held-out images with {EVALUATED[0]:,} training images as bank and for probes. Points are seed by seed. "
+        "Where the machine did other work too, arms got unequal numbers of steps."
     )
     command = "python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes "
     command += f"{first['minutes']:g} --threads {about['threads']}"
