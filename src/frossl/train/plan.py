@@ -81,7 +81,7 @@ class Plan:
 
 
 LR, CONTINUED_LR = 2e-3, 1e-3
-"""Peak learning rates of random and of published weights (docs/results/continuing.md)."""
+"""Peak learning rates of random and of published weights (docs/encoders.md)."""
 
 
 def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start: EncoderSpec | None = None) -> Plan:
