@@ -296,7 +296,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         write_report([tmp_path], tmp_path / "report.html")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="not written by"):
+    with pytest.raises(UserError, match="not the configuration of a run"):
         write_report([tmp_path], tmp_path / "report.html")
 
 

@@ -42,7 +42,7 @@ def rows(run, kind, file="metrics.jsonl"):
 
 
 def without_time(some):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in some]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "look_seconds")} for row in some]
 
 
 def method(kind=METHODS["frossl"], joint=True):
