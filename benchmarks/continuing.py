@@ -123,7 +123,7 @@ def show(rows: list[Row], out: Path) -> str:
         headings = ["arm", *(x for name in FIGURES.values() for x in (name, "points above start")), "steps", "seeds"]
         on = f", {here[0]['minutes']:g} minutes" + ", scored on training images kept aside" * chosen
         parts.append(f"## {start} to {data}{on}\n\n{table(headings, lines)}")
-    about, first = rows[-1]["environment"], rows[-1]
+    about = rows[-1]["environment"]
     seeds = seeds_in_words(sorted({row["seed"] for row in rows}))
     note = (
         f"Equal time of training for all arms of a table, {seeds}; "
@@ -131,8 +131,8 @@ def show(rows: list[Row], out: Path) -> str:
         f"held-out images with {EVALUATED[0]:,} training images as bank and for probes. Points are seed by seed. "
         "Where the machine did other work too, arms got unequal numbers of steps."
     )
-    command = "python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --minutes "
-    command += f"{first['minutes']:g} --threads {about['threads']}"
+    command = "python benchmarks/continuing.py --cifar10 PATH --tiny-imagenet PATH --starts START --data DATA "
+    command += f"--minutes MINUTES --threads {about['threads']}"
     page = [heading("Going on from published weights", f"{command}; --table", about, note), *parts]
     return "\n\n".join([*page, f"Rows: `{out.name}`."])
 

@@ -17,10 +17,10 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.nn.encoder import EncoderSpec, save_encoder
-from frossl.nn.published import OWN_WEIGHTS, Net, fit, for_images, read_published
+from frossl.nn.published import OWN_WEIGHTS, Architecture, build_with_weights, for_images, read_published
 
 TINY = {"channels": (8, 8, 8, 16), "layers": (1, 1, 1, 1)}
-TINY_NET = Net(name="resnet18", options={k: list(v) for k, v in TINY.items()})
+TINY_NET = Architecture(name="resnet18", options={k: list(v) for k, v in TINY.items()})
 VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8}
 
 
@@ -32,10 +32,12 @@ def tiny(**more: object) -> nn.Module:
     return timm.create_model("resnet18", **TINY, **more).eval()
 
 
-def restore(where: Path | str, net: Net = TINY_NET, channels: int | None = None, size: int | None = None) -> nn.Module:
+def restore(
+    where: Path | str, net: Architecture = TINY_NET, channels: int | None = None, size: int | None = None
+) -> nn.Module:
     state, spec = read_published(str(where), net, quiet)
     asked = for_images(spec, channels=channels or spec.channels, size=size or spec.size)
-    return fit(state, spec, asked, quiet)
+    return build_with_weights(state, spec, asked, quiet)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_folder_in_timms_form_is_built_and_fed_as_it_says(tmp_path):
     assert (spec.mean, spec.std, spec.interpolation) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "bilinear")
     model.reset_classifier(0)
     x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(fit(state, spec, spec, quiet)(x), model(x))
+    assert torch.equal(build_with_weights(state, spec, spec, quiet)(x), model(x))
     assert restore(tmp_path, channels=1, size=48)(torch.randn(2, 1, 48, 48)).shape == (2, 16)
 
 
@@ -141,7 +143,7 @@ def test_the_installed_weights_are_those_of_the_package():
         "conv_head": "_conv_head",
     }.items():
         assert torch.equal(state[f"{ours}.weight"], raw[f"{theirs}.weight"])
-    model = fit(state, spec, dataclasses.replace(spec, size=64), quiet)
+    model = build_with_weights(state, spec, dataclasses.replace(spec, size=64), quiet)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 1280)
 
 

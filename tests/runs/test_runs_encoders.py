@@ -10,9 +10,9 @@ import torch
 
 from frossl.core.types import UserError
 from frossl.nn.encoder import load_encoder
-from frossl.nn.published import OWN_WEIGHTS, Net
+from frossl.nn.published import OWN_WEIGHTS, Architecture
 from frossl.runs.config import Config
-from frossl.runs.encoders import START_FILE, open_any, read_any, start_weights
+from frossl.runs.encoders import START_FILE, load_any_encoder, read_any_encoder, start_weights
 from frossl.runs.publish import publish_encoder
 
 TINY = {"channels": (8, 8, 8, 16), "layers": (1, 1, 1, 1)}
@@ -20,10 +20,12 @@ TINY = {"channels": (8, 8, 8, 16), "layers": (1, 1, 1, 1)}
 
 def test_a_run_is_an_encoder_like_any_other(run):
     place = run("resnet18", options={k: list(v) for k, v in TINY.items()})
-    encoder, spec = open_any(str(place))
+    encoder, spec = load_any_encoder(str(place))
     assert (spec.size, spec.origin) == (64, OWN_WEIGHTS)
     assert encoder(torch.randn(1, 3, 64, 64)).shape == (1, 16)
-    assert read_any(str(place / "encoder.safetensors"))[1].origin == OWN_WEIGHTS  # of a file, too, it is not told whose
+    assert (
+        read_any_encoder(str(place / "encoder.safetensors"))[1].origin == OWN_WEIGHTS
+    )  # of a file, too, it is not told whose
 
 
 def test_a_run_that_has_begun_never_opens_what_its_configuration_names(run, tmp_path):
@@ -44,8 +46,8 @@ def test_of_a_trained_network_and_its_average_the_trained_one_is_taken(tmp_path,
     nets = [timm.create_model("resnet18", **TINY).state_dict() for _ in prefixes]
     torch.save({p + k: v for p, net in zip(prefixes, nets, strict=True) for k, v in net.items()}, tmp_path / "both.pt")
     said: list[str] = []
-    state, _ = read_any(
-        str(tmp_path / "both.pt"), net=Net(options={k: list(v) for k, v in TINY.items()}), log=said.append
+    state, _ = read_any_encoder(
+        str(tmp_path / "both.pt"), net=Architecture(options={k: list(v) for k, v in TINY.items()}), log=said.append
     )
     assert torch.equal(state["conv1.weight"], nets[0]["conv1.weight"])
     assert any(prefixes[0] in line for line in said)
@@ -68,6 +70,6 @@ def test_what_was_published_is_a_start_from_a_folder_and_from_the_hub(run, tmp_p
     x = torch.randn(2, 3, 64, 64)
     wanted, spec = load_encoder(place / "encoder.safetensors")
     for where in (str(out), "hf-hub:someone/something@main"):
-        encoder, again = open_any(where)
+        encoder, again = load_any_encoder(where)
         assert torch.equal(encoder(x), wanted(x))
         assert (again.range, again.stem, again.values) == (spec.range, stem, "uint16")

@@ -27,7 +27,7 @@ from frossl.runs.record import read_config, read_record
 from frossl.train.plan import CONTINUED_LR, LR, make_plan
 from frossl.train.pretrain import pretrain
 from frossl.train.schedule import thaw
-from frossl.train.start import BELOW_START, StartWatch
+from frossl.train.start import BELOW_START, FAR_FROM_START, StartWatch
 from frossl.train.supervised import supervised_encoder
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -169,7 +169,9 @@ def test_without_labels_lost_neighbours_or_rank_say_so():
     watch = StartWatch({"effective_rank": 10.0}, h)
     kept = watch.compare(torch.randn(300, 16))
     assert kept["start_neighbours"] < 0.1
-    assert watch.judge({"effective_rank": 9.0} | kept) is not None
+    found = watch.judge({"effective_rank": 9.0} | kept)
+    assert found is not None
+    assert found["state"] == FAR_FROM_START  # which may be better or worse
     assert StartWatch({"effective_rank": 10.0}, h).judge({"effective_rank": 2.0, "start_neighbours": 0.9}) is not None
     assert StartWatch({"effective_rank": 10.0}, h).judge({"effective_rank": 9.0, "start_neighbours": 0.9}) is None
 

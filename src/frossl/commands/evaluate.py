@@ -15,7 +15,7 @@ from frossl.data.open import join_sources, source_name
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED
-from frossl.nn.published import Net
+from frossl.nn.published import Architecture
 from frossl.report.encoders import show_encoders, write_encoders
 from frossl.report.terminal import wrote
 from frossl.runs.config import Config, Device, Images, backbone_options
@@ -96,7 +96,7 @@ def run(args: list[str], console: Console) -> int:
 def side_by_side(given: EvaluateEncoders, console: Console) -> int:
     check(given.protocol, given.bank)
     config = Config(data=given.data, size=given.size, device=given.device, **given.data_options())
-    net = Net(name=given.backbone, stem=given.stem, options=backbone_options(given.backbone_options))
+    net = Architecture(name=given.backbone, stem=given.stem, options=backbone_options(given.backbone_options))
     how: dict[str, Any] = {"net": net, "protocols": given.protocol, "bank": given.bank, "console": console}
     found = evaluate_encoders(config, given.encoder, **how)
     show_encoders(console, found)

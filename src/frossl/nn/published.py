@@ -37,7 +37,7 @@ _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "stu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Net:
+class Architecture:
     """The architecture of a file that holds weights alone."""
 
     name: str = "resnet18"
@@ -45,7 +45,7 @@ class Net:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def read_published(where: str, net: Net, log: Log) -> tuple[State, EncoderSpec]:
+def read_published(where: str, net: Architecture, log: Log) -> tuple[State, EncoderSpec]:
     """Weights of an encoder, without a classifier, and how it is built and fed: as its publisher says.
 
     Raises:
@@ -54,7 +54,7 @@ def read_published(where: str, net: Net, log: Log) -> tuple[State, EncoderSpec]:
     kind, _, name = where.partition(":")
     if where == LITE0:
         return _lite0()
-    if kind == "hf-hub" and (found := _of_ours(name)):
+    if kind == "hf-hub" and (found := _published_by_frossl(name)):
         return read_encoder(found)
     if kind in ("timm", "hf-hub"):
         return _from_timm(name if kind == "timm" else where, where)
@@ -74,7 +74,7 @@ def for_images(spec: EncoderSpec, *, channels: int, size: int) -> EncoderSpec:
     return replace(spec, channels=channels, size=size, mean=mean, std=std)
 
 
-def fit(state: State, spec: EncoderSpec, asked: EncoderSpec, log: Log) -> nn.Module:
+def build_with_weights(state: State, spec: EncoderSpec, asked: EncoderSpec, log: Log) -> nn.Module:
     """The encoder of these weights, in eval mode, for the channels, size and options of ``asked``.
 
     Weights of the first layer are made to fit other channels, and position embeddings another size, by timm's rules.
@@ -154,7 +154,7 @@ def _from_timm(name: str, where: str) -> tuple[State, EncoderSpec]:
     return dict(model.state_dict()), _spec_of(model, where, options)
 
 
-def _of_ours(repository: str) -> Path | None:
+def _published_by_frossl(repository: str) -> Path | None:
     """The weights of a repository that ``frossl publish`` wrote, with all that its header says; None of another."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -205,7 +205,7 @@ def _folder(path: Path) -> tuple[State, EncoderSpec]:
     raise UserError(f"{path} is no encoder: neither a run nor a folder with config.json and {WEIGHTS} as timm has them")
 
 
-def _file(path: Path, net: Net, log: Log) -> tuple[State, EncoderSpec]:
+def _file(path: Path, net: Architecture, log: Log) -> tuple[State, EncoderSpec]:
     """An encoder that frossl exported, or weights alone, which fit the architecture ``net``."""
     if path.suffix == ".safetensors" and is_exported(path):
         return read_encoder(path)
@@ -228,7 +228,7 @@ def _file(path: Path, net: Net, log: Log) -> tuple[State, EncoderSpec]:
     return state, spec
 
 
-def _stem_of(found: Mapping[str, Any], net: Net) -> str:
+def _stem_of(found: Mapping[str, Any], net: Architecture) -> str:
     """The stem of the net, by its first layer where the name leaves it open."""
     if net.stem != "auto":
         return net.stem

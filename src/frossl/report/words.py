@@ -38,7 +38,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         images, gains = evaluation.held_out, outcome(evaluation)
         if gains is not None:
             against = minus(f"Against {gains.against}, {gains.gains}.")
-            measured = (against, *gains.notes, *beside_untrained(evaluation))
+            measured = (against, *map(minus, gains.notes), *beside_untrained(evaluation))
     state, ranks = "", ()
     if rank is not None and images > 1:  # a single image varies along no direction whatever the encoder
         state = rank_state(rank, untrained, images)
@@ -73,7 +73,9 @@ _ADVICE = (
 
 
 def beside_untrained(evaluation: Evaluation) -> tuple[str, ...]:
-    """What pretraining did to the encoder itself, where raw pixels are the better control."""
+    """What pretraining did to the encoder itself, where raw pixels are the better control; nothing beside a start."""
+    if START in evaluation.arms:
+        return ()
     pretrained, untrained = evaluation.arms["pretrained"], evaluation.arms["untrained"]
     pixels = evaluation.arms.get("raw pixels", {})
     scores = {name: column for name, column in evaluation.columns().items() if column.score}

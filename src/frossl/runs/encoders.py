@@ -10,17 +10,19 @@ from torch import nn
 from frossl.core.types import UserError
 from frossl.data.options import Log, quiet
 from frossl.nn.encoder import EncoderSpec, read_encoder
-from frossl.nn.published import OWN_WEIGHTS, Net, Start, fit, for_images, read_published
+from frossl.nn.published import OWN_WEIGHTS, Architecture, Start, build_with_weights, for_images, read_published
 from frossl.runs.config import Config, backbone_options
 from frossl.runs.directory import Weights, encoder_of
 from frossl.runs.record import is_run
 
-RESNET18 = Net()
+RESNET18 = Architecture()
 START_FILE = "start.safetensors"
 """The encoder that training of a run began with, if it did not begin with random weights."""
 
 
-def read_any(where: str, *, net: Net = RESNET18, weights: Weights = "online", log: Log = quiet) -> Start:
+def read_any_encoder(
+    where: str, *, net: Architecture = RESNET18, weights: Weights = "online", log: Log = quiet
+) -> Start:
     """Weights and spec of an encoder: RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0.
 
     ``net`` is the architecture of a file that does not say; ``weights`` are those of a run.
@@ -39,7 +41,7 @@ def start_weights(config: Config, run: Path | None = None, log: Log = quiet) -> 
     Nothing that a run from elsewhere names is opened.
 
     Raises:
-        UserError: as :func:`read_any`.
+        UserError: as :func:`read_any_encoder`.
     """
     if config.init is None:
         return None
@@ -47,14 +49,14 @@ def start_weights(config: Config, run: Path | None = None, log: Log = quiet) -> 
         return read_encoder(run / START_FILE)
     if run is not None and is_run(run):
         raise UserError(f"{run} began with {config.init}, and {START_FILE}, its own copy, is gone: it cannot go on")
-    net = Net(name=config.backbone, stem=config.stem, options=backbone_options(config.backbone_options))
-    return read_any(config.init, net=net, log=log)
+    net = Architecture(name=config.backbone, stem=config.stem, options=backbone_options(config.backbone_options))
+    return read_any_encoder(config.init, net=net, log=log)
 
 
-def open_any(
-    where: str, *, channels: int | None = None, size: int | None = None, net: Net = RESNET18, log: Log = quiet
+def load_any_encoder(
+    where: str, *, channels: int | None = None, size: int | None = None, net: Architecture = RESNET18, log: Log = quiet
 ) -> tuple[nn.Module, EncoderSpec]:
-    """The encoder of :func:`read_any` in eval mode, made to fit other channels or size if given, and its spec."""
-    state, spec = read_any(where, net=net, log=log)
+    """The encoder of :func:`read_any_encoder` in eval mode, for other channels or size if given, and its spec."""
+    state, spec = read_any_encoder(where, net=net, log=log)
     asked = for_images(spec, channels=channels or spec.channels, size=size or spec.size)
-    return fit(state, spec, asked, log), asked
+    return build_with_weights(state, spec, asked, log), asked

@@ -31,7 +31,7 @@ from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.nn.modes import keep_batch_norms_in_eval
 from frossl.nn.output import feature_width, trains
-from frossl.nn.published import Start, fit
+from frossl.nn.published import Start, build_with_weights
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import ENCODERS, FAILED
@@ -76,7 +76,9 @@ def build(
     named = None if own is None else plan_by_name(config, data, own)
     plan = named or make_plan(config, data, own, start[1] if start else None)
     torch.manual_seed(config.seed)
-    backbone = own if own is not None else fit(*start, plan.spec, log).train() if start else plan.spec.build()
+    backbone = (
+        own if own is not None else build_with_weights(*start, plan.spec, log).train() if start else plan.spec.build()
+    )
     if plan.config.batch_norm == "frozen":
         keep_batch_norms_in_eval(backbone)
     images = plan.spec.channels, plan.spec.size

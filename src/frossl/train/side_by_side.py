@@ -16,12 +16,12 @@ from frossl.evals.extract import EVALUATED, Extractor, first
 from frossl.evals.suite import measure_arms, untrained_encoder
 from frossl.nn.encoder import EncoderSpec
 from frossl.nn.output import feature_width
-from frossl.nn.published import Net, Start, fit, for_images
+from frossl.nn.published import Architecture, Start, build_with_weights, for_images
 from frossl.report import terminal
 from frossl.report.encoders import SideBySide
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
-from frossl.runs.encoders import RESNET18, read_any
+from frossl.runs.encoders import RESNET18, read_any_encoder
 from frossl.runs.evaluation import same_source
 from frossl.train.plan import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
@@ -31,12 +31,12 @@ def evaluate_encoders(
     config: Config,
     encoders: Sequence[str],
     *,
-    net: Net = RESNET18,
+    net: Architecture = RESNET18,
     protocols: tuple[str, ...] = defaults("evaluate"),
     bank: int = EVALUATED,
     console: Console | None = None,
 ) -> SideBySide:
-    """Measures ``encoders``, each as :func:`read_any` takes it, beside untrained ones and raw pixels.
+    """Measures ``encoders``, each as :func:`read_any_encoder` takes it, beside untrained ones and raw pixels.
 
     ``config`` says on which images, and where. Each encoder gets the size, mean, deviation and interpolation that it
     was published with; ``config.size`` is another size for all of them. ``net`` is the net of files of weights.
@@ -48,7 +48,7 @@ def evaluate_encoders(
     find_metrics(protocols)
     log = terminal.detail(console)
     names = arm_names(encoders)
-    starts = {name: read_any(where, net=net, log=log) for name, where in zip(names, encoders, strict=True)}
+    starts = {name: read_any_encoder(where, net=net, log=log) for name, where in zip(names, encoders, strict=True)}
     data = open_run_data(_on_scale(config, starts), log)
     terminal.show_data(console, data)
     device = device_of(config)
@@ -58,7 +58,7 @@ def evaluate_encoders(
     recipe = VIEWS[domain(data.channels)]
     for name, (state, spec) in starts.items():
         asked = for_images(spec, channels=data.channels, size=config.size or spec.size)
-        module = fit(state, spec, asked, log)
+        module = build_with_weights(state, spec, asked, log)
         asked = dataclasses.replace(asked, features=feature_width(module, asked.channels, asked.size))
         subjects[name] = module.to(device), asked, with_size(recipe, asked.size)
     controls = _untrained(subjects, data, extractor, config.seed, bank)

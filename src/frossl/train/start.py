@@ -16,11 +16,12 @@ from frossl.nn.encoder import load_encoder
 from frossl.runs.encoders import START_FILE
 from frossl.train.health import Finding
 
-BELOW_START = "Worse than the start"
+BELOW_START, FAR_FROM_START = "Worse than the start", "Far from the start"
 NEIGHBOURS = 10
 KEPT_NEIGHBOURS, KEPT_RANK = 0.2, 0.5
 """Share of the nearest held-out images that are still the same, and of the effective rank, below which features are
-told to be worse than the start where no label says so."""
+told to be far from the start where no label says whether that is worse. It need not be: encoders that gained much have
+been so far (docs/encoders.md)."""
 REMEDY = "Lower --lr, begin with --freeze 5%, or stay nearer to the start with --anchor 1 or --layer-decay 0.75."
 
 
@@ -31,7 +32,10 @@ def start_of_run(run: Path) -> nn.Module | None:
 
 
 class StartWatch:
-    """Monitor figures of the start, and whether later ones are worse; ``history`` are rows of a log to go on from."""
+    """Monitor figures of the start, and whether later ones are worse or, without labels, far from them.
+
+    ``labels`` are those of the held-out images; ``history`` are rows of a log to go on from.
+    """
 
     def __init__(
         self,
@@ -43,7 +47,9 @@ class StartWatch:
         self.values = dict(values)
         self.nearest = nearest(held_out_NF)
         self.counts = torch.zeros(0) if labels is None else labels[known(labels)].unique(return_counts=True)[1]
-        said = [row for row in history if row["kind"] == "health" and row["state"] == BELOW_START]
+        self.score = next((name for name in ("knn_balanced", "knn") if name in values), None)
+        self.state = BELOW_START if self.score else FAR_FROM_START
+        said = [row for row in history if row["kind"] == "health" and row["state"] == self.state]
         self.standing = bool(said) and not said[-1].get("over", False)
 
     def compare(self, held_out_NF: Tensor) -> dict[str, float]:
@@ -59,17 +65,16 @@ class StartWatch:
             return None
         self.standing = bool(words)
         if not words:
-            return {"state": BELOW_START, "over": True}
-        return dataclasses.asdict(Finding(BELOW_START, words, REMEDY))
+            return {"state": self.state, "over": True}
+        return dataclasses.asdict(Finding(self.state, words, REMEDY))
 
     def _worse(self, values: Mapping[str, float]) -> str:
-        """What says that the encoder is worse than the start; nothing if it is not, as far as can be told."""
-        name = next((n for n in ("knn_balanced", "knn") if n in self.values and n in values), None)
-        if name is not None:
-            before, now = self.values[name], values[name]
+        """What says that the encoder is worse than the start or far from it; nothing if it is not."""
+        if self.score in values:
+            before, now = self.values[self.score], values[self.score]
             # The mean over classes of shares is as sure as the share of so many images.
             even = len(self.counts) ** 2 / (1 / self.counts).sum().item()
-            images = round(even if name == "knn_balanced" else self.counts.sum().item())
+            images = round(even if self.score == "knn_balanced" else self.counts.sum().item())
             if clearly_more_right(now, before, images, 0.0) < 0:
                 return f"kNN on held-out images is {now:.3f}, that of the encoder it began with {before:.3f}."
             return ""
@@ -80,10 +85,12 @@ class StartWatch:
             values["effective_rank"],
             self.values.get("effective_rank", 0.0),
         )
+        untold = "No label says whether that is better or worse."
         if kept < KEPT_NEIGHBOURS:
-            return f"Of the {NEIGHBOURS} nearest neighbours of a held-out image {kept:.0%} are those of the start."
+            of = f"Of the {NEIGHBOURS} nearest neighbours of a held-out image {kept:.0%}"
+            return f"{of} are those of the start. {untold}"
         if rank < KEPT_RANK * before:
-            return f"The effective rank of held-out features is {rank:.1f}, at the start {before:.1f}."
+            return f"The effective rank of held-out features is {rank:.1f}, at the start {before:.1f}. {untold}"
         return ""
 
 
