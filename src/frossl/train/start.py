@@ -70,7 +70,7 @@ class StartWatch:
 
     def _worse(self, values: Mapping[str, float]) -> str:
         """What says that the encoder is worse than the start or far from it; nothing if it is not."""
-        if self.score in values:
+        if self.score is not None and self.score in values:
             before, now = self.values[self.score], values[self.score]
             # The mean over classes of shares is as sure as the share of so many images.
             even = len(self.counts) ** 2 / (1 / self.counts).sum().item()
