@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from comparison_runs import write_plan, write_run
 
+from frossl.evals.interval import pack_answers
 from frossl.evals.ranking import rank
-from frossl.report.comparison import agreement_note, as_markdown, conclude, left_out, target_notes
+from frossl.report.comparison import agreement_note, as_markdown, conclude, left_out, margin_notes, target_notes
 from frossl.report.comparison_page import render_comparison, write_comparison
 from frossl.report.comparison_tables import arm_name, tables
 from frossl.report.study import BudgetResult, read_study
@@ -34,22 +36,24 @@ def texts(table) -> dict[str, list[str]]:
     return {name.value: [cell.value for cell in cells] for name, *cells in table.rows}
 
 
-def result_of(values: dict[str, list[float]]) -> BudgetResult:
-    return BudgetResult("1ep", [], Target("knn", None, False, None, []), 100, {"knn": rank(values)}, {})
+def result_of(values: dict[str, list[float]], error: float = 0.0) -> BudgetResult:
+    """A result whose arms have this standard error over images."""
+    ranking = rank(values, {one: dict.fromkeys(values.keys() - {one}, error) for one in values})
+    return BudgetResult("1ep", [], Target("knn", None, False, None, []), 100, {"knn": ranking}, {})
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"a": [0.50, 0.60], "b": [0.30, 0.40001]}, r"\ba is ahead of b by 20\.0 ± 0\.0 points \(2 seeds"),
+        ({"a": [0.50, 0.60], "b": [0.30, 0.40001]}, r"\ba is ahead of b by 20\.0 points, ± 0\.0 .*2 seeds"),
         (
             {"a": [0.5, 0.6], "b": [0.4, 0.50001], "c": [0.1, 0.2]},
-            r"\ba is ahead of b by 10\.0 ± 0\.0 points.* c .*\(2 seeds",
+            r"\ba is ahead of b by 10\.0 points, ± 0\.0 .*2 seeds.* c by more",
         ),
-        ({"a": [0.5, 0.6], "b": [0.6, 0.51]}, r"told apart .* 0\.5 points, ± 120\.7 over 2 seeds"),
+        ({"a": [0.5, 0.6], "b": [0.6, 0.51]}, r"told apart .* 0\.5 points, ± 120\.7 .*2 seeds"),
         (
             {"a": [0.50, 0.60], "b:2": [0.50, 0.601], "c": [0.1, 0.2], "d": [0.0, 0.1]},
-            r"^b V=2 and a .*told apart .*; b V=2 is ahead of c by 40\.0 ± 0\.2 points.* d .*\(2 seeds",
+            r"^b V=2 and a .*told apart .*; b V=2 is ahead of c by 40\.0 points, ± 0\.2 .*2 seeds.* d by more",
         ),
         ({"a": [0.5], "b": [0.9]}, r"one seed .* b, 40\.0 points"),
         ({"a": [0.5, 0.6]}, r"^Only a "),
@@ -60,6 +64,42 @@ def test_the_sentence_says_what_the_seeds_support(values, says):
     assert re.search(says, said)
     assert "kNN" in said
     assert ("is ahead" in said) == ("is ahead" in says)
+
+
+def test_a_difference_that_other_images_may_undo_is_no_lead():
+    values = {"a": [0.516, 0.518], "b": [0.5, 0.5016]}
+    assert "a is ahead of b" in conclude(result_of(values, error=0.005), "knn")
+    said = conclude(result_of(values, error=0.01), "knn")
+    assert re.search(r"told apart .* 1\.6 points, ± 2\.0 \(± 0\.3 over 2 seeds and ± 2\.0 over images", said)
+    (note,) = margin_notes(result_of(values))
+    assert "1 degree of freedom" in note
+    assert "31.9 times" in note
+
+
+def test_margins_over_images_are_paired_where_answers_were_kept(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    hard = torch.rand(500, generator=generator)
+    answers = {arm: hard < share for arm, share in (("a", 0.8), ("b", 0.75))}  # b is right where a is, and less often
+    runs = [
+        write_run(tmp_path, arm, seed, right.double().mean().item())
+        for arm, right in answers.items()
+        for seed in (0, 1)
+    ]
+    (result,) = read_study(write_plan(tmp_path, runs)).results
+    apart = result.rankings["linear"]
+    assert not apart.paired
+    for run in runs:
+        path = tmp_path / run["name"] / "evaluation.json"
+        saved = json.loads(path.read_text())
+        saved["things"]["answers"] = {"pretrained": {"linear": pack_answers(answers[run["arm"]])}}
+        path.write_text(json.dumps(saved))
+    ranking = read_study(tmp_path).results[0].rankings["linear"]
+    assert ranking.paired
+    difference = (answers["a"].double() - answers["b"].double()).numpy()
+    error = difference.std(ddof=1) / 500**0.5
+    assert ranking.over_images("a", "b") == pytest.approx(1.96 * error, rel=1e-3)
+    assert ranking.over_images("a", "b") < apart.over_images("a", "b")
+    assert not read_study(tmp_path).results[0].rankings["knn"].paired
 
 
 def test_an_arm_is_named_with_its_views():
@@ -153,9 +193,10 @@ def test_a_target_may_be_of_the_ridge_probe_and_time_is_that_of_training(tmp_pat
 def test_tables_have_costs_and_controls(study):
     (result,) = read_study(study).results
     found = {table.title: texts(table) for table in tables(result)}
-    accuracy = found["Accuracy"]
-    assert accuracy["simclr V=2"][1].startswith("20.0 ± ")
-    assert accuracy["frossl V=4"][0] == "0.810 (0.800 to 0.820)"
+    accuracy, accuracy_table = found["Accuracy"], tables(result)[0]
+    assert re.fullmatch(r"20\.0 ± [\d.]+ seeds ± [\d.]+ images", accuracy["simclr V=2"][1])
+    assert accuracy["frossl V=4"][0] == "0.810"
+    assert accuracy_table.rows[0][1].margin == "±0.127"  # 12.706 times the standard error of 0.80 and 0.82
     assert accuracy["untrained"][0] == "0.250"
     assert accuracy["raw pixels"][0] == "0.300"
     assert accuracy["byol V=2"][-1] == "1, 1 diverged"

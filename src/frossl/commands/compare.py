@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from frossl.commands import pretrain
 from frossl.commands.report import say_where
+from frossl.core.length import Length
 from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -24,6 +25,9 @@ from frossl.report.comparison_page import write_comparison
 from frossl.report.targets import Watched
 from frossl.runs.config import Config
 from frossl.train import compare
+from frossl.train.jobs import Jobs, carry_out_all, split_machine
+from frossl.train.plan import device_of
+from frossl.train.tune import choose_rates, plan_trials, trial_protocols, with_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,17 @@ class Compare:
     target_metric: Watched = "knn"
     """accuracy that the target is one of, on part of the held-out images: knn, the online probe that learns along, or
     ridge, a probe fitted anew at each look"""
+    tune_lr: int | None = None
+    """first choose each arm's learning rate among so many, each 3 times the one before, around its own: by short runs
+    on a part of the training images"""
+    tune_budget: str | None = None
+    """length of each of these short runs, the same for all arms (a quarter of the first --budget if not given)"""
+    validation: bool = False
+    """measure on a tenth of the training images, which is not trained on, in place of the held-out ones: to choose
+    options, which are the arms"""
+    jobs: Jobs = 1
+    """runs side by side, each on a GPU or a share of the cores of its own; auto is one per GPU, or per two cores; not
+    with budgets in minutes"""
     protocol: tuple[str, ...] = compare.PROTOCOLS
     """what to measure of every encoder at the end (frossl list metrics)"""
     out: Path = Path("runs/comparison")
@@ -83,34 +98,86 @@ def run(args: list[str], console: Console) -> int:
         config = pretrain.parse([*rest, *options], "frossl compare", monitor_every=GEOMETRIC).config
         return replace(config, monitor_ridge=config.monitor_ridge or given.target_metric == "ridge")
 
-    runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out)
     if given.target is not None and not 0 < given.target < 1:
         raise UserError(f"--target {given.target:g}: an accuracy is a share, such as 0.4")
+    runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out, given.validation)
+    trials = plan_trials(runs, given.tune_lr, given.tune_budget, given.protocol) if given.tune_lr is not None else []
     if given.only is not None:
-        names = {run.name: run for run in runs}
-        if given.only not in names:
-            raise unknown_name("run of this comparison", given.only, list(names))
-        pretrain.settle_process(names[given.only].config)
-        stopped = compare.carry_out(names[given.only], given.protocol, console)
-        return 128 + signal.Signals[stopped] if stopped else 0
+        return _carry_out(given, trials, runs, console)
+    parts = split_machine(given.jobs, device_of(runs[0].config).type)
+    if len(parts) > 1 and (timed := [r.budget for r in (*trials, *runs) if Length.parse(r.budget).unit == "min"]):
+        raise UserError(
+            f"--jobs {given.jobs} with a budget of {timed[0]}: runs side by side slow each other; give another"
+        )
     quiet = Console(quiet=True) if given.commands else console
-    compare.check(runs, given.protocol, quiet)
-    states = {run.name: run.state(given.protocol) for run in runs}
-    if given.dry_run:
-        for name, state in states.items():
-            console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
-        return 0
+    for planned in filter(None, (trials, runs)):
+        compare.check(planned, given.protocol, quiet)
     again = ["compare", *(arg for arg in args if arg != "--commands")]
-    compare.keep_plan(runs, shlex.join(["frossl", *again]), given.target_metric, given.target)
-    if given.commands:
-        for name, state in states.items():
-            if state not in compare.OVER:
-                print(shlex.join(["frossl", *again, "--only", name]))
-        return 0
+    if given.dry_run or given.commands:
+        return _list(given, trials, runs, again, console)
+    about = _about(given, again)
     command = [sys.executable, "-m", "frossl.cli", *again, "--only"]
-    after = partial(write_comparison, given.out)
-    failed, stopped = compare.carry_out_all(runs, given.protocol, command, console, after)
+    if trials:
+        compare.keep_plan(trials, about)
+        how = trial_protocols(given.protocol), command, console, lambda: None, parts
+        failed, stopped = carry_out_all(trials, *how)
+        if stopped:
+            return 128 + signal.Signals[stopped]
+        tuning = choose_rates(trials, given.protocol)
+        about |= {"tuning": tuning}
+        runs = with_rates(runs, tuning["chosen"])
+    compare.keep_plan(runs, about)
+    failed, stopped = carry_out_all(runs, given.protocol, command, console, partial(write_comparison, given.out), parts)
     study = write_comparison(given.out)
     show_comparison(console, study)
     say_where(given.out / "comparison.html", False, console)
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
+
+
+def _about(given: Compare, again: list[str]) -> dict[str, Any]:
+    """What is kept of the command beside its runs."""
+    command = shlex.join(["frossl", *again])
+    return {"command": command, "target_metric": given.target_metric, "target": given.target}
+
+
+def _carry_out(given: Compare, trials: list[compare.Run], runs: list[compare.Run], console: Console) -> int:
+    """The one run that was asked for, in this process."""
+    assert given.only is not None
+    planned = {run.name: run for run in (*trials, *runs)}
+    if given.only not in planned:
+        raise unknown_name("run of this comparison", given.only, list(planned))
+    run, protocols = planned[given.only], given.protocol
+    if run in trials:
+        protocols = trial_protocols(protocols)
+    elif trials:
+        (run,) = with_rates([run], choose_rates(trials, protocols)["chosen"])
+    pretrain.settle_process(run.config)
+    stopped = compare.carry_out(run, protocols, console)
+    return 128 + signal.Signals[stopped] if stopped else 0
+
+
+def _list(
+    given: Compare, trials: list[compare.Run], runs: list[compare.Run], again: list[str], console: Console
+) -> int:
+    """Runs and how they stand; or a command for each that is left, of trials first, as what they find is needed."""
+    states = {run.name: run.state(trial_protocols(given.protocol)) for run in trials}
+    trying = any(state not in compare.OVER for state in states.values())
+    if given.dry_run:
+        states |= {run.name: run.state(given.protocol) for run in runs}
+        for name, state in states.items():
+            console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
+        return 0
+    about = _about(given, again)
+    if trying:
+        compare.keep_plan(trials, about)
+        print("# choose learning rates; then ask for --commands again", file=sys.stderr)
+    else:
+        if trials:
+            about |= {"tuning": choose_rates(trials, given.protocol)}
+            runs = with_rates(runs, about["tuning"]["chosen"])
+        compare.keep_plan(runs, about)
+        states = {run.name: run.state(given.protocol) for run in runs}
+    for name, state in states.items():
+        if state not in compare.OVER:
+            print(shlex.join(["frossl", *again, "--only", name]))
+    return 0

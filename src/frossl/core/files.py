@@ -181,3 +181,9 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             whole[name] = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
     return whole
+
+
+def last_line(path: Path) -> str:
+    """The last line of a text that says something; nothing if none does."""
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

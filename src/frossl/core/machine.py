@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,16 +18,29 @@ MMAP_MAX, TRIM_THRESHOLD = -4, -1
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, accelerator if any, system, Python, and the commit of this package if it is a checkout."""
+    """Processor, cores that this process may use, accelerator if any, system, Python, and the commit of a checkout."""
     told = {
         "processor": processor(),
-        "cores": str(os.cpu_count() or 1),
+        "cores": str(len(available_cores())),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "system": platform.platform(),
         "python": platform.python_version(),
         "commit": commit(),
     }
     return {name: value for name, value in told.items() if value}
+
+
+def available_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def speed_of(about: Mapping[str, str]) -> str:
+    """What of :func:`machine` and :func:`environment` decides how fast it is, in words."""
+    cores, threads = (f"{about.get(name, '?')} {name}" for name in ("cores", "threads"))
+    return ", ".join([about.get("processor", "?"), cores, threads, *filter(None, [about.get("accelerator")])])
 
 
 def processor() -> str:

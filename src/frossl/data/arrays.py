@@ -56,6 +56,7 @@ def from_tensors(
     if channels != others:
         raise UserError(f"{name}: training images have {channels} channels, held-out images {others}; give the same")
     data = assemble(name, train, test, "tensors in memory", classes, options, notes=notes)
+    data = replace(data, drawn=bool(notes))
     if train.labels is None or train.labels.ndim == 1:
         return data
     return replace(data, tags=tags or tuple(map(str, range(train.labels.shape[1]))))

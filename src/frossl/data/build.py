@@ -89,7 +89,7 @@ def build(
         splits.append(Split(images, None if y is None else torch.from_numpy(y[index])))
     data = assemble(name, splits[0], splits[1], source, classes, options, sizes, notes, statistics)
     values = " and ".join(dtypes(probes))
-    return replace(data, values=values, range=reading.range, skipped=tuple(skipped))
+    return replace(data, values=values, range=reading.range, skipped=tuple(skipped), drawn=len(parts) == 1)
 
 
 def assemble(
@@ -194,6 +194,18 @@ def hold_out(
         first, few = np.argsort(~held, kind="stable"), int(held.sum())
     note = f"no held-out split found: {100 * few / count:.2g} % of the images ({few:,}{whole})"
     return [np.sort(first[few:]), np.sort(first[:few])], f"{note} held out by seed {options.seed}"
+
+
+def validation_part(data: Dataset, share: float) -> Dataset:
+    """``data`` with ``share`` of its training images, evenly over the classes, in place of the held-out ones.
+
+    They are the same at every call. The held-out images are in neither part.
+    """
+    labels = None if data.train.labels is None else data.train.labels.numpy()
+    places, _ = hold_out(len(data.train), labels, Opening(held_out=share))
+    train, test = (data.train.select(torch.from_numpy(index)) for index in places)
+    note = f"options are chosen on {len(test):,} of the training images; the held-out images are not used"
+    return replace(data, train=train, test=test, notes=(*data.notes, note))
 
 
 def whole_groups(groups: np.ndarray, strata: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from itertools import islice
 from time import monotonic, perf_counter
 from typing import TypeVar
 
+from frossl.core.machine import available_cores
 from frossl.data.options import Log
 
 CHUNK, QUICK = 16, 2.5e-4
@@ -38,7 +38,7 @@ def in_threads(function: Callable[[int], T], count: int, workers: int | None) ->
         for start in starts:
             yield from results(start)
         return
-    threads = workers or os.cpu_count() or 1
+    threads = workers or len(available_cores())
     waiting: deque[Future[list[T]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for start in starts:

@@ -67,6 +67,7 @@ class Dataset:
     the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from, ``values``
     of which type they were there, ``range`` which of them became 0 and 255, a pair for all channels or one for each.
     ``levels`` counts the numbers from 0 to 255 that were met in a sample. ``notes`` are sentences on what was decided.
+    ``drawn`` is whether the held-out images were chosen by the seed, so that another seed has others.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     tags: tuple[str, ...] = ()
+    drawn: bool = False
 
     @property
     def targets(self) -> Targets | None:

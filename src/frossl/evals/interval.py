@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
+import numpy as np
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
@@ -32,8 +36,39 @@ def mean_interval(values_N: Tensor) -> tuple[float, float]:
     return mean - margin, mean + margin
 
 
+_answers: ContextVar[dict[str, Tensor] | None] = ContextVar("answers", default=None)
+
+
+@contextmanager
+def collect_answers() -> Iterator[dict[str, Tensor]]:
+    """Right and wrong answers ``(N,)`` to the held-out images, by the name of the accuracy that is measured meanwhile."""
+    found: dict[str, Tensor] = {}
+    token = _answers.set(found)
+    try:
+        yield found
+    finally:
+        _answers.reset(token)
+
+
+def pack_answers(right_N: Tensor) -> str:
+    """Right and wrong answers as text, a bit each."""
+    return b64encode(np.packbits(right_N.cpu().numpy()).tobytes()).decode()
+
+
+def unpack_answers(text: str, count: int) -> np.ndarray:
+    """The ``count`` answers that :func:`pack_answers` made a text of.
+
+    >>> unpack_answers(pack_answers(torch.tensor([True, False, True])), 3)
+    array([ True, False,  True])
+    """
+    return np.unpackbits(np.frombuffer(b64decode(text), dtype=np.uint8), count=count).astype(bool)
+
+
 def with_interval(name: str, values_N: Tensor) -> dict[str, float]:
     """The mean as ``name`` and the ends of its :func:`mean_interval` as ``name_low`` and ``name_high``."""
+    collected = _answers.get()
+    if collected is not None and values_N.dtype == torch.bool:
+        collected[name] = values_N
     low, high = mean_interval(values_N)
     return {name: values_N.double().mean().item(), f"{name}_low": low, f"{name}_high": high}
 

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,40 +16,108 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ranking:
-    """Means by arm, best first. ``margin`` is the same for every difference of two of them, None if it is unknown."""
+    """Means by arm, best first, and how far differences of two of them may be off.
+
+    ``margin`` is that over ``seeds``, the same for every difference, from a spread of ``freedom`` degrees of freedom;
+    None if it is unknown. ``images`` are those over held-out images, by both arms; empty if unknown. They are ``paired``
+    if the answers to each image were known.
+    """
 
     means: dict[str, float]
     margin: float | None
     seeds: int
+    freedom: int
+    images: dict[str, dict[str, float]]
+    paired: bool = False
+
+    def over_images(self, one: str, other: str) -> float | None:
+        """The margin of a difference over held-out images, if it is known."""
+        return self.images.get(one, {}).get(other)
+
+    def within(self, one: str, other: str) -> float | None:
+        """The margin of a difference for other seeds and other held-out images; None if one of both is unknown.
+
+        Each spread has a part of what seed and image do together in it, so that the sum of squares is rather too large.
+        """
+        images = self.over_images(one, other)
+        return None if self.margin is None or images is None else math.hypot(self.margin, images)
 
     def apart(self, one: str, other: str) -> bool:
-        """Whether the difference of two arms is larger than the margin."""
-        return self.margin is not None and abs(self.means[one] - self.means[other]) > self.margin
+        """Whether the difference of two arms is larger than :meth:`within`."""
+        within = self.within(one, other)
+        return within is not None and abs(self.means[one] - self.means[other]) > within
+
+    @property
+    def widest(self) -> float | None:
+        """The largest margin :meth:`within` of two arms, None if one is unknown."""
+        found = [self.within(one, other) for one, other in combinations(self.means, 2)]
+        return None if None in found else max((x for x in found if x is not None), default=None)
 
 
-def rank(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Ranking:
+def rank(
+    values: Mapping[str, Sequence[float]],
+    errors: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    paired: bool = False,
+    level: float = 0.95,
+) -> Ranking:
     """Arms by the mean of their ``values``, one for each seed, the same seeds in the same order for every arm.
 
-    The margin is Tukey's honestly significant difference (Biometrics 1949) in a two-way layout of arms and seeds: all
-    differences between two arms are within it of the true ones, together, with probability ``level``. What a seed does
-    to all arms alike does not count; what is left is taken to spread alike in every arm. With two arms it is the paired
-    t-interval. With one seed, or one arm, there is nothing to measure the spread by.
+    The margin over seeds is Tukey's honestly significant difference (Biometrics 1949) in a two-way layout of arms and
+    seeds: all differences between two arms are within it of the true ones, together, with probability ``level``. What a
+    seed does to all arms alike does not count; what is left is taken to spread alike in every arm. With two arms it is
+    the paired interval of Student's t. With one seed, or one arm, there is nothing to measure the spread by.
+
+    ``errors`` are standard errors of differences over held-out images, by both arms, as :func:`paired_error` has them;
+    their margins hold together too, by the same distribution with as many degrees of freedom as there are images.
     """
     names = list(values)
     y_AS = np.array([values[name] for name in names], dtype=float)
     arms, seeds = y_AS.shape
     mean_A = y_AS.mean(1)
     ordered = {names[i]: float(mean_A[i]) for i in np.argsort(-mean_A, kind="stable")}
-    if arms < 2 or seeds < 2:
-        return Ranking(ordered, None, seeds)
-    residual_AS = y_AS - mean_A[:, None] - y_AS.mean(0) + y_AS.mean()
+    factor = _studentised_range(level, arms, math.inf) / math.sqrt(2) if errors and arms > 1 else 0.0
+    images = {one: {other: factor * error for other, error in of.items()} for one, of in errors.items()}
     freedom = (arms - 1) * (seeds - 1)
+    if not freedom:
+        return Ranking(ordered, None, seeds, freedom, images, paired)
+    residual_AS = y_AS - mean_A[:, None] - y_AS.mean(0) + y_AS.mean()
     variance = (residual_AS**2).sum() / freedom
-    return Ranking(ordered, _studentised_range(level, arms, freedom) * math.sqrt(variance / seeds), seeds)
+    margin = _studentised_range(level, arms, freedom) * math.sqrt(variance / seeds)
+    return Ranking(ordered, margin, seeds, freedom, images, paired)
+
+
+def paired_error(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """Standard error over held-out images of the difference of two accuracies, each the mean over seeds.
+
+    ``one`` and ``other`` are right and wrong answers ``(N,)`` by seed, of both arms to the same images. What an image
+    does to both arms alike does not count, and images that seeds share count once.
+
+    >>> right, half = np.array([True] * 4), np.array([True, False] * 2)
+    >>> paired_error([right], [right]), round(paired_error([right], [half]), 4)
+    (0.0, 0.2887)
+    """
+    differences = [a.astype(float) - b.astype(float) for a, b in zip(one, other, strict=True)]
+    if len({len(d_N) for d_N in differences}) > 1:  # each seed has images of its own
+        return math.sqrt(sum(d_N.var(ddof=1) / len(d_N) for d_N in differences)) / len(differences)
+    d_N = np.mean(differences, axis=0)
+    return math.sqrt(d_N.var(ddof=1) / len(d_N))
+
+
+def spread_range(freedom: int, level: float = 0.95) -> tuple[float, float]:
+    """Between which multiples of a measured spread the true one lies, by its degrees of freedom.
+
+    >>> [round(end, 2) for end in spread_range(2)]
+    [0.52, 6.28]
+    """
+    from scipy import stats
+
+    ends = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom)
+    low, high = np.sqrt(freedom / ends)
+    return float(low), float(high)
 
 
 @cache
-def _studentised_range(level: float, arms: int, freedom: int) -> float:
+def _studentised_range(level: float, arms: int, freedom: float) -> float:
     from scipy import stats
 
     return float(stats.studentized_range.ppf(level, arms, freedom))

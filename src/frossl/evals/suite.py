@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -14,10 +14,11 @@ from torch import nn
 from frossl.core.types import Targets
 from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
-from frossl.evals import Column, Subject, applicable, columns, measure
+from frossl.evals import Column, Subject, applicable, columns, measure, scores
 from frossl.evals.balanced import uneven
 from frossl.evals.extract import EVALUATED, PIXELS, Extractor, first, pixels
 from frossl.evals.guess import GUESSES, WORDS, guess
+from frossl.evals.interval import collect_answers, pack_answers
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
 
@@ -47,6 +48,9 @@ class Evaluation:
     """where the images are from: the name of a data set or a path; older files do not say"""
     targets: Targets | None = None
     """what the labels are"""
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """by arm and accuracy, which labelled held-out images were answered right (:func:`unpack_answers`); not of arms
+    that another run measured"""
 
     @property
     def uneven(self) -> bool:
@@ -134,13 +138,16 @@ def measure_arms(
         wanted = {name: m for name, m in chosen.items() if arm in subjects or m.of_pixels}
         views = (pair(recipe), seed) if arm in subjects and any(m.needs_views for m in chosen.values()) else None
         values: dict[str, float] = {}
-        if of_features := [name for name, m in wanted.items() if not m.of_encoder]:
-            features = extractor.data(network, data, fed, views)
-            values = extractor.each(lambda: measure(features, of_features))
-        subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
-        for m in wanted.values():
-            if m.of_encoder:
-                values |= m.measure(subject)
+        with collect_answers() as answers:
+            if of_features := [name for name, m in wanted.items() if not m.of_encoder]:
+                features = extractor.data(network, data, fed, views)
+                values = extractor.each(lambda: measure(features, of_features))
+            subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
+            for m in wanted.values():
+                if m.of_encoder:
+                    values |= m.measure(subject)
+        if scored := sorted(scores().keys() & answers.keys()):
+            evaluation.answers[arm] = {name: pack_answers(answers[name]) for name in scored}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     for arm, subject in (dict(subjects) | controls).items():

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from frossl.evals import columns
+from frossl.evals.ranking import Ranking, spread_range
 from frossl.report.comparison_tables import arm_name, points, tables
 from frossl.report.study import BudgetResult, Study
 from frossl.report.table import for_terminal, markdown
@@ -18,37 +19,75 @@ from frossl.report.terminal import duration
 
 
 def conclude(result: BudgetResult, measure: str) -> str:
-    """One sentence on how the arms stand by ``measure``, no more than the seeds support."""
+    """One sentence on how the arms stand by ``measure``, no more than seeds and held-out images support."""
     ranking = result.rankings[measure]
     names = list(ranking.means)
     by = f"by {columns()[measure].title}"
     if len(names) == 1:
         return f"Only {arm_name(names[0])} can be judged {by}: there is nothing to compare it with."
-    seeds = f"{ranking.seeds} seed{'s' * (ranking.seeds > 1)}"
     if ranking.margin is None:
         return (
             f"With one seed no arm can be said to be ahead {by}; the highest value is that of {arm_name(names[0])}, "
             f"{points(ranking, names[0], names[1])} points above the next."
         )
-    margin = f"± {100 * ranking.margin:.1f}"
+    if not ranking.images:
+        return f"No arm can be said to be ahead {by}: how far this score may be off for other images was not measured."
     behind = [name for name in names if ranking.apart(names[0], name)]
     level = [name for name in names if name not in behind]
     if not behind:
         gap = points(ranking, names[0], names[-1])
         several = "The two" if len(names) == 2 else f"The {len(names)}"
-        return f"{several} arms cannot be told apart {by}: they lie within {gap} points, {margin} over {seeds}."
-    gap = f"{arm_name(behind[0])} by {points(ranking, names[0], behind[0])} {margin} points"
-    others = f", and of {_listed([arm_name(name) for name in behind[1:]])} by more" if behind[1:] else ""
-    ahead = f"{arm_name(names[0])} is ahead of {gap}{others} ({seeds})."
+        off = margin_words(ranking, names[0], names[-1])
+        return f"{several} arms cannot be told apart {by}: they lie within {gap} points, {off}."
+    gap = f"{arm_name(behind[0])} by {points(ranking, names[0], behind[0])} points"
+    others = f"; of {_listed([arm_name(name) for name in behind[1:]])} by more" if behind[1:] else ""
+    ahead = f"{arm_name(names[0])} is ahead of {gap}, {margin_words(ranking, names[0], behind[0])}{others}."
     if len(level) == 1:
         return f"B{by[1:]}, {ahead}"
     return f"{_listed([arm_name(name) for name in level])} cannot be told apart {by}; {ahead}"
 
 
+def margin_words(ranking: Ranking, one: str, other: str) -> str:
+    """The margin of a difference in points, and its parts."""
+    within, seeds, images = (
+        f"± {100 * (margin or 0.0):.1f}"
+        for margin in (ranking.within(one, other), ranking.margin, ranking.over_images(one, other))
+    )
+    return f"{within} ({seeds} over {ranking.seeds} seeds and {images} over images)"
+
+
+def margin_notes(result: BudgetResult) -> list[str]:
+    """Sentences on what the margins of the headline come from."""
+    ranking = result.rankings.get(result.measure or "")
+    if ranking is None or ranking.margin is None:
+        return []
+    low, high = spread_range(ranking.freedom)
+    pooled = f", pooled over {len(ranking.means)} arms" if len(ranking.means) > 2 else ""
+    said = (
+        f"The spread over seeds was measured with {ranking.seeds} seeds{pooled}: {ranking.freedom} "
+        f"degree{'s' * (ranking.freedom > 1)} of freedom. The true one lies between {low:.1f} and {high:.1f} times it "
+        "(95 %), which the margin allows for if all arms spread alike."
+    )
+    if ranking.paired:
+        return [said]
+    return [
+        f"{said} Answers to single images were not kept: margins over images are those of independent answers, which "
+        "are too wide as far as arms find the same images hard."
+    ]
+
+
 def left_out(result: BudgetResult) -> list[str]:
-    """Sentences on arms that the ranking does not tell of, or not whole."""
+    """Sentences on arms that the ranking does not tell of or not whole, and on times that cannot be compared."""
     said = []
+    if result.mixed:
+        places = "; ".join(result.machines)
+        said.append(f"Minutes of several machines are not worth the same, so that no arm is ranked: {places}.")
     for arm in result.arms:
+        for seed, off in arm.off_pace:
+            said.append(
+                f"{arm_name(arm.arm)}, seed {seed}: a step took {100 * abs(off):.0f} % {'more' if off > 0 else 'less'} "
+                "time than with its other seeds. Something else used the machine; its times are not to be compared."
+            )
         if arm.diverged:
             over = len(arm.seeds) + len(arm.diverged)
             said.append(f"{arm_name(arm.arm)} diverged with {len(arm.diverged)} of {over} seeds and is not ranked.")
@@ -107,14 +146,17 @@ def agreement_note(result: BudgetResult) -> str | None:
 def notes(result: BudgetResult) -> list[str]:
     """What is to be said below the tables."""
     agreement = agreement_note(result)
-    return [*target_notes(result), *([agreement] if agreement else [])]
+    return [*margin_notes(result), *target_notes(result), *([agreement] if agreement else [])]
 
 
 NOTES = (
-    "Accuracies are means over seeds, with the lowest and highest in brackets, on held-out images that are the same "
-    "for every arm; where the data bring none, each seed holds out its own. ± is the 95 % margin of all differences "
-    "at once over seeds (Tukey, arms and seeds as a two-way layout, the same spread in every arm). It does not hold "
-    "for other held-out images.",
+    "Values are means over seeds with their 95 % interval (Student's t, one spread for each arm), on held-out images "
+    "that are the same for every arm; where the data bring none, each seed holds out its own. Of one seed there is no "
+    "interval.",
+    "Margins of differences are 95 % margins of all differences at once. Over seeds: Tukey, arms and seeds as a two-way "
+    "layout, one spread for all arms. Over held-out images: paired by image where answers were kept. An arm is ahead "
+    "where a difference is larger than the root of the sum of their squares. Other data, and other settings, are in "
+    "neither.",
     "Minutes are those of the training loop, with the looks of the monitor and without the final evaluation; steps are "
     "medians, and memory is the peak of the process with the images in it, all on this machine as it was. Views are "
     "those that pass the trained encoder; passes of averaged networks are not counted.",
@@ -145,7 +187,7 @@ def data_name(study: Study) -> str:
 def show_comparison(console: Console, study: Study) -> None:
     """The tables and sentences of every budget."""
     for result in study.results:
-        for table in tables(result, spread=False)[:3] if any(a.seeds for a in result.arms) else []:
+        for table in tables(result)[:3] if any(a.seeds for a in result.arms) else []:
             console.print(for_terminal(replace(table, title=f"{table.title}, budget {result.budget}")))
         for measure in result.rankings:
             style = "bold" if measure == result.measure else ""

@@ -70,7 +70,7 @@ def _budget(study: Study, result: BudgetResult, lines: dict[str, Figure]) -> dic
         "headline": headline,
         "sentences": [*(conclude(result, m) for m in result.rankings), *left_out(result)],
         "endings": race.ending_figures(result, lines),
-        "bars": ranking is not None and ranking.margin is not None,
+        "bars": ranking is not None and ranking.widest is not None,
         "curves": race.curve_figures([t for t in study.trials if t.budget == result.budget], lines),
         "tables": tables(result),
         "notes": notes(result),
@@ -88,6 +88,8 @@ def _headline(result: BudgetResult) -> tuple[str, str]:
         return "unknown", "Only one arm"
     if ranking.margin is None:
         return "unknown", "One seed: no ranking"
+    if not ranking.images:
+        return "unknown", "No margin over images: no ranking"
     level = [name for name in others if not ranking.apart(first, name)]
     if not level:
         return "good", f"{arm_name(first)} is ahead"

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from frossl.evals import columns, label_free, noun
-from frossl.evals.ranking import Ranking
+from frossl.evals.ranking import Ranking, half_interval
 from frossl.evals.suite import START
 from frossl.report.study import ArmResult, BudgetResult, measures
 from frossl.report.table import Cell, Table, minus, number
@@ -32,10 +32,10 @@ def in_order(result: BudgetResult) -> list[ArmResult]:
     return sorted(result.arms, key=lambda arm: order.index(arm.arm) if arm.arm in order else len(order))
 
 
-def tables(result: BudgetResult, spread: bool = True) -> list[Table]:
-    """What there is to tell in numbers; ``spread`` over seeds with accuracies."""
+def tables(result: BudgetResult) -> list[Table]:
+    """What there is to tell in numbers."""
     arms = in_order(result)
-    made = [_accuracies(result, arms, spread), _spent(arms), _targets(result, arms), _label_free(result, arms)]
+    made = [_accuracies(result, arms), _spent(arms), _targets(result, arms), _label_free(result, arms)]
     return [table for table in made if table is not None]
 
 
@@ -45,7 +45,9 @@ def _spent(arms: Sequence[ArmResult]) -> Table:
         step = None if arm.step_seconds is None else 1000 * arm.step_seconds
         memory = None if arm.peak_memory is None else arm.peak_memory / 2**20
         amounts = [_amount(axis, arm.spent.get(axis)) for axis in SPENT]
-        rows.append([Cell(arm_name(arm.arm)), *amounts, number(step, 0), number(memory, 0)])
+        off = "".join(f", seed {seed} {minus(f'{100 * off:+.0f}')} %" for seed, off in arm.off_pace)
+        step_cell = Cell(number(step, 0).value + off, best=bool(off))
+        rows.append([Cell(arm_name(arm.arm)), *amounts, step_cell, number(memory, 0)])
     return Table("What was spent", ["arm", *SPENT.values(), "ms / step", "peak MiB"], rows)
 
 
@@ -89,7 +91,7 @@ def _label_free(result: BudgetResult, arms: Sequence[ArmResult]) -> Table | None
     return Table("Without labels", ["arm", *(column.heading for column in shown.values())], rows)
 
 
-def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -> Table:
+def _accuracies(result: BudgetResult, arms: Sequence[ArmResult]) -> Table:
     """Scores of arms, how far they are behind, and those of the controls, over all runs."""
     shown = [name for name in measures() if any(name in arm.values for arm in arms)]
     rows = []
@@ -99,9 +101,11 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -
             values, ranking = arm.values.get(name), result.rankings.get(name)
             behind = Cell("" if values else "–")
             if ranking is not None and arm.arm in ranking.means and arm.arm != (first := next(iter(ranking.means))):
-                margin = "" if ranking.margin is None else f" ± {100 * ranking.margin:.1f}"
-                behind = Cell(points(ranking, first, arm.arm) + margin)
-            row += [_mean(values, spread=spread), behind]
+                margins = ranking.margin, ranking.over_images(first, arm.arm)
+                parts = zip(margins, ("seeds", "images"), strict=True)
+                off = (f" ± {100 * margin:.1f} {what}" for margin, what in parts if margin is not None)
+                behind = Cell(points(ranking, first, arm.arm) + "".join(off))
+            row += [_mean(values), behind]
         others = {"diverged": arm.diverged, "not finished": arm.missing}
         seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {what}" for what, seeds in others.items() if seeds)]
         rows.append([*row, Cell(", ".join(seeds))])
@@ -112,20 +116,28 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], spread: bool) -
         "guess": [a.guess for a in arms],
     }
     for control, of in controls.items():
-        found = [[x for values in of for x in values.get(name, ())] for name in shown]
+        found = [_by_seed(arms, [values.get(name, []) for values in of]) for name in shown]
         if any(found):
-            rows.append([Cell(control), *(c for values in found for c in (_mean(values, spread=spread), Cell("")))])
+            rows.append([Cell(control), *(c for values in found for c in (_mean(values), Cell("")))])
             rows[-1].append(Cell(""))
     headings = (text for name in shown for text in (columns()[name].heading, "points behind"))
     return Table(noun(shown).capitalize(), ["arm", *headings, "seeds"], rows)
 
 
-def _mean(values: Sequence[float] | None, digits: int = 3, spread: bool = False) -> Cell:
-    """The mean, and the lowest and highest if they differ as shown."""
+def _by_seed(arms: Sequence[ArmResult], values: Sequence[list[float]]) -> list[float]:
+    """A value for each seed, the mean over arms: those of one encoder have the same controls."""
+    of_seed: dict[int, list[float]] = {}
+    for arm, of_arm in zip(arms, values, strict=True):
+        for seed, value in zip(arm.seeds, of_arm, strict=False):
+            of_seed.setdefault(seed, []).append(value)
+    return [statistics.fmean(found) for found in of_seed.values()]
+
+
+def _mean(values: Sequence[float] | None, digits: int = 3) -> Cell:
+    """The mean over seeds, and half its 95 % interval if there are several that differ."""
     if not values:
         return Cell()
-    mean, low, high = (number(x, digits).value for x in (statistics.fmean(values), min(values), max(values)))
-    return Cell(f"{mean} ({low} to {high})" if spread and low != high else mean)
+    return number(statistics.fmean(values), digits, half_interval(values) if len(set(values)) > 1 else None)
 
 
 def _amount(axis: str, value: float | None, margin: float | None = None) -> Cell:

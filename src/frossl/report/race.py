@@ -45,13 +45,8 @@ def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figur
             mean, full = statistics.fmean(values), {"marker": marker | {"size": 11}, "showlegend": False}
             if ranking is not None and arm.arm in ranking.means:
                 mean = ranking.means[arm.arm]
-                if ranking.margin is not None:
-                    full["error_x"] = marker | {
-                        "type": "data",
-                        "array": [ranking.margin / 2],
-                        "thickness": 2,
-                        "width": 5,
-                    }
+                if (widest := ranking.widest) is not None:
+                    full["error_x"] = marker | {"type": "data", "array": [widest / 2], "thickness": 2, "width": 5}
             traces.append(_trace(arm.arm, [mean], [row], "%{x:.3f}, mean", **full))
         names = [plain(arm_name(arm.arm)) for arm in arms]
         yaxis = {"tickvals": list(range(len(arms))), "ticktext": names, "range": [-0.6, len(arms) - 0.4]}

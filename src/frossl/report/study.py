@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.evals import label_free, scores
 from frossl.evals.guess import GUESSES
-from frossl.evals.ranking import Agreement, Ranking, agreement, rank
+from frossl.evals.interval import Z, unpack_answers
+from frossl.evals.ranking import Agreement, Ranking, agreement, paired_error, rank
 from frossl.evals.suite import START
+from frossl.report.arms import Arm
 from frossl.report.tables import time_table
 from frossl.report.targets import Reached, Target, Watched, curve_table, find_target, reach
 from frossl.report.trial import Trial, read_trial
+
+T = TypeVar("T")
+PACE = 0.15
+"""How far steps of a run may be from those of the other seeds of its arm before it is told."""
 
 
 def measures() -> list[str]:
@@ -32,7 +41,10 @@ def measures() -> list[str]:
 class ArmResult:
     """An arm under a budget: ``values`` of its encoders and controls by seed, and means over seeds of what it cost.
 
-    ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves`` are what the monitor
+    ``answers`` are those of the encoders to the held-out images, by accuracy and seed
+    (:func:`frossl.evals.interval.unpack_answers`), of accuracies that every seed has them of. ``off_pace`` are seeds
+    whose median step took more than :data:`PACE` longer or shorter than that of the other seeds, and how much, as a
+    share. ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves`` are what the monitor
     saw.
     """
 
@@ -42,12 +54,15 @@ class ArmResult:
     diverged: list[int]
     missing: list[int]
     values: dict[str, list[float]]
+    answers: dict[str, list[str]]
+    held_out: list[int]
     untrained: dict[str, list[float]]
     start: dict[str, list[float]]
     pixels: dict[str, list[float]]
     guess: dict[str, list[float]]
     spent: dict[str, float]
     step_seconds: float | None
+    off_pace: list[tuple[int, float]]
     peak_memory: int | None
     reached: Reached | None
     curves: list[dict[str, Any]]
@@ -55,14 +70,24 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """All arms under one budget. Rankings are by measure, agreements by figure that needs no labels."""
+    """All arms under one budget. Rankings are by measure, agreements by figure that needs no labels.
+
+    ``machines`` are those that its runs were done on, as far as speed goes. Under a budget in minutes there are no
+    rankings if they are several.
+    """
 
     budget: str
     arms: list[ArmResult]
+    machines: list[str]
     target: Target
     held_out: int
     rankings: dict[str, Ranking]
     agreements: dict[str, Agreement]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether runs have as many minutes of machines that are not alike."""
+        return len(self.machines) > 1 and Length.parse(self.budget).unit == "min"
 
     @property
     def measure(self) -> str | None:
@@ -106,6 +131,7 @@ def _budget_result(budget: str, trials: Sequence[Trial], metric: Watched, value:
     target = find_target([t for t in trials if t.state == "done"], metric, value)
     names = dict.fromkeys(t.arm for t in trials)
     arms = [_arm_result(name, [t for t in trials if t.arm == name], target) for name in names]
+    machines = sorted({machine for t in trials if t.state == "done" for machine in t.machines()})
     rankings = {measure: r for measure in measures() if (r := rank_arms(arms, measure))}
     records = [t.record for t in trials if t.state == "done"]
     held_out = next((r.evaluation.held_out for r in records if r and r.evaluation), 0)
@@ -116,7 +142,8 @@ def _budget_result(budget: str, trials: Sequence[Trial], metric: Watched, value:
         found = agreement([sign * statistics.fmean(a.values[name]) for a in have], [means[a.arm] for a in have])
         if found:
             agreements[name] = found
-    return BudgetResult(budget, arms, target, held_out, rankings, agreements)
+    result = BudgetResult(budget, arms, machines, target, held_out, rankings, agreements)
+    return replace(result, rankings={}, agreements={}) if result.mixed else result
 
 
 def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
@@ -125,14 +152,43 @@ def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
     common = sorted(set.intersection(*(set(arm.seeds) for arm in ranked))) if ranked else []
     if not common:
         return None
-    return rank({arm.arm: [arm.values[measure][arm.seeds.index(s)] for s in common] for arm in ranked})
+    values = {arm.arm: [arm.values[measure][arm.seeds.index(s)] for s in common] for arm in ranked}
+    return rank(values, *image_errors(ranked, measure, common))
+
+
+def image_errors(
+    arms: Sequence[ArmResult], measure: str, seeds: Sequence[int]
+) -> tuple[dict[str, dict[str, float]], bool]:
+    """Standard errors over held-out images of differences of arms, and whether they are paired.
+
+    They are where the answers of all runs were kept. Else each arm has the error of its own intervals, which is too
+    large as far as arms find the same images hard; empty where a score has no interval either.
+    """
+    found: dict[str, dict[str, float]] = {arm.arm: {} for arm in arms}
+    paired = all(measure in arm.answers for arm in arms)
+    kept, errors = {}, {}
+    for arm in arms:
+        at = [arm.seeds.index(seed) for seed in seeds]
+        if paired:
+            kept[arm.arm] = [unpack_answers(arm.answers[measure][i], arm.held_out[i]) for i in at]
+            continue
+        of_seed = ({name: values[i] for name, values in arm.values.items()} for i in at)
+        halves = [Arm("", "pretrained", v, arm.held_out[i]).margin(measure) for v, i in zip(of_seed, at, strict=True)]
+        if any(half is None for half in halves):
+            return {}, False
+        errors[arm.arm] = statistics.fmean(half for half in halves if half is not None) / Z
+    for one, other in combinations(found, 2):
+        error = paired_error(kept[one], kept[other]) if paired else math.hypot(errors[one], errors[other])
+        found[one][other] = found[other][one] = error
+    return found, paired
 
 
 def _arm_result(name: str, trials: Sequence[Trial], target: Target) -> ArmResult:
     done = [t for t in trials if t.state == "done"]
     records = [t.record for t in done if t.record is not None]
-    arms = [r.evaluation.shown() for r in records if r.evaluation is not None]
-    steps = [table["step"] for r in records if (table := time_table(r))]
+    evaluations = [r.evaluation for r in records if r.evaluation is not None]
+    arms = [evaluation.shown() for evaluation in evaluations]
+    steps = {t.seed: table["step"] for t in done if t.record and (table := time_table(t.record))}
     memory = [m for t in done if (m := t.outcome.get("peak_memory"))]
     spent = [t.spent() for t in done if t.record and t.record.train]
     return ArmResult(
@@ -142,19 +198,37 @@ def _arm_result(name: str, trials: Sequence[Trial], target: Target) -> ArmResult
         diverged=[t.seed for t in trials if t.state == "diverged"],
         missing=[t.seed for t in trials if t.state == "unfinished"],
         values=_columns([a["pretrained"] for a in arms]),
+        answers=_columns([e.answers.get("pretrained", {}) for e in evaluations]),
+        held_out=[e.held_out for e in evaluations],
         untrained=_columns([a["untrained"] for a in arms]),
         start=_columns([a[START] for a in arms if START in a]),
         pixels=_columns([a["raw pixels"] for a in arms if "raw pixels" in a]),
         guess=_columns([a[name] for a in arms for name in GUESSES.values() if name in a]),
         spent=_means(spent),
-        step_seconds=statistics.median(steps) if steps else None,
+        step_seconds=statistics.median(steps.values()) if steps else None,
+        off_pace=off_pace(steps),
         peak_memory=max(memory, default=None),
         reached=reach(done, target),
         curves=[table for t in trials if (table := curve_table(t))["step"]],
     )
 
 
-def _columns(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+def off_pace(steps: dict[int, float]) -> list[tuple[int, float]]:
+    """Seeds whose step is more than :data:`PACE` off the median of the others, and how far.
+
+    >>> off_pace({0: 1.0, 1: 1.1, 2: 1.6})
+    [(2, 0.52)]
+    """
+    found = []
+    for seed, step in steps.items():
+        others = [other for of, other in steps.items() if of != seed]
+        off = step / statistics.median(others) - 1 if others else 0.0
+        if abs(off) > PACE:
+            found.append((seed, round(off, 2)))
+    return found
+
+
+def _columns(rows: Sequence[dict[str, T]]) -> dict[str, list[T]]:
     """Values by name, of the names that every row has."""
     names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
     return {name: [row[name] for row in rows] for name in names}

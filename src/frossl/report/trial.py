@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frossl.core.machine import speed_of
 from frossl.core.types import UserError
 from frossl.runs.record import Record, Row, read_record
 
@@ -31,6 +32,12 @@ class Trial:
         assert self.record is not None
         end = self.record.end
         return {"views": end["images"] * self.record.views, **{k: end[k] for k in AXES if k != "views"}}
+
+    def machines(self) -> set[str]:
+        """The machines that the run began and ended on, as far as speed goes."""
+        about = self.record.about if self.record else {}
+        places = about.get("machine", {}) | about.get("environment", {}), self.outcome.get("machine", {})
+        return {speed_of(place) for place in places if place}
 
     def looks(self) -> list[Row]:
         """Rows of the monitor with their views; ``seconds`` are those of training, without what looks took."""

@@ -13,16 +13,19 @@ from frossl.core.distributed import rank
 from frossl.core.files import write_text
 from frossl.core.types import UserError, any_known
 from frossl.data import Dataset, open_data
+from frossl.data.build import validation_part
 from frossl.data.fingerprint import differences, fingerprint
 from frossl.data.open import is_there, resolve_source
 from frossl.data.options import COLUMNS, Log, quiet
-from frossl.evals.extract import with_labels
+from frossl.evals.extract import first, with_labels
 from frossl.methods import find_method
 from frossl.runs.config import Config, Images
 from frossl.runs.evaluation import same_source
 from frossl.runs.record import read_config, read_json
 
 DATA = "data.json"
+VALIDATION = 0.1
+"""Share of the training images that options are chosen on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,25 @@ def open_run_data(images: Images, log: Log = quiet) -> Dataset:
 def for_training(config: Config, data: Dataset) -> Dataset:
     """What of ``data`` the method of ``config`` trains on: of a supervised one, images that have a label."""
     return with_labels(data) if find_method(config.method).uses_labels and data.classes else data
+
+
+def on_validation(config: Config, data: Dataset) -> Dataset:
+    """``data`` as a run that chooses options sees them: a part of the training images in place of the held-out ones.
+
+    Raises:
+        UserError: other seeds hold out other images, so that some of these would be held out there; or whole groups
+            must be.
+    """
+    if data.drawn:
+        raise UserError(
+            f"{data.name} brings no held-out split, so that each seed holds out other images: what is chosen on training "
+            "images of one would be chosen on held-out images of another. Give the data a test split, in a folder or "
+            "list of its own, to choose options"
+        )
+    if config.group is not None:
+        raise UserError("--group: options cannot be chosen on whole groups; leave --tune-lr and --validation out")
+    data = validation_part(data, VALIDATION)
+    return dataclasses.replace(data, test=first(data.test, len(data.test)))
 
 
 def whereabouts(run: Path) -> Whereabouts | None:

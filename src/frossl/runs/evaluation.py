@@ -32,6 +32,8 @@ def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
     merged, old = to_plain(new), kept.get(key)
     if old is not None and (old["held_out"], old.get("targets", new.targets)) == (new.held_out, new.targets):
         merged["arms"] = old["arms"] | {arm: old["arms"].get(arm, {}) | values for arm, values in new.arms.items()}
+        for arm, answers in old.get("answers", {}).items():
+            merged["answers"][arm] = answers | merged["answers"].get(arm, {})
         merged["protocols"] = old["protocols"] | new.protocols
     kept[key] = merged
     write_text(path, json.dumps(kept, indent=2) + "\n")

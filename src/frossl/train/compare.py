@@ -6,10 +6,7 @@ import json
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -24,21 +21,22 @@ from frossl import __version__
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.machine import machine, peak_memory
+from frossl.core.machine import environment, machine, peak_memory, speed_of
 from frossl.core.progress import Progress
 from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.data.options import COLUMNS
 from frossl.evals import applicable, defaults, find_metrics
+from frossl.evals.extract import EVALUATED
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.runs.config import FREE_TO_CHANGE, Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import on_validation, open_run_data
 from frossl.runs.directory import read_run
 from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
 from frossl.train.evaluate import evaluate_run
-from frossl.train.loop import NonFiniteError, build, schedule, stop_signals
+from frossl.train.loop import NonFiniteError, build, schedule
 from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.views.recipes import pair
@@ -49,17 +47,31 @@ OVER = ("done", "diverged")
 """States of a run that nothing is left to do of."""
 FREE = (*FREE_TO_CHANGE, "out")
 """What may differ when a comparison goes on."""
+TRIALS = "trials"
+"""Directory, in that of a comparison, of the short runs that choose learning rates."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pretraining of the plan: an arm, under a budget, with a seed."""
+    """One pretraining of the plan: an arm, under a budget, with a seed.
+
+    With ``validation`` it is measured on a part of the training images, to choose options. At most ``bank`` training
+    images are used for that.
+    """
 
     name: str
     arm: str
     budget: str
     seed: int
     config: Config
+    validation: bool = False
+    bank: int = EVALUATED
+
+    @classmethod
+    def plan(cls, title: str, arm: str, budget: str, config: Config, out: Path, **more: Any) -> Run:
+        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``."""
+        name = re.sub(r"[^\w.]+", "-", title).strip("-")
+        return cls(name, arm, budget, config.seed, replace(config, length=budget, out=out, name=name), **more)
 
     @property
     def path(self) -> Path:
@@ -115,11 +127,17 @@ def arm_options(arm: str) -> list[str]:
 
 
 def plan_runs(
-    arms: Sequence[str], budgets: Sequence[str], seeds: int, configure: Callable[[list[str]], Config], out: Path
+    arms: Sequence[str],
+    budgets: Sequence[str],
+    seeds: int,
+    configure: Callable[[list[str]], Config],
+    out: Path,
+    validation: bool = False,
 ) -> list[Run]:
     """Every arm under every budget with every seed, a whole round of arms before the next seed.
 
     ``configure`` makes the configuration of an arm from the options of ``frossl pretrain`` in which it differs.
+    ``validation`` is that of :class:`Run`.
 
     Raises:
         UserError: an arm is there twice, or the arms would not be measured on the same images or watched alike.
@@ -127,8 +145,8 @@ def plan_runs(
     base = {arm: configure(arm_options(arm)) for arm in arms}
     runs = []
     for seed, budget, arm in product(range(seeds), budgets, arms):
-        name = re.sub(r"[^\w.]+", "-", f"{arm} {budget} seed{seed}").strip("-")
-        runs.append(Run(name, arm, budget, seed, replace(base[arm], length=budget, seed=seed, out=out, name=name)))
+        config = replace(base[arm], seed=seed)
+        runs.append(Run.plan(f"{arm} {budget} seed{seed}", arm, budget, config, out, validation=validation))
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
@@ -150,14 +168,20 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
         UserError: names the protocol or the arm that cannot be had, and why.
     """
     find_metrics(protocols)
-    data = open_run_data(runs[0].config, terminal.detail(console))
+    data = open_data_of_run(runs[0], console)
     terminal.show_data(console, data)
     for run in runs:
-        if run.seed == 0:
+        if run.seed == runs[0].seed:
             try:
                 _check(run.config, data)
             except UserError as error:
                 raise UserError(f"{run.arm}, {run.budget}: {error}") from None
+
+
+def open_data_of_run(run: Run, console: Console) -> Dataset:
+    """The images of a run: training images, and those that it is measured on."""
+    data = open_run_data(run.config, terminal.detail(console))
+    return on_validation(run.config, data) if run.validation else data
 
 
 def _check(config: Config, data: Dataset) -> None:
@@ -173,27 +197,25 @@ def _check(config: Config, data: Dataset) -> None:
             learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
 
 
-def keep_plan(runs: Sequence[Run], command: str, metric: str, target: float | None) -> None:
+def keep_plan(runs: Sequence[Run], about: dict[str, Any]) -> None:
     """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
 
-    ``target`` is to be reached by the monitor's ``metric``.
+    ``about`` is what else is to be kept: the command, the target and the monitor's metric that is to reach it.
 
     Raises:
         UserError: a run of the same name was planned with other settings, or the directory holds something else.
     """
     out = runs[0].config.out
     path = out / "comparison.json"
-    known = {"logs", *(run.name for run in runs)}
+    known = {"logs", TRIALS, *(run.name for run in runs)}
     if not path.exists() and out.exists() and not {p.name for p in out.iterdir()} <= known:
         raise UserError(f"{out} has something else in it; choose another directory with --out")
     before = json.loads(path.read_text()) if path.exists() else {"runs": []}
     planned = {run["name"]: run for run in before["runs"]}
     for run in runs:
         new = to_plain(run)
-        old = planned.setdefault(run.name, new)["config"]
-        changed = [
-            f"{k} was {old.get(k)}, would be {v}" for k, v in new["config"].items() if k not in FREE and old.get(k) != v
-        ]
+        old, new = ({"validation": r["validation"]} | r["config"] for r in (planned.setdefault(run.name, new), new))
+        changed = [f"{k} was {old.get(k)}, would be {v}" for k, v in new.items() if k not in FREE and old.get(k) != v]
         if changed:
             raise UserError(
                 f"{run.name} of {out} was planned with other settings: {'; '.join(changed)}. Leave that as it was, or "
@@ -203,8 +225,7 @@ def keep_plan(runs: Sequence[Run], command: str, metric: str, target: float | No
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
-    about = {"frossl": __version__, "machine": machine(), "command": command}
-    about |= {"target_metric": metric, "target": target}
+    about = {"frossl": __version__, "machine": machine(), **about}
     write_text(path, json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
 
 
@@ -217,13 +238,32 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
         with FileLock(run.log(".lock"), timeout=0):
             if run.outcome().get("state") == "diverged":
                 return None
-            data = open_run_data(run.config, terminal.detail(console))
+            if Length.parse(run.budget).unit == "min" and not run.outcome():
+                refuse_mixed(run)
+            data = open_data_of_run(run, console)
             stopped = None if run.outcome() else _train(run, data, console)
             if run.outcome().get("state") == "trained":
                 _evaluate(run, data, protocols, console)
             return stopped
     except Timeout:
         raise UserError(f"another process is at {run.name}; wait for it, or stop it") from None
+
+
+def refuse_mixed(run: Run) -> None:
+    """Raises UserError if a run under a budget in minutes began on another machine than this one.
+
+    Minutes of one machine are not worth those of another.
+    """
+    here = speed_of(machine() | environment())
+    for path in sorted(run.config.out.glob("*/config.json")):
+        about = read_config(path.parent)
+        there = speed_of(about.get("machine", {}) | about.get("environment", {}))
+        if Length.parse(about["config"]["length"]).unit == "min" and there != here:
+            raise UserError(
+                f"{run.name} has a budget in minutes, and {path.parent.name} was run on another machine ({there}; this "
+                f"one is {here}): minutes would not be worth the same. Run all of them on one machine, with as many "
+                "threads, or give a budget in images, epochs, views or steps"
+            )
 
 
 def _train(run: Run, data: Dataset, console: Console) -> str | None:
@@ -242,7 +282,8 @@ def _train(run: Run, data: Dataset, console: Console) -> str | None:
         console.print(f"[bold red]Diverged[/] {escape(str(error))}")
         return None
     if not ended.stopped:
-        run.keep({"state": "trained", "peak_memory": peak_memory(device_of(run.config).type), "evaluated": []})
+        where = {"peak_memory": peak_memory(device_of(run.config).type), "machine": machine() | environment()}
+        run.keep({"state": "trained", **where, "evaluated": []})
     return ended.stopped
 
 
@@ -252,7 +293,8 @@ def _evaluate(run: Run, data: Dataset, protocols: Sequence[str], console: Consol
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:
         device, known = run.config.device, known_controls(run, data.name, tuple(applicable(missing, data.targets)))
-        evaluate_run(run.path, data=data, protocols=missing, known=known, device=device, console=console)
+        how = {"known": known, "bank": run.bank, "device": device, "console": console}
+        evaluate_run(run.path, data=data, protocols=missing, **how)
         run.keep(outcome | {"evaluated": [*outcome["evaluated"], *missing]})
 
 
@@ -270,64 +312,3 @@ def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, d
         if set(protocols) <= set(measured["protocols"]) and subject(path.parent) == own:
             return {arm: values for arm, values in measured["arms"].items() if arm in CONTROLS}
     return {}
-
-
-def carry_out_all(
-    runs: Sequence[Run], protocols: Sequence[str], command: list[str], console: Console, after: Callable[[], object]
-) -> tuple[list[str], str | None]:
-    """Each run that is not over, one after the other, by ``command`` and its name in a process, then ``after``.
-
-    What a run prints goes to ``logs/NAME.txt``. A run that fails is told and passed over. Returns the names of those
-    that did, and the name of the signal that stopped it all, if any: the run that was at it is saved.
-    """
-    failed = []
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, highlight=False, soft_wrap=True)
-
-    say(f"{len(runs)} runs, one after the other; Ctrl-C saves and stops")
-    with stop_signals() as stopped:
-        for i, run in enumerate(runs):
-            about = escape(f"[{i + 1}/{len(runs)}] {run.name}")
-            state = run.state(protocols)
-            if state in OVER:
-                say(f"{about}: {state} before", "dim")
-                continue
-            log = run.log(".txt")
-            code = _in_a_process([*command, run.name], log, stopped, console, about)
-            if stopped:
-                say(f"{about}: stopped by {stopped[0]}, saved; the same command goes on")
-                return failed, stopped[0]
-            state = run.state(protocols)
-            if state not in OVER:
-                failed.append(run.name)
-                state = f"[red]failed[/] with code {code}, see {escape(str(log))}: {escape(_last_line(log))}"
-            say(f"{about}: {state}")
-            after()
-    return failed, None
-
-
-def _in_a_process(command: list[str], log: Path, stopped: list[str], console: Console, about: str) -> int:
-    """The exit code; a request to stop is passed on once, so that the process can save."""
-    with log.open("ab") as file, console.status("") as status:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        told = False
-        try:
-            while child.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(0.5)
-                status.update(f"{about}  {escape(_last_line(log))}")
-                if stopped and not told:
-                    child.send_signal(signal.SIGINT)
-                    told = True
-            return child.returncode
-        finally:
-            child.kill()
-            child.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -16,7 +16,7 @@ from frossl import __version__
 from frossl.core.config import to_plain
 from frossl.core.distributed import world_size
 from frossl.core.length import Length
-from frossl.core.machine import environment, machine
+from frossl.core.machine import available_cores, environment, machine
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
@@ -84,6 +84,11 @@ LR, CONTINUED_LR = 2e-3, 1e-3
 """Peak learning rates of random and of published weights (docs/encoders.md)."""
 
 
+def peak_rate(config: Config) -> float:
+    """The peak learning rate for 256 images that ``config`` gives or leaves to the defaults."""
+    return config.lr or (LR if config.init is None else CONTINUED_LR)
+
+
 def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start: EncoderSpec | None = None) -> Plan:
     """Resolves everything that ``config`` leaves to the data and the machine; ``own`` is an encoder not of timm.
 
@@ -125,7 +130,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
     resolved = replace(
         config,
         batch_norm=("joint" if start is None else "frozen") if config.batch_norm == "auto" else config.batch_norm,
-        lr=config.lr or (LR if start is None else CONTINUED_LR),
+        lr=peak_rate(config),
         size=size,
         view_recipe=name,
         views=sum(group.count for group in recipe),
@@ -255,7 +260,7 @@ def workers_for(config: Config, data: Dataset) -> int:
         return 0
     if config.workers is not None:
         return config.workers
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, len(available_cores()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def device_of(config: Config) -> torch.device:

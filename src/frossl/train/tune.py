@@ -1,0 +1,96 @@
+"""The learning rate of each arm of a comparison, chosen by short runs on a part of the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from frossl.core.length import Length
+from frossl.core.types import UserError
+from frossl.evals import find_metrics
+from frossl.evals.extract import BANK
+from frossl.methods import find_method
+from frossl.report.study import measures
+from frossl.runs.record import read_record
+from frossl.train.compare import OVER, TRIALS, Run
+from frossl.train.plan import peak_rate
+
+FACTOR = 3.0
+"""Between a learning rate that is tried and the next."""
+PART = 0.25
+"""Length of a trial as a share of the first budget, if none is given."""
+SEED = 1000
+"""Of all trials; comparisons count theirs from 0."""
+
+
+def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: Sequence[str]) -> list[Run]:
+    """A short run for each of ``count`` learning rates of each arm of ``runs`` that learns, to choose one.
+
+    The rates are the arm's own, and :data:`FACTOR` times more and less for each on either side.
+
+    Raises:
+        UserError: ``count`` has no middle, or nothing is measured that could choose.
+    """
+    if count < 3 or count % 2 == 0:
+        raise UserError(
+            f"--tune-lr {count}: give an odd number of rates, 3 or more; the one in the middle is the default"
+        )
+    if not _scoring(protocols):
+        raise UserError("--tune-lr needs a --protocol that has an accuracy, such as knn or linear, to choose by")
+    length = Length.parse(runs[0].budget)
+    budget = str(Length.parse(budget or str(replace(length, amount=length.amount * PART))))
+    out, trials = runs[0].config.out / TRIALS, []
+    arms = {run.arm: run.config for run in runs if find_method(run.config.method).trains}
+    for arm, config in arms.items():
+        for step in range(-(count // 2), count // 2 + 1):
+            rate = float(f"{peak_rate(config) * FACTOR**step:.3g}")
+            short = replace(config, lr=rate, length=budget, seed=SEED, monitor_every="100%", monitor_ridge=False)
+            trials.append(Run.plan(f"{arm} lr {rate:g}", arm, budget, short, out, validation=True, bank=BANK))
+    return trials
+
+
+def trial_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
+    """What of ``protocols`` is measured of a trial: accuracies."""
+    return tuple(_scoring(protocols))
+
+
+def _scoring(protocols: Sequence[str]) -> list[str]:
+    return [name for name, m in find_metrics(protocols).items() if any(c.score for c in m.columns.values())]
+
+
+def choose_rates(trials: Sequence[Run], protocols: Sequence[str]) -> dict[str, Any]:
+    """The ``chosen`` rate of each arm, and what it was chosen from, for ``comparison.json``.
+
+    Raises:
+        UserError: a trial is not over, or none of an arm has an accuracy.
+    """
+    left = [trial.name for trial in trials if trial.state(trial_protocols(protocols)) not in OVER]
+    if left:
+        raise UserError(f"learning rates are not chosen yet: {', '.join(left)} not finished")
+    rows, measured = [], set()
+    for trial in trials:
+        evaluation = read_record(trial.path).evaluation if trial.state(()) != "diverged" else None
+        values = evaluation.shown()["pretrained"] if evaluation else {}
+        name = next((name for name in measures() if name in values), None)
+        measured.add(name)
+        images = evaluation.held_out if evaluation else None
+        rows.append({"arm": trial.arm, "lr": trial.config.lr, "score": values.get(name or ""), "images": images})
+    chosen = {}
+    for arm in dict.fromkeys(trial.arm for trial in trials):
+        scored = [(row["score"], row["lr"]) for row in rows if row["arm"] == arm and row["score"] is not None]
+        if not scored:
+            raise UserError(f"{arm}: no learning rate can be chosen, as no trial has an accuracy; see {_logs(trials)}")
+        chosen[arm] = max(scored, key=lambda pair: (pair[0], -pair[1]))[1]
+    about = {"measure": next(iter(measured - {None}), None), "budget": trials[0].budget, "factor": FACTOR}
+    return about | {"images": max(row["images"] or 0 for row in rows), "trials": rows, "chosen": chosen}
+
+
+def _logs(trials: Sequence[Run]) -> Path:
+    return trials[0].config.out / "logs"
+
+
+def with_rates(runs: Sequence[Run], chosen: dict[str, float]) -> list[Run]:
+    """``runs`` with the learning rate that was chosen for their arm, if one was."""
+    return [replace(r, config=replace(r.config, lr=chosen.get(r.arm, r.config.lr))) for r in runs]
