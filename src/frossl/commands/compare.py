@@ -106,9 +106,7 @@ def run(args: list[str], console: Console) -> int:
         return _carry_out(given, trials, runs, console)
     parts = split_machine(given.jobs, device_of(runs[0].config).type)
     if len(parts) > 1 and (timed := [r.budget for r in (*trials, *runs) if Length.parse(r.budget).unit == "min"]):
-        raise UserError(
-            f"--jobs {given.jobs} with a budget of {timed[0]}: runs side by side slow each other; give another"
-        )
+        raise UserError(f"--jobs {given.jobs}: runs side by side slow each other, so no budget in minutes ({timed[0]})")
     quiet = Console(quiet=True) if given.commands else console
     for planned in filter(None, (trials, runs)):
         compare.check(planned, given.protocol, quiet)

@@ -41,7 +41,7 @@ _answers: ContextVar[dict[str, Tensor] | None] = ContextVar("answers", default=N
 
 @contextmanager
 def collect_answers() -> Iterator[dict[str, Tensor]]:
-    """Right and wrong answers ``(N,)`` to the held-out images, by the name of the accuracy that is measured meanwhile."""
+    """Right and wrong answers ``(N,)`` to the held-out images, by the accuracy that is measured meanwhile."""
     found: dict[str, Tensor] = {}
     token = _answers.set(found)
     try:

@@ -19,8 +19,8 @@ class Ranking:
     """Means by arm, best first, and how far differences of two of them may be off.
 
     ``margin`` is that over ``seeds``, the same for every difference, from a spread of ``freedom`` degrees of freedom;
-    None if it is unknown. ``images`` are those over held-out images, by both arms; empty if unknown. They are ``paired``
-    if the answers to each image were known.
+    None if it is unknown. ``images`` are those over held-out images, by both arms; empty if unknown. They are
+    ``paired`` if the answers to each image were known.
     """
 
     means: dict[str, float]

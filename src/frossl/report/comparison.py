@@ -153,8 +153,8 @@ NOTES = (
     "Values are means over seeds with their 95 % interval (Student's t, one spread for each arm), on held-out images "
     "that are the same for every arm; where the data bring none, each seed holds out its own. Of one seed there is no "
     "interval.",
-    "Margins of differences are 95 % margins of all differences at once. Over seeds: Tukey, arms and seeds as a two-way "
-    "layout, one spread for all arms. Over held-out images: paired by image where answers were kept. An arm is ahead "
+    "Margins of differences are 95 % margins of all differences at once. Over seeds: Tukey, arms and seeds as a "
+    "two-way layout, one spread for all arms. Over held-out images: paired by image where answers were kept. An arm is ahead "
     "where a difference is larger than the root of the sum of their squares. Other data, and other settings, are in "
     "neither.",
     "Minutes are those of the training loop, with the looks of the monitor and without the final evaluation; steps are "

@@ -66,9 +66,9 @@ def on_validation(config: Config, data: Dataset) -> Dataset:
     """
     if data.drawn:
         raise UserError(
-            f"{data.name} brings no held-out split, so that each seed holds out other images: what is chosen on training "
-            "images of one would be chosen on held-out images of another. Give the data a test split, in a folder or "
-            "list of its own, to choose options"
+            f"{data.name} brings no held-out split, so that each seed holds out other images: what is chosen on "
+            "training images of one would be chosen on held-out images of another. Give the data a test split, in a "
+            "folder or list of its own, to choose options"
         )
     if config.group is not None:
         raise UserError("--group: options cannot be chosen on whole groups; leave --tune-lr and --validation out")

@@ -1,4 +1,4 @@
-"""Runs of a comparison in processes of their own, one after the other or side by side, each on a part of the machine."""
+"""Runs of a comparison in processes of their own, one after the other or side by side on parts of the machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -72,7 +73,7 @@ def split_machine(jobs: Jobs, device: str) -> list[Part]:
     if count > there[0]:
         raise UserError(f"--jobs {count}: there are only {there[0]} {there[1]}, and each run has one for itself")
     ends = [round(i * len(cores) / count) for i in range(count + 1)]
-    shares = [tuple(cores[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    shares = [tuple(cores[start:end]) for start, end in pairwise(ends)]
     return [Part(share, gpus[i] if gpus else None) for i, share in enumerate(shares)]
 
 
