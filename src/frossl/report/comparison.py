@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from frossl.evals import columns
 from frossl.evals.ranking import Ranking, spread_range
-from frossl.report.comparison_tables import arm_name, points, tables
+from frossl.report.comparison_tables import arm_name, points, tables, tuning_notes, tuning_table
 from frossl.report.study import BudgetResult, Study
 from frossl.report.table import for_terminal, markdown
 from frossl.report.targets import WATCHED
@@ -154,9 +154,9 @@ NOTES = (
     "that are the same for every arm; where the data bring none, each seed holds out its own. Of one seed there is no "
     "interval.",
     "Margins of differences are 95 % margins of all differences at once. Over seeds: Tukey, arms and seeds as a "
-    "two-way layout, one spread for all arms. Over held-out images: paired by image where answers were kept. An arm is ahead "
-    "where a difference is larger than the root of the sum of their squares. Other data, and other settings, are in "
-    "neither.",
+    "two-way layout, one spread for all arms. Over held-out images: paired by image where answers were kept. An arm is "
+    "ahead where a difference is larger than the root of the sum of their squares. Other data, and other settings, are "
+    "in neither.",
     "Minutes are those of the training loop, with the looks of the monitor and without the final evaluation; steps are "
     "medians, and memory is the peak of the process with the images in it, all on this machine as it was. Views are "
     "those that pass the trained encoder; passes of averaged networks are not counted.",
@@ -169,6 +169,8 @@ def as_markdown(study: Study) -> str:
     where = ", ".join(f"{k} {machine[k]}" for k in ("processor", "cores", "accelerator", "python") if k in machine)
     lines = [f"# Comparison on {data_name(study)}", "", f"`{study.about['command']}`", ""]
     lines += [f"{where}; frossl {study.about['frossl']}."]
+    lines += markdown(tuned) if (tuned := tuning_table(study.about)) else []
+    lines += [line for note in plan_notes(study) for line in ("", note)]
     for result in study.results:
         lines += ["", f"## Budget {result.budget}", ""]
         lines += [f"**{conclude(result, m)}**" if m == result.measure else conclude(result, m) for m in result.rankings]
@@ -179,6 +181,14 @@ def as_markdown(study: Study) -> str:
     return "\n".join([*lines, "", *NOTES, ""])
 
 
+def plan_notes(study: Study) -> list[str]:
+    """Sentences on what holds for all budgets."""
+    notes = tuning_notes(study.about)
+    if any(run.get("validation") for run in study.about["runs"]):
+        notes.append("All runs were measured on training images kept aside: this is to choose options, not a result.")
+    return notes
+
+
 def data_name(study: Study) -> str:
     """What the runs were on, in short."""
     return Path(study.about["runs"][0]["config"]["data"]).name
@@ -186,6 +196,10 @@ def data_name(study: Study) -> str:
 
 def show_comparison(console: Console, study: Study) -> None:
     """The tables and sentences of every budget."""
+    if tuned := tuning_table(study.about):
+        console.print(for_terminal(tuned))
+    for note in plan_notes(study):
+        console.print(escape(note), highlight=False)
     for result in study.results:
         for table in tables(result)[:3] if any(a.seeds for a in result.arms) else []:
             console.print(for_terminal(replace(table, title=f"{table.title}, budget {result.budget}")))

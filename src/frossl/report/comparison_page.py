@@ -9,8 +9,8 @@ from typing import Any
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.report import race
-from frossl.report.comparison import NOTES, as_markdown, conclude, data_name, left_out, notes, run_time
-from frossl.report.comparison_tables import arm_name, tables
+from frossl.report.comparison import NOTES, as_markdown, conclude, data_name, left_out, notes, plan_notes, run_time
+from frossl.report.comparison_tables import arm_name, tables, tuning_table
 from frossl.report.figures import Figure
 from frossl.report.page import render_page
 from frossl.report.study import BudgetResult, Study, read_study
@@ -52,6 +52,8 @@ def render_comparison(study: Study) -> str:
         axes=AXES,
         budgets=[_budget(study, result, lines) for result in study.results],
         summary=[f"{len(done)} of {len(study.trials)} runs", f"{run_time(study)} of training", *_where(study)],
+        tuned=tuning_table(study.about),
+        plan_notes=plan_notes(study),
         trials=study.trials,
         settings=settings(records),
         differing=settings(records, differing=True),

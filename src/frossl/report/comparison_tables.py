@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from frossl.evals import columns, label_free, noun
 from frossl.evals.ranking import Ranking, half_interval
@@ -37,6 +38,39 @@ def tables(result: BudgetResult) -> list[Table]:
     arms = in_order(result)
     made = [_accuracies(result, arms), _spent(arms), _targets(result, arms), _label_free(result, arms)]
     return [table for table in made if table is not None]
+
+
+def tuning_table(about: Mapping[str, Any]) -> Table | None:
+    """The learning rates that were tried for each arm, and what came of them; None if none were."""
+    tuning = about.get("tuning")
+    if not tuning:
+        return None
+    tried: dict[str, list[Cell]] = {}
+    for trial in tuning["trials"]:
+        score, chosen = number(trial["score"]).value, trial["lr"] == tuning["chosen"][trial["arm"]]
+        tried.setdefault(trial["arm"], []).append(Cell(f"{trial['lr']:g}: {score}", best=chosen))
+    rows = [[Cell(arm_name(a)), *cells, Cell(f"{tuning['chosen'][a]:g}")] for a, cells in tried.items()]
+    middle = max(len(cells) for cells in tried.values()) // 2
+    steps = [f"own × {tuning['factor'] ** step:.3g}" for step in range(-middle, middle + 1)]
+    what = columns()[tuning["measure"]].title
+    title = (
+        f"Learning rates by {what} on {tuning['images']:,} training images kept aside, after {tuning['budget']} each"
+    )
+    return Table(title, ["arm", *steps, "chosen"], rows)
+
+
+def tuning_notes(about: Mapping[str, Any]) -> list[str]:
+    """Sentences on how the arms came by their learning rates."""
+    tuning = about.get("tuning")
+    if not tuning:
+        return ["No learning rate was chosen for its arm: each has its own options, or those of the recipe."]
+    edges = []
+    for arm, rate in tuning["chosen"].items():
+        rates = [trial["lr"] for trial in tuning["trials"] if trial["arm"] == arm]
+        edges += [arm_name(arm)] * (rate in (min(rates), max(rates)))
+    said = "Each arm's learning rate was chosen by one short run for each rate, with no held-out image."
+    edge = f" A better one may lie beyond those tried for {', '.join(edges)}." if edges else ""
+    return [said + edge]
 
 
 def _spent(arms: Sequence[ArmResult]) -> Table:

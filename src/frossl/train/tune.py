@@ -34,9 +34,7 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
         UserError: ``count`` has no middle, or nothing is measured that could choose.
     """
     if count < 3 or count % 2 == 0:
-        raise UserError(
-            f"--tune-lr {count}: give an odd number of rates, 3 or more; the one in the middle is the default"
-        )
+        raise UserError(f"--tune-lr {count}: give an odd number of rates, 3 or more; the middle one is the arm's own")
     if not _scoring(protocols):
         raise UserError("--tune-lr needs a --protocol that has an accuracy, such as knn or linear, to choose by")
     length = Length.parse(runs[0].budget)
