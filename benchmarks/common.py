@@ -157,12 +157,29 @@ def pretrain_and_evaluate(
     }
 
 
+def on_device(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds from the start of ``run`` to the end of all that it gave ``device`` to do; between two events on CUDA."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return time.perf_counter() - start
+    torch.cuda.synchronize(device)
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
+    run()
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended) / 1e3
+
+
 def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Row:
     """Medians over ``steps`` of the time of a whole training step, and of its heads and objective alone.
 
     Views are made, the optimiser steps and averaged networks follow, as in training; frozen layers and queues are as
-    late in a run. Memory is the peak over what the process had before there was a model: of the process, or, on CUDA,
-    what PyTorch reserved on the device.
+    late in a run. Times are those of :func:`on_device`. Memory is the peak over what the process had before there was a
+    model: of the process, or, on CUDA, what PyTorch reserved on the device.
     """
     torch.set_num_threads(threads)
     before = resident_mib("VmRSS")
@@ -170,39 +187,34 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
     take = Stepper(learner, plan, start(config))
     bf16 = plan.precision == "bf16"
     on_cuda = plan.device.type == "cuda"
-
-    def now() -> float:
-        if on_cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     batches = training_batches(data, plan.recipe, batch=plan.batch, seed=config.seed, device=plan.device)
-    whole, alone = [], []
+    whole = []
     for step in range(WARM_UP + steps):
-        began = now()
-        batch = next(batches)
-        take(batch, step, 0.5, 1e6)
-        whole.append((now() - began) * 1e3)
+        whole.append(1e3 * on_device(lambda step=step: take(next(batches), step, 0.5, 1e6), plan.device))
+    batch = next(batches)
     peak = torch.cuda.max_memory_reserved() / 2**20 if on_cuda else resident_mib("VmHWM") - before
     with torch.no_grad(), torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
         h_VNF = torch.cat([learner.encode(learner.backbone, x) for x in batch.views])
     target_VNF = None if learner.target is None else h_VNF[: learner.method.setting.large_views].detach()
     labels_N = None if batch.labels_N is None else batch.labels_N.to(plan.device)
     moment = Moment(share=0.5, epoch=1e6, target_VNF=target_VNF, labels_N=labels_N)
-    for _ in range(WARM_UP + steps):
-        h_VNF = h_VNF.detach().requires_grad_()
-        learner.method.zero_grad()
-        began = now()
+
+    def heads_and_objective() -> None:
         with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
             loss = learner.method(h_VNF, moment)
         loss.total.backward()
-        alone.append((now() - began) * 1e3)
+
+    alone = []
+    for _ in range(WARM_UP + steps):
+        h_VNF = h_VNF.detach().requires_grad_()
+        learner.method.zero_grad()
+        alone.append(1e3 * on_device(heads_and_objective, plan.device))
     return {
         "step_ms": statistics.median(whole[WARM_UP:]),
         "alone_ms": statistics.median(alone[WARM_UP:]),
         "peak_mib": peak,
         "precision": plan.precision,
-        "device": str(plan.device),
+        "device": plan.device.type,
     }
 
 
@@ -232,12 +244,17 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(runs: dict[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
+CPU = torch.device("cpu")
+
+
+def interleaved(
+    runs: dict[str, Callable[[], object]], rounds: int, warm_up: int = 3, device: torch.device = CPU
+) -> dict[str, list[float]]:
     """Seconds of each run in each round, all runs once a round, so that what disturbs one disturbs all."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(warm_up + rounds):
         for name, run in runs.items():
-            took = seconds(run)
+            took = on_device(run, device)
             if number >= warm_up:
                 times[name].append(took)
     return times

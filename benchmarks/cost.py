@@ -1,6 +1,6 @@
 """Time of every objective against views, images and width, and what of it is spent in matrix decompositions.
 
-    python benchmarks/cost.py [--rounds 15] [--threads 2] > docs/results/cost.md
+    python benchmarks/cost.py [--rounds 15] [--threads 2] [--device cuda] > docs/results/cost.md
 
 Forward and backward in float32 on random embeddings, one process; all objectives once a round, medians over rounds.
 "Decomposition" is the share of eigenvalues, singular values, Cholesky factors and what is solved with them, by
@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightly.loss import MMCRLoss, WMSELoss
@@ -35,17 +36,18 @@ DECOMPOSITION = re.compile(r"linalg_(eig|svd|cholesky|lu|solve|inv|ldl|qr)|chole
 Objective = Callable[[Tensor], Tensor]
 
 
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+def noise(*shape: int, device: torch.device) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(device)
 
 
-def objectives(shape: tuple[int, int, int]) -> dict[str, Objective]:
+def objectives(shape: tuple[int, int, int], device: torch.device) -> dict[str, Objective]:
     """Every objective as a function of embeddings, or scores, of ``shape`` alone."""
     views, n, width = shape
-    labels, targets = torch.arange(n) % 10, noise(*shape)
-    queue, directions = normalize(noise(views, QUEUE, width), dim=2), noise(width, DIRECTIONS)
+    labels, targets = torch.arange(n, device=device) % 10, noise(*shape, device=device)
+    queue = normalize(noise(views, QUEUE, width, device=device), dim=2)
+    directions = noise(width, DIRECTIONS, device=device)
     mean, covariance = torch.zeros(views, width).double(), torch.eye(width).double().repeat(views, 1, 1)
-    centre = torch.zeros(width)
+    mean, covariance, centre = (x.to(device) for x in (mean, covariance, torch.zeros(width)))
     special: dict[str, Callable[..., Tensor]] = {
         "byol": lambda loss, z: loss(z, targets),
         "corinfomax": lambda loss, z: loss(z, mean, covariance),
@@ -88,7 +90,7 @@ def plain_ivne(z: Tensor) -> Tensor:
 def plain_corinfomax(z: Tensor) -> Tensor:
     z = normalize(z, dim=2)
     width = z.shape[2]
-    one = torch.eye(width, dtype=torch.float64)
+    one = torch.eye(width, dtype=torch.float64, device=z.device)
     total = z.new_zeros(())
     for u, v in combinations(range(len(z)), 2):
         for x in (z[u].double(), z[v].double()):
@@ -130,44 +132,53 @@ def both_ways(objective: Objective, z: Tensor) -> Callable[[], Tensor]:
     return run
 
 
-def times(rounds: int) -> dict[str, dict[tuple[int, int, int], float]]:
+def times(rounds: int, device: torch.device) -> dict[str, dict[tuple[int, int, int], float]]:
     """Milliseconds by objective and shape."""
     result: dict[str, dict[tuple[int, int, int], float]] = {name: {} for name in LOSSES}
     for shape in SHAPES:
-        z = noise(*shape)
-        runs = {name: both_ways(objective, z) for name, objective in objectives(shape).items()}
-        for name, took in interleaved(runs, rounds).items():
+        z = noise(*shape, device=device)
+        runs = {name: both_ways(objective, z) for name, objective in objectives(shape, device).items()}
+        for name, took in interleaved(runs, rounds, device=device).items():
             result[name][shape] = statistics.median(took) * 1e3
     return result
 
 
-def decompositions() -> dict[str, tuple[str, float]]:
-    """The decompositions of each objective, and their share of its time at the centre of the grid."""
+def decompositions(device: torch.device) -> dict[str, tuple[str, float]]:
+    """The decompositions of each objective, and their share of its time at the centre of the grid.
+
+    On CUDA it is the share of the time of the device, in kernels that each operation started.
+    """
     result = {}
-    for name, objective in objectives(CENTRE).items():
-        run = both_ways(objective, noise(*CENTRE))
+    kinds = torch.profiler.ProfilerActivity
+    on_cuda = device.type == "cuda"
+
+    def spent(event: Any) -> float:
+        return event.self_device_time_total if on_cuda else event.self_cpu_time_total
+
+    for name, objective in objectives(CENTRE, device).items():
+        run = both_ways(objective, noise(*CENTRE, device=device))
         run()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA] if on_cuda else [kinds.CPU]) as profile:
             for _ in range(3):
                 run()
-        events = profile.key_averages()
+        events = [event for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]
         found = [event for event in events if DECOMPOSITION.search(event.key)]
         words = {word for event in found for word in ("eigh", "svd", "cholesky", "solve") if word in event.key}
-        every = sum(event.self_cpu_time_total for event in events)
-        result[name] = (", ".join(sorted(words)), sum(event.self_cpu_time_total for event in found) / every)
+        every = sum(spent(event) for event in events)
+        result[name] = (", ".join(sorted(words)), sum(spent(event) for event in found) / every)
     return result
 
 
-def beside_peers(rounds: int) -> Iterable[dict]:
+def beside_peers(rounds: int, device: torch.device) -> Iterable[dict]:
     """Medians of ours, of the other, and of their ratio round by round."""
     for name, what, peer, shapes in PEERS:
         for shape in shapes:
-            z = noise(*shape)
-            ours = full_rank_wmse if name == "wmse" else objectives(shape)[name]
+            z = noise(*shape, device=device)
+            ours = full_rank_wmse if name == "wmse" else objectives(shape, device)[name]
             runs = {"ours": both_ways(ours, z), "peer": both_ways(peer, z)}
             a, b = (float(run()) for run in runs.values())
             assert abs(a - b) <= 1e-3 * abs(b), f"{name} and {what} are not the same: {a}, {b}"
-            got = interleaved(runs, rounds, warm_up=1)
+            got = interleaved(runs, rounds, 1, device)
             yield {
                 "loss": name,
                 "peer": what,
@@ -201,13 +212,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--out", type=Path, default=DATA / "cost.jsonl")
     parser.add_argument("--plot", type=Path, default=Path("docs/results/cost.svg"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warm_allocator()
-    measured, shares = times(args.rounds), decompositions()
-    peers = list(beside_peers(max(3, args.rounds // 3)))
+    measured, shares = times(args.rounds, args.device), decompositions(args.device)
+    peers = list(beside_peers(max(3, args.rounds // 3), args.device))
     about = environment(args.threads, "lightly")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -219,13 +231,16 @@ def main() -> None:
     draw(args.plot, measured, {name: words for name, (words, _) in shares.items()})
 
     note = (
-        "Milliseconds of value and gradient in float32, median of "
+        f"Milliseconds of value and gradient in float32 on {args.device}, median of "
         f"{args.rounds} interleaved rounds, on normal noise (seed 1). V = 2, N = 256, D = 512 where nothing else is "
         "said. Heads, averaged networks and views are not in it. W-MSE has an epsilon, as here N is not always above "
         f"D; MoCo's queues hold {QUEUE:,} keys for each of V views, SIGReg has {DIRECTIONS} directions; for "
         "SwAV (with Sinkhorn), DINO and cross entropy D is the number of scores."
     )
-    print(heading("What the objectives cost", "python benchmarks/cost.py", about, note), end="\n\n")
+    print(
+        heading("What the objectives cost", f"python benchmarks/cost.py --device {args.device}", about, note),
+        end="\n\n",
+    )
     columns = {"V=2": 0, "V=4": 1, "V=8": 2, "N=128": 3, "N=512": 4, "D=256": 5, "D=1024": 6}
     lines = []
     for name, ms in sorted(measured.items(), key=lambda item: item[1][CENTRE]):

@@ -1,11 +1,13 @@
 """The paper's study of time and memory: whole training steps of every method against views, batch and width.
 
-    python benchmarks/efficiency.py [--steps 3] [--threads 2] [--only frossl,mmcr] [--full] [--quick]
+    python benchmarks/efficiency.py [--steps 30] [--processes 3] [--threads 2] [--only frossl,mmcr] [--full] [--quick]
+    python benchmarks/efficiency.py --recipe cifar10-cpu --size 96 --backbone resnet50 --device cuda --out gpu.jsonl
     python benchmarks/efficiency.py --table > docs/results/efficiency.md
 
-Images are noise of 32 pixels in memory; views, backbone (that of cifar10-cpu), heads, objective and optimiser are real.
-One thing at a time is changed from 2 views, batch 128, width 1024; --full takes every combination, --quick three
-methods and one step. One process per cell; finished rows of --out are not run again.
+Images are noise in memory, of 32 pixels unless --size says otherwise; views, backbone, heads, objective and optimiser
+are real, those of --recipe. One thing at a time is changed from 2 views, batch 128, width 1024; --full takes every
+combination, --quick three methods, one process and one step. Each cell is measured in several processes, the whole
+grid once before any cell a second time; finished rows of --out are not run again.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import statistics
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -28,19 +31,28 @@ from plot import BLUE, GREY, RED, Line, Panel, save_plot
 GRID = {"views": (2, 4, 8), "batch": (128, 256), "width": (512, 1024, 2048)}
 CENTRE = {"views": 2, "batch": 128, "width": 1024}
 QUICK = ("frossl", "mmcr", "simclr")
-SAME = ("method", *GRID, "steps")
+WHERE = ("recipe", "backbone", "size", "device")
+SAME = ("method", *GRID, *WHERE, "steps", "process")
+LEAST = 30
+"""Steps of a process whose median is worth keeping."""
+FIELDS = ("step_ms", "alone_ms", "peak_mib")
 FIXED_OUTPUT = ("wmse",)
 """Whose output must be narrower than the batch has images: only hidden layers get the width."""
 
 
-def config_of(method: str, views: int, batch: int, width: int) -> Config:
+def config_of(args: argparse.Namespace, method: str, views: int, batch: int, width: int) -> Config:
     objective = find_method(method).Config()
     inner = r"\d+(?=-.*\d)" if method in FIXED_OUTPUT else r"\d+"
     changes: dict[str, Any] = {"projector": re.sub(inner, str(width), objective.projector)}
     if hasattr(objective, "predictor_width"):
         changes["predictor_width"] = width if method == "byol" else width // 4
+    recipe = RECIPES[args.recipe]()
+    net = {"backbone": args.backbone, "backbone_options": "{}"} if args.backbone else {}
     return dataclasses.replace(
-        RECIPES["cifar10-cpu"](),
+        recipe,
+        **net,
+        size=args.size,
+        device=args.device,
         method=method,
         objective=dataclasses.replace(objective, **changes),
         views=views,
@@ -58,21 +70,35 @@ def cells(full: bool) -> list[dict[str, int]]:
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     names = args.only.split(",") if args.only else QUICK if args.quick else [m for m in METHODS if m != "random"]
-    steps = 1 if args.quick else args.steps
+    steps, processes = (1, 1) if args.quick else (args.steps, args.processes)
     about = environment(args.threads)
-    for cell in cells(args.full):
-        for method in names:
-            row = {"method": method, **cell, "steps": steps, "environment": about}
-            yield row, cost_on_noise, (config_of(method, **cell), 32, steps, args.threads)
+    where = {"recipe": args.recipe, "backbone": args.backbone or RECIPES[args.recipe]().backbone}
+    where |= {"size": args.size, "device": args.device}
+    for process, cell, method in product(range(processes), cells(args.full), names):
+        row = {"method": method, **cell, **where, "steps": steps, "process": process, "environment": about}
+        yield row, cost_on_noise, (config_of(args, method, **cell), args.size, steps, args.threads)
+
+
+def middle(values: list[float], digits: int) -> str:
+    """The median, and the lowest and highest if there are several."""
+    low, mid, high = (f"{x:.{digits}f}" for x in (min(values), statistics.median(values), max(values)))
+    return f"{mid} ({low}-{high})" if len(values) > 1 else mid
 
 
 def show(rows: list[Row], out: Path, plot: Path) -> str:
     """The page of results; writes the plot."""
     rows = [row for row in latest(rows, SAME) if "error" not in row]
-    found = {(row["method"], row["views"], row["batch"], row["width"]): row for row in rows}
+    rows = [row for row in rows if all(row[name] == rows[-1][name] for name in (*WHERE, "steps"))]
+    found: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        same = found.setdefault(
+            (row["method"], row["views"], row["batch"], row["width"]), {field: [] for field in FIELDS}
+        )
+        for field in FIELDS:
+            same[field].append(row[field])
     centre = tuple(CENTRE.values())
     methods = sorted({row["method"] for row in rows if (row["method"], *centre) in found})
-    methods.sort(key=lambda method: found[method, *centre]["step_ms"])
+    methods.sort(key=lambda method: statistics.median(found[method, *centre]["step_ms"]))
     columns = [
         (f"{name[0].upper() if name == 'views' else name}{'=' if name == 'views' else ' '}{value}", name, value)
         for name, values in GRID.items()
@@ -85,7 +111,7 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
 
     def page(field: str, digits: int) -> str:
         lines = [
-            [f"`{m}`", *(f"{r[field]:.{digits}f}" if (r := cell(m, *at)) else "–" for _, *at in columns)]
+            [f"`{m}`", *(middle(r[field], digits) if (r := cell(m, *at)) else "–" for _, *at in columns)]
             for m in methods
         ]
         return table(["method", *(title for title, _, _ in columns)], lines)
@@ -93,7 +119,7 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
     def panel(title: str, x: str, name: str, field: str, y: str) -> Panel:
         lines = []
         for m in methods:
-            points = [(v, max(r[field], 1.0)) for v in GRID[name] if (r := cell(m, name, v))]
+            points = [(v, max(statistics.median(r[field]), 1.0)) for v in GRID[name] if (r := cell(m, name, v))]
             bold = m in ("frossl", "mmcr")
             lines.append(Line(m, points, {"frossl": BLUE, "mmcr": RED}.get(m, GREY), bold))
         return Panel(title, x, y, lines)
@@ -107,17 +133,25 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
     ]
     save_plot(plot, panels, [(BLUE, "FroSSL"), (RED, "MMCR, the other one made for many views"), (GREY, "the others")])
     about = rows[-1]["environment"]
-    memory = (
-        "the peak that PyTorch reserved on the device" if where == "cuda" else "the peak above the process before that"
+    on_cuda = where.startswith("cuda")
+    memory = "the peak that PyTorch reserved on the device" if on_cuda else "the peak above the process before that"
+    processes = max(len(r["step_ms"]) for r in found.values())
+    spread = (
+        f"{processes} processes a cell: the median of their medians, and the lowest and highest in brackets"
+        if processes > 1
+        else "One process a cell, so that nothing is known of the spread between processes: of differences below a "
+        "fifth nothing can be said"
     )
     note = (
-        f"Whole training steps on {where}, {rows[-1]['precision']}: median of {rows[-1]['steps']} after 2 that warm "
-        f"up, on 2,048 images of noise (seed 0) of 32 pixels. Memory: {memory}, a process per cell. "
+        f"Whole training steps on {where}, {rows[-1]['precision']}, recipe {rows[-1]['recipe']}, "
+        f"{rows[-1]['backbone']}: median of {rows[-1]['steps']} after 2 that warm up, on 2,048 images of noise "
+        f"(seed 0) of {rows[-1]['size']} pixels. {spread}. Memory: {memory}. "
         + ", ".join(f"{name} {value}" for name, value in CENTRE.items())
         + " where nothing else is said. The width is that of all layers of the projector; W-MSE's output stays at 64, "
         "as it must be narrower than the batch. Averaged networks, where a method has one, are in it."
     )
-    command = f"python benchmarks/efficiency.py --threads {about['threads']}; --table"
+    command = f"python benchmarks/efficiency.py --steps {rows[-1]['steps']} --processes {processes} --threads "
+    command += f"{about['threads']}; --table"
     parts = [
         heading("Time and memory of training steps", command, about, note),
         "## Time of a step, ms",
@@ -134,7 +168,12 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=LEAST, help=f"of each process, {LEAST} or more")
+    parser.add_argument("--processes", type=int, default=3, help="for each cell")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="cifar10-cpu")
+    parser.add_argument("--backbone", help="of timm; that of the recipe if not given")
+    parser.add_argument("--size", type=int, default=32, help="of images and views, in pixels")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
     parser.add_argument("--full", action="store_true", help="every combination of views, batch and width")
@@ -143,6 +182,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("docs/results/efficiency.svg"))
     parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
     args = parser.parse_args()
+    if args.steps < LEAST and not args.quick:
+        parser.error(f"--steps {args.steps}: the median of fewer than {LEAST} steps says little of a method")
     rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
     print(show(rows, args.out, args.plot))
 

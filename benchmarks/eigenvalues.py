@@ -1,6 +1,6 @@
 """The paper's figure on real training: eigenvalues of the covariance over the first epoch, method by method.
 
-    python benchmarks/eigenvalues.py --data path/to/cifar10 [--images 50000] [--threads 1] [--seeds 0,1]
+    python benchmarks/eigenvalues.py --data path/to/cifar10 [--images 50000] [--threads 1] [--seeds 0,1] [--device cuda]
     python benchmarks/eigenvalues.py --table > docs/results/eigenvalues.md
 
 Runs are those of the shared arm of benchmarks/methods.py: the data, backbone, views, batch, optimiser and schedule of
@@ -18,7 +18,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from frossl.core.progress import Progress
 from frossl.data.loader import view_batches
 from frossl.evals.extract import first
 from frossl.evals.spectral import Moments, collision_entropy, condition_number, von_neumann_entropy
-from frossl.runs.config import Config
+from frossl.runs.config import Config, Device
 from frossl.runs.data import open_run_data
 from frossl.runs.log import read_rows
 from frossl.train.loop import Learner, build, train
@@ -56,12 +56,12 @@ def spectra(learner: Learner, views: list[Tensor], bf16: bool) -> dict[str, dict
     """The figures of backbone and projector on ``views``, chunks ``(V, N, C, S, S)``, all views pooled."""
     moments: dict[str, Moments] = {}
     for x in views:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             h_VNF = learner.encode(learner.backbone, x)
             z_VND = learner.method.embed(h_VNF)
         assert z_VND is not None
         for place, y in zip(PLACES, (h_VNF, z_VND), strict=True):
-            part = Moments.of(y.flatten(0, 1).float())
+            part = Moments.of(y.flatten(0, 1).float().cpu())
             moments[place] = moments[place] + part if place in moments else part
     found = {}
     for place, moment in moments.items():
@@ -83,7 +83,8 @@ def track(config: Config, threads: int) -> Row:
     data = open_run_data(config)
     learner, plan = build(config, data)
     chunks = view_batches(first(data.test, IMAGES), plan.recipe, plan.spec.mean, plan.spec.std, seed=VIEWS_SEED)
-    views = [part for groups in chunks for part in groups[0].split(plan.batch, dim=1)]
+    views = [part.to(plan.device) for groups in chunks for part in groups[0].split(plan.batch, dim=1)]
+    learner.to(plan.device)
     bf16 = plan.precision == "bf16"
     found: dict[int, dict[str, dict[str, Any]]] = {}
 
@@ -107,6 +108,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
             config = shared(args.data, "frossl" if method == NO_LOG else method, args.images, seed)
             if method == NO_LOG:
                 config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, log=False))
+            config = dataclasses.replace(config, device=args.device)
             row = {"method": method, "seed": seed, "images": args.images}
             yield row | {"config": summary(config), "environment": about}, track, (config, args.threads)
 
@@ -239,6 +241,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", default="0,1", help="joined by commas")
+    parser.add_argument(
+        "--device", choices=get_args(Device), default="cpu", help="rows of another one go to another --out"
+    )
     parser.add_argument("--out", type=Path, default=DATA / "eigenvalues.jsonl")
     parser.add_argument("--plots", type=Path, default=Path("docs/results"), help="where the figures go")
     parser.add_argument("--table", action="store_true", help="only print the page of what --out has")

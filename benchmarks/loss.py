@@ -1,6 +1,6 @@
 """Speed and exactness of the FroSSL loss beside the products it cannot avoid and beside lightly's FroSSLLoss.
 
-    python benchmarks/loss.py [--rounds 60] [--threads 2]
+    python benchmarks/loss.py [--rounds 60] [--threads 2] [--device cuda]
 
 Forward and backward in float32, one process, the same inputs, timings interleaved round by round. "products" are
 the two batched matrix products per view that any implementation needs: the smaller moment matrix, and that matrix
@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightly
@@ -21,7 +20,7 @@ import torch
 from lightly.loss import FroSSLLoss as LightlyLoss
 from torch import Tensor
 
-from common import warm_allocator
+from common import interleaved, warm_allocator
 from frossl.losses import frossl
 
 SHAPES = {
@@ -61,27 +60,16 @@ def lightlys(z_VND: Tensor) -> Tensor:
     return z.grad
 
 
-def seconds(run: Callable[[Tensor], object], z: Tensor) -> float:
-    start = time.perf_counter()
-    run(z)
-    return time.perf_counter() - start
-
-
-def speed(rounds: int) -> list[str]:
+def speed(rounds: int, device: torch.device) -> list[str]:
     warm_allocator()
     rows = [
         "| V, N, D | products ms | ours | ours, centred | lightly | ours / products | bound | lightly / products |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for shape, bound in SHAPES.items():
-        z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
         runs = {"products": products, "ours": ours, "centred": ours_centred, "lightly": lightlys}
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for round in range(rounds + 5):
-            for name, run in runs.items():
-                took = seconds(run, z)
-                if round >= 5:
-                    times[name].append(took)
+        times = interleaved({name: partial(run, z) for name, run in runs.items()}, rounds, 5, device)
         ratios = {name: [a / b for a, b in zip(times[name], times["products"], strict=True)] for name in runs}
 
         def middle(values: list[float], scale: float = 1.0) -> str:
@@ -102,13 +90,13 @@ def speed(rounds: int) -> list[str]:
     return rows
 
 
-def exactness() -> list[str]:
+def exactness(device: torch.device) -> list[str]:
     rows = [
         "| V, N, D | float64 against lightly: value, gradient | float32 error, ours: value, gradient | lightly's own |",
         "|---|---|---|---|",
     ]
     for shape in [(2, 64, 128), (2, 256, 1024), (3, 512, 256), (2, 128, 128), (8, 256, 1024)]:
-        z64 = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        z64 = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(device)
         # The two agree when ours scales as the public reference does.
         options = {"invariance_weight": 1.4, "view_scaling": "mean" if shape[0] > 2 else "pairs", "centre": False}
         if shape[0] > 2:
@@ -152,15 +140,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(
-        f"{cpu_name()}, {args.threads} threads; torch {torch.__version__}, lightly {lightly.__version__}; "
-        f"float32 matmul precision {torch.get_float32_matmul_precision()}; {args.rounds} rounds, median (quartiles); "
-        "seeds 0 and 1. Errors are relative, of the value to the sum of the sizes of its terms.\n"
+        f"{cpu_name()}, {args.threads} threads, on {args.device}; torch {torch.__version__}, "
+        f"lightly {lightly.__version__}; float32 matmul precision {torch.get_float32_matmul_precision()}; "
+        f"{args.rounds} rounds, median (quartiles); seeds 0 and 1. Errors are relative, of the value to the sum of the sizes of its terms.\n"
     )
-    print("\n".join(speed(args.rounds)), "\n")
-    print("\n".join(exactness()))
+    print("\n".join(speed(args.rounds, args.device)), "\n")
+    print("\n".join(exactness(args.device)))
 
 
 if __name__ == "__main__":

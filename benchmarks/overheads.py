@@ -1,6 +1,6 @@
 """What reliability costs: guards in a step, and checkpoints in a run.
 
-    python benchmarks/overheads.py [--pairs 60] [--threads 1]
+    python benchmarks/overheads.py [--pairs 60] [--threads 1] [--device cuda]
 
 Steps with and without guards (copies of batch-norm statistics, the flag, what is chosen by it, the look of the host)
 take turns on the same batches in one process, and what is given is the median of the differences within pairs with its
@@ -17,16 +17,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from common import environment, heading, seconds, table
+from common import environment, heading, on_device, seconds, table
 from frossl.commands.bench import noise
 from frossl.core.length import Length
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
-from frossl.runs.config import Config
+from frossl.runs.config import Config, Device
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.state import set_up
@@ -70,10 +71,11 @@ def pair(take: Stepper, batch: Batch, guarded_first: bool) -> tuple[float, float
         with unguarded(take):
             take(batch, 3, 0.5, 2.0)
 
+    device = take.before[0].device
     if guarded_first:
-        return seconds(with_guards), seconds(without)
-    bare = seconds(without)
-    return seconds(with_guards), bare
+        return on_device(with_guards, device), on_device(without, device)
+    bare = on_device(without, device)
+    return on_device(with_guards, device), bare
 
 
 def median_and_interval(values: list[float]) -> str:
@@ -85,25 +87,25 @@ def median_and_interval(values: list[float]) -> str:
     return f"{100 * statistics.median(values):.2f} ({100 * low:.2f} to {100 * high:.2f}) %"
 
 
-def measured(method: str, backbone: str, batch: int, pairs: int) -> list[str]:
+def measured(method: str, backbone: str, batch: int, pairs: int, device: str) -> list[str]:
     config = Config(
         data="noise",
         method=method,
         objective=find_method(method).Config(),
         backbone=backbone,
         batch=batch,
-        device="cpu",
+        device=device,
     )
     data = noise(1024, 32)
     learner, plan = build(config, data)
     take, state = set_up(learner, plan, data, Length(100, "it"), start(config))
     learner.train()
-    batches = training_batches(data, plan.recipe, batch=batch, seed=0)
-    total = torch.ones(())
+    batches = training_batches(data, plan.recipe, batch=batch, seed=0, device=plan.device)
+    total = torch.ones((), device=plan.device)
     for step in range(3):
         take(next(batches), step, 0.5, 2.0)
     times = [pair(take, next(batches), bool(number % 2)) for number in range(pairs)]
-    alone = statistics.median(seconds(lambda: guards(take, total)) for _ in range(pairs))
+    alone = statistics.median(on_device(lambda: guards(take, total), plan.device) for _ in range(pairs))
     step = statistics.median(guarded for guarded, _ in times)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -135,16 +137,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=get_args(Device), default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     note = (
-        f"Images of noise of 32 pixels, two views, a probe; {args.pairs} pairs of steps, medians with 95 % intervals; "
-        f"7 saves, to the disk of the temporary directory. The last column is {SAVES} saves in {RUN:.0f} s."
+        f"On {args.device}; images of noise of 32 pixels, two views, a probe; {args.pairs} pairs of steps, medians "
+        "with 95 % intervals; 7 saves, to the disk of the temporary directory. The last column is "
+        f"{SAVES} saves in {RUN:.0f} s."
     )
     print(heading("What reliability costs", "python benchmarks/overheads.py", environment(args.threads), note), "\n")
     columns = ["method", "encoder", "batch", "step, ms", "guards, more of a step", "guards alone, ms", "of the step"]
     columns += ["checkpoint, MiB", "save, s", "slowest", "load, s", "of a run"]
-    print(table(columns, [measured(*case, args.pairs) for case in CASES]))
+    print(table(columns, [measured(*case, args.pairs, args.device) for case in CASES]))
 
 
 if __name__ == "__main__":

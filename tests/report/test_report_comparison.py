@@ -39,7 +39,7 @@ def texts(table) -> dict[str, list[str]]:
 def result_of(values: dict[str, list[float]], error: float = 0.0) -> BudgetResult:
     """A result whose arms have this standard error over images."""
     ranking = rank(values, {one: dict.fromkeys(values.keys() - {one}, error) for one in values})
-    return BudgetResult("1ep", [], Target("knn", None, False, None, []), 100, {"knn": ranking}, {})
+    return BudgetResult("1ep", [], [], Target("knn", None, False, None, []), 100, {"knn": ranking}, {})
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,27 @@ def test_tables_have_costs_and_controls(study):
     spent = found["What was spent"]
     assert spent["frossl V=4"] == ["2.00", "2,000", "8,000", "0.67", "2,000", "1,024"]
     assert spent["mmcr V=2"] == ["–"] * 6
+
+
+def test_a_run_that_was_slowed_is_told(study):
+    path = study / "vicreg-2-2ep-seed1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"seconds": 1.5 * row["seconds"]}) + "\n" for row in rows))
+    (result,) = read_study(study).results
+    assert {arm.arm: arm.off_pace for arm in result.arms if arm.off_pace} == {"vicreg:2": [(0, -0.33), (1, 0.5)]}
+    assert any("vicreg V=2, seed 1: a step took 50 % more" in said for said in left_out(result))
+    assert texts(tables(result)[1])["vicreg V=2"][4] == "2,500, seed 0 −33 %, seed 1 +50 %"
+
+
+def test_minutes_on_machines_that_are_not_alike_are_not_ranked(tmp_path):
+    runs = [write_run(tmp_path, arm, seed, 0.5, budget="1min") for arm in "ab" for seed in (0, 1)]
+    for run, processor in zip(runs, ("fast", "fast", "slow", "fast"), strict=True):
+        path = tmp_path / run["name"] / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": {"processor": processor}}))
+    (result,) = read_study(write_plan(tmp_path, runs)).results
+    assert result.rankings == {}
+    assert any("several machines" in said and "slow" in said for said in left_out(result))
+    assert "Nothing to rank" in render_comparison(read_study(tmp_path))
 
 
 def test_label_free_figures_are_correlated_over_ranked_arms(study):

@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 
 from frossl.cli import main
+from frossl.core.machine import available_cores
 from frossl.core.types import Loss
+from frossl.evals.interval import unpack_answers
 from frossl.methods import METHODS
 from frossl.report.study import read_study
 from frossl.train.compare import arm_options
@@ -26,15 +28,27 @@ TINY = ["--backbone-options", '{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]
 TINY += ["--held-out", "0.25"]
 
 
-@pytest.fixture
-def images(tmp_path) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    for i in range(48):
+def write_images(root: Path, count: int) -> Path:
+    generator = torch.Generator().manual_seed(count)
+    for i in range(count):
         pixels = torch.randint(60 * (i % 2), 120 + 60 * (i % 2), (16, 16, 3), generator=generator, dtype=torch.uint8)
-        path = tmp_path / "images" / ("dark", "bright")[i % 2] / f"{i:02d}.png"
+        path = root / ("dark", "bright")[i % 2] / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.numpy()).save(path)
-    return tmp_path / "images"
+    return root
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    return write_images(tmp_path / "images", 48)
+
+
+@pytest.fixture
+def split(tmp_path) -> Path:
+    """Images that bring a test split."""
+    for name, count in (("train", 60), ("test", 20)):
+        write_images(tmp_path / "split" / name, count)
+    return tmp_path / "split"
 
 
 def states(out: Path) -> dict[str, str]:
@@ -72,6 +86,10 @@ def test_an_arm_is_a_method_with_views_and_options(arm, options):
         (["--arms", "frossl", "frossl --held-out 0.5", "--budget", "1ep"], "differ in held_out"),
         (["--arms", "frossl", "--budget", "1ep", "--target", "40"], "--target 40.* share"),
         (["--arms", "frossl", "frossl --monitor-every 50%", "--budget", "1ep"], "50%.* --monitor-every once"),
+        (["--arms", "frossl", "--budget", "1min", "--jobs", "2"], "--jobs 2: .*1min"),
+        (["--arms", "frossl", "--budget", "1ep", "--tune-lr", "2"], "odd number of rates"),
+        (["--arms", "frossl", "--budget", "1ep", "--tune-lr", "3"], "brings no held-out split"),
+        (["--arms", "frossl", "--budget", "1ep", "--tune-lr", "3", "--protocol", "rank"], "has an accuracy"),
         (["--arms", "frossl", "--budget", "1ep", "--protocol", "knm"], "mean 'knn'[?]"),
         (["--arms", "frossl", "--budget", "1ep", "--only", "frossl-2ep-seed0"], "mean 'frossl-1ep-seed0'"),
     ],
@@ -144,6 +162,74 @@ def test_commands_for_a_cluster_are_carried_out_one_by_one(frossl, images, tmp_p
     code, said = frossl("report", out)
     assert code == 0
     assert "1 of 2 runs with 1ep" in said
+
+
+def test_each_arm_gets_the_rate_that_is_best_on_training_images_kept_aside(frossl, split, tmp_path, capsys):
+    argv = ["compare", split, *TINY, "--arms", "frossl", "random", "--seeds", "1", "--budget", "2ep", "--tune-lr", "3"]
+    argv += ["--protocol", "knn", "rank"]
+
+    def commands() -> list[str]:
+        with pytest.raises(SystemExit):
+            main([str(a) for a in [*argv, "--commands"]])
+        return [line.rpartition("--only ")[2] for line in capsys.readouterr().out.splitlines()]
+
+    trials = commands()
+    assert trials == ["frossl-lr-0.000667", "frossl-lr-0.002", "frossl-lr-0.006"]  # random learns nothing
+    code, said = frossl(*argv, "--only", "frossl-2ep-seed0")
+    assert code == 2
+    assert "not chosen yet" in said
+    for name in trials:
+        assert frossl(*argv, "--only", name)[0] == 0
+    out = tmp_path / "runs" / "comparison"
+    (measured,) = json.loads((out / "trials" / trials[0] / "evaluation.json").read_text()).values()
+    assert measured["held_out"] == 6  # a tenth of the training images
+    about = json.loads((out / "trials" / trials[0] / "config.json").read_text())
+    assert about["images"] == [54, 6]
+    assert about["config"]["length"] == "0.5ep"
+    path = out / "trials" / trials[2] / "evaluation.json"
+    path.write_text(path.read_text().replace('"knn": 0', '"knn": 2'))  # the best, whatever it was
+    assert commands() == ["frossl-2ep-seed0", "random-2ep-seed0"]
+    for name in ("frossl-2ep-seed0", "random-2ep-seed0"):
+        assert frossl(*argv, "--only", name)[0] == 0
+    code, said = frossl(*argv, "--jobs", "auto")
+    assert code == 0
+    assert said.count("done before") == 5
+    saved = json.loads((out / "comparison.json").read_text())
+    assert saved["tuning"]["chosen"] == {"frossl": 0.006}
+    assert [trial["lr"] for trial in saved["tuning"]["trials"]] == [0.000667, 0.002, 0.006]
+    assert [run["config"]["lr"] for run in saved["runs"]] == [0.006, None]
+    assert json.loads((out / "frossl-2ep-seed0" / "config.json").read_text())["config"]["lr"] == 0.006
+    (tested,) = json.loads((out / "frossl-2ep-seed0" / "evaluation.json").read_text()).values()
+    assert tested["held_out"] == 20
+    assert len(unpack_answers(tested["answers"]["pretrained"]["knn"], 20)) == 20
+    assert "0.006" in (out / "comparison.md").read_text()
+    argv += ["--validation"]
+    code, said = frossl(*argv)
+    assert code == 2
+    assert "validation was False, would be True" in said
+
+
+@pytest.mark.skipif(len(available_cores()) < 2, reason="one core has no two parts")
+def test_runs_side_by_side_end_as_one_after_the_other(frossl, images, tmp_path):
+    argv = ["compare", images, *TINY, "--arms", "random", "--seeds", "2", "--budget", "1ep", "--protocol", "knn"]
+    code, said = frossl(*argv, "--jobs", "2")
+    assert code == 0
+    assert "2 side by side" in said
+    configs = [json.loads(p.read_text()) for p in (tmp_path / "runs/comparison").glob("*/config.json")]
+    assert [int(c["environment"]["threads"]) for c in configs] == [int(c["machine"]["cores"]) for c in configs]
+    assert frossl(*argv)[1].count("done before") == 2
+
+
+def test_minutes_of_another_machine_are_refused(frossl, images, tmp_path):
+    argv = ["compare", images, *TINY, "--arms", "random", "--seeds", "2", "--budget", "0.01min", "--protocol", "knn"]
+    frossl(*argv, "--commands")
+    assert frossl(*argv, "--only", "random-0.01min-seed0")[0] == 0
+    path = tmp_path / "runs/comparison/random-0.01min-seed0/config.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"machine": about["machine"] | {"processor": "Abacus 3"}}))
+    code, said = frossl(*argv, "--only", "random-0.01min-seed1")
+    assert code == 2
+    assert "another machine (Abacus 3" in said
 
 
 def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images, tmp_path, monkeypatch):
