@@ -307,7 +307,7 @@ def spread(values: Sequence[float | None], digits: int) -> str:
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
-        return f"seed {seeds[0]}"
+        return f"one seed, {seeds[0]}"
     return f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
 
 

@@ -150,8 +150,9 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
         + " where nothing else is said. The width is that of all layers of the projector; W-MSE's output stays at 64, "
         "as it must be narrower than the batch. Averaged networks, where a method has one, are in it."
     )
-    command = f"python benchmarks/efficiency.py --steps {rows[-1]['steps']} --processes {processes} --threads "
-    command += f"{about['threads']}; --table"
+    if rows[-1]["steps"] < LEAST:
+        note += f" The script now takes {LEAST} steps or more in several processes; these rows were not made anew."
+    command = f"python benchmarks/efficiency.py --threads {about['threads']}; --table"
     parts = [
         heading("Time and memory of training steps", command, about, note),
         "## Time of a step, ms",

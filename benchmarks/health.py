@@ -4,8 +4,9 @@
     python benchmarks/health.py --table > docs/results/health.md
 
 20 runs have settings that are wrong in different ways, of which some collapse; 20 are healthy runs of different
-methods. Each is the first 200 steps of a run of 2,000. Even numbers served to set the thresholds of ``frossl.train.health``, odd
-ones to test them. Every row of --out holds what the monitor saw, so --table judges it anew by the rules as they are.
+methods. Each is the first 200 steps of a run of 2,000. Even numbers served to set the thresholds of
+``frossl.train.health``, odd ones to test them. Every row of --out holds what the monitor saw, so --table judges it anew
+by the rules as they are.
 """
 
 from __future__ import annotations
@@ -228,9 +229,9 @@ def show(rows: list[Row], out: Path) -> str:
         f"said. The untrained encoder has a kNN of {start}, and an effective rank of {first_ranks[0]:.1f} to "
         f"{first_ranks[-1]:.1f} on the views of the runs. kNN is of 5,000 training and 2,000 held-out images at step "
         "200; rank is the effective rank of the backbone on one batch of views at that step, lowest share the lowest "
-        f"until then over that of the untrained encoder. Collapsed is what has an effective rank below {ONE} of features "
-        "or embeddings at step 200; mis-set is what was set wrong and has not. (Embeddings of two healthy methods with "
-        "prototypes are there at that step as well; the monitor does not judge by this.) Some healthy runs come near a "
+        f"until then over that of the untrained encoder. Collapsed is what has an effective rank below {ONE} of "
+        "features or embeddings at step 200; mis-set is what was set wrong and has not. (Embeddings of two healthy "
+        "methods with prototypes are there at that step as well; the monitor does not judge by this.) Some healthy runs come near a "
         "threshold: it is 0.15 for the lowest share. Longer runs were not studied. "
         "Rules and thresholds come from the even numbers; that for a view that says nothing was set, from case 18, "
         "when most odd ones had been run, though not case 19, which it concerns. The monitor sees vitals of one batch "

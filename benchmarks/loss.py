@@ -146,7 +146,8 @@ def main() -> None:
     print(
         f"{cpu_name()}, {args.threads} threads, on {args.device}; torch {torch.__version__}, "
         f"lightly {lightly.__version__}; float32 matmul precision {torch.get_float32_matmul_precision()}; "
-        f"{args.rounds} rounds, median (quartiles); seeds 0 and 1. Errors are relative, of the value to the sum of the sizes of its terms.\n"
+        f"{args.rounds} rounds, median (quartiles); seeds 0 and 1. "
+        "Errors are relative, of the value to the sum of the sizes of its terms.\n"
     )
     print("\n".join(speed(args.rounds, args.device)), "\n")
     print("\n".join(exactness(args.device)))

@@ -4,7 +4,8 @@
     python benchmarks/methods.py --table > docs/results/methods.md
 
 Two arms. "shared": the optimiser of the recipe cifar10-cpu and the method's own default options. "own": optimiser,
-learning rate, weight decay and options of paper-cifar10-METHOD, where there is one. Both have the backbone, views,
+learning rate, weight decay and options of paper-cifar10-METHOD, where there is one; the weight of FroSSL's invariance
+keeps w D / N, which decides what it does, at this batch and width. Both have the backbone, views,
 batch and schedule of cifar10-cpu; methods made for many crops get 8 of a quarter of the image, 16 pixels
 wide, as they are in it. One process per run; finished rows of --out are not run again, so it can be stopped.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 import re
 import statistics
@@ -74,12 +76,24 @@ def own(data: str, method: str, images: int, seed: int) -> Config | None:
         return None
     published = RECIPES[f"paper-cifar10-{method}"]()
     names = ("optimizer", "lr", "weight_decay", "clip")
+    config = shared(data, method, images, seed)
     config = dataclasses.replace(
-        shared(data, method, images, seed),
-        objective=for_two_cores(published.objective),
+        config,
+        objective=with_balance(for_two_cores(published.objective), published, config.batch),
         **{name: getattr(published, name) for name in names},
     )
     return with_epochs(config, Length.parse(published.length).amount)
+
+
+def with_balance(objective: Any, published: Config, batch: int | None) -> Any:
+    """``objective`` with the weight that has the published w D / N at another batch and width, if it is FroSSL's."""
+    if not hasattr(objective, "view_scaling"):
+        return objective
+    assert published.batch is not None
+    assert batch is not None
+    widths = [int(re.findall(r"\d+", o.projector)[-1]) for o in (published.objective, objective)]
+    balance = published.objective.invariance_weight * widths[0] / published.batch
+    return dataclasses.replace(objective, invariance_weight=balance * batch / widths[1])
 
 
 def for_two_cores(objective: Any) -> Any:
@@ -126,6 +140,25 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
             yield row, cost_on_noise, (config, 32, STEPS, args.threads)
 
 
+def raw_pixels() -> str:
+    """What they have by the same metrics, from the rows of the comparison on these data, where nothing is trained."""
+    arms = json.loads((DATA / "comparison.json").read_text())["results"][0]["arms"]
+    found = next(arm["pixels"] for arm in arms if arm["pixels"])
+    return f"kNN {found['knn'][0]:.3f}, linear {found['linear'][0]:.3f}"
+
+
+def other_weights(rows: list[Row]) -> str:
+    """A sentence on rows of the arm "own" whose invariance weight is not the one that the script has now."""
+    told = []
+    for row in rows:
+        config = own("", row["method"], row["images"], row["seed"]) if row["arm"] == "own" else None
+        now = getattr(config and config.objective, "invariance_weight", None)
+        was = row["config"]["objective"].get("invariance_weight") if config else None
+        if hasattr(config and config.objective, "view_scaling") and was != now:
+            told.append(f"`{row['method']}` with w = {was:g} where w D / N as published is {now:g}")
+    return f" Not run anew since `own` keeps w D / N: {'; '.join(told)}." if told else ""
+
+
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
     rows = latest(rows, SAME)
@@ -166,7 +199,8 @@ def show(rows: list[Row], out: Path) -> str:
         f"{images:,} images, batch {batch}, {seeds_in_words(seeds)}. kNN and linear: top-1 accuracy on {held_out:,} "
         f"held-out images, two standard errors of which are up to {noise:.1f} points; rank: effective rank of their "
         "features. "
-        "The first three columns are with the AdamW of `cifar10-cpu` and default options, `own` with the published "
+        "The first three columns are with the AdamW, rate and views of `cifar10-cpu`, which were chosen for FroSSL with "
+        "two views and on these held-out images (two-cores.md), and with default options; `own` is with the published "
         f"optimiser, rate, weight decay and options (heads cut to {WIDEST}, queues to {LONGEST_QUEUE:,}); published "
         "values are for 1000 epochs, and momenta of averaged networks are kept as they are, so that `own` says what "
         "they do in a short run, not what the method can do; – where no configuration was published. `random` is "
@@ -174,6 +208,7 @@ def show(rows: list[Row], out: Path) -> str:
         f"images, each in patches of {PATCH} pixels. Cost: medians of {STEPS} whole steps on noise, shared arm; memory "
         "is the peak above that of the process before it has a model."
     )
+    note += f" Raw pixels of the same images: {raw_pixels()}." + other_weights(rows)
     settings = [
         [f"`{row['method']}`", c["optimizer"], f"{c['lr']:g}", f"{c['weight_decay']:g}", f"`{c['objective']}`"]
         for row in sorted(rows, key=lambda row: row["method"])
