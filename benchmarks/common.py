@@ -33,7 +33,7 @@ from frossl.data.arrays import from_tensors
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.evals import measure
-from frossl.evals.extract import sample
+from frossl.evals.extract import pixels, sample
 from frossl.evals.linear import fewshot
 from frossl.nn.encoder import save_encoder
 from frossl.runs.config import Config
@@ -42,6 +42,7 @@ from frossl.runs.encoders import start_weights
 from frossl.runs.log import read_rows
 from frossl.train.display import TrainingDisplay
 from frossl.train.loop import build, train
+from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 
@@ -172,6 +173,16 @@ def on_device(run: Callable[[], object], device: torch.device) -> float:
     ended.record()
     ended.synchronize()
     return began.elapsed_time(ended) / 1e3
+
+
+def measure_pixels(config: Config, threads: int) -> Row:
+    """What raw pixels of the images of ``config`` are worth, by the metrics of :func:`pretrain_and_evaluate`."""
+    torch.set_num_threads(threads)
+    data = open_run_data(config)
+    plan = make_plan(config, data)
+    network, spec = pixels(plan.spec)
+    features = plan.extractor().data(network, data, spec)
+    return {**measure(features, ["knn", "linear"]), "held_out": len(data.test)}
 
 
 def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Row:

@@ -139,8 +139,7 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
     spread = (
         f"{processes} processes a cell: the median of their medians, and the lowest and highest in brackets"
         if processes > 1
-        else "One process a cell, so that nothing is known of the spread between processes: of differences below a "
-        "fifth nothing can be said"
+        else "One process a cell, so that the spread between processes is not known"
     )
     note = (
         f"Whole training steps on {where}, {rows[-1]['precision']}, recipe {rows[-1]['recipe']}, "

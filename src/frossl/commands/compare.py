@@ -20,6 +20,7 @@ from frossl.core.length import Length
 from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
+from frossl.recipes.cpu import FOUND_FOR
 from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
 from frossl.report.targets import Watched
@@ -104,16 +105,16 @@ def run(args: list[str], console: Console) -> int:
     trials = plan_trials(runs, given.tune_lr, given.tune_budget, given.protocol) if given.tune_lr is not None else []
     if given.only is not None:
         return _carry_out(given, trials, runs, console)
-    parts = split_machine(given.jobs, device_of(runs[0].config).type)
-    if len(parts) > 1 and (timed := [r.budget for r in (*trials, *runs) if Length.parse(r.budget).unit == "min"]):
+    if given.jobs != 1 and (timed := [r.budget for r in (*trials, *runs) if Length.parse(r.budget).unit == "min"]):
         raise UserError(f"--jobs {given.jobs}: runs side by side slow each other, so no budget in minutes ({timed[0]})")
+    parts = split_machine(given.jobs, device_of(runs[0].config).type)
     quiet = Console(quiet=True) if given.commands else console
     for planned in filter(None, (trials, runs)):
         compare.check(planned, given.protocol, quiet)
     again = ["compare", *(arg for arg in args if arg != "--commands")]
     if given.dry_run or given.commands:
         return _list(given, trials, runs, again, console)
-    about = _about(given, again)
+    about = _about(given, again, runs)
     command = [sys.executable, "-m", "frossl.cli", *again, "--only"]
     if trials:
         compare.keep_plan(trials, about)
@@ -132,10 +133,11 @@ def run(args: list[str], console: Console) -> int:
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
 
 
-def _about(given: Compare, again: list[str]) -> dict[str, Any]:
-    """What is kept of the command beside its runs."""
-    command = shlex.join(["frossl", *again])
-    return {"command": command, "target_metric": given.target_metric, "target": given.target}
+def _about(given: Compare, again: list[str], runs: list[compare.Run]) -> dict[str, Any]:
+    """What is kept of the command beside its runs; ``found_for`` says for which method a recipe was made."""
+    found = {run.config.recipe: FOUND_FOR[run.config.recipe] for run in runs if run.config.recipe in FOUND_FOR}
+    about = {"command": shlex.join(["frossl", *again]), "found_for": found}
+    return about | {"target_metric": given.target_metric, "target": given.target}
 
 
 def _carry_out(given: Compare, trials: list[compare.Run], runs: list[compare.Run], console: Console) -> int:
@@ -165,7 +167,7 @@ def _list(
         for name, state in states.items():
             console.print(f"{state:9} {escape(name)}", highlight=False, soft_wrap=True)
         return 0
-    about = _about(given, again)
+    about = _about(given, again, runs)
     if trying:
         compare.keep_plan(trials, about)
         print("# choose learning rates; then ask for --commands again", file=sys.stderr)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 
+FOUND_FOR = dict.fromkeys(("fashion-mnist-cpu", "cifar10-cpu"), "frossl")
+"""For which method the optimiser and the views of a recipe were found, which others have to make do with."""
 _TWO_CORES = Config(
     data="cifar10",
     backbone_options='{"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]}',

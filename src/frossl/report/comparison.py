@@ -184,6 +184,8 @@ def as_markdown(study: Study) -> str:
 def plan_notes(study: Study) -> list[str]:
     """Sentences on what holds for all budgets."""
     notes = tuning_notes(study.about)
+    for recipe, method in study.about.get("found_for", {}).items():
+        notes.append(f"Optimiser and views of the recipe {recipe} were found for {method}; all arms have them.")
     if any(run.get("validation") for run in study.about["runs"]):
         notes.append("All runs were measured on training images kept aside: this is to choose options, not a result.")
     return notes

@@ -27,7 +27,7 @@ from frossl.core.types import Moment, UserError
 from frossl.data import Dataset
 from frossl.data.options import COLUMNS
 from frossl.evals import applicable, defaults, find_metrics
-from frossl.evals.extract import EVALUATED
+from frossl.evals.extract import BANK, EVALUATED
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.runs.config import FREE_TO_CHANGE, Config
@@ -55,8 +55,8 @@ TRIALS = "trials"
 class Run:
     """One pretraining of the plan: an arm, under a budget, with a seed.
 
-    With ``validation`` it is measured on a part of the training images, to choose options. At most ``bank`` training
-    images are used for that.
+    With ``validation`` it is measured on a part of the training images, to choose options. A ``trial`` is one of many
+    short ones: few training images are used to measure it, and it has no report.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Run:
     seed: int
     config: Config
     validation: bool = False
-    bank: int = EVALUATED
+    trial: bool = False
 
     @classmethod
     def plan(cls, title: str, arm: str, budget: str, config: Config, out: Path, **more: Any) -> Run:
@@ -276,7 +276,8 @@ def _train(run: Run, data: Dataset, console: Console) -> str | None:
         shutil.rmtree(run.path, ignore_errors=True)
     config = replace(run.config, evaluate=False, out=out)
     try:
-        ended = pretrain(config, data=data, resume=run.path if going else None, console=console)
+        how = {"resume": run.path if going else None, "report": not run.trial, "console": console}
+        ended = pretrain(config, data=data, **how)
     except NonFiniteError as error:
         run.keep({"state": "diverged", "message": str(error)})
         console.print(f"[bold red]Diverged[/] {escape(str(error))}")
@@ -293,7 +294,7 @@ def _evaluate(run: Run, data: Dataset, protocols: Sequence[str], console: Consol
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:
         device, known = run.config.device, known_controls(run, data.name, tuple(applicable(missing, data.targets)))
-        how = {"known": known, "bank": run.bank, "device": device, "console": console}
+        how = {"known": known, "bank": BANK if run.trial else EVALUATED, "device": device, "console": console}
         evaluate_run(run.path, data=data, protocols=missing, **how)
         run.keep(outcome | {"evaluated": [*outcome["evaluated"], *missing]})
 

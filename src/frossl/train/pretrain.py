@@ -67,6 +67,7 @@ def pretrain(
     backbone: nn.Module | None = None,
     data: Dataset | None = None,
     resume: Path | str | None = None,
+    report: bool = True,
     console: Console | None = None,
 ) -> Outcome:
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
@@ -77,7 +78,8 @@ def pretrain(
     train mode stay so; in eval mode as a whole, it is trained as a whole. The run of a module that timm builds alike by
     name, without options or with ``config.backbone_options``, is a run of that name, which commands can resume,
     evaluate and export. Their untrained control has random weights from the seed of the run; that of this function is
-    ``backbone`` as it was given. ``data`` are those of ``config``, where the caller has them open.
+    ``backbone`` as it was given. ``data`` are those of ``config``, where the caller has them open. Without ``report``
+    none is written at the end.
 
     Raises:
         UserError: something that was asked for cannot be done; says what to do.
@@ -113,7 +115,7 @@ def pretrain(
     evaluation = None
     if config.evaluate:
         evaluation = evaluate_run(run, data=data, backbone=untrained, device=config.device, console=console)
-    if rank() == 0:
+    if rank() == 0 and report:
         with console.status("writing the report") as status:
             warn = partial(terminal.warn, console)
             path = write_report([run], run / "report.html", data=data, backbone=untrained, log=status.update, warn=warn)

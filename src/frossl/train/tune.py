@@ -10,7 +10,6 @@ from typing import Any
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.evals import find_metrics
-from frossl.evals.extract import BANK
 from frossl.methods import find_method
 from frossl.report.study import measures
 from frossl.runs.record import read_record
@@ -45,7 +44,7 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
         for step in range(-(count // 2), count // 2 + 1):
             rate = float(f"{peak_rate(config) * FACTOR**step:.3g}")
             short = replace(config, lr=rate, length=budget, seed=SEED, monitor_every="100%", monitor_ridge=False)
-            trials.append(Run.plan(f"{arm} lr {rate:g}", arm, budget, short, out, validation=True, bank=BANK))
+            trials.append(Run.plan(f"{arm} lr {rate:g}", arm, budget, short, out, validation=True, trial=True))
     return trials
 
 
