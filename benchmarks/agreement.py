@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightly.loss as theirs
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import frossl.losses
-from common import environment, heading, table
+from common import DATA, environment, heading, table, write_rows
 from frossl.core.types import Loss
 from frossl.losses import LOSSES
 from frossl.losses.barlow_twins import barlow_twins
@@ -233,21 +234,24 @@ def differences(pair: Pair, z: Tensor) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=DATA / "agreement.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     named = {name for pair in PAIRS for name in [pair.loss]} | {n for names, _ in DIFFERENT for n in names.split(", ")}
     assert named >= set(LOSSES), f"say how these compare with lightly's: {', '.join(set(LOSSES) - named)}"
-    rows, bad = [], []
+    rows, raw, bad = [], [], []
     for pair in PAIRS:
         for shape in pair.shapes:
             wide, narrow = differences(pair, views(shape)), differences(pair, views(shape).float())
             agrees = max(*wide, *narrow) <= LIMIT
             if not agrees:
                 bad.append(f"{pair.loss} {shape}")
+            raw.append({"loss": pair.loss, "lightly": pair.lightly, "shape": shape, "float64": wide, "float32": narrow})
             numbers = [", ".join(f"{x:.0e}" for x in pair_of) for pair_of in (wide, narrow)]
             shown = [f"`{pair.loss}`", pair.lightly, pair.setting, ", ".join(map(str, shape)), *numbers]
             rows.append([*shown, "yes" if agrees else "**no**"])
     about = environment(args.threads, "lightly")
+    write_rows(args.out, raw, about)
     note = (
         "Relative differences of ours and lightly's on the same V views of N images in D dimensions (seed "
         f"{SEED}): of the value, to the sum of the sizes of its terms, and of the gradient, to its norm. They agree "
@@ -259,6 +263,7 @@ def main() -> None:
     print(table(headings, rows), end="\n\n")
     print("## Where defaults or definitions differ\n")
     print(table(["loss", "how"], [(f"`{'`, `'.join(name.split(', '))}`", how) for name, how in DIFFERENT]))
+    print(f"\nRows: `{args.out.name}`.")
     if bad:
         sys.exit(f"differ by more than {LIMIT:g}: {'; '.join(bad)}")
 

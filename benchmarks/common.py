@@ -107,6 +107,12 @@ def run_jobs(
     return rows
 
 
+def write_rows(out: Path, rows: Iterable[Row], about: dict[str, str]) -> None:
+    """Writes ``rows`` to ``out``, a line each, with the environment they were measured in."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row | {"environment": about}) + "\n" for row in rows))
+
+
 def latest(rows: Iterable[Row], same: Sequence[str]) -> list[Row]:
     """The last row of each that agree in the fields ``same``: a job that failed may have been done again."""
     return list({tuple(row[name] for name in same): row for row in rows}.values())

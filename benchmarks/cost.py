@@ -10,7 +10,6 @@ torch.profiler. Four objectives that have one are also timed beside lightly's, o
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from lightly.loss import MMCRLoss, WMSELoss
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from common import DATA, environment, heading, interleaved, table, warm_allocator
+from common import DATA, environment, heading, interleaved, table, warm_allocator, write_rows
 from frossl.losses import LOSSES
 from frossl.losses.swav import sinkhorn
 from plot import BLUE, GREY, RED, Line, Panel, save_plot
@@ -221,13 +220,12 @@ def main() -> None:
     measured, shares = times(args.rounds, args.device), decompositions(args.device)
     peers = list(beside_peers(max(3, args.rounds // 3), args.device))
     about = environment(args.threads, "lightly")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {"loss": name, "shape": shape, "ms": ms, "decomposition": shares[name][0], "share": shares[name][1]}
         for name, by_shape in measured.items()
         for shape, ms in by_shape.items()
     ]
-    args.out.write_text("".join(json.dumps(row | {"environment": about}) + "\n" for row in [*rows, *peers]))
+    write_rows(args.out, [*rows, *peers], about)
     draw(args.plot, measured, {name: words for name, (words, _) in shares.items()})
 
     note = (

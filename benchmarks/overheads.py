@@ -21,7 +21,7 @@ from typing import get_args
 
 import torch
 
-from common import environment, heading, on_device, seconds, table
+from common import DATA, Row, environment, heading, on_device, seconds, table, write_rows
 from frossl.commands.bench import noise
 from frossl.core.length import Length
 from frossl.data.loader import Batch, training_batches
@@ -87,7 +87,7 @@ def median_and_interval(values: list[float]) -> str:
     return f"{100 * statistics.median(values):.2f} ({100 * low:.2f} to {100 * high:.2f}) %"
 
 
-def measured(method: str, backbone: str, batch: int, pairs: int, device: str) -> list[str]:
+def measured(method: str, backbone: str, batch: int, pairs: int, device: str) -> Row:
     config = Config(
         data="noise",
         method=method,
@@ -116,19 +116,25 @@ def measured(method: str, backbone: str, batch: int, pairs: int, device: str) ->
         path = save()
         loads = [seconds(lambda: load_checkpoint(path)) for _ in range(3)]
         size = path.stat().st_size / 2**20
-    save_s = statistics.median(saves)
+    case = {"method": method, "backbone": backbone, "batch": batch, "device": device}
+    return case | {"pairs": times, "step_s": step, "alone_s": alone, "saves": saves, "loads": loads, "mib": size}
+
+
+def line(row: Row) -> list[str]:
+    """A row as it is shown."""
+    save_s = statistics.median(row["saves"])
     return [
-        f"`{method}`",
-        f"`{backbone}`",
-        str(batch),
-        f"{step * 1e3:.0f}",
-        median_and_interval([(guarded - bare) / bare for guarded, bare in times]),
-        f"{alone * 1e3:.2f}",
-        f"{100 * alone / step:.2f} %",
-        f"{size:.0f}",
+        f"`{row['method']}`",
+        f"`{row['backbone']}`",
+        str(row["batch"]),
+        f"{row['step_s'] * 1e3:.0f}",
+        median_and_interval([(guarded - bare) / bare for guarded, bare in row["pairs"]]),
+        f"{row['alone_s'] * 1e3:.2f}",
+        f"{100 * row['alone_s'] / row['step_s']:.2f} %",
+        f"{row['mib']:.0f}",
         f"{save_s:.2f}",
-        f"{max(saves):.2f}",
-        f"{statistics.median(loads):.2f}",
+        f"{max(row['saves']):.2f}",
+        f"{statistics.median(row['loads']):.2f}",
         f"{100 * SAVES * save_s / RUN:.2f} %",
     ]
 
@@ -138,6 +144,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=get_args(Device), default="cpu")
+    parser.add_argument("--out", type=Path, default=DATA / "overheads.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     note = (
@@ -145,10 +152,14 @@ def main() -> None:
         "with 95 % intervals; 7 saves, to the disk of the temporary directory. The last column is "
         f"{SAVES} saves in {RUN:.0f} s."
     )
-    print(heading("What reliability costs", "python benchmarks/overheads.py", environment(args.threads), note), "\n")
+    about = environment(args.threads)
+    rows = [measured(*case, args.pairs, args.device) for case in CASES]
+    write_rows(args.out, rows, about)
+    print(heading("What reliability costs", "python benchmarks/overheads.py", about, note), "\n")
     columns = ["method", "encoder", "batch", "step, ms", "guards, more of a step", "guards alone, ms", "of the step"]
     columns += ["checkpoint, MiB", "save, s", "slowest", "load, s", "of a run"]
-    print(table(columns, [measured(*case, args.pairs, args.device) for case in CASES]))
+    print(table(columns, map(line, rows)))
+    print(f"\nRows: `{args.out.name}`.")
 
 
 if __name__ == "__main__":

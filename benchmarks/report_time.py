@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import torch
 
-from common import Row, environment, heading, table
+from common import DATA, Row, environment, heading, table, write_rows
 from frossl.report import page, run_summary
 from frossl.runs.record import read_record
 
@@ -63,10 +63,9 @@ def build(run: Path) -> Row:
         return took | {"whole": whole, "start": whole - sum(took.values()), "size": output.stat().st_size / 1e6}
 
 
-def row(run: Path, rounds: int) -> list[str]:
-    """A line of the table: medians over ``rounds``."""
+def line(run: Path, built: list[Row]) -> list[str]:
+    """A line of the table: medians over rounds."""
     record = read_record(run)
-    built = [build(run) for _ in range(rounds)]
     middle = {name: statistics.median(b[name] for b in built) for name in built[0]}
     train, held_out = record.about["images"]
     whole = [b["whole"] for b in built]
@@ -83,18 +82,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=DATA / "report.jsonl")
     parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.once:
         print(json.dumps(once(given.runs[0], given.once)))
         return
     columns = ["data", "images, training + held out", "encoder", "seconds", *(f"{part}, s" for part in PARTS), "MB"]
-    rows = [row(run, given.rounds) for run in given.runs]
+    built = {run: [build(run) for _ in range(given.rounds)] for run in given.runs}
     command = f"python benchmarks/report_time.py {' '.join(f'runs/{run.name}' for run in given.runs)}"
     note = f"Medians of {given.rounds} reports, each in a process of its own; the lowest and highest in brackets."
     about = environment(torch.get_num_threads(), "plotly")
+    write_rows(given.out, ({"run": run.name} | row for run, rows in built.items() for row in rows), about)
     print(heading("How long a report takes", f"{command} --rounds {given.rounds}", about, note), end="\n\n")
-    print(table(columns, rows))
+    print(table(columns, [line(run, rows) for run, rows in built.items()]))
+    print(f"\nRows: `{given.out.name}`.")
 
 
 if __name__ == "__main__":
