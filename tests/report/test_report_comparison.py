@@ -10,9 +10,17 @@ from comparison_runs import write_plan, write_run
 
 from frossl.evals.interval import pack_answers
 from frossl.evals.ranking import rank
-from frossl.report.comparison import agreement_note, as_markdown, conclude, left_out, margin_notes, target_notes
+from frossl.report.comparison import (
+    agreement_note,
+    as_markdown,
+    conclude,
+    left_out,
+    margin_notes,
+    plan_notes,
+    target_notes,
+)
 from frossl.report.comparison_page import render_comparison, write_comparison
-from frossl.report.comparison_tables import arm_name, tables
+from frossl.report.comparison_tables import arm_name, tables, tuning_table
 from frossl.report.study import BudgetResult, read_study
 from frossl.report.targets import Target
 
@@ -214,6 +222,23 @@ def test_a_run_that_was_slowed_is_told(study):
     assert {arm.arm: arm.off_pace for arm in result.arms if arm.off_pace} == {"vicreg:2": [(0, -0.33), (1, 0.5)]}
     assert any("vicreg V=2, seed 1: a step took 50 % more" in said for said in left_out(result))
     assert texts(tables(result)[1])["vicreg V=2"][4] == "2,500, seed 0 −33 %, seed 1 +50 %"
+
+
+def test_rates_that_were_tried_are_shown_with_the_one_that_was_chosen(study):
+    tried = {"frossl:4": [0.30, 0.35, 0.33], "vicreg:2": [0.31, None, 0.32]}
+    trials = [{"arm": a, "lr": lr, "score": x} for a, of in tried.items() for lr, x in zip((1, 3, 9), of, strict=True)]
+    tuning = {"measure": "linear", "budget": "0.5ep", "factor": 3.0, "images": 500, "trials": trials}
+    retarget(study, tuning=tuning | {"chosen": {"frossl:4": 3, "vicreg:2": 9}}, found_for={"cifar10-cpu": "frossl"})
+    made = tuning_table(read_study(study).about)
+    assert texts(made)["frossl V=4"] == ["1: 0.300", "3: 0.350", "9: 0.330", "3"]
+    assert texts(made)["vicreg V=2"] == ["1: 0.310", "3: –", "9: 0.320", "9"]
+    assert [cell.best for cell in made.rows[0][1:]] == [False, True, False, False]
+    beyond, recipe = plan_notes(read_study(study))
+    assert "beyond those tried for vicreg V=2" in beyond
+    assert "cifar10-cpu were found for frossl" in recipe
+    write_comparison(study)
+    for name in ("comparison.md", "comparison.html"):
+        assert "after 0.5ep each" in (study / name).read_text()
 
 
 def test_minutes_on_machines_that_are_not_alike_are_not_ranked(tmp_path):
