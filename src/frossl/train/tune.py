@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from frossl.core.length import Length
@@ -34,7 +33,7 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
     """
     if count < 3 or count % 2 == 0:
         raise UserError(f"--tune-lr {count}: give an odd number of rates, 3 or more; the middle one is the arm's own")
-    if not _scoring(protocols):
+    if not trial_protocols(protocols):
         raise UserError("--tune-lr needs a --protocol that has an accuracy, such as knn or linear, to choose by")
     length = Length.parse(runs[0].budget)
     budget = str(Length.parse(budget or str(replace(length, amount=length.amount * PART))))
@@ -50,11 +49,7 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
 
 def trial_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
     """What of ``protocols`` is measured of a trial: accuracies."""
-    return tuple(_scoring(protocols))
-
-
-def _scoring(protocols: Sequence[str]) -> list[str]:
-    return [name for name, m in find_metrics(protocols).items() if any(c.score for c in m.columns.values())]
+    return tuple(name for name, m in find_metrics(protocols).items() if any(c.score for c in m.columns.values()))
 
 
 def choose_rates(trials: Sequence[Run], protocols: Sequence[str]) -> dict[str, Any]:
@@ -78,14 +73,11 @@ def choose_rates(trials: Sequence[Run], protocols: Sequence[str]) -> dict[str, A
     for arm in dict.fromkeys(trial.arm for trial in trials):
         scored = [(row["score"], row["lr"]) for row in rows if row["arm"] == arm and row["score"] is not None]
         if not scored:
-            raise UserError(f"{arm}: no learning rate can be chosen, as no trial has an accuracy; see {_logs(trials)}")
+            logs = trials[0].config.out / "logs"
+            raise UserError(f"{arm}: no learning rate can be chosen, as no trial has an accuracy; see {logs}")
         chosen[arm] = max(scored, key=lambda pair: (pair[0], -pair[1]))[1]
     about = {"measure": next(iter(measured - {None}), None), "budget": trials[0].budget, "factor": FACTOR}
     return about | {"images": max(row["images"] or 0 for row in rows), "trials": rows, "chosen": chosen}
-
-
-def _logs(trials: Sequence[Run]) -> Path:
-    return trials[0].config.out / "logs"
 
 
 def with_rates(runs: Sequence[Run], chosen: dict[str, float]) -> list[Run]:
