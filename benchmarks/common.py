@@ -35,6 +35,7 @@ from frossl.data.types import Dataset
 from frossl.evals import measure
 from frossl.evals.extract import pixels, sample
 from frossl.evals.linear import fewshot
+from frossl.evals.ranking import half_interval
 from frossl.nn.encoder import save_encoder
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
@@ -314,18 +315,18 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def spread(values: Sequence[float | None], digits: int) -> str:
-    """The mean, with the standard deviation where there is more than one value; a dash where there is none."""
+    """The mean, with half its 95 % interval over seeds where there are several values; a dash where there is none."""
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.{digits}f}{deviation}"
+    half = half_interval(known)
+    return f"{statistics.fmean(known):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"one seed, {seeds[0]}"
-    return f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
+    return f"seeds {', '.join(map(str, seeds))} (mean ± 95 % interval over seeds, Student's t)"
 
 
 def summary(config: Config) -> Row:

@@ -140,11 +140,11 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
             yield row, cost_on_noise, (config, 32, STEPS, args.threads)
 
 
-def raw_pixels() -> str:
-    """What they have by the same metrics, from the rows of the comparison on these data, where nothing is trained."""
+def raw_pixels() -> tuple[str, str]:
+    """kNN and linear probe of them by the same metrics, from the rows of the comparison on these data."""
     arms = json.loads((DATA / "comparison.json").read_text())["results"][0]["arms"]
     found = next(arm["pixels"] for arm in arms if arm["pixels"])
-    return f"kNN {found['knn'][0]:.3f}, linear {found['linear'][0]:.3f}"
+    return f"{found['knn'][0]:.3f}", f"{found['linear'][0]:.3f}"
 
 
 def other_weights(rows: list[Row]) -> str:
@@ -180,7 +180,7 @@ def show(rows: list[Row], out: Path) -> str:
     def best(method: str) -> float:
         return max((row.get("linear", 0.0) for row in rows if row["method"] == method), default=0.0)
 
-    lines = []
+    lines = [["raw pixels", "–", *raw_pixels(), *["–"] * 8]]
     for method in sorted({row["method"] for row in rows}, key=best, reverse=True):
         cost = next((row for row in of(method, "cost") if "error" not in row), None)
         costs = ["–"] * 4
@@ -209,7 +209,7 @@ def show(rows: list[Row], out: Path) -> str:
         f"images, each in patches of {PATCH} pixels. Cost: medians of {STEPS} whole steps on noise, shared arm; memory "
         "is the peak above that of the process before it has a model."
     )
-    note += f" Raw pixels of the same images: {raw_pixels()}." + other_weights(rows)
+    note += " Raw pixels are those of the rows of the comparison on the same images." + other_weights(rows)
     settings = [
         [f"`{row['method']}`", c["optimizer"], f"{c['lr']:g}", f"{c['weight_decay']:g}", f"`{c['objective']}`"]
         for row in sorted(rows, key=lambda row: row["method"])

@@ -150,8 +150,9 @@ def show(rows: list[Row], out: Path) -> str:
             "python benchmarks/recipes.py --images N --only 'VARIANT;...' --seeds SEEDS --threads 1; --table",
             about,
             "A sixth of the training images is held out for validation; all figures are of it, and the test images "
-            f"were not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is the "
-            "standard deviation over seeds; other variants of the script were not run, and – was not measured. "
+            f"were not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is half the "
+            "95 % interval over seeds (Student's t), which of two seeds is 9 standard deviations; one seed has none. "
+            "Other variants of the script were not run, and – was not measured. "
             f"Rows: `{out.name}`.",
         )
     ]
