@@ -14,6 +14,7 @@ from frossl.core.types import Features, UserError
 from frossl.data.types import Split
 from frossl.evals import METRICS, Subject, applicable, defaults, measure, metric
 from frossl.evals.extract import Extractor
+from frossl.evals.interval import unpack_answers
 from frossl.evals.suite import Evaluation, evaluate, untrained_encoder
 from frossl.evals.verdict import verdict
 from frossl.views.recipes import View
@@ -266,6 +267,19 @@ def test_only_what_was_asked_for_is_measured():
     got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("knn",))
     assert all(got.arms[arm].keys() == with_ends("knn", "knn_balanced") for arm in ("pretrained", "raw pixels"))
     assert got.protocols.keys() == {"knn"}
+
+
+def test_right_and_wrong_answers_are_kept_with_the_accuracy():
+    test = dark_and_bright(16, seed=1)
+    test.labels[3], test.labels[5] = -1, 1 - test.labels[5]  # one unknown, one that is answered wrong
+    data = dataset(dark_and_bright(24), test)
+    got = evaluate(pretrained(), spec(), data, Extractor(), seed=0, recipe=RECIPE, protocols=("knn", "rank"))
+    assert got.held_out == 15
+    for arm in ("pretrained", "untrained", "raw pixels"):
+        right = unpack_answers(got.answers[arm]["knn"], got.held_out)
+        assert right.mean() == pytest.approx(got.arms[arm]["knn"])
+        assert not right[4]  # the fifth of those that have a label
+        assert got.answers[arm].keys() == {"knn"}
 
 
 def test_views_are_extracted_for_lidar_and_raw_pixels_have_figures_of_labels_only():

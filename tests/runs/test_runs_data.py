@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from frossl.core.types import UserError
-from frossl.data import open_data
+from frossl.data import Split, from_tensors, open_data
 from frossl.data.fingerprint import SAMPLED, differences, fingerprint
-from frossl.runs.data import open_data_of
+from frossl.runs.config import Config
+from frossl.runs.data import on_validation, open_data_of
 from frossl.runs.directory import encoder_of, read_run
 from frossl.runs.record import read_rows
 from frossl.train.pretrain import pretrain
@@ -209,3 +212,20 @@ def test_arrays_are_found_and_a_damaged_file_is_named(tmp_path, monkeypatch):
         (run / "data.json").write_text(text)
         with pytest.raises(UserError):
             read_run(run)
+
+
+def test_options_are_chosen_on_training_images_that_are_always_the_same():
+    x = torch.arange(80, dtype=torch.uint8).view(80, 1, 1, 1).expand(-1, 1, 4, 4)
+    labels = (torch.arange(80) < 60).long()
+    own = from_tensors(Split(x[:60], labels[20:]), Split(x[60:], labels[:20]), classes=("a", "b"))
+    plain = Config(data="x")
+    data = on_validation(plain, own)
+    held, left = ({int(image[0, 0, 0]) for image in split.images} for split in (data.test, data.train))
+    assert (len(held), held | left, held & left) == (6, set(range(60)), set())
+    assert data.test.labels.sum() == 4  # as many of each class as there are in 60
+    again = on_validation(replace(plain, seed=7), own)
+    assert torch.equal(again.test.images, data.test.images)
+    with pytest.raises(UserError, match="whole groups"):
+        on_validation(replace(plain, group="patient"), own)
+    with pytest.raises(UserError, match="brings no held-out split"):
+        on_validation(plain, from_tensors(Split(x, labels), classes=("a", "b")))
