@@ -71,8 +71,8 @@ def margin_notes(result: BudgetResult) -> list[str]:
     if ranking.paired:
         return [said]
     return [
-        f"{said} Answers to single images were not kept: margins over images are those of independent answers, which "
-        "are too wide as far as arms find the same images hard."
+        f"{said} Margins over images are not paired, as single answers were not kept or the score is no share of them: "
+        "they are too wide as far as arms find the same images hard."
     ]
 
 
