@@ -203,6 +203,7 @@ def test_tables_have_costs_and_controls(study):
     found = {table.title: texts(table) for table in tables(result)}
     accuracy, accuracy_table = found["Accuracy"], tables(result)[0]
     assert re.fullmatch(r"20\.0 ± [\d.]+ seeds ± [\d.]+ images", accuracy["simclr V=2"][1])
+    assert re.fullmatch(r"20\.0 ± [\d.]+", texts(tables(result, brief=True)[0])["simclr V=2"][1])
     assert accuracy["frossl V=4"][0] == "0.810"
     assert accuracy_table.rows[0][1].margin == "±0.127"  # 12.706 times the standard error of 0.80 and 0.82
     assert accuracy["untrained"][0] == "0.250"

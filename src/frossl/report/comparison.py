@@ -203,7 +203,7 @@ def show_comparison(console: Console, study: Study) -> None:
     for note in plan_notes(study):
         console.print(escape(note), highlight=False)
     for result in study.results:
-        for table in tables(result)[:3] if any(a.seeds for a in result.arms) else []:
+        for table in tables(result, brief=True)[:3] if any(a.seeds for a in result.arms) else []:
             console.print(for_terminal(replace(table, title=f"{table.title}, budget {result.budget}")))
         for measure in result.rankings:
             style = "bold" if measure == result.measure else ""

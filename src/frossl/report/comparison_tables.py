@@ -33,10 +33,10 @@ def in_order(result: BudgetResult) -> list[ArmResult]:
     return sorted(result.arms, key=lambda arm: order.index(arm.arm) if arm.arm in order else len(order))
 
 
-def tables(result: BudgetResult) -> list[Table]:
-    """What there is to tell in numbers."""
+def tables(result: BudgetResult, *, brief: bool = False) -> list[Table]:
+    """What there is to tell in numbers; ``brief``, for the terminal, with margins as one instead of their parts."""
     arms = in_order(result)
-    made = [_accuracies(result, arms), _spent(arms), _targets(result, arms), _label_free(result, arms)]
+    made = [_accuracies(result, arms, brief), _spent(arms), _targets(result, arms), _label_free(result, arms)]
     return [table for table in made if table is not None]
 
 
@@ -125,7 +125,7 @@ def _label_free(result: BudgetResult, arms: Sequence[ArmResult]) -> Table | None
     return Table("Without labels", ["arm", *(column.heading for column in shown.values())], rows)
 
 
-def _accuracies(result: BudgetResult, arms: Sequence[ArmResult]) -> Table:
+def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], brief: bool) -> Table:
     """Scores of arms, how far they are behind, and those of the controls, over all runs."""
     shown = [name for name in measures() if any(name in arm.values for arm in arms)]
     rows = []
@@ -135,9 +135,9 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult]) -> Table:
             values, ranking = arm.values.get(name), result.rankings.get(name)
             behind = Cell("" if values else "–")
             if ranking is not None and arm.arm in ranking.means and arm.arm != (first := next(iter(ranking.means))):
-                margins = ranking.margin, ranking.over_images(first, arm.arm)
-                parts = zip(margins, ("seeds", "images"), strict=True)
-                off = (f" ± {100 * margin:.1f} {what}" for margin, what in parts if margin is not None)
+                margins = {" seeds": ranking.margin, " images": ranking.over_images(first, arm.arm)}
+                margins = {"": ranking.within(first, arm.arm)} if brief else margins
+                off = (f" ± {100 * margin:.1f}{what}" for what, margin in margins.items() if margin is not None)
                 behind = Cell(points(ranking, first, arm.arm) + "".join(off))
             row += [_mean(values), behind]
         others = {"diverged": arm.diverged, "not finished": arm.missing}
