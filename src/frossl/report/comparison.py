@@ -208,7 +208,7 @@ def show_comparison(console: Console, study: Study) -> None:
         for measure in result.rankings:
             style = "bold" if measure == result.measure else ""
             console.print(escape(conclude(result, measure)), style=style, highlight=False)
-        for sentence in (*left_out(result), *target_notes(result)):
+        for sentence in (*left_out(result), *margin_notes(result), *target_notes(result)):
             console.print(escape(sentence), highlight=False)
     if not any(result.rankings for result in study.results):
         console.print("No accuracy is known by which arms could be ranked.")
