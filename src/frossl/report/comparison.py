@@ -86,7 +86,7 @@ def left_out(result: BudgetResult) -> list[str]:
         for seed, off in arm.off_pace:
             said.append(
                 f"{arm_name(arm.arm)}, seed {seed}: a step took {100 * abs(off):.0f} % {'more' if off > 0 else 'less'} "
-                "time than with its other seeds. Something else used the machine; its times are not to be compared."
+                "time than with its other seeds. Something else used the machine: times are not to be compared."
             )
         if arm.diverged:
             over = len(arm.seeds) + len(arm.diverged)

@@ -43,8 +43,8 @@ class ArmResult:
 
     ``answers`` are those of the encoders to the held-out images, by accuracy and seed
     (:func:`frossl.evals.interval.unpack_answers`), of accuracies that every seed has them of. ``off_pace`` are seeds
-    whose median step took more than :data:`PACE` longer or shorter than that of the other seeds, and how much, as a
-    share. ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves`` are what the
+    whose median step took more than :data:`PACE` longer or shorter than that of any other seed, and how much, as a
+    share of the nearest. ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves`` are what the
     monitor saw.
     """
 
@@ -214,15 +214,15 @@ def _arm_result(name: str, trials: Sequence[Trial], target: Target) -> ArmResult
 
 
 def off_pace(steps: dict[int, float]) -> list[tuple[int, float]]:
-    """Seeds whose step is more than :data:`PACE` off the median of the others, and how far.
+    """Seeds whose step is more than :data:`PACE` off that of every other, and how far off the nearest.
 
-    >>> off_pace({0: 1.0, 1: 1.1, 2: 1.6})
-    [(2, 0.52)]
+    >>> off_pace({0: 1.0, 1: 1.1, 2: 1.65}), off_pace({0: 1.0, 1: 1.5})
+    ([(2, 0.5)], [(0, -0.33), (1, 0.5)])
     """
     found = []
     for seed, step in steps.items():
-        others = [other for of, other in steps.items() if of != seed]
-        off = step / statistics.median(others) - 1 if others else 0.0
+        offs = [step / other - 1 for of, other in steps.items() if of != seed]
+        off = min(offs, key=abs, default=0.0)
         if abs(off) > PACE:
             found.append((seed, round(off, 2)))
     return found
