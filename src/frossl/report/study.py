@@ -44,8 +44,8 @@ class ArmResult:
     ``answers`` are those of the encoders to the held-out images, by accuracy and seed
     (:func:`frossl.evals.interval.unpack_answers`), of accuracies that every seed has them of. ``off_pace`` are seeds
     whose median step took more than :data:`PACE` longer or shorter than that of any other seed, and how much, as a
-    share of the nearest. ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves`` are what the
-    monitor saw.
+    share of the nearest. ``reached`` is None if that was not watched, as of a method that learns nothing; ``curves``
+    are what the monitor saw.
     """
 
     arm: str
