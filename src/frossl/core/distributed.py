@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 T = TypeVar("T")
-BEAT = 2.0
-"""Seconds between two signs of life of a rank while others wait for it."""
+BEAT = 1.0
+"""Seconds between two signs of life of a rank."""
+LOST = 4
+"""Exit code of a process that ends because another rank is gone."""
 
 
 class RankError(RuntimeError):
@@ -114,23 +117,21 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         g.copy_(mean.view(g.shape))
 
 
-def set_timeout(seconds: float) -> None:
-    """How long the processors of ranks wait for each other here; the collectives of devices have the launcher's.
-
-    Counts from the first call on, which makes the group that :func:`largest` and those below it speak in.
-    """
+def limit_waits(seconds: float) -> None:
+    """How long a rank waits in a collective from here on for one that is alive; what a launch sets holds before."""
     if world_size() > 1:
-        _hosts(seconds)
+        public = getattr(dist, "set_timeout", None)  # newer than the oldest torch that is supported
+        (public or dist.distributed_c10d._set_pg_timeout)(timedelta(seconds=seconds), dist.group.WORLD)
 
 
 _made: list[Any] = []
 
 
-def _hosts(seconds: float = 25.0) -> Any:
-    """The processors of all ranks, for what must not wait for an accelerator; torch's own timeout is half an hour."""
-    if not _made:
-        _made.append(dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
-    return _made[0]
+def _hosts() -> Any:
+    """The processors of all ranks, for what must not wait for an accelerator. Waits for ever: :func:`heartbeat` ends it."""
+    if not _made or _made[0] is not dist.group.WORLD:  # another group was begun in this process
+        _made[:] = dist.group.WORLD, dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    return _made[1]
 
 
 def largest(*values: float) -> tuple[float, ...]:
@@ -166,43 +167,76 @@ def on_first_rank(work: Callable[[], T]) -> T | None:
 
 
 def together(work: Callable[[], T]) -> T:
-    """What ``work`` returns on each rank, where it may take any rank however long.
-
-    A thread of each gives a sign of life every :data:`BEAT` seconds meanwhile, so that only a rank that is gone or
-    was stopped is given up. ``work`` must not speak with other ranks.
+    """What ``work`` returns on each rank, where it may take any rank however long; it must not speak with others.
 
     Raises:
         RankError: ``work`` failed on another rank.
-        RuntimeError: another rank did not answer for the collectives' timeout.
     """
     if world_size() == 1:
         return work()
-    _hosts()
-    ended, failed, seen, lost = threading.Event(), [1.0], [0.0], []
+    group = _hosts()
+    try:
+        result = work()
+    except BaseException:  # the others are told when they come to it
+        dist.all_reduce(torch.ones(1, dtype=torch.float64), dist.ReduceOp.MAX, group=group, async_op=True)
+        raise
+    if any(largest(0.0)):
+        raise RankError(_FAILED)
+    return result
+
+
+_FAILED = "another rank failed; its own message says why"
+_beating: list[Any] = []
+
+
+@contextmanager
+def heartbeat(seconds: float) -> Iterator[None]:
+    """While it is entered, a rank that is dead or frozen for ``seconds``, or fails, ends this process with :data:`LOST`.
+
+    A thread of each rank gives a sign of life every :data:`BEAT` seconds whatever the rank is busy with, so that a slow
+    one is waited for. The end comes from that thread, as a collective of a device cannot be interrupted. Left without
+    an error, it waits for the others to leave it. Within another it does nothing.
+
+    Raises:
+        RankError: another rank failed or died when this one was ready.
+    """
+    if world_size() == 1 or _beating == [dist.group.WORLD]:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+    _beating[:] = [dist.group.WORLD]
+    ended, failed, lost = threading.Event(), [1.0], [""]
 
     def beat() -> None:
-        running = 1.0
+        running, broken = 1.0, 0.0
         try:
-            while running and not seen[0]:
+            while running and not broken:
                 ended.wait(BEAT)
                 over = ended.is_set()
-                running, seen[0] = largest(float(not over), failed[0] if over else 0.0)
-        except RuntimeError as error:
-            lost.append(error)
+                state = torch.tensor([not over, over and failed[0]], dtype=torch.float64)
+                dist.all_reduce(state, dist.ReduceOp.MAX, group=group)
+                running, broken = state.tolist()
+            lost[0] = _FAILED if broken else ""
+        except RuntimeError:
+            lost[0] = (
+                f"rank {rank()} of {world_size()} got no sign of life from another, which died, or was stopped for "
+                f"more than {seconds:g} s (--rank-timeout). Checkpoints stand"
+            )
+        if lost[0] and not ended.wait(BEAT):  # else this rank itself has noticed, and says more
+            os.write(2, f"frossl: {lost[0]}\n".encode())
+            os._exit(LOST)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        result = work()
+        yield
         failed[0] = 0.0
     finally:
         ended.set()
-        thread.join()
-    if lost:
-        raise lost[0]
-    if seen[0]:
-        raise RankError("another rank failed; its own message says why")
-    return result
+        thread.join(5 * BEAT if failed[0] else None)
+        _beating.clear()
+    if lost[0]:
+        raise RankError(lost[0])
 
 
 def lost_rank(error: Exception) -> RankError | None:
@@ -214,8 +248,18 @@ def lost_rank(error: Exception) -> RankError | None:
     if not (collective or isinstance(error, dist.DistError) or "gloo" in str(error)):
         return None
     return RankError(
-        f"rank {rank()} of {world_size()} got no answer from another, which died, was stopped, or took longer than "
-        f"--rank-timeout: {str(error).partition(chr(10))[0]}"
+        f"rank {rank()} of {world_size()} got no answer from another, which died, failed, or came to nothing for longer "
+        f"than --stall-timeout: {str(error).partition(chr(10))[0]}"
+    )
+
+
+def join_error(error: RuntimeError, rank: int, ranks: int, seconds: float) -> RankError | None:
+    """What to say of ``error`` where ranks did not come together within ``seconds``; None of all others."""
+    if not isinstance(error, dist.DistError):
+        return None
+    return RankError(
+        f"rank {rank} of {ranks} did not find all others within {seconds:g} s: {str(error).partition(chr(10))[0]}. "
+        "Were all started, and can they reach the first one's machine?"
     )
 
 

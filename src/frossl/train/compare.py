@@ -38,9 +38,10 @@ from frossl.runs.directory import read_run
 from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
 from frossl.train.evaluate import evaluate_run
-from frossl.train.loop import NonFiniteError, build, schedule, stop_signals
+from frossl.train.loop import NonFiniteError, build, schedule
 from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
+from frossl.train.signals import stop_signals
 from frossl.views.recipes import pair
 
 PROTOCOLS = defaults("compare")

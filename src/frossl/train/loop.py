@@ -6,13 +6,11 @@ import copy
 import dataclasses
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +41,7 @@ from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import look
 from frossl.train.ranks import start
 from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
+from frossl.train.signals import stop_signals
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
 from frossl.train.step import NonFiniteError, Scalars, Stepper
@@ -50,8 +49,6 @@ from frossl.train.telemetry import picture_of_views
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-REPEATS = 10.0
 
 
 def build(
@@ -317,33 +314,3 @@ def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Bat
         ranks=world_size(),
         compiled=plan.config.compile_views,
     )
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[str]]:
-    """Collects the first Ctrl-C or termination request in the list that it gives; a second one is obeyed at once.
-
-    With several ranks a second one counts after :data:`REPEATS` seconds, as torchrun passes on what ranks got already.
-    """
-    received: list[str] = []
-    first = 0.0
-
-    def receive(number: int, frame: Any) -> None:
-        nonlocal first
-        if not received:
-            received.append(signal.Signals(number).name)
-            first = time.monotonic()
-        elif world_size() == 1 or time.monotonic() - first > REPEATS:
-            restore()
-            signal.raise_signal(number)
-
-    def restore() -> None:
-        for n, handler in before.items():
-            signal.signal(n, handler)
-
-    taken = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()  # others get no signals
-    before = {n: signal.signal(n, receive) for n in taken}
-    try:
-        yield received
-    finally:
-        restore()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 from frossl import __version__
 from frossl.core.config import to_plain
 from frossl.core.distributed import world_size
+from frossl.core.launch import cores, launched
 from frossl.core.length import Length
 from frossl.core.machine import environment, machine
 from frossl.core.types import UserError
@@ -249,13 +249,16 @@ def _batch(config: Config, images: int) -> int:
     return batch
 
 
+MOST_WORKERS = 16
+
+
 def workers_for(config: Config, data: Dataset) -> int:
-    """Processes that decode images: one per core, shared out among the ranks of this machine, if not given."""
+    """Processes that decode images: if not given, one per core of this rank, at most :data:`MOST_WORKERS`."""
     if data.train.in_memory:
         return 0
     if config.workers is not None:
         return config.workers
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(cores(), MOST_WORKERS)
 
 
 def device_of(config: Config) -> torch.device:
@@ -273,8 +276,24 @@ def device_of(config: Config) -> torch.device:
         raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {', '.join(have)})")
     if name not in fits:
         raise UserError(f"--device mps has no float64, which this run needs ({config.method}); give --device cpu")
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    return torch.device(name, int(local_rank)) if name == "cuda" else torch.device(name)
+    return torch.device(name, _own_gpu()) if name == "cuda" else torch.device(name)
+
+
+def _own_gpu() -> int:
+    """The GPU of this rank among those that it sees; a scheduler may show each rank its own alone.
+
+    Raises:
+        UserError: there are fewer than ranks.
+    """
+    here, seen = launched(), torch.cuda.device_count()
+    if here.local_rank < seen:
+        return here.local_rank
+    if here.slurm and seen == 1:
+        return 0
+    raise UserError(
+        f"{here.local_ranks} ranks on this machine, but {seen} GPU{'s' * (seen != 1)}: rank {here.rank} has none. "
+        f"Start {seen}, or give --device cpu"
+    )
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:

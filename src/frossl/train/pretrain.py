@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from frossl.core.distributed import on_first_rank, rank, share_text, together, world_size
+from frossl.core.distributed import heartbeat, limit_waits, on_first_rank, rank, share_text, together, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
@@ -24,10 +25,14 @@ from frossl.methods import find_method
 from frossl.nn.encoder import save_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
+from frossl.report.terminal import logged
 from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.runs.config import Config
 from frossl.runs.data import for_training, keep_whereabouts, open_data_of
 from frossl.runs.directory import (
+    LOG,
+    alone_in,
+    begun_run,
     continued,
     keep_length,
     new_run_directory,
@@ -70,7 +75,7 @@ def pretrain(
     console: Console | None = None,
 ) -> Outcome:
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
-    it again if it ended before its first save.
+    it again if it ended before its first save; with "auto" it is the run of the configuration's name, if that began.
 
     ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone`` from
     the weights it has; to resume, give one of the same architecture. Sub-modules that are in eval mode while it is in
@@ -84,6 +89,11 @@ def pretrain(
         NonFiniteError: the loss or its gradient is not a number.
     """
     console = console or Console(quiet=True)
+    if resume == "auto":
+        resume = begun_run(config)
+        again = resume is None
+    else:
+        again = False
     if resume is not None:
         resume = Path(resume)
         config = continued(resume, config)
@@ -92,16 +102,32 @@ def pretrain(
     fabric = start(config)
     if rank() > 0:
         console = Console(quiet=True)
-    run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config)))))
+    with heartbeat(config.rank_timeout):
+        run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config, again)))))
+        with ExitStack() as held:
+            on_first_rank(lambda: (held.enter_context(alone_in(run)), held.enter_context(logged(console, run / LOG))))
+            return _pretrain_in(run, config, resume is not None, backbone, data, console, fabric)
+
+
+def _pretrain_in(
+    run: Path,
+    config: Config,
+    resumed: bool,
+    backbone: nn.Module | None,
+    data: Dataset | None,
+    console: Console,
+    fabric: Fabric,
+) -> Outcome:
+    """Trains, evaluates and reports in the directory ``run``, which is removed if it comes to nothing."""
     untrained = copy.deepcopy(backbone)
     state = None
     try:
-        if resume is not None:
-            require_own(resume, backbone)
-            state = _newest_state(resume, console)
+        if resumed:
+            require_own(run, backbone)
+            state = _newest_state(run, console)
         data, stopped = train_run(config, run, state, backbone, data, console, fabric)
     except BaseException as error:
-        if rank() == 0 and resume is None and not worth_keeping(run):
+        if rank() == 0 and not resumed and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
         if world_size() > 1:
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
@@ -162,6 +188,7 @@ def train_run(
         extended = go_on_to(state, Length.parse(config.length), **counts)
     if learner.method.trains:
         seconds, plan = fit(learner, plan, data, fabric, lambda text: terminal.say(console, text))
+    limit_waits(config.stall_timeout)
     length = Length.parse(state["length"]) if state else resolve_length(plan, len(data.train), seconds)
     show_plan(console, plan, length, len(data.train), seconds, run, state)
 
