@@ -25,8 +25,9 @@ def exchange(folder: Path, r: int) -> None:
     got = {"rank": dist.rank(), "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
     got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
     got["largest"] = dist.largest(10.0 - r, float(r))
-    got["text"] = dist.share_text("Größe\n" if r == 0 else "other")
-    got["empty"] = dist.share_text("")
+    got["text"] = dist.share("Größe\n" if r == 0 else "other")
+    got["empty"] = dist.share("")
+    got["join"] = dist.join(torch.full((2 - r, 1), float(r)), [2, 1])
     got["first"] = dist.on_first_rank(lambda: (time.sleep(1), "done")[1])
     try:
         dist.on_first_rank(lambda: 1 / 0)
@@ -107,6 +108,7 @@ def test_ranks_exchange_what_they_have(ranks):
         assert torch.equal(got["stack"], torch.tensor([0.0, 1.0])[:, None, None].expand(2, 3, 2))
         assert got["largest"] == (10.0, 1.0)
         assert got["text"] == "Größe\n"
+        assert got["join"].flatten().tolist() == [0, 0, 1]
         assert got["empty"] == ""
 
 
@@ -160,8 +162,8 @@ def test_a_slow_rank_is_waited_for_and_one_that_is_frozen_dead_or_failed_ends_th
     ranks = start_ranks(lambda r: live(end, r), tmp_path / "said")
     code, said = outlived(ranks, 0, tmp_path / "said", 60)
     assert said.startswith("together\n")
-    assert code == (dist.LOST if end != "SIGKILL" else code) != 0, said
-    assert {"SIGSTOP": "more than 2 s", "SIGKILL": "rank", "error": "another rank failed"}[end] in said
+    assert code == dist.LOST if end == "SIGSTOP" else code, said  # else the collective may be the first to notice
+    assert ("more than 2 s" in said) == (end == "SIGSTOP")
 
 
 def stall(r: int) -> None:
@@ -209,7 +211,7 @@ def test_alone_everything_is_the_identity():
     assert dist.gather(x) is x
     assert dist.sum_over_ranks(x) is x
     assert dist.largest(1.0, 2.0) == (1.0, 2.0)
-    assert dist.share_text("a") == "a"
+    assert dist.share("a") == "a"
     assert dist.on_first_rank(lambda: 3) == 3
     assert dist.together(lambda: 4) == 4
     assert torch.equal(dist.stack_ranks(x), x[None])

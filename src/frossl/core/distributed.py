@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,14 +31,41 @@ class RankError(RuntimeError):
     """Another rank failed; its own message says why."""
 
 
+class Scope(NamedTuple):
+    """Which ranks share a batch, and how many images of it each of them has, where that is known beforehand."""
+
+    group: Any = None
+    shards: tuple[int, ...] | None = None
+
+
+_scopes = [Scope()]
+
+
+def scope() -> Scope:
+    """The innermost :func:`within`."""
+    return _scopes[-1]
+
+
+@contextmanager
+def within(inner: Scope) -> Iterator[None]:
+    """Meanwhile collectives of tensors are those of ``inner``; group None is all ranks, "local" this one alone."""
+    _scopes.append(inner)
+    try:
+        yield
+    finally:
+        _scopes.pop()
+
+
 def world_size() -> int:
     """Number of ranks that share one global batch; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if scope().group == "local" or not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return dist.get_world_size(scope().group)
 
 
 def rank() -> int:
     """Which of the ranks this is, from 0."""
-    return dist.get_rank() if world_size() > 1 else 0
+    return dist.get_rank(scope().group) if world_size() > 1 else 0
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
@@ -49,13 +76,25 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     total = x.detach().clone()
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=scope().group)
     return total
+
+
+def shard_lengths(n: int, like: Tensor) -> tuple[int, ...]:
+    """``n`` of every rank; ``like`` is any tensor on the device, which is waited for unless the batch was shared out
+    by a plan (:attr:`Scope.shards`).
+    """
+    if world_size() == 1:
+        return (n,)
+    planned = scope().shards
+    if planned is not None and planned[rank()] == n:
+        return planned
+    return tuple(stack_ranks(torch.tensor(n, device=like.device)).tolist())
 
 
 def global_count(n: int, like: Tensor) -> int:
     """Sum of ``n`` over all ranks, whose shards may differ in length; ``like`` is any tensor on the device."""
-    return n if world_size() == 1 else int(sum_over_ranks(torch.tensor(n, device=like.device)))
+    return sum(shard_lengths(n, like))
 
 
 def broadcast(x: Tensor) -> Tensor:
@@ -63,7 +102,8 @@ def broadcast(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     copy = x.detach().clone(memory_format=torch.contiguous_format)
-    dist.broadcast(copy, src=0)
+    group = scope().group
+    dist.broadcast(copy, src=0 if group is None else dist.get_global_rank(group, 0), group=group)
     return copy
 
 
@@ -72,7 +112,7 @@ def stack_ranks(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x.detach()[None]
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
+    dist.all_gather(parts, x.detach().contiguous(), group=scope().group)
     return torch.stack(parts)
 
 
@@ -88,7 +128,7 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
-        ctx.dim, ctx.lengths = dim, stack_ranks(torch.tensor(x.shape[dim], device=x.device)).tolist()
+        ctx.dim, ctx.lengths, ctx.scope = dim, shard_lengths(x.shape[dim], x), scope()
         moved = x.movedim(dim, 0)
         padded = moved.new_zeros(max(ctx.lengths), *moved.shape[1:])
         padded[: len(moved)] = moved
@@ -98,8 +138,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        start = sum(ctx.lengths[: dist.get_rank()])
-        return sum_over_ranks(grad.contiguous()).narrow(ctx.dim, start, ctx.lengths[dist.get_rank()]), None
+        with within(ctx.scope):
+            start = sum(ctx.lengths[: rank()])
+            return sum_over_ranks(grad.contiguous()).narrow(ctx.dim, start, ctx.lengths[rank()]), None
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -128,7 +169,7 @@ _made: list[Any] = []
 
 
 def _hosts() -> Any:
-    """The processors of all ranks, for what must not wait for an accelerator. Waits for ever: :func:`heartbeat` ends it."""
+    """The processors of all ranks, for what must not wait for an accelerator; only :func:`heartbeat` ends a wait."""
     if not _made or _made[0] is not dist.group.WORLD:  # another group was begun in this process
         _made[:] = dist.group.WORLD, dist.new_group(backend="gloo", timeout=timedelta(days=7))
     return _made[1]
@@ -152,13 +193,24 @@ def collect(values: Sequence[T]) -> list[T]:
     return [value for part in parts for value in part]
 
 
-def share_text(text: str) -> str:
-    """The first rank's ``text``."""
+def share(value: T) -> T:
+    """The first rank's ``value``, which can be pickled."""
     if world_size() == 1:
-        return text
-    texts = [text]
-    dist.broadcast_object_list(texts, src=0, group=_hosts())
-    return texts[0]
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_hosts())
+    return values[0]
+
+
+def join(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Tensors of all ranks on the CPU, of these ``lengths``, end to end, without a gradient; no device takes part."""
+    if world_size() == 1:
+        return x
+    padded = x.new_zeros(max(lengths), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded, group=_hosts())
+    return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
 
 def on_first_rank(work: Callable[[], T]) -> T | None:
@@ -191,7 +243,7 @@ _beating: list[Any] = []
 
 @contextmanager
 def heartbeat(seconds: float) -> Iterator[None]:
-    """While it is entered, a rank that is dead or frozen for ``seconds``, or fails, ends this process with :data:`LOST`.
+    """While it is entered, a rank that fails, or is dead or frozen for ``seconds``, ends this process (:data:`LOST`).
 
     A thread of each rank gives a sign of life every :data:`BEAT` seconds whatever the rank is busy with, so that a slow
     one is waited for. The end comes from that thread, as a collective of a device cannot be interrupted. Left without
@@ -222,7 +274,7 @@ def heartbeat(seconds: float) -> Iterator[None]:
                 f"rank {rank()} of {world_size()} got no sign of life from another, which died, or was stopped for "
                 f"more than {seconds:g} s (--rank-timeout). Checkpoints stand"
             )
-        if lost[0] and not ended.wait(BEAT):  # else this rank itself has noticed, and says more
+        if lost[0] and not ended.wait(10 * BEAT if broken else BEAT):  # else this rank has noticed, and says more
             os.write(2, f"frossl: {lost[0]}\n".encode())
             os._exit(LOST)
 
@@ -248,8 +300,8 @@ def lost_rank(error: Exception) -> RankError | None:
     if not (collective or isinstance(error, dist.DistError) or "gloo" in str(error)):
         return None
     return RankError(
-        f"rank {rank()} of {world_size()} got no answer from another, which died, failed, or came to nothing for longer "
-        f"than --stall-timeout: {str(error).partition(chr(10))[0]}"
+        f"rank {rank()} of {world_size()} got no answer from another, which died, failed, or did not come within "
+        f"--stall-timeout: {str(error).partition(chr(10))[0]}"
     )
 
 

@@ -1,9 +1,12 @@
-"""How this process was started: by itself, or by torchrun or srun as one rank of several."""
+"""How this process was started: by itself, or by torchrun or srun as one rank of several; and starting several here."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from frossl.core.types import UserError
@@ -60,3 +63,41 @@ def cores() -> int:
     if here.slurm:  # which binds each task to its own
         return min(bound, int(os.environ.get("SLURM_CPUS_PER_TASK", max(1, bound // here.local_ranks))))
     return max(1, bound // here.local_ranks)
+
+
+def start_ranks(count: int, command: Sequence[str]) -> int:
+    """Runs ``frossl`` with ``command`` as so many ranks on this machine, by torchrun. The exit code: the first failed
+    rank's, or 128 and the number of the signal that stopped it all.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
+    # As variables, which versions of torchrun before these flags ignore. What nohup ignores must not end the ranks.
+    passed_on = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if not _ignored(n)]
+    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(passed_on))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say themselves what is wrong
+    args = ["--standalone", "--nproc-per-node", str(count), "-m", "frossl.cli", *command]
+    try:
+        run.run(run.parse_args(args))
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code >= 0 else 128 - code
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+def _ignored(name: str) -> bool:
+    return not hasattr(signal, name) or signal.getsignal(getattr(signal, name)) == signal.SIG_IGN
+
+
+def without(args: Sequence[str], flag: str) -> list[str]:
+    """A command line without ``flag`` and its value.
+
+    >>> without(["data", "--devices", "2", "--lr=1", "--devices=auto"], "--devices")
+    ['data', '--lr=1']
+    """
+    kept = [arg for i, arg in enumerate(args) if arg != flag and (i == 0 or args[i - 1] != flag)]
+    return [arg for arg in kept if not arg.startswith(f"{flag}=")]

@@ -23,7 +23,7 @@ from frossl.core.length import Length
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.options import Log, quiet
-from frossl.data.types import Dataset
+from frossl.data.types import Dataset, Skipped
 from frossl.evals.extract import EVALUATED, first, sample
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
@@ -135,8 +135,9 @@ def train(
     if began is not None:
         loop.watch_start(began.to(plan.device))
     with closing(loop.log), stop_signals() as stopped:
+        loop.stopped = stopped
         try:
-            while learner.method.trains and loop.progress.share < 1 and not any(largest(len(stopped))):
+            while learner.method.trains and loop.progress.share < 1 and not loop.stopping:
                 output = loop.take_step()
                 looking = loop.monitor.due()
                 loop.log_step(output, looking)
@@ -148,6 +149,7 @@ def train(
             if not learner.method.trains:
                 seen = first(data.train, EVALUATED)
                 loop.extractor.each(lambda: loop.extractor.settle_batch_norm(learner.backbone, seen, plan.spec))
+            loop.meet()
             loop.save()
         except NonFiniteError as error:
             raise loop.leave(error) from None
@@ -193,6 +195,10 @@ class _Loop:
         if step == 0:
             self.log.picture("views", picture_of_views(data, plan.recipe, self.config.seed), 0)
         self.clock = time.perf_counter()
+        self.skipped: list[Skipped] = []
+        self.stopped: list[str] = []
+        self.stopping = False
+        self.met = self.meeting = step
 
     @property
     def epoch(self) -> float:
@@ -204,10 +210,24 @@ class _Loop:
         self.clock = time.perf_counter()
         return self.progress.seconds
 
+    def meet(self) -> None:
+        """Brings ranks to one time and one decision to stop, and lists the unreadable images of all.
+
+        In one process after every step; else for every row of the log, or about once a second where that is sooner.
+        """
+        progress, began = self.progress, self.progress.seconds
+        (stops,) = largest(float(len(self.stopped)))
+        self.stopping = stops > 0
+        took = max(self.tick() - began, 1e-9)
+        self.meeting = progress.step + max(1, int((progress.step - self.met) / took))
+        self.met = progress.step
+        if self.config.check == "on-read":  # else all were read at the start
+            skipped, self.skipped = collect(self.skipped), []
+            self.unreadable.add(skipped, (progress.step - self.first) * self.plan.batch)
+
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
-        if self.config.check == "on-read":  # else all were read at the start
-            self.unreadable.add(collect(batch.skipped), (progress.step + 1 - self.first) * self.plan.batch)
+        self.skipped += batch.skipped
         share = scheduled_share(progress)
         factor = lr_factor(progress, self.warmup)
         self.rate = self.plan.lr * factor
@@ -215,7 +235,8 @@ class _Loop:
         self.scheduled = self.learner.method.scheduled(share, self.epoch)
         output = self.stepper(batch, progress.step, share, self.epoch, self.telemetry.observe)
         progress.step += 1
-        self.tick()
+        if world_size() == 1 or progress.step >= self.meeting or progress.step % self.config.log_every == 0:
+            self.meet()
         return output
 
     def row(self, kind: str, values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from frossl.core.config import to_plain
 from frossl.core.distributed import world_size
 from frossl.core.launch import cores, launched
 from frossl.core.length import Length
-from frossl.core.machine import environment, machine
+from frossl.core.machine import environment, machine, shared_memory
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
@@ -135,7 +135,9 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
         precision=find_precision(config.precision, device),
     )
     sizes = {asked: size} | {before.size: after.size for before, after in zip(drawn[1:], recipe[1:], strict=True)}
-    return Plan(resolved, recipe, spec, device, workers_for(config, data), _resized(net, sizes))
+    pixels = sum(group.count * group.size**2 for group in recipe) * data.channels  # a byte each
+    workers = workers_for(config, data, math.ceil(_batch(config, len(data.train)) / world_size()) * pixels)
+    return Plan(resolved, recipe, spec, device, workers, _resized(net, sizes))
 
 
 def _continuing(config: Config, start: EncoderSpec) -> Config:
@@ -249,16 +251,20 @@ def _batch(config: Config, images: int) -> int:
     return batch
 
 
-MOST_WORKERS = 16
+MOST_WORKERS, AHEAD = 16, 2
+"""Processes of a rank that decode images, unless more are asked for; batches that each holds ready."""
 
 
-def workers_for(config: Config, data: Dataset) -> int:
-    """Processes that decode images: if not given, one per core of this rank, at most :data:`MOST_WORKERS`."""
+def workers_for(config: Config, data: Dataset, batch: int = 0) -> int:
+    """Processes of this rank that decode images: one per core, if not given, as far as half of the shared memory holds
+    their batches of so many bytes.
+    """
     if data.train.in_memory:
         return 0
     if config.workers is not None:
         return config.workers
-    return min(cores(), MOST_WORKERS)
+    room = shared_memory() / 2 / launched().local_ranks / (AHEAD * batch) if batch else math.inf
+    return max(1, int(min(cores(), MOST_WORKERS, room)))
 
 
 def device_of(config: Config) -> torch.device:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from frossl.core.distributed import heartbeat, limit_waits, on_first_rank, rank, share_text, together, world_size
+from frossl.core.distributed import limit_waits, on_first_rank, rank, share, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
@@ -49,7 +49,7 @@ from frossl.train.evaluate import check_scale, evaluate_run
 from frossl.train.loop import build, train
 from frossl.train.memory import fit
 from frossl.train.plan import Plan, describe
-from frossl.train.ranks import start
+from frossl.train.ranks import joined, open_together
 from frossl.train.schedule import describe_schedules, go_on_to, resolve_length, schedule
 from frossl.views.recipes import left_out
 
@@ -89,24 +89,21 @@ def pretrain(
         NonFiniteError: the loss or its gradient is not a number.
     """
     console = console or Console(quiet=True)
-    if resume == "auto":
+    again = resume == "auto"
+    if again:
         resume = begun_run(config)
-        again = resume is None
-    else:
-        again = False
     if resume is not None:
         resume = Path(resume)
         config = continued(resume, config)
     if config.wandb:
         require_wandb()
-    fabric = start(config)
-    if rank() > 0:
-        console = Console(quiet=True)
-    with heartbeat(config.rank_timeout):
-        run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config, again)))))
-        with ExitStack() as held:
-            on_first_rank(lambda: (held.enter_context(alone_in(run)), held.enter_context(logged(console, run / LOG))))
-            return _pretrain_in(run, config, resume is not None, backbone, data, console, fabric)
+    with joined(config) as fabric, ExitStack() as held:
+        if rank() > 0:
+            console = Console(quiet=True)
+        run = resume or share(on_first_rank(lambda: new_run_directory(config, again)))
+        assert run is not None
+        on_first_rank(lambda: (held.enter_context(alone_in(run)), held.enter_context(logged(console, run / LOG))))
+        return _pretrain_in(run, config, resume is not None, backbone, data, console, fabric)
 
 
 def _pretrain_in(
@@ -153,8 +150,8 @@ def _newest_state(run: Path, console: Console) -> dict[str, Any] | None:
     if not begun:
         terminal.warn(console, f"{run} ended before its first save and begins again")
     found = on_first_rank(lambda: load_newest(run, partial(terminal.warn, console)) if begun else None)
-    path = share_text(str(found[0]) if found else "")
-    return found[1] if found else load_checkpoint(Path(path)) if path else None
+    path = share(found[0] if found else None)
+    return found[1] if found else load_checkpoint(path) if path else None
 
 
 def train_run(
@@ -174,8 +171,7 @@ def train_run(
     begin = start_weights(config, run, terminal.detail(console))
     if begin is not None and begin[1].range and config.range is None:
         config = dataclasses.replace(config, range=begin[1].range)
-    first = on_first_rank(opened)  # what is fetched is fetched once
-    data = together(lambda: first or opened())
+    data = open_together(opened)
     if begin is not None:
         check_scale(data, begin[1])
     learner, plan = build(config, data, backbone, begin, terminal.detail(console))

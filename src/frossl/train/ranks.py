@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from frossl.core.distributed import RankError, join_error, world_size
+import torch
+
+from frossl.core.distributed import heartbeat, join_error, on_first_rank, share, together, world_size
 from frossl.core.launch import Launch, launched
 from frossl.core.types import UserError
+from frossl.data.scan import noted
 from frossl.runs.config import Config
 from frossl.train.plan import device_of, find_precision
 
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+T = TypeVar("T")
 PRECISIONS = {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}
 """Fabric's names of the precisions."""
 START_UP = 600.0
@@ -62,6 +68,46 @@ def start(config: Config) -> Fabric:
             "them with --devices N, with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
         )
     return fabric
+
+
+Devices = Literal["auto"] | int
+"""How many ranks on this machine, one on each device."""
+
+
+def ranks_here(devices: Devices | None, config: Config) -> int:
+    """How many ranks to start on this machine; 1 for none but this process. ``auto`` is one on each GPU.
+
+    Raises:
+        UserError: there are fewer GPUs, or ranks were started already.
+    """
+    if devices is None:
+        return 1
+    if launched().ranks > 1:
+        raise UserError("--devices starts ranks, but torchrun or srun has started these; leave it out")
+    gpus = torch.cuda.device_count() if device_of(config).type == "cuda" else None
+    wanted = (gpus or 1) if devices == "auto" else devices
+    if wanted < 1 or (gpus is not None and wanted > gpus):
+        raise UserError(f"--devices {wanted}: give {'1 or more' if gpus is None else f'1 to {gpus}'}, or auto")
+    return wanted
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[Fabric]:
+    """The ranks that were launched, together; meanwhile one that dies or freezes ends them all."""
+    fabric = start(config)
+    with heartbeat(config.rank_timeout):
+        yield fabric
+
+
+def open_together(opened: Callable[[], T]) -> T:
+    """What ``opened`` gives on each rank, and on the first before the others: what is fetched is fetched once.
+
+    Only the first looks through all images; the others take over what it found.
+    """
+    with noted() as scans:
+        first = on_first_rank(opened)
+    with noted(share(scans)):
+        return together(lambda: first or opened())
 
 
 def _environment(here: Launch) -> Any:
