@@ -103,7 +103,8 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")
     # The packages set their own level when they are imported, so it is that of what speaks.
     for package in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
+        for room in ("rank_zero", "distributed"):
+            logging.getLogger(f"{package}.utilities.{room}").setLevel(logging.WARNING)
 
 
 def _say(error: Exception) -> int:

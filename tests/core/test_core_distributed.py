@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from frossl.core import distributed as dist
+from frossl.losses import LOSSES, FroSSLLoss
 from frossl.nn.batch_norm import BatchNormOverRanks
 from rank_programs import finish, outlived, start_ranks
 
@@ -143,11 +145,12 @@ def live(end: str, r: int) -> None:
     """Rank 1 is slower than the heartbeat allows to be silent, and then frozen, dead, or at an error of its own."""
     td.init_process_group("gloo")
     dist.BEAT = 0.2
+    stall = 3 if end == "SIGSTOP" else 0
     with dist.heartbeat(2.0):
         if r == 1:
-            time.sleep(4)
+            time.sleep(stall)
         assert dist.global_count(1, torch.zeros(1)) == 2
-        assert dist.together(lambda: (time.sleep(3 if r == 0 else 0), r)[1]) == r
+        assert dist.together(lambda: (time.sleep(stall if r == 0 else 0), r)[1]) == r
         print("together", flush=True)
         if r == 0:
             dist.sum_over_ranks(torch.ones(1))
@@ -197,6 +200,53 @@ def again(r: int) -> None:
 
 def test_a_second_process_group_in_one_interpreter_works(tmp_path):
     finish(start_ranks(again, tmp_path / "said"), tmp_path / "said")
+
+
+def plan_and_group(r: int) -> None:
+    """Lengths that a plan tells are not asked for; a loss keeps to a group, or to its own rank, backward too."""
+    td.init_process_group("gloo")
+    groups = [td.new_group([0]), td.new_group([1])]
+    z, whole = torch.randn(2, SHARDS[r], 3, generator=torch.Generator().manual_seed(r), dtype=torch.float64), []
+    asked: list[torch.dtype] = []
+    real = td.all_gather
+    td.all_gather = lambda parts, x, **how: (asked.append(x.dtype), real(parts, x, **how))[1]
+
+    def gradient(loss: Callable, **how: object) -> tuple[torch.Tensor, torch.Tensor]:
+        x = z.clone().requires_grad_()
+        total = loss(x, **how).total
+        total.backward()
+        return total.detach(), x.grad
+
+    for loss in (LOSSES["frossl"], LOSSES["ntxent"]):
+        asked.clear()
+        everywhere = gradient(loss)
+        assert torch.int64 in asked
+        asked.clear()
+        with dist.within(dist.Scope(shards=SHARDS)):
+            for got, wanted in zip(gradient(loss), everywhere, strict=True):
+                assert torch.equal(got, wanted)
+        assert torch.int64 not in asked
+        own = gradient(loss, group="local")
+        for got, wanted in zip(gradient(loss, group=groups[r]), own, strict=True):
+            torch.testing.assert_close(got, wanted)
+        assert not torch.allclose(own[0], everywhere[0])
+        whole.append(own)
+    assert torch.equal(FroSSLLoss(group="local")(z), whole[0][0])
+    with dist.within(dist.Scope("local")):
+        assert (dist.world_size(), dist.rank()) == (1, 0)
+    torch.save([z, whole], f"{os.environ['SAID']}.{r}.pt")
+
+
+def test_a_loss_keeps_to_its_group_and_takes_lengths_from_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAID", str(tmp_path / "got"))
+    finish(start_ranks(plan_and_group, tmp_path / "said"), tmp_path / "said")
+    for r in range(2):
+        z, found = torch.load(tmp_path / f"got.{r}.pt")
+        for loss, (total, grad) in zip((LOSSES["frossl"], LOSSES["ntxent"]), found, strict=True):
+            x = z.clone().requires_grad_()
+            alone = loss(x).total
+            alone.backward()
+            torch.testing.assert_close((alone.detach(), x.grad), (total, grad))
 
 
 def test_in_one_process_the_layer_is_torchs_own():

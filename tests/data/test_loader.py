@@ -280,3 +280,12 @@ def test_what_comes_after_the_end_of_a_jpeg_is_no_damage(kind):
     assert probe(content + bytes(3000))[0].size == (400, 600)
     assert torch.equal(decoded(content + b"film", 3), decoded(content, 3))
     assert tuple(decoded(content, 3, least=150).shape[1:]) == (200, 300)
+
+
+def test_a_full_shared_memory_is_named(monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")
+
+    monkeypatch.setattr("frossl.data.loader.DataLoader", full)
+    with pytest.raises(UserError, match=r"/dev/shm.*fewer --workers"):
+        next(iterate_loader([0], workers=2))
