@@ -14,9 +14,10 @@ import torch
 from pictures import decoded, encoded
 from PIL import Image
 
+from frossl.core.types import UserError
 from frossl.data.cache import shrink
 from frossl.data.decode import ORIENTATION_TAG, probe
-from frossl.data.loader import plain_batches, prefetched, training_batches, view_batches
+from frossl.data.loader import iterate_loader, plain_batches, prefetched, training_batches, view_batches
 from frossl.data.open import open_data
 from frossl.data.types import Split
 from frossl.views.draw import draw
