@@ -18,18 +18,16 @@ from test_cli import TINY, folder
 
 DOCS = Path(__file__).parents[1] / "docs" / "clusters.md"
 SRUN = """#!/bin/bash
-# Two tasks, which are warned like those of a job whose time is up; the exit code is the highest.
+# Two tasks, which are warned that the time of the first job is up; the exit code is the highest.
 for task in 0 1; do "$@" & tasks+=($!); done
-sleep 0.3; kill -USR1 "${tasks[@]}" 2> /dev/null
+[ -e requeued ] || { sleep 0.3; kill -USR1 "${tasks[@]}"; }
 for task in "${tasks[@]}"; do wait $task; code=$?; (( code > highest )) && highest=$code; done
-exit $highest
+exit ${highest:-0}
 """
 FROSSL = """#!/bin/bash
 # A run that needs two jobs.
 echo "$@" >> commands
-trap 'exit 138' USR1
-[ -e requeued ] || for i in {1..100}; do sleep 0.1; done
-trap '' USR1
+[ -e requeued ] || exec sleep 60
 """
 
 

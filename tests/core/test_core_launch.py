@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import types
 
 import pytest
 
@@ -74,14 +73,14 @@ def test_ranks_share_the_cores_that_they_are_bound_to(environment, monkeypatch, 
 def test_ranks_are_started_by_torchrun_and_the_first_failure_is_the_exit_code(environment, monkeypatch, code, wanted):
     environment()
     from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
     asked = []
 
     def start(args: object) -> None:
         asked.append(args)
         if code is not None:
-            raise ChildFailedError("x", {1: types.SimpleNamespace(exitcode=code, timestamp=1)})  # type: ignore[dict-item]
+            raise ChildFailedError("x", {1: ProcessFailure(1, 2, code, "")})
 
     monkeypatch.setattr(run, "run", start)
     monkeypatch.setattr(launch, "cores", lambda: 8)

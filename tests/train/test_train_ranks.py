@@ -22,7 +22,7 @@ from frossl import cli
 from frossl.core import distributed as dist
 from frossl.core.launch import Launch
 from frossl.core.types import UserError
-from frossl.data import open_data
+from frossl.data import open_data, scan
 from frossl.methods import METHODS
 from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.runs.directory import read_run
@@ -30,6 +30,7 @@ from frossl.runs.log import read_rows
 from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import _own_gpu, make_plan, workers_for
 from frossl.train.pretrain import pretrain
+from frossl.train.ranks import joined, open_together
 from frossl.train.step import Stepper
 from rank_programs import ended, finish, free_port, outlived, rank_environment, start_ranks
 
@@ -308,6 +309,26 @@ def test_the_command_line_says_plainly_that_a_rank_is_gone_and_shows_where_all_e
     assert got == code, said
     assert says in " ".join(said.split())
     assert ("Traceback" in said) == (code == 1)
+
+
+def open_on_a_rank(images: Path, out: Path, rank: int) -> None:
+    real, looked = scan._scan, []
+    scan._scan = lambda *how: looked.append(1) or real(*how)
+    with joined(config(images, out)):
+        data = open_together(lambda: open_data(str(images), held_out=0.2))
+    torch.save([len(looked), data.train.images, data.test.labels, data.mean], out / f"{rank}.pt")
+
+
+def test_only_the_first_rank_looks_through_the_images(images, tmp_path):
+    ours = folder_of_images(tmp_path / "images")
+    wanted = open_data(str(ours), held_out=0.2)
+    finish(start_ranks(lambda rank: open_on_a_rank(ours, tmp_path, rank), tmp_path / "said"), tmp_path / "said")
+    (first, *data), (second, *others) = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    assert (first, second) == (1, 0)
+    for found in (data, others):
+        assert torch.equal(found[0], wanted.train.images)
+        assert torch.equal(found[1], wanted.test.labels)
+        assert found[2] == wanted.mean
 
 
 def command(images: Path, out: Path, *before: str) -> list[str]:
