@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from frossl.methods import METHODS
 from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
+from frossl.train import loop
 from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import _own_gpu, make_plan, workers_for
 from frossl.train.pretrain import pretrain
@@ -309,6 +311,20 @@ def test_the_command_line_says_plainly_that_a_rank_is_gone_and_shows_where_all_e
     assert got == code, said
     assert says in " ".join(said.split())
     assert ("Traceback" in said) == (code == 1)
+
+
+def train_and_note(images: Path, out: Path, rank: int) -> None:
+    """A run by a clock of its own, on which steps take no time; which steps ranks meet after."""
+    clock, met, real = itertools.count(0.0, 0.001), [], loop._Loop.meet
+    loop.time = types.SimpleNamespace(perf_counter=lambda: next(clock))
+    loop._Loop.meet = lambda self: (met.append(self.progress.step), real(self))
+    pretrain(config(images, out, name="r", length="24it", log_every=8, monitor_every="100%"))
+    (out / f"met{rank}").write_text(str(met))
+
+
+def test_ranks_do_not_meet_at_every_step(images, tmp_path):
+    finish(start_ranks(lambda rank: train_and_note(images, tmp_path, rank), tmp_path / "said"), tmp_path / "said")
+    assert [(tmp_path / f"met{rank}").read_text() for rank in range(2)] == ["[1, 8, 16, 24, 24]"] * 2
 
 
 def open_on_a_rank(images: Path, out: Path, rank: int) -> None:
