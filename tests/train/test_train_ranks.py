@@ -29,6 +29,7 @@ from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train import loop
+from frossl.train import ranks as ranks_room
 from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import _own_gpu, make_plan, workers_for
 from frossl.train.pretrain import pretrain
@@ -209,6 +210,20 @@ def test_a_slow_rank_is_waited_for_and_when_it_is_killed_or_stopped_the_other_en
     assert load_checkpoint(newest_checkpoint(tmp_path / "r"))["step"] == 4
     pretrain(read_run(tmp_path / "r")[0], resume=tmp_path / "r")
     assert [step for step, _ in losses(tmp_path / "r")] == list(range(1, 13))
+
+
+def wait_for_others(images: Path, out: Path, rank: int) -> None:
+    ranks_room.START_UP = 1.0
+    cli.COMMANDS["replay"] = types.SimpleNamespace(run=lambda *_: ranks_room.start(config(images, out)))
+    time.sleep(300 if rank == 1 else 0)
+    cli.main(["replay", "run"])
+
+
+def test_ranks_that_do_not_come_are_waited_for_up_to_a_limit(images, tmp_path):
+    ranks = start_ranks(lambda rank: wait_for_others(images, tmp_path, rank), tmp_path / "said")
+    code, said = outlived(ranks, 0, tmp_path / "said")
+    assert code == dist.LOST, said
+    assert "rank 0 of 2 did not find all others within 1 s" in " ".join(said.split())
 
 
 def under_slurm(images: Path, out: Path, rank: int) -> int:

@@ -28,13 +28,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def register_loss(loss: Callable[P, Loss]) -> Callable[P, Loss]:
-    """Registers ``loss`` under its own name, with what all share: a check of temperatures, no autocast, ``group``.
-
-    With a process group a loss is that of the global batch, on every rank: its gradient is scaled so that the mean over
-    ranks that DistributedDataParallel takes is the gradient of one process with the whole batch. Without that mean,
-    divide by the number of ranks. ``group``, a keyword of every loss, is a group whose ranks share a batch (all ranks,
-    if not given), or "local": each rank has a batch of its own, and its gradient is not scaled.
-    """
+    """Registers ``loss`` under its own name, with what all share: checked temperatures, no autocast, ``group``."""
 
     first_name = next(iter(inspect.signature(loss).parameters))
 

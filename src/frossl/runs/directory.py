@@ -246,8 +246,17 @@ def first_free(out: Path, names: Sequence[str]) -> Path:
             continue
         except OSError as error:
             raise UserError(f"cannot make the run directory {run}: {error.strerror}; choose another --out") from None
-    run = out / names[0]
-    raise UserError(f"{run} exists; choose another --name, or go on with it: {resume_command(run)}")
+    raise _exists(out / names[0])
+
+
+def refuse_begun(run: Path) -> None:
+    """Raises UserError if a run has begun in the directory."""
+    if (run / "config.json").exists():
+        raise _exists(run)
+
+
+def _exists(run: Path) -> UserError:
+    return UserError(f"{run} exists; choose another --name, or go on with it: {resume_command(run)}")
 
 
 FAILED = "nonfinite"

@@ -36,6 +36,7 @@ from frossl.runs.directory import (
     continued,
     keep_length,
     new_run_directory,
+    refuse_begun,
     refuse_differences,
     require_own,
     resume_command,
@@ -102,7 +103,14 @@ def pretrain(
             console = Console(quiet=True)
         run = resume or share(on_first_rank(lambda: new_run_directory(config, again)))
         assert run is not None
-        on_first_rank(lambda: (held.enter_context(alone_in(run)), held.enter_context(logged(console, run / LOG))))
+
+        def enter() -> None:
+            held.enter_context(alone_in(run))
+            if resume is None:
+                refuse_begun(run)  # by another process while this one waited
+            held.enter_context(logged(console, run / LOG))
+
+        on_first_rank(enter)
         return _pretrain_in(run, config, resume is not None, backbone, data, console, fabric)
 
 
