@@ -243,7 +243,7 @@ def under_slurm(images: Path, out: Path, rank: int) -> int:
     Stepper.__call__ = warned
     patched = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
     options = "--name r --resume auto --no-evaluate --batch 8 --length 3ep --projector 16-bn-relu-16 --workers 0"
-    options += " --device cpu --precision 32 --log-every 1 --rank-timeout 60"
+    options += " --device cpu --precision 32 --log-every 1 --rank-timeout 60 --held-out 0.2 --monitor-every 100%"
     words = ["pretrain", str(images), "--out", str(out / "runs"), *options.split()]
     cli.main([*words, "--backbone-options", json.dumps(patched)])
 

@@ -255,7 +255,7 @@ def heartbeat(seconds: float) -> Iterator[None]:
     if world_size() == 1 or _beating == [dist.group.WORLD]:
         yield
         return
-    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+    group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
     _beating[:] = [dist.group.WORLD]
     ended, failed, lost = threading.Event(), [1.0], [""]
 

@@ -19,7 +19,8 @@ from frossl.nn.encoder import EncoderSpec
 from frossl.nn.modes import eval_mode, kept_in_eval, train_mode
 from frossl.views.recipes import Recipe
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
 BANK, QUERIES = 5000, 2000
