@@ -31,8 +31,8 @@ def launched() -> Launch:
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
-        names = {"rank": "RANK", "ranks": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_ranks": "LOCAL_WORLD_SIZE"}
-        return Launch(**{field: int(env[name]) for field, name in names.items()})
+        rank, ranks, local, here = (int(env[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        return Launch(rank, ranks, local, here)
     interactive = env.get("SLURM_JOB_NAME") in ("bash", "interactive")
     if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in env and not interactive:
         rank, ranks, local = (int(env[name]) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
