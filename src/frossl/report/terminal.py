@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from rich.console import Console, ConsoleRenderable, RenderHook
+from rich.console import Console, ConsoleRenderable, NewLine, RenderHook
 from rich.control import Control
 from rich.markup import escape
 from rich.padding import Padding
@@ -75,7 +75,7 @@ class _Copy(RenderHook):
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         with suppress(OSError):
-            if lines := [x for x in renderables if not isinstance(x, Control)]:
+            if lines := [x for x in renderables if not isinstance(x, (Control, NewLine))]:
                 self.copy.print(*lines)
         return renderables
 
