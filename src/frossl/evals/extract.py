@@ -76,7 +76,7 @@ class Extractor:
 
     def alone(self) -> Extractor:
         """The same on one rank, whatever the others do."""
-        return Extractor(device=self.device, bf16=self.bf16, workers=self.workers)
+        return Extractor(device=self.device, bf16=self.bf16, workers=self.workers) if self.shared else self
 
     @torch.no_grad()
     def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:
