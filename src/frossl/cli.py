@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from io import TextIOWrapper
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +17,7 @@ from rich.markup import escape
 from frossl import __version__
 from frossl.commands import bench, cache, compare, data, evaluate, export, pretrain, publish, replay, report, views
 from frossl.commands import list as listing
-from frossl.core.distributed import RankError, leave, lost_rank, world_size
+from frossl.core.distributed import LOST, RankError, leave, lost_rank, world_size
 from frossl.core.files import CONTROLS
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -63,20 +64,52 @@ def main(argv: list[str] | None = None) -> None:
     leave(code)
 
 
+class _Lasting:
+    """A stream that drops what it gets once nobody reads it: a closed terminal or ``| head`` must not end a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            return self._drop(len(text))
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self, size: int = 0) -> int:
+        """Lets what is still in buffers, and all that follows, go nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+        return size
+
+
 def _prepare_process() -> None:
     """What may be set for a process of the command line, and not for those who import the package."""
+    if sys.stdout is sys.__stdout__:
+        sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)  # type: ignore[assignment]
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     socket.setdefaulttimeout(60)  # a download that stalls is given up
     # DDP's buffers are synchronised on purpose, and the plan has said what Fabric would say.
     warnings.filterwarnings("ignore", message="(?s).*init_sync_buffers")
     # The packages set their own level when they are imported, so it is that of what speaks.
     for package in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
+        for room in ("rank_zero", "distributed"):
+            logging.getLogger(f"{package}.utilities.{room}").setLevel(logging.WARNING)
 
 
 def _say(error: Exception) -> int:
     """Says what went wrong and gives the exit code; raises what only a traceback tells, but among several ranks."""
-    codes: dict[type[Exception], int] = {UserError: 2, NonFiniteError: 3, RankError: 4}
+    codes: dict[type[Exception], int] = {UserError: 2, NonFiniteError: 3, RankError: LOST}
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
     if code is not None:
         Console(stderr=True, emoji=False).print(

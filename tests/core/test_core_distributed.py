@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from frossl.core import distributed as dist
+from frossl.losses import LOSSES, FroSSLLoss
 from frossl.nn.batch_norm import BatchNormOverRanks
 from rank_programs import finish, outlived, start_ranks
 
@@ -23,9 +27,9 @@ def exchange(folder: Path, r: int) -> None:
     got = {"rank": dist.rank(), "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
     got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
     got["largest"] = dist.largest(10.0 - r, float(r))
-    got["text"] = dist.share_text("Größe\n" if r == 0 else "other")
-    got["empty"] = dist.share_text("")
-    dist.BEAT = 0.2
+    got["text"] = dist.share("Größe\n" if r == 0 else "other")
+    got["empty"] = dist.share("")
+    got["join"] = dist.join(torch.full((2 - r, 1), float(r)), [2, 1])
     got["first"] = dist.on_first_rank(lambda: (time.sleep(1), "done")[1])
     try:
         dist.on_first_rank(lambda: 1 / 0)
@@ -106,6 +110,7 @@ def test_ranks_exchange_what_they_have(ranks):
         assert torch.equal(got["stack"], torch.tensor([0.0, 1.0])[:, None, None].expand(2, 3, 2))
         assert got["largest"] == (10.0, 1.0)
         assert got["text"] == "Größe\n"
+        assert got["join"].flatten().tolist() == [0, 0, 1]
         assert got["empty"] == ""
 
 
@@ -136,54 +141,112 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(ranks, case):
                 torch.testing.assert_close(a, b, **tolerance)
 
 
-def wait(absent: int, r: int) -> None:
+def live(end: str, r: int) -> None:
+    """Rank 1 is slower than the heartbeat allows to be silent, and then frozen, dead, or at an error of its own."""
     td.init_process_group("gloo")
-    dist.BEAT = 0.5
-    dist.set_timeout(3.0)
-    dist.largest(0.0)
-    if r == absent:
-        time.sleep(300)
-    start = time.monotonic()
-    try:
-        dist.largest(0.0) if absent == 1 else dist.on_first_rank(lambda: None)
-    except RuntimeError:
-        print("waited", time.monotonic() - start)
-        dist.leave(7)
+    dist.BEAT = 0.2
+    stall = 3 if end == "SIGSTOP" else 0
+    with dist.heartbeat(2.0):
+        if r == 1:
+            time.sleep(stall)
+        assert dist.global_count(1, torch.zeros(1)) == 2
+        assert dist.together(lambda: (time.sleep(stall if r == 0 else 0), r)[1]) == r
+        print("together", flush=True)
+        if r == 0:
+            dist.sum_over_ranks(torch.ones(1))
+            return
+        if end == "error":
+            raise RuntimeError("of one's own")
+        os.kill(os.getpid(), getattr(signal, end))
 
 
-@pytest.mark.parametrize("absent", [0, 1])
-def test_nobody_waits_for_a_rank_that_does_not_answer(tmp_path, absent):
-    """torch's own limit for such a group is half an hour, whatever that of the others is."""
-    ranks = start_ranks(lambda r: wait(absent, r), tmp_path / "said")
-    code, said = outlived(ranks, 1 - absent, tmp_path / "said")
-    assert code == 7, said
-    assert 2 < float(said.split("waited")[1]) < 30
+@pytest.mark.parametrize("end", ["SIGSTOP", "SIGKILL", "error"])
+def test_a_slow_rank_is_waited_for_and_one_that_is_frozen_dead_or_failed_ends_the_others(tmp_path, end):
+    ranks = start_ranks(lambda r: live(end, r), tmp_path / "said")
+    code, said = outlived(ranks, 0, tmp_path / "said", 60)
+    assert said.startswith("together\n")
+    assert code == dist.LOST if end == "SIGSTOP" else code, said  # else the collective may be the first to notice
+    assert ("more than 2 s" in said) == (end == "SIGSTOP")
 
 
-def work_unevenly(slow: int, r: int) -> None:
+def stall(r: int) -> None:
+    """A live rank that does not come within the time that is given for a step."""
     td.init_process_group("gloo")
-    dist.BEAT = 0.5
-    dist.set_timeout(3.0)
-    dist.largest(0.0)
-    assert dist.together(lambda: (time.sleep(6 if r == slow else 0), r)[1]) == r
-    with pytest.raises(ZeroDivisionError if r == slow else dist.RankError):
-        dist.together(lambda: 1 / (r - slow))
-    assert dist.largest(r)[0] == 1
-    if r == slow:
-        time.sleep(300)
-    try:
-        dist.together(lambda: None)
-    except RuntimeError:
-        print("given up")
-        dist.leave(7)
+    with dist.heartbeat(60.0):
+        dist.limit_waits(1.0)
+        if r == 1:
+            time.sleep(300)
+        try:
+            dist.sum_over_ranks(torch.ones(1))
+        except RuntimeError as error:
+            print(dist.lost_rank(error))
+            dist.leave(7)
 
 
-@pytest.mark.parametrize("slow", [0, 1])
-def test_a_rank_that_works_longer_than_the_timeout_is_waited_for_but_one_that_is_stopped_is_not(tmp_path, slow):
-    ranks = start_ranks(lambda r: work_unevenly(slow, r), tmp_path / "said")
-    code, said = outlived(ranks, 1 - slow, tmp_path / "said")
+def test_a_live_rank_is_not_waited_for_without_end(tmp_path):
+    code, said = outlived(start_ranks(stall, tmp_path / "said"), 0, tmp_path / "said", 60)
     assert code == 7, said
-    assert said.split("\n")[-2:] == ["given up", ""]
+    assert "--stall-timeout" in said
+
+
+def again(r: int) -> None:
+    for port in (0, 1):
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + port)
+        td.init_process_group("gloo")
+        with dist.heartbeat(30.0), dist.heartbeat(30.0):
+            assert dist.largest(float(r)) == (1.0,)
+        td.destroy_process_group()
+
+
+def test_a_second_process_group_in_one_interpreter_works(tmp_path):
+    finish(start_ranks(again, tmp_path / "said"), tmp_path / "said")
+
+
+def plan_and_group(r: int) -> None:
+    """Lengths that a plan tells are not asked for; a loss keeps to a group, or to its own rank, backward too."""
+    td.init_process_group("gloo")
+    groups = [td.new_group([0]), td.new_group([1])]
+    z, whole = torch.randn(2, SHARDS[r], 3, generator=torch.Generator().manual_seed(r), dtype=torch.float64), []
+    asked: list[torch.dtype] = []
+    real = td.all_gather
+    td.all_gather = lambda parts, x, **how: (asked.append(x.dtype), real(parts, x, **how))[1]
+
+    def gradient(loss: Callable, **how: object) -> tuple[torch.Tensor, torch.Tensor]:
+        x = z.clone().requires_grad_()
+        total = loss(x, **how).total
+        total.backward()
+        return total.detach(), x.grad
+
+    for loss in (LOSSES["frossl"], LOSSES["ntxent"]):
+        asked.clear()
+        everywhere = gradient(loss)
+        assert torch.int64 in asked
+        asked.clear()
+        with dist.within(dist.Scope(shards=SHARDS)):
+            for got, wanted in zip(gradient(loss), everywhere, strict=True):
+                assert torch.equal(got, wanted)
+        assert torch.int64 not in asked
+        own = gradient(loss, group="local")
+        for got, wanted in zip(gradient(loss, group=groups[r]), own, strict=True):
+            torch.testing.assert_close(got, wanted)
+        assert not torch.allclose(own[0], everywhere[0])
+        whole.append(own)
+    assert torch.equal(FroSSLLoss(group="local")(z), whole[0][0])
+    with dist.within(dist.Scope("local")):
+        assert (dist.world_size(), dist.rank()) == (1, 0)
+    torch.save([z, whole], f"{os.environ['SAID']}.{r}.pt")
+
+
+def test_a_loss_keeps_to_its_group_and_takes_lengths_from_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAID", str(tmp_path / "got"))
+    finish(start_ranks(plan_and_group, tmp_path / "said"), tmp_path / "said")
+    for r in range(2):
+        z, found = torch.load(tmp_path / f"got.{r}.pt")
+        for loss, (total, grad) in zip((LOSSES["frossl"], LOSSES["ntxent"]), found, strict=True):
+            x = z.clone().requires_grad_()
+            alone = loss(x).total
+            alone.backward()
+            torch.testing.assert_close((alone.detach(), x.grad), (total, grad))
 
 
 def test_in_one_process_the_layer_is_torchs_own():
@@ -198,7 +261,7 @@ def test_alone_everything_is_the_identity():
     assert dist.gather(x) is x
     assert dist.sum_over_ranks(x) is x
     assert dist.largest(1.0, 2.0) == (1.0, 2.0)
-    assert dist.share_text("a") == "a"
+    assert dist.share("a") == "a"
     assert dist.on_first_rank(lambda: 3) == 3
     assert dist.together(lambda: 4) == 4
     assert torch.equal(dist.stack_ranks(x), x[None])

@@ -14,9 +14,10 @@ import torch
 from pictures import decoded, encoded
 from PIL import Image
 
+from frossl.core.types import UserError
 from frossl.data.cache import shrink
 from frossl.data.decode import ORIENTATION_TAG, probe
-from frossl.data.loader import plain_batches, prefetched, training_batches, view_batches
+from frossl.data.loader import iterate_loader, plain_batches, prefetched, training_batches, view_batches
 from frossl.data.open import open_data
 from frossl.data.types import Split
 from frossl.views.draw import draw
@@ -280,3 +281,12 @@ def test_what_comes_after_the_end_of_a_jpeg_is_no_damage(kind):
     assert probe(content + bytes(3000))[0].size == (400, 600)
     assert torch.equal(decoded(content + b"film", 3), decoded(content, 3))
     assert tuple(decoded(content, 3, least=150).shape[1:]) == (200, 300)
+
+
+def test_a_full_shared_memory_is_named(monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")
+
+    monkeypatch.setattr("frossl.data.loader.DataLoader", full)
+    with pytest.raises(UserError, match=r"/dev/shm.*fewer --workers"):
+        next(iterate_loader([0], workers=2))

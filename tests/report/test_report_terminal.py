@@ -10,7 +10,7 @@ from rich.console import Console
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.evals.suite import Evaluation
-from frossl.report.terminal import INDENT, say, show_evaluation
+from frossl.report.terminal import INDENT, logged, say, show_evaluation
 from frossl.train.display import TrainingDisplay, describe
 
 VALUES = {
@@ -62,6 +62,24 @@ def test_elsewhere_there_is_a_line_for_each_look_of_the_monitor():
     loss, figures = describe(VALUES)
     lines = [f"{'':{INDENT}} {n}0%  step {n}0  {n}0 s  {loss}  {figures}  64 views/s" for n in (2, 4)]
     assert printed(console) == lines
+
+
+def test_the_log_has_the_lines_of_a_terminal_and_none_of_its_bars(tmp_path):
+    console = Console(file=StringIO(), force_terminal=True, width=100)
+    with logged(console, tmp_path / "log.txt"):
+        say(console, "[bold]resnet18[/]", "Plan")
+        display = TrainingDisplay(console, views_per_step=64)
+        with display.bar:
+            for step, looked in ((10, 0), (20, 20)):
+                display.update(Progress(Length.parse("40it"), 40, step, float(step), looked=looked), VALUES)
+        with pytest.raises(ZeroDivisionError), logged(console, tmp_path / "other.txt"):
+            1 / 0  # noqa: B018
+    console.print("after")
+    plan, look = (tmp_path / "log.txt").read_text().splitlines()
+    assert plan.split() == ["Plan", "resnet18"]
+    assert look.split()[:3] == ["50%", "step", "20/40"]
+    assert (tmp_path / "other.txt").read_text() == "ZeroDivisionError: division by zero\n"
+    assert "\x1b" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_loss_is_told_with_its_terms_and_figures_by_their_names():

@@ -38,7 +38,7 @@ from frossl.methods.swav import SwAV
 from frossl.nn.encoder import read_encoder
 from frossl.runs.checkpoint import load_checkpoint, newest_checkpoint
 from frossl.runs.config import Config
-from frossl.runs.directory import new_run_directory, read_run
+from frossl.runs.directory import LOCK, LOG, alone_in, new_run_directory, read_run
 from frossl.runs.log import RunLog, read_rows
 from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import device_of
@@ -154,6 +154,8 @@ def test_a_run_leaves_its_directory_and_two_runs_of_one_seed_are_equal(images, t
         "encoder.safetensors",
         "report.html",
         "tensorboard",
+        LOG,
+        LOCK,
     }
     monitor = [row for row in read_rows(first / "metrics.jsonl") if row["kind"] == "monitor"]
     assert [row["step"] for row in monitor] == [6, 12]
@@ -251,7 +253,7 @@ def test_a_log_loses_a_line_that_a_crash_cut_off_and_no_other(tmp_path):
 def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
     images = folder_of_images(tmp_path / "images")
     run = pretrain(config(images, tmp_path, name="r", length="2it")).run
-    kept = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    kept = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != LOG}
     if change == "one more":
         Image.new("RGB", (16, 16)).save(images / "class0" / "new.png")
         says = r"images .*\[38, 10\].*\[39, 10\]"
@@ -261,7 +263,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, change):
         says = "mean of the encoder"
     with pytest.raises(UserError, match=f"cannot go on.*{says}"):
         pretrain(read_run(run)[0], resume=run)
-    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == kept
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != LOG} == kept
 
 
 @pytest.mark.parametrize("where", ["measuring", "the first step"])
@@ -292,7 +294,7 @@ def test_a_length_in_minutes_ends_by_the_clock_and_resumes_with_its_time(images,
     assert max(lr) > 10 * lr[-1]  # the schedule came to its end
 
 
-@pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_request_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(images, tmp_path, monkeypatch, request_):
     whole = pretrain(config(images, tmp_path, name="whole")).run
     before = signal.getsignal(request_)
@@ -325,18 +327,6 @@ def test_a_second_request_to_stop_is_obeyed_at_once(images, tmp_path, monkeypatc
     before_step(monkeypatch, 4, twice)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config(images, tmp_path, name="r"))
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_what_an_agent_passes_on_is_not_a_second_request(monkeypatch):
-    monkeypatch.setattr(loop, "world_size", lambda: 2)
-    with loop.stop_signals() as received:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert received == ["SIGTERM"]
-        monkeypatch.setattr(loop, "REPEATS", -1.0)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(images, tmp_path):
@@ -389,6 +379,45 @@ def test_a_run_directory_is_never_overwritten(images, tmp_path):
     pretrain(config(images, tmp_path, name="mine", length="1it"))
     with pytest.raises(UserError, match="mine exists"):
         pretrain(config(images, tmp_path, name="mine", length="1it"))
+
+
+def test_one_command_starts_a_run_goes_on_with_it_and_can_be_given_again(images, tmp_path, monkeypatch):
+    whole = pretrain(config(images, tmp_path, name="whole")).run
+    asked = config(images, tmp_path, name="big", checkpoint_every="2it")
+    (tmp_path / "big").mkdir()  # a run that was killed before it wrote its configuration
+    (tmp_path / "big" / LOG).write_text("Data\n")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4)
+        with pytest.raises(Killed):
+            pretrain(asked, resume="auto")
+    for _ in range(2):
+        assert pretrain(asked, resume="auto").run == tmp_path / "big"
+        assert losses(tmp_path / "big") == losses(whole)
+        assert same_weights(tmp_path / "big", whole)
+    with pytest.raises(UserError, match="--name"):
+        pretrain(config(images, tmp_path), resume="auto")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="mine exists"):
+        pretrain(config(images, tmp_path, name="mine"), resume="auto")
+
+
+def test_two_processes_do_not_train_in_one_directory(images, tmp_path, monkeypatch):
+    run = pretrain(config(images, tmp_path, name="r", length="1it")).run
+    monkeypatch.setattr("frossl.runs.directory.PATIENCE", 0.1)
+    with alone_in(run), pytest.raises(UserError, match="another process trains"):
+        pretrain(read_run(run)[0], resume=run)
+    pretrain(read_run(run)[0], resume=run)
+
+
+def test_what_is_said_is_kept_in_the_run_whether_anybody_sees_it(images, tmp_path):
+    shown = StringIO()
+    run = pretrain(config(images, tmp_path, name="r"), console=Console(file=shown, width=200)).run
+    quiet = pretrain(config(images, tmp_path, name="q")).run
+    told = shown.getvalue().split()
+    assert "Saved" in told
+    assert (run / LOG).read_text().split() == told
+    assert (quiet / LOG).read_text().count("Saved") == 1
 
 
 def test_a_place_that_cannot_be_written_to_is_named(images, tmp_path):

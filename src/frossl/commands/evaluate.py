@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from frossl.core.distributed import rank
+from frossl.core.launch import launched, start_ranks, without
 from frossl.core.types import UserError
 from frossl.data.open import join_sources, source_name
 from frossl.data.options import TargetChoice
@@ -17,10 +19,11 @@ from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED
 from frossl.nn.published import Architecture
 from frossl.report.encoders import show_encoders, write_encoders
-from frossl.report.terminal import wrote
+from frossl.report.terminal import logged, wrote
 from frossl.runs.config import Config, Device, Images, backbone_options
-from frossl.runs.directory import Weights, encoder_of
+from frossl.runs.directory import LOG, Weights, encoder_of, read_run
 from frossl.train.evaluate import evaluate_run
+from frossl.train.ranks import Devices, joined, ranks_here
 from frossl.train.side_by_side import evaluate_encoders
 from frossl.train.supervised import supervised_encoder
 
@@ -53,6 +56,8 @@ class Evaluate:
     """most pixels of an image of --data that is read (as in the run if not given)"""
     device: Device = "auto"
     """where to compute"""
+    devices: Devices | None = None
+    """ranks to start on this machine: so many, or auto for one on each GPU; they share out encoding and fine-tuning"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,27 +80,40 @@ class EvaluateEncoders(Images):
     """most train images that are used, spread evenly: as bank of kNN, to fit probes and statistics of batch norms"""
     device: Device = "auto"
     """where to compute"""
+    devices: Devices | None = None
+    """ranks to start on this machine: so many, or auto for one on each GPU; they share out encoding and fine-tuning"""
     out: Path = Path("runs")
     """where the directory of the report goes"""
 
 
 def run(args: list[str], console: Console) -> int:
-    if any(arg.partition("=")[0] == "--encoder" for arg in args):
-        return side_by_side(tyro.cli(EvaluateEncoders, prog="frossl evaluate", args=join_sources(args)), console)
-    given = tyro.cli(Evaluate, prog="frossl evaluate", args=args)
+    side = any(arg.partition("=")[0] == "--encoder" for arg in args)
+    kind, words = (EvaluateEncoders, join_sources(args)) if side else (Evaluate, args)
+    given = tyro.cli(kind, prog="frossl evaluate", args=words)
     check(given.protocol, given.bank)
-    encoder_of(given.run, given.weights)  # before an arm is trained
+    if isinstance(given, EvaluateEncoders):
+        config = Config(data=given.data, size=given.size, device=given.device, **given.data_options())
+    else:
+        encoder_of(given.run, given.weights)  # before an arm is trained
+        config = replace(read_run(given.run)[0], device=given.device)
+    if (ranks := ranks_here(given.devices, config)) > 1:
+        return start_ranks(ranks, ["evaluate", *without(args, "--devices")])
+    with joined(config) if launched().ranks > 1 else nullcontext():
+        console = console if rank() == 0 else Console(quiet=True)
+        side_by_side(given, config, console) if isinstance(given, EvaluateEncoders) else one_run(given, console)
+    return 0
+
+
+def one_run(given: Evaluate, console: Console) -> None:
     how: dict[str, Any] = {"data_dir": given.data_dir, "device": given.device, "console": console}
     others = {arm: supervised_encoder(given.run, **how) for arm in given.arms}
     how |= {"source": given.data, "targets": given.targets, "max_pixels": given.max_pixels, "weights": given.weights}
     how["bank"] = given.bank
-    evaluate_run(given.run, protocols=given.protocol, others=others, **how)
-    return 0
+    with logged(console, given.run / LOG) if rank() == 0 else nullcontext():
+        evaluate_run(given.run, protocols=given.protocol, others=others, **how)
 
 
-def side_by_side(given: EvaluateEncoders, console: Console) -> int:
-    check(given.protocol, given.bank)
-    config = Config(data=given.data, size=given.size, device=given.device, **given.data_options())
+def side_by_side(given: EvaluateEncoders, config: Config, console: Console) -> None:
     net = Architecture(name=given.backbone, stem=given.stem, options=backbone_options(given.backbone_options))
     how: dict[str, Any] = {"net": net, "protocols": given.protocol, "bank": given.bank, "console": console}
     found = evaluate_encoders(config, given.encoder, **how)
@@ -103,7 +121,6 @@ def side_by_side(given: EvaluateEncoders, console: Console) -> int:
     if rank() == 0:
         place = given.out / f"{source_name(config.data) or 'data'}-encoders"
         wrote(console, "Report", write_encoders(found, place))
-    return 0
 
 
 def check(protocol: tuple[str, ...], bank: int) -> None:

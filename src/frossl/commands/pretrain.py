@@ -12,15 +12,18 @@ import tyro
 from rich.console import Console
 
 from frossl.commands.report import open_in_browser
+from frossl.core.launch import start_ranks, without
 from frossl.core.machine import keep_freed_pages
 from frossl.data.open import join_sources
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.directory import read_run
+from frossl.runs.directory import begun_run, read_run
 from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
+from frossl.train.ranks import Devices, ranks_here
 
 M = TypeVar("M")
+AUTO = Path("auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +32,20 @@ class Pretrain(Generic[M]):
 
     config: Config[M]
     resume: Path | None = None
-    """go on with the newest checkpoint of this run directory; its configuration holds, but for a longer --length"""
+    """go on with the newest checkpoint of this run directory; its configuration holds, but for a longer --length.
+    auto: go on with the run of --name if it has begun, else start it"""
+    devices: Devices | None = None
+    """ranks to start on this machine: so many, or auto for one on each GPU"""
     open: bool = False
     """open the report in a browser at the end, where there is a display"""
 
 
 def run(args: list[str], console: Console) -> int:
     given = parse(args, "frossl pretrain")
+    if (ranks := ranks_here(given.devices, given.config)) > 1:
+        return start_ranks(ranks, ["pretrain", *without(args, "--devices")])
     settle_process(given.config)
-    outcome = pretrain(given.config, resume=given.resume, console=console)
+    outcome = pretrain(given.config, resume="auto" if given.resume == AUTO else given.resume, console=console)
     if given.open and not outcome.stopped:
         open_in_browser(outcome.run / "report.html", console)
     return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
@@ -52,10 +60,14 @@ def settle_process(config: Config[Any]) -> None:
 def parse(args: list[str], prog: str, **defaults: Any) -> Pretrain[Any]:
     """What ``args`` say; ``defaults`` of fields come before those of the recipe."""
     resume, recipe, method = (_peek(args, flag) for flag in ("--resume", "--recipe", "--method"))
-    if resume is not None:
-        default = read_run(Path(resume))[0]
-    else:
-        default = Config(data=tyro.MISSING) if recipe in (None, "default") else RECIPES[recipe]()
+    default = Config(data=tyro.MISSING) if recipe in (None, "default") else RECIPES[recipe]()
+    run = None if resume is None else Path(resume)
+    if run == AUTO:
+        run = begun_run(
+            dataclasses.replace(default, name=_peek(args, "--name"), out=_peek(args, "--out") or default.out)
+        )
+    if run is not None:
+        default = read_run(run)[0]
     if method not in (None, default.method):
         defaults |= {"method": method, "objective": None}
     default = dataclasses.replace(default, **defaults)

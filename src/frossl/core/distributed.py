@@ -10,9 +10,10 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,22 +21,51 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 T = TypeVar("T")
-BEAT = 2.0
-"""Seconds between two signs of life of a rank while others wait for it."""
+BEAT = 1.0
+"""Seconds between two signs of life of a rank."""
+LOST = 4
+"""Exit code of a process that ends because another rank is gone."""
 
 
 class RankError(RuntimeError):
     """Another rank failed; its own message says why."""
 
 
+class Scope(NamedTuple):
+    """Which ranks share a batch, and how many images of it each of them has, where that is known beforehand."""
+
+    group: Any = None
+    shards: tuple[int, ...] | None = None
+
+
+_scopes = [Scope()]
+
+
+def scope() -> Scope:
+    """The innermost :func:`within`."""
+    return _scopes[-1]
+
+
+@contextmanager
+def within(inner: Scope) -> Iterator[None]:
+    """Meanwhile collectives of tensors are those of ``inner``; group None is all ranks, "local" this one alone."""
+    _scopes.append(inner)
+    try:
+        yield
+    finally:
+        _scopes.pop()
+
+
 def world_size() -> int:
     """Number of ranks that share one global batch; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if scope().group == "local" or not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return dist.get_world_size(scope().group)
 
 
 def rank() -> int:
     """Which of the ranks this is, from 0."""
-    return dist.get_rank() if world_size() > 1 else 0
+    return dist.get_rank(scope().group) if world_size() > 1 else 0
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
@@ -46,13 +76,25 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     total = x.detach().clone()
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=scope().group)
     return total
+
+
+def shard_lengths(n: int, like: Tensor) -> tuple[int, ...]:
+    """``n`` of every rank; ``like`` is any tensor on the device, which is waited for unless the batch was shared out
+    by a plan (:attr:`Scope.shards`).
+    """
+    if world_size() == 1:
+        return (n,)
+    planned = scope().shards
+    if planned is not None and planned[rank()] == n:
+        return planned
+    return tuple(stack_ranks(torch.tensor(n, device=like.device)).tolist())
 
 
 def global_count(n: int, like: Tensor) -> int:
     """Sum of ``n`` over all ranks, whose shards may differ in length; ``like`` is any tensor on the device."""
-    return n if world_size() == 1 else int(sum_over_ranks(torch.tensor(n, device=like.device)))
+    return sum(shard_lengths(n, like))
 
 
 def broadcast(x: Tensor) -> Tensor:
@@ -60,7 +102,8 @@ def broadcast(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     copy = x.detach().clone(memory_format=torch.contiguous_format)
-    dist.broadcast(copy, src=0)
+    group = scope().group
+    dist.broadcast(copy, src=0 if group is None else dist.get_global_rank(group, 0), group=group)
     return copy
 
 
@@ -69,7 +112,7 @@ def stack_ranks(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x.detach()[None]
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
+    dist.all_gather(parts, x.detach().contiguous(), group=scope().group)
     return torch.stack(parts)
 
 
@@ -85,7 +128,7 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
-        ctx.dim, ctx.lengths = dim, stack_ranks(torch.tensor(x.shape[dim], device=x.device)).tolist()
+        ctx.dim, ctx.lengths, ctx.scope = dim, shard_lengths(x.shape[dim], x), scope()
         moved = x.movedim(dim, 0)
         padded = moved.new_zeros(max(ctx.lengths), *moved.shape[1:])
         padded[: len(moved)] = moved
@@ -95,8 +138,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        start = sum(ctx.lengths[: dist.get_rank()])
-        return sum_over_ranks(grad.contiguous()).narrow(ctx.dim, start, ctx.lengths[dist.get_rank()]), None
+        with within(ctx.scope):
+            start = sum(ctx.lengths[: rank()])
+            return sum_over_ranks(grad.contiguous()).narrow(ctx.dim, start, ctx.lengths[rank()]), None
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -114,23 +158,21 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         g.copy_(mean.view(g.shape))
 
 
-def set_timeout(seconds: float) -> None:
-    """How long the processors of ranks wait for each other here; the collectives of devices have the launcher's.
-
-    Counts from the first call on, which makes the group that :func:`largest` and those below it speak in.
-    """
+def limit_waits(seconds: float) -> None:
+    """How long a rank waits in a collective from here on for one that is alive; what a launch sets holds before."""
     if world_size() > 1:
-        _hosts(seconds)
+        public = getattr(dist, "set_timeout", None)  # newer than the oldest torch that is supported
+        (public or dist.distributed_c10d._set_pg_timeout)(timedelta(seconds=seconds), dist.group.WORLD)
 
 
 _made: list[Any] = []
 
 
-def _hosts(seconds: float = 25.0) -> Any:
-    """The processors of all ranks, for what must not wait for an accelerator; torch's own timeout is half an hour."""
-    if not _made:
-        _made.append(dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
-    return _made[0]
+def _hosts() -> Any:
+    """The processors of all ranks, for what must not wait for an accelerator; only :func:`heartbeat` ends a wait."""
+    if not _made or _made[0] is not dist.group.WORLD:  # another group was begun in this process
+        _made[:] = dist.group.WORLD, dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    return _made[1]
 
 
 def largest(*values: float) -> tuple[float, ...]:
@@ -151,13 +193,24 @@ def collect(values: Sequence[T]) -> list[T]:
     return [value for part in parts for value in part]
 
 
-def share_text(text: str) -> str:
-    """The first rank's ``text``."""
+def share(value: T) -> T:
+    """The first rank's ``value``, which can be pickled."""
     if world_size() == 1:
-        return text
-    texts = [text]
-    dist.broadcast_object_list(texts, src=0, group=_hosts())
-    return texts[0]
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_hosts())
+    return values[0]
+
+
+def join(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Tensors of all ranks on the CPU, of these ``lengths``, end to end, without a gradient; no device takes part."""
+    if world_size() == 1:
+        return x
+    padded = x.new_zeros(max(lengths), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded, group=_hosts())
+    return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
 
 def on_first_rank(work: Callable[[], T]) -> T | None:
@@ -166,43 +219,76 @@ def on_first_rank(work: Callable[[], T]) -> T | None:
 
 
 def together(work: Callable[[], T]) -> T:
-    """What ``work`` returns on each rank, where it may take any rank however long.
-
-    A thread of each gives a sign of life every :data:`BEAT` seconds meanwhile, so that only a rank that is gone or
-    was stopped is given up. ``work`` must not speak with other ranks.
+    """What ``work`` returns on each rank, where it may take any rank however long; it must not speak with others.
 
     Raises:
         RankError: ``work`` failed on another rank.
-        RuntimeError: another rank did not answer for the collectives' timeout.
     """
     if world_size() == 1:
         return work()
-    _hosts()
-    ended, failed, seen, lost = threading.Event(), [1.0], [0.0], []
+    group = _hosts()
+    try:
+        result = work()
+    except BaseException:  # the others are told when they come to it
+        dist.all_reduce(torch.ones(1, dtype=torch.float64), dist.ReduceOp.MAX, group=group, async_op=True)
+        raise
+    if any(largest(0.0)):
+        raise RankError(_FAILED)
+    return result
+
+
+_FAILED = "another rank failed; its own message says why"
+_beating: list[Any] = []
+
+
+@contextmanager
+def heartbeat(seconds: float) -> Iterator[None]:
+    """While it is entered, a rank that fails, or is dead or frozen for ``seconds``, ends this process (:data:`LOST`).
+
+    A thread of each rank gives a sign of life every :data:`BEAT` seconds whatever the rank is busy with, so that a slow
+    one is waited for. The end comes from that thread, as a collective of a device cannot be interrupted. Left without
+    an error, it waits for the others to leave it. Within another it does nothing.
+
+    Raises:
+        RankError: another rank failed or died when this one was ready.
+    """
+    if world_size() == 1 or _beating == [dist.group.WORLD]:
+        yield
+        return
+    group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+    _beating[:] = [dist.group.WORLD]
+    ended, failed, lost = threading.Event(), [1.0], [""]
 
     def beat() -> None:
-        running = 1.0
+        running, broken = 1.0, 0.0
         try:
-            while running and not seen[0]:
+            while running and not broken:
                 ended.wait(BEAT)
                 over = ended.is_set()
-                running, seen[0] = largest(float(not over), failed[0] if over else 0.0)
-        except RuntimeError as error:
-            lost.append(error)
+                state = torch.tensor([not over, over and failed[0]], dtype=torch.float64)
+                dist.all_reduce(state, dist.ReduceOp.MAX, group=group)
+                running, broken = state.tolist()
+            lost[0] = _FAILED if broken else ""
+        except RuntimeError:
+            lost[0] = (
+                f"rank {rank()} of {world_size()} got no sign of life from another, which died, or was stopped for "
+                f"more than {seconds:g} s (--rank-timeout). Checkpoints stand"
+            )
+        if lost[0] and not ended.wait(10 * BEAT if broken else BEAT):  # else this rank has noticed, and says more
+            os.write(2, f"frossl: {lost[0]}\n".encode())
+            os._exit(LOST)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        result = work()
+        yield
         failed[0] = 0.0
     finally:
         ended.set()
-        thread.join()
-    if lost:
-        raise lost[0]
-    if seen[0]:
-        raise RankError("another rank failed; its own message says why")
-    return result
+        thread.join(5 * BEAT if failed[0] else None)
+        _beating.clear()
+    if lost[0]:
+        raise RankError(lost[0])
 
 
 def lost_rank(error: Exception) -> RankError | None:
@@ -214,8 +300,18 @@ def lost_rank(error: Exception) -> RankError | None:
     if not (collective or isinstance(error, dist.DistError) or "gloo" in str(error)):
         return None
     return RankError(
-        f"rank {rank()} of {world_size()} got no answer from another, which died, was stopped, or took longer than "
-        f"--rank-timeout: {str(error).partition(chr(10))[0]}"
+        f"rank {rank()} of {world_size()} got no answer from another, which died, failed, or did not come within "
+        f"--stall-timeout: {str(error).partition(chr(10))[0]}"
+    )
+
+
+def join_error(error: RuntimeError, rank: int, ranks: int, seconds: float) -> RankError | None:
+    """What to say of ``error`` where ranks did not come together within ``seconds``; None of all others."""
+    if not isinstance(error, dist.DistError):
+        return None
+    return RankError(
+        f"rank {rank} of {ranks} did not find all others within {seconds:g} s: {str(error).partition(chr(10))[0]}. "
+        "Were all started, and can they reach the first one's machine?"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import subprocess
@@ -62,6 +63,17 @@ def peak_memory(device: str) -> int | None:
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), None)
+
+
+def shared_memory() -> float:
+    """Free bytes in ``/dev/shm``, through which processes that decode images hand them over; infinite where it is not
+    a file system.
+    """
+    try:
+        found = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return math.inf
+    return found.f_bavail * found.f_frsize
 
 
 def keep_freed_pages() -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from frossl.core.machine import shared_memory
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
 from frossl.data.sources import LazyImages, show
@@ -201,6 +202,12 @@ def iterate_loader(items: Any, workers: int, **how: Any) -> Iterator[Any]:
             raise UserError(
                 f"processes that decode images are started by {multiprocessing.get_start_method()!r} here, so each "
                 'runs your script again. Put the call in it under if __name__ == "__main__": or give workers=0'
+            ) from None
+        if "bus error" in str(error).lower():
+            raise UserError(
+                "a process that decodes images ended with a bus error: /dev/shm, through which they hand over images, "
+                f"is full ({shared_memory() / 2**20:,.0f} MiB free). Give fewer --workers, or more shared memory "
+                "(docker run --shm-size 8g). Training goes on with --resume"
             ) from None
         raise UserError(
             f"a process that decodes images ended ({str(error).splitlines()[0]}). If memory ran out, give fewer "

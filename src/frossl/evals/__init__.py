@@ -63,6 +63,8 @@ class Metric:
     """what labels must be, for a metric that needs them"""
     of_encoder: bool = False
     """whether it measures a :class:`Subject`, not features"""
+    over_ranks: bool = False
+    """whether ranks share out its work, where it measures a :class:`Subject`; else the first does it alone"""
     needs_views: bool = False
     """whether it measures features of two views of each image"""
     default_of: tuple[str, ...] = ()

@@ -71,7 +71,7 @@ def augmented_linear(
             optimizer.step()
             schedule.step()
 
-    extractor.each(learn)
+    learn()
 
     def right(split: Split, labels_N: Tensor, probes: int) -> Tensor:
         h = extractor.split(subject.encoder, split, spec)

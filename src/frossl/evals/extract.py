@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from frossl.core.distributed import gather, rank, together, world_size
+from frossl.core.distributed import collect, join, on_first_rank, rank, share, together, world_size
 from frossl.core.types import Features, known
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.sources import LazyImages
@@ -20,6 +20,7 @@ from frossl.nn.modes import eval_mode, kept_in_eval, train_mode
 from frossl.views.recipes import Recipe
 
 T = TypeVar("T")
+R = TypeVar("R")
 PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
 BANK, QUERIES = 5000, 2000
@@ -45,15 +46,12 @@ class Extractor:
     @torch.no_grad()
     def split(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> Tensor:
         """``(N, F)`` float32 on the CPU; with ``over_ranks`` each rank encodes a part and gets the whole, in order."""
-        if self.shared:
-            mine = torch.arange(len(split)).tensor_split(world_size())[rank()]
-            part = pick(split, mine)
-        else:
-            part = split
+        shares = torch.arange(len(split)).tensor_split(world_size() if self.shared else 1)
+        part = pick(split, shares[rank()]) if self.shared else split
         batches = self.batches(part, spec)
         parts = self.each(lambda: [self.encode(encoder, x) for x in batches])
         h_NF = torch.cat(parts) if parts else torch.empty(0, spec.features)  # more ranks than images
-        return gather(h_NF.to(self.device)).cpu() if self.shared else h_NF
+        return join(h_NF, [len(share) for share in shares]) if self.shared else h_NF
 
     def batches(self, split: Split, spec: EncoderSpec) -> Iterator[Tensor]:
         """Every image of ``split`` as the encoder is fed."""
@@ -63,6 +61,22 @@ class Extractor:
     def each(self, work: Callable[[], T]) -> T:
         """What ``work``, in which ranks do not speak with each other, returns on this one; slow ones are waited for."""
         return together(work) if self.shared else work()
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What ``work``, in which ranks do not speak with each other, returns on the first, which alone does it."""
+        return share(on_first_rank(work)) if self.shared else work()  # type: ignore[return-value]
+
+    def spread(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """What ``work`` returns of each item; ranks take turns at them."""
+        if not self.shared:
+            return [work(item) for item in items]
+        numbers = range(rank(), len(items), world_size())
+        done = dict(collect(together(lambda: [(i, work(items[i])) for i in numbers])))
+        return [done[i] for i in range(len(items))]
+
+    def alone(self) -> Extractor:
+        """The same on one rank, whatever the others do."""
+        return Extractor(device=self.device, bf16=self.bf16, workers=self.workers) if self.shared else self
 
     @torch.no_grad()
     def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:

@@ -44,22 +44,29 @@ def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ..
         raise UserError(f"fine-tuning needs at least 3 labelled training images, got {len(train)}")
     validation, rest = validation_split(len(train))
     to_do = len(rates) * _steps(len(rest)) + _steps(len(train))
+    alone = replace(subject, extractor=subject.extractor.alone())
 
     def tuned(split: Split, rate: float, what: str) -> nn.Module:
         def tell(about: str) -> None:
             subject.log(f"{name}, {what}: {about} to the end of this encoder")
 
-        return subject.extractor.each(lambda: _tune(subject, split, rate, to_do, tell))
+        return _tune(alone, split, rate, to_do, tell)
 
-    scores = []
-    for rate in rates:
+    def score(rate: float) -> int:
+        nonlocal to_do
         model = tuned(pick(train, rest), rate, f"learning rate {rate:g} on nine tenths of the labels")
-        scores.append(int(_right(subject, model, pick(train, validation)).sum()))
         to_do -= _steps(len(rest))
-    best = rates[scores.index(max(scores))]  # the lowest of equals
-    model = tuned(train, best, f"learning rate {best:g} on all of the labels")
-    test, y = labelled_images(subject.data.test)
-    return with_balanced(name, _right(subject, model, test), y) | {f"{name}_rate": best}
+        return int(_right(alone, model, pick(train, validation)).sum())
+
+    scores = subject.extractor.spread(score, rates)
+    best, to_do = rates[scores.index(max(scores))], _steps(len(train))  # the lowest of equals
+
+    def measured() -> dict[str, float]:
+        model = tuned(train, best, f"learning rate {best:g} on all of the labels")
+        test, y = labelled_images(subject.data.test)
+        return with_balanced(name, _right(alone, model, test), y) | {f"{name}_rate": best}
+
+    return subject.extractor.first(measured)
 
 
 def _steps(images: int) -> int:
@@ -111,6 +118,7 @@ for _percent, _columns in _COLUMNS.items():
         next(iter(_columns)).replace("_", "-"),
         needs_labels=True,
         of_encoder=True,
+        over_ranks=True,
         protocol=f"fine-tuned: encoder and linear classifier on {_percent} % of the train labels, one draw, {EPOCHS} "
         f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
         f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "

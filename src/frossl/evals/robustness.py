@@ -62,7 +62,7 @@ def robustness(subject: Subject, *, limit: int = LIMIT) -> dict[str, float]:
     test = first(labelled_images(data.test)[0] if data.classes else data.test, limit)
     subject.encoder.eval()
     bank = extractor.split(subject.encoder, data.train, spec)
-    h_VNF = extractor.each(lambda: extractor.views(subject.encoder, test, spec, tuple(views.values()), subject.seed))
+    h_VNF = extractor.views(subject.encoder, test, spec, tuple(views.values()), subject.seed)
     mean, plain = bank.mean(0), h_VNF[list(views).index("nothing")]
     values: dict[str, float] = {}
     for name, h in zip(views, h_VNF, strict=True):

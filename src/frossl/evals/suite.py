@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -141,11 +142,12 @@ def measure_arms(
         with collect_answers() as answers:
             if of_features := [name for name, m in wanted.items() if not m.of_encoder]:
                 features = extractor.data(network, data, fed, views)
-                values = extractor.each(lambda: measure(features, of_features))
+                values = extractor.first(lambda: measure(features, of_features))
             subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
+            alone = replace(subject, extractor=extractor.alone())
             for m in wanted.values():
                 if m.of_encoder:
-                    values |= m.measure(subject)
+                    values |= m.measure(subject) if m.over_ranks else extractor.first(partial(m.measure, alone))
         if scored := sorted(scores().keys() & answers.keys()):
             evaluation.answers[arm] = {name: pack_answers(answers[name]) for name in scored}
         return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -1,6 +1,10 @@
 """Objectives: pure functions of embeddings ``(V, N, D)`` that give a ``Loss``; :data:`LOSSES` has them by name.
 
 A function hides the module of its name here: ``frossl.losses.vicreg`` is the loss.
+
+In a process group a loss is that of the global batch, on every rank, and its gradient is scaled for the mean over ranks
+that DistributedDataParallel takes; without that mean, divide it by the number of ranks. Every loss takes ``group=``: a
+process group whose ranks share a batch, or "local", where each rank has its own.
 """
 
 from __future__ import annotations

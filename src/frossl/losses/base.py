@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views, as_tensors, stack_views
-from frossl.core.distributed import gather
+from frossl.core.distributed import Scope, gather, within
 from frossl.core.registry import Registry
 from frossl.core.types import Loss, UserError
 
@@ -28,7 +28,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def register_loss(loss: Callable[P, Loss]) -> Callable[P, Loss]:
-    """Registers ``loss`` under its own name, with what all losses share: a check of temperatures, and no autocast."""
+    """Registers ``loss`` under its own name, with what all share: checked temperatures, no autocast, ``group``."""
 
     first_name = next(iter(inspect.signature(loss).parameters))
 
@@ -39,7 +39,9 @@ def register_loss(loss: Callable[P, Loss]) -> Callable[P, Loss]:
         for name, value in kwargs.items():
             if name.endswith("temperature") and not value > 0:  # type: ignore[operator]
                 raise UserError(f"{name} must be more than 0, got {value}")
-        with without_autocast(tensors[0].device.type if tensors else "cpu"):
+        group: Any = kwargs.pop("group", None)
+        ranks = nullcontext() if group is None else within(Scope(group))
+        with ranks, without_autocast(tensors[0].device.type if tensors else "cpu"):
             return loss(*args, **kwargs)
 
     LOSSES.add(loss.__name__, wrapped)

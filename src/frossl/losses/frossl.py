@@ -102,19 +102,19 @@ def _weight(z_VND: Tensor, invariance_weight: float | None, view_scaling: ViewSc
 
 
 class FroSSLLoss(nn.Module):
-    """:func:`frossl` as a module for people with their own loop; options as there.
+    """:func:`frossl` as a module for people with their own loop; options as there, and ``group`` as all losses have it.
 
     >>> criterion = FroSSLLoss(invariance_weight=0.7)
     >>> criterion([torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 4)]).ndim
     0
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, group: Any = None, **options: Any) -> None:
         super().__init__()
         bound = inspect.signature(frossl).bind(None, **options)  # a wrong option fails here, not at the first step
         bound.apply_defaults()
         _check_options(*(bound.arguments[name] for name in ("view_scaling", "normalise", "kernel")))
-        self.options = options
+        self.options = options | ({} if group is None else {"group": group})
 
     def forward(self, z: Views) -> Tensor:
         """Loss of ``(V, N, D)`` projections or V tensors ``(N, D)``, as a scalar."""
@@ -189,7 +189,7 @@ class _FroSSL(torch.autograd.Function):
         invariance = (spread if by_batch else distributed.sum_over_ranks(spread)) * (weight / n)
         ctx.save_for_backward(zh_VND, r, sum_ND, c.mul_((4 / (square if log else trace**2))[:, None, None]))
         ctx.pull, ctx.gram, ctx.centre, ctx.block, ctx.n = 2 * weight / (n * views), gram, centre, block, n
-        ctx.axis = 1 if by_batch else 2
+        ctx.axis, ctx.scope = 1 if by_batch else 2, distributed.scope()
         total = entropy + invariance
         ctx.mark_non_differentiable(entropy, invariance)
         ctx.set_materialize_grads(False)
@@ -201,7 +201,7 @@ class _FroSSL(torch.autograd.Function):
         if grad_outputs[0] is None:
             return (None,) * 5
         zh_VND, r_V, sum_ND, a = ctx.saved_tensors
-        with without_autocast(zh_VND.device.type):
+        with distributed.within(ctx.scope), without_autocast(zh_VND.device.type):
             g_VND = a @ zh_VND if ctx.gram else zh_VND @ a
             r_V = r_V * (grad_outputs[0] * distributed.world_size())
             workspace = g_VND.new_empty(*g_VND.shape[:2], ctx.block)

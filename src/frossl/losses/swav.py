@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views
-from frossl.core.distributed import gather
+from frossl.core.distributed import stack_ranks
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import embeddings, register_loss, sum_of, widened
 from frossl.losses.targets import across_views, stopped
@@ -73,7 +73,7 @@ def sinkhorn(scores: Tensor, queue: Tensor | None = None, *, epsilon: float = 0.
     log_q = widened(scores) / epsilon
     log_queue = log_q[..., :0, :] if queue is None else widened(queue) / epsilon
     for _ in range(iterations):
-        masses = torch.cat([gather(log_q.logsumexp(-2, keepdim=True), dim=-2), log_queue], dim=-2)
+        masses = torch.cat([*stack_ranks(log_q.logsumexp(-2, keepdim=True)), log_queue], dim=-2)
         mass = masses.logsumexp(-2, keepdim=True)
         log_q, log_queue = ((x - mass).log_softmax(-1) for x in (log_q, log_queue))
     return log_q.exp()

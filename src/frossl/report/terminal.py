@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, NewLine, RenderHook
+from rich.control import Control
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -64,6 +65,35 @@ def wrote(console: Console, heading: str, path: Path) -> None:
 def detail(console: Console) -> Callable[[str], None]:
     """Prints lines of lesser interest, such as how far the decoding of images is."""
     return lambda message: console.print(" " * INDENT + escape(message), style="dim")
+
+
+class _Copy(RenderHook):
+    """Gives what is printed to a second console too, but for what only moves the cursor of the first."""
+
+    def __init__(self, copy: Console) -> None:
+        self.copy = copy
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        with suppress(OSError):
+            if lines := [x for x in renderables if not isinstance(x, (Control, NewLine))]:
+                self.copy.print(*lines)
+        return renderables
+
+
+@contextmanager
+def logged(console: Console, path: Path) -> Iterator[None]:
+    """Adds what is printed meanwhile to a file, as plain lines, whether anybody sees the console or not."""
+    with path.open("a", buffering=1, encoding="utf-8", errors="replace") as file:
+        width = max(console.width, 100)
+        console.push_render_hook(_Copy(Console(file=file, width=width, color_system=None, emoji=False, soft_wrap=True)))
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):
+                file.write(f"{type(error).__name__}: {error}\n".translate(CONTROLS))
+            raise
+        finally:
+            console.pop_render_hook()
 
 
 @contextmanager

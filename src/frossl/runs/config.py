@@ -24,7 +24,8 @@ _ITS_DEFAULTS: Any = None
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "64", "32", "bf16"]
 FREE_TO_CHANGE = (
-    *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing", "rank_timeout"),
+    *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing"),
+    *("rank_timeout", "stall_timeout"),
     *(
         "monitor_every",
         "monitor_ridge",
@@ -49,7 +50,7 @@ _LIMITS = {
     "layer_decay": (0, True),
     **dict.fromkeys(("size", "micro_batch", "keep_checkpoints", "log_every"), (1, False)),
     **dict.fromkeys(("batch", "views"), (2, False)),  # images and views are compared
-    "rank_timeout": (5, False),  # signs of life come every 2 s
+    **dict.fromkeys(("rank_timeout", "stall_timeout"), (5, False)),  # signs of life come every second
 }
 """The least value of a number, and whether it must be larger than that."""
 _PARTS = ("ep", "it", "img", "min", "%")
@@ -158,7 +159,9 @@ class Config(Images, Generic[M]):
     wandb: bool = False
     """send the numbers to Weights & Biases too"""
     rank_timeout: float = 25.0
-    """seconds that ranks wait for one that does not answer, until the run ends; its checkpoints stand"""
+    """seconds without a sign of life from a rank, dead or frozen, until the run ends; its checkpoints stand"""
+    stall_timeout: float = 600.0
+    """seconds that ranks wait within a step for one that is alive but does not come, as on a slow disk"""
     evaluate: bool = True
     """evaluate against an untrained encoder and raw pixels at the end"""
 

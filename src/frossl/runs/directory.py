@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from torch import nn
 
 from frossl.core.config import from_plain, to_plain
@@ -29,6 +31,16 @@ from frossl.views.recipes import Recipe, View
 Weights = Literal["online", "averaged"]
 ENCODERS: dict[Weights, str] = {"online": "encoder.safetensors", "averaged": "encoder_averaged.safetensors"}
 """Files of the trained encoder, and of its moving average where the method has one."""
+
+
+START_FILE = "start.safetensors"
+"""The published encoder that training began with, where it did."""
+LOG, LOCK = "log.txt", ".lock"
+"""What the terminal was shown; what the process that trains holds."""
+BEFORE = {LOG, LOCK, START_FILE}
+"""Files that may be in a run directory before its configuration is."""
+PATIENCE = 20.0
+"""Seconds that a run waits for one that was killed: the processes that decoded its images take a while to notice."""
 
 
 def worth_keeping(run: Path) -> bool:
@@ -172,15 +184,51 @@ def refuse_differences(run: Path, now: dict[str, Any], data: Dataset) -> None:
         )
 
 
-def new_run_directory(config: Config) -> Path:
+def begun_run(config: Config) -> Path | None:
+    """The directory of a run of the name of ``config``, if there is one with a configuration to go on with.
+
+    Raises:
+        UserError: there is no name.
+    """
+    if config.name is None:
+        raise UserError("--resume auto goes on with the run of a name, or starts it; give --name too")
+    run = config.out / config.name
+    return run if (run / "config.json").exists() else None
+
+
+def new_run_directory(config: Config, again: bool = False) -> Path:
     """Makes ``out/name``; without a name, the first free one of data and method.
+
+    ``again``: also takes a directory of that name in which a run ended before it had written its configuration.
 
     Raises:
         UserError: a run of that name exists, or the place cannot be written to.
     """
     stem = config.name or f"{source_name(config.data) or 'data'}-{config.method.replace(':', '.')}"
+    if again and (config.out / stem).is_dir() and {p.name for p in (config.out / stem).iterdir()} <= BEFORE:
+        return config.out / stem
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     return first_free(config.out, names)
+
+
+@contextmanager
+def alone_in(run: Path) -> Iterator[None]:
+    """Keeps other processes from training in ``run``; where files cannot be locked, it does not.
+
+    Raises:
+        UserError: another process does.
+    """
+    lock = FileLock(run / LOCK, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process trains in {run}; wait for it, or stop it") from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def first_free(out: Path, names: Sequence[str]) -> Path:
@@ -198,8 +246,17 @@ def first_free(out: Path, names: Sequence[str]) -> Path:
             continue
         except OSError as error:
             raise UserError(f"cannot make the run directory {run}: {error.strerror}; choose another --out") from None
-    run = out / names[0]
-    raise UserError(f"{run} exists; choose another --name, or go on with it: {resume_command(run)}")
+    raise _exists(out / names[0])
+
+
+def refuse_begun(run: Path) -> None:
+    """Raises UserError if a run has begun in the directory."""
+    if (run / "config.json").exists():
+        raise _exists(run)
+
+
+def _exists(run: Path) -> UserError:
+    return UserError(f"{run} exists; choose another --name, or go on with it: {resume_command(run)}")
 
 
 FAILED = "nonfinite"

@@ -12,12 +12,10 @@ from frossl.data.options import Log, quiet
 from frossl.nn.encoder import EncoderSpec, read_encoder
 from frossl.nn.published import OWN_WEIGHTS, Architecture, Start, build_with_weights, for_images, read_published
 from frossl.runs.config import Config, backbone_options
-from frossl.runs.directory import Weights, encoder_of
+from frossl.runs.directory import START_FILE, Weights, encoder_of
 from frossl.runs.record import is_run
 
 RESNET18 = Architecture()
-START_FILE = "start.safetensors"
-"""The encoder that training of a run began with, if it did not begin with random weights."""
 
 
 def read_any_encoder(

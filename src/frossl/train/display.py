@@ -26,7 +26,7 @@ class _Bar(Progress):
 
 
 class TrainingDisplay:
-    """A progress bar in a terminal; elsewhere a line for each time the monitor looks."""
+    """A line for each time the monitor looks, and in a terminal a progress bar below."""
 
     def __init__(self, console: Console, views_per_step: int) -> None:
         self.console, self.views_per_step = console, views_per_step
@@ -56,7 +56,7 @@ class TrainingDisplay:
             left = f"{duration(took / gone * (1 - share))} left" if gone > 0 else ""
             self.bar.lines = lines
             self.bar.update(self.task, completed=share, visible=True, where=where, left=left, speed=speed)
-        elif progress.looked == step:
+        if progress.looked == step:
             parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
 

@@ -26,6 +26,7 @@ from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.record import read_config
 from frossl.train.plan import device_of, make_plan
+from frossl.train.ranks import open_together
 from frossl.train.start import start_of_run
 
 
@@ -72,7 +73,7 @@ def evaluate_run(
     called = source_of(run, own)
     if data is None:
         own = _on(own, spec, source is not None and same_source(source) != called, targets, max_pixels)
-        data, called = open_to_evaluate(run, own, source, terminal.detail(console))
+        data, called = open_together(lambda: open_to_evaluate(run, own, source, terminal.detail(console)))
         check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)

@@ -20,7 +20,7 @@ from frossl.core.files import last_line
 from frossl.core.machine import available_cores
 from frossl.core.types import UserError
 from frossl.train.compare import OVER, Run
-from frossl.train.loop import stop_signals
+from frossl.train.signals import stop_signals
 
 Jobs = int | Literal["auto"]
 

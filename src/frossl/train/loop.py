@@ -6,13 +6,11 @@ import copy
 import dataclasses
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +23,7 @@ from frossl.core.length import Length
 from frossl.core.types import Setting, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.options import Log, quiet
-from frossl.data.types import Dataset
+from frossl.data.types import Dataset, Skipped
 from frossl.evals.extract import EVALUATED, first, sample
 from frossl.methods import find_method
 from frossl.nn.encoder import EncoderSpec, save_encoder
@@ -43,6 +41,7 @@ from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import look
 from frossl.train.ranks import start
 from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
+from frossl.train.signals import stop_signals
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
 from frossl.train.step import NonFiniteError, Scalars, Stepper
@@ -50,8 +49,6 @@ from frossl.train.telemetry import picture_of_views
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-REPEATS = 10.0
 
 
 def build(
@@ -138,8 +135,9 @@ def train(
     if began is not None:
         loop.watch_start(began.to(plan.device))
     with closing(loop.log), stop_signals() as stopped:
+        loop.stopped = stopped
         try:
-            while learner.method.trains and loop.progress.share < 1 and not any(largest(len(stopped))):
+            while learner.method.trains and loop.progress.share < 1 and not loop.stopping:
                 output = loop.take_step()
                 looking = loop.monitor.due()
                 loop.log_step(output, looking)
@@ -151,6 +149,7 @@ def train(
             if not learner.method.trains:
                 seen = first(data.train, EVALUATED)
                 loop.extractor.each(lambda: loop.extractor.settle_batch_norm(learner.backbone, seen, plan.spec))
+            loop.meet()
             loop.save()
         except NonFiniteError as error:
             raise loop.leave(error) from None
@@ -196,6 +195,10 @@ class _Loop:
         if step == 0:
             self.log.picture("views", picture_of_views(data, plan.recipe, self.config.seed), 0)
         self.clock = time.perf_counter()
+        self.skipped: list[Skipped] = []
+        self.stopped: list[str] = []
+        self.stopping = False
+        self.met = self.meeting = step
 
     @property
     def epoch(self) -> float:
@@ -207,10 +210,24 @@ class _Loop:
         self.clock = time.perf_counter()
         return self.progress.seconds
 
+    def meet(self) -> None:
+        """Brings ranks to one time and one decision to stop, and lists the unreadable images of all.
+
+        In one process after every step; else for every row of the log, or about once a second where that is sooner.
+        """
+        progress, began = self.progress, self.progress.seconds
+        (stops,) = largest(float(len(self.stopped)))
+        self.stopping = stops > 0
+        took = max(self.tick() - began, 1e-9)
+        self.meeting = progress.step + max(1, int((progress.step - self.met) / took))
+        self.met = progress.step
+        if self.config.check == "on-read":  # else all were read at the start
+            skipped, self.skipped = collect(self.skipped), []
+            self.unreadable.add(skipped, (progress.step - self.first) * self.plan.batch)
+
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
-        if self.config.check == "on-read":  # else all were read at the start
-            self.unreadable.add(collect(batch.skipped), (progress.step + 1 - self.first) * self.plan.batch)
+        self.skipped += batch.skipped
         share = scheduled_share(progress)
         factor = lr_factor(progress, self.warmup)
         self.rate = self.plan.lr * factor
@@ -218,7 +235,8 @@ class _Loop:
         self.scheduled = self.learner.method.scheduled(share, self.epoch)
         output = self.stepper(batch, progress.step, share, self.epoch, self.telemetry.observe)
         progress.step += 1
-        self.tick()
+        if world_size() == 1 or progress.step >= self.meeting or progress.step % self.config.log_every == 0:
+            self.meet()
         return output
 
     def row(self, kind: str, values: dict[str, Any]) -> None:
@@ -317,33 +335,3 @@ def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Bat
         ranks=world_size(),
         compiled=plan.config.compile_views,
     )
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[str]]:
-    """Collects the first Ctrl-C or termination request in the list that it gives; a second one is obeyed at once.
-
-    With several ranks a second one counts after :data:`REPEATS` seconds, as torchrun passes on what ranks got already.
-    """
-    received: list[str] = []
-    first = 0.0
-
-    def receive(number: int, frame: Any) -> None:
-        nonlocal first
-        if not received:
-            received.append(signal.Signals(number).name)
-            first = time.monotonic()
-        elif world_size() == 1 or time.monotonic() - first > REPEATS:
-            restore()
-            signal.raise_signal(number)
-
-    def restore() -> None:
-        for n, handler in before.items():
-            signal.signal(n, handler)
-
-    taken = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()  # others get no signals
-    before = {n: signal.signal(n, receive) for n in taken}
-    try:
-        yield received
-    finally:
-        restore()

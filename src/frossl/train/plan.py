@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from torch import nn
 from frossl import __version__
 from frossl.core.config import to_plain
 from frossl.core.distributed import world_size
+from frossl.core.launch import cores, launched
 from frossl.core.length import Length
-from frossl.core.machine import available_cores, environment, machine
+from frossl.core.machine import environment, machine, shared_memory
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.extract import Extractor
@@ -140,7 +140,9 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
         precision=find_precision(config.precision, device),
     )
     sizes = {asked: size} | {before.size: after.size for before, after in zip(drawn[1:], recipe[1:], strict=True)}
-    return Plan(resolved, recipe, spec, device, workers_for(config, data), _resized(net, sizes))
+    pixels = sum(group.count * group.size**2 for group in recipe) * data.channels  # a byte each
+    workers = workers_for(config, data, math.ceil(_batch(config, len(data.train)) / world_size()) * pixels)
+    return Plan(resolved, recipe, spec, device, workers, _resized(net, sizes))
 
 
 def _continuing(config: Config, start: EncoderSpec) -> Config:
@@ -254,13 +256,20 @@ def _batch(config: Config, images: int) -> int:
     return batch
 
 
-def workers_for(config: Config, data: Dataset) -> int:
-    """Processes that decode images: one per core, shared out among the ranks of this machine, if not given."""
+MOST_WORKERS, AHEAD = 16, 2
+"""Processes of a rank that decode images, unless more are asked for; batches that each holds ready."""
+
+
+def workers_for(config: Config, data: Dataset, batch: int = 0) -> int:
+    """Processes of this rank that decode images: one per core, if not given, as far as half of the shared memory holds
+    their batches of so many bytes.
+    """
     if data.train.in_memory:
         return 0
     if config.workers is not None:
         return config.workers
-    return max(1, len(available_cores()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    room = shared_memory() / 2 / launched().local_ranks / (AHEAD * batch) if batch else math.inf
+    return max(1, int(min(cores(), MOST_WORKERS, room)))
 
 
 def device_of(config: Config) -> torch.device:
@@ -278,8 +287,24 @@ def device_of(config: Config) -> torch.device:
         raise UserError(f"--device {name}: this machine has none that PyTorch can use (it has {', '.join(have)})")
     if name not in fits:
         raise UserError(f"--device mps has no float64, which this run needs ({config.method}); give --device cpu")
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    return torch.device(name, int(local_rank)) if name == "cuda" else torch.device(name)
+    return torch.device(name, _own_gpu()) if name == "cuda" else torch.device(name)
+
+
+def _own_gpu() -> int:
+    """The GPU of this rank among those that it sees; a scheduler may show each rank its own alone.
+
+    Raises:
+        UserError: there are fewer than ranks.
+    """
+    here, seen = launched(), torch.cuda.device_count()
+    if here.local_rank < seen:
+        return here.local_rank
+    if here.slurm and seen == 1:
+        return 0
+    raise UserError(
+        f"{here.local_ranks} ranks on this machine, but {seen} GPU{'s' * (seen != 1)}: rank {here.rank} has none. "
+        f"Start {seen}, or give --device cpu"
+    )
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from frossl.core.distributed import on_first_rank, rank, share_text, together, world_size
+from frossl.core.distributed import limit_waits, on_first_rank, rank, share, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
@@ -24,13 +25,18 @@ from frossl.methods import find_method
 from frossl.nn.encoder import save_encoder
 from frossl.report import terminal
 from frossl.report.page import write_report
+from frossl.report.terminal import logged
 from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.runs.config import Config
 from frossl.runs.data import for_training, keep_whereabouts, open_data_of
 from frossl.runs.directory import (
+    LOG,
+    alone_in,
+    begun_run,
     continued,
     keep_length,
     new_run_directory,
+    refuse_begun,
     refuse_differences,
     require_own,
     resume_command,
@@ -44,7 +50,7 @@ from frossl.train.evaluate import check_scale, evaluate_run
 from frossl.train.loop import build, train
 from frossl.train.memory import fit
 from frossl.train.plan import Plan, describe
-from frossl.train.ranks import start
+from frossl.train.ranks import joined, open_together
 from frossl.train.schedule import describe_schedules, go_on_to, resolve_length, schedule
 from frossl.views.recipes import left_out
 
@@ -71,7 +77,7 @@ def pretrain(
     console: Console | None = None,
 ) -> Outcome:
     """Pretrains as ``config`` says and evaluates; ``resume`` goes on with the newest checkpoint of that run, or begins
-    it again if it ended before its first save.
+    it again if it ended before its first save; with "auto" it is the run of the configuration's name, if that began.
 
     ``backbone`` is any module that maps ``(B, C, H, W)`` to ``(B, F)``, trained in place of ``config.backbone`` from
     the weights it has; to resume, give one of the same architecture. Sub-modules that are in eval mode while it is in
@@ -86,24 +92,50 @@ def pretrain(
         NonFiniteError: the loss or its gradient is not a number.
     """
     console = console or Console(quiet=True)
+    again = resume == "auto"
+    if again:
+        resume = begun_run(config)
     if resume is not None:
         resume = Path(resume)
         config = continued(resume, config)
     if config.wandb:
         require_wandb()
-    fabric = start(config)
-    if rank() > 0:
-        console = Console(quiet=True)
-    run = resume or Path(share_text(str(on_first_rank(lambda: new_run_directory(config)))))
+    with joined(config) as fabric, ExitStack() as held:
+        if rank() > 0:
+            console = Console(quiet=True)
+        run = resume or share(on_first_rank(lambda: new_run_directory(config, again)))
+        assert run is not None
+
+        def enter() -> None:
+            held.enter_context(alone_in(run))
+            if resume is None:
+                refuse_begun(run)  # by another process while this one waited
+            held.enter_context(logged(console, run / LOG))
+
+        on_first_rank(enter)
+        return _pretrain_in(run, config, resume is not None, backbone, data, report, console, fabric)
+
+
+def _pretrain_in(
+    run: Path,
+    config: Config,
+    resumed: bool,
+    backbone: nn.Module | None,
+    data: Dataset | None,
+    report: bool,
+    console: Console,
+    fabric: Fabric,
+) -> Outcome:
+    """Trains, evaluates and reports in the directory ``run``, which is removed if it comes to nothing."""
     untrained = copy.deepcopy(backbone)
     state = None
     try:
-        if resume is not None:
-            require_own(resume, backbone)
-            state = _newest_state(resume, console)
+        if resumed:
+            require_own(run, backbone)
+            state = _newest_state(run, console)
         data, stopped = train_run(config, run, state, backbone, data, console, fabric)
     except BaseException as error:
-        if rank() == 0 and resume is None and not worth_keeping(run):
+        if rank() == 0 and not resumed and not worth_keeping(run):
             shutil.rmtree(run, ignore_errors=True)
         if world_size() > 1:
             error.add_note(f"This was rank {rank()} of {world_size()}. If another died or was stopped, that is why.")
@@ -129,8 +161,8 @@ def _newest_state(run: Path, console: Console) -> dict[str, Any] | None:
     if not begun:
         terminal.warn(console, f"{run} ended before its first save and begins again")
     found = on_first_rank(lambda: load_newest(run, partial(terminal.warn, console)) if begun else None)
-    path = share_text(str(found[0]) if found else "")
-    return found[1] if found else load_checkpoint(Path(path)) if path else None
+    path = share(found[0] if found else None)
+    return found[1] if found else load_checkpoint(path) if path else None
 
 
 def train_run(
@@ -150,8 +182,7 @@ def train_run(
     begin = start_weights(config, run, terminal.detail(console))
     if begin is not None and begin[1].range and config.range is None:
         config = dataclasses.replace(config, range=begin[1].range)
-    first = on_first_rank(opened)  # what is fetched is fetched once
-    data = together(lambda: first or opened())
+    data = open_together(opened)
     if begin is not None:
         check_scale(data, begin[1])
     learner, plan = build(config, data, backbone, begin, terminal.detail(console))
@@ -164,6 +195,7 @@ def train_run(
         extended = go_on_to(state, Length.parse(config.length), **counts)
     if learner.method.trains:
         seconds, plan = fit(learner, plan, data, fabric, lambda text: terminal.say(console, text))
+    limit_waits(config.stall_timeout)
     length = Length.parse(state["length"]) if state else resolve_length(plan, len(data.train), seconds)
     show_plan(console, plan, length, len(data.train), seconds, run, state)
 

@@ -71,10 +71,14 @@ def look(
     """
     features: Features = extractor.data(encoder, sample(data), spec)
     classes_N = data.test.labels if data.classes and any_known(data.test.labels) else None
-    values = _figures(features, probe, classes_N is not None and are_uneven(classes_N))
-    if with_ridge and "knn" in values:
-        values |= {name: value for name, value in ridge(features).items() if name == "ridge"}
-    return values, features.test_NF
+
+    def measured() -> dict[str, float]:
+        values = _figures(features, probe, classes_N is not None and are_uneven(classes_N))
+        if with_ridge and "knn" in values:
+            values |= {name: value for name, value in ridge(features).items() if name == "ridge"}
+        return values
+
+    return extractor.first(measured), features.test_NF
 
 
 @or_nothing

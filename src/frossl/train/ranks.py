@@ -1,13 +1,19 @@
-"""One process or many: how a run is launched, and how its ranks agree."""
+"""One process or many: how its ranks come together."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from frossl.core.distributed import set_timeout, world_size
+import torch
+
+from frossl.core.distributed import heartbeat, join_error, on_first_rank, share, together, world_size
+from frossl.core.launch import Launch, launched
 from frossl.core.types import UserError
+from frossl.data.scan import noted
 from frossl.runs.config import Config
 from frossl.train.plan import device_of, find_precision
 
@@ -15,30 +21,11 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+T = TypeVar("T")
 PRECISIONS = {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}
 """Fabric's names of the precisions."""
-
-
-def launched() -> tuple[int, int]:
-    """Number of processes that a launcher has started, in all and on this machine; 1 and 1 without a launcher.
-
-    Raises:
-        UserError: the environment speaks of several ranks without saying which of them this process is.
-    """
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
-    if TorchElasticEnvironment.detect():
-        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if SLURMEnvironment.detect() and "SLURM_PROCID" in os.environ:
-        ranks = int(os.environ["SLURM_NTASKS"])
-        return ranks, int(os.environ.get("SLURM_NTASKS_PER_NODE", ranks))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torchrun's other variables are missing; start several "
-            "ranks with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
-        )
-    return 1, 1
+START_UP = 600.0
+"""Seconds in which all ranks must have come, connected and taken their first steps."""
 
 
 def start(config: Config) -> Fabric:
@@ -50,28 +37,104 @@ def start(config: Config) -> Fabric:
 
     Raises:
         UserError: launcher and Fabric do not agree on the number of ranks, so that some would train alone.
+        RankError: not all ranks came within :data:`START_UP`.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    ranks, local = launched()
+    here = launched()
     device = device_of(config)
     fabric = Fabric(
         accelerator=device.type,
-        devices=local if ranks > 1 or device.index is None else [device.index],
-        num_nodes=ranks // local,
+        devices=1 if device.index is None else [device.index],
+        num_nodes=here.ranks,
         precision=PRECISIONS[find_precision(config.precision, device)],  # type: ignore[arg-type]
         strategy="auto"
-        if ranks == 1
+        if here.ranks == 1
         else DDPStrategy(
-            timeout=timedelta(seconds=config.rank_timeout), find_unused_parameters=True, broadcast_buffers=False
+            cluster_environment=_environment(here),
+            timeout=timedelta(seconds=START_UP),
+            find_unused_parameters=True,
+            broadcast_buffers=False,
         ),
     )
-    fabric.launch()
-    if not fabric.world_size == world_size() == ranks:
+    try:
+        fabric.launch()
+    except RuntimeError as error:
+        raise (join_error(error, here.rank, here.ranks, START_UP) or error) from None
+    if not fabric.world_size == world_size() == here.ranks:
         raise UserError(
-            f"{ranks} ranks were launched, but {fabric.world_size} train together: each would train alone. Start them "
-            "with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
+            f"{here.ranks} ranks were launched, but {fabric.world_size} train together: each would train alone. Start "
+            "them with --devices N, with torchrun --nproc-per-node N -m frossl.cli pretrain ..., or with srun"
         )
-    set_timeout(config.rank_timeout)
     return fabric
+
+
+Devices = Literal["auto"] | int
+"""How many ranks on this machine, one on each device."""
+
+
+def ranks_here(devices: Devices | None, config: Config) -> int:
+    """How many ranks to start on this machine; 1 for none but this process. ``auto`` is one on each GPU.
+
+    Raises:
+        UserError: there are fewer GPUs, or ranks were started already.
+    """
+    if devices is None:
+        return 1
+    if launched().ranks > 1:
+        raise UserError("--devices starts ranks, but torchrun or srun has started these; leave it out")
+    gpus = torch.cuda.device_count() if device_of(config).type == "cuda" else None
+    wanted = (gpus or 1) if devices == "auto" else devices
+    if wanted < 1 or (gpus is not None and wanted > gpus):
+        raise UserError(f"--devices {wanted}: give {'1 or more' if gpus is None else f'1 to {gpus}'}, or auto")
+    return wanted
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[Fabric]:
+    """The ranks that were launched, together; meanwhile one that dies or freezes ends them all."""
+    fabric = start(config)
+    with heartbeat(config.rank_timeout):
+        yield fabric
+
+
+def open_together(opened: Callable[[], T]) -> T:
+    """What ``opened`` gives on each rank, and on the first before the others: what is fetched is fetched once.
+
+    Only the first looks through all images; the others take over what it found.
+    """
+    with noted() as scans:
+        first = on_first_rank(opened)
+    with noted(share(scans)):
+        return together(lambda: first or opened())
+
+
+def _environment(here: Launch) -> Any:
+    """Tells Fabric that each rank is a machine with one device, which it has chosen already."""
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if here.slurm:
+        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
+        step = 10 * int(os.environ.get("SLURM_JOB_ID", "0")) + int(os.environ.get("SLURM_STEP_ID", "0"))
+        os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+        os.environ.setdefault("MASTER_PORT", str(15000 + step % 15000))
+
+    class Environment(TorchElasticEnvironment):
+        def world_size(self) -> int:
+            return here.ranks
+
+        def global_rank(self) -> int:
+            return here.rank
+
+        def local_rank(self) -> int:
+            return 0
+
+        def node_rank(self) -> int:
+            return here.rank
+
+        def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+            pass
+
+    return Environment()

@@ -24,6 +24,7 @@ from frossl.runs.data import open_run_data
 from frossl.runs.encoders import RESNET18, read_any_encoder
 from frossl.runs.evaluation import same_source
 from frossl.train.plan import device_of, find_precision, workers_for
+from frossl.train.ranks import open_together
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
 
 
@@ -49,7 +50,7 @@ def evaluate_encoders(
     log = terminal.detail(console)
     names = arm_names(encoders)
     starts = {name: read_any_encoder(where, net=net, log=log) for name, where in zip(names, encoders, strict=True)}
-    data = open_run_data(_on_scale(config, starts), log)
+    data = open_together(lambda: open_run_data(_on_scale(config, starts), log))
     terminal.show_data(console, data)
     device = device_of(config)
     bf16 = find_precision(config.precision, device) == "bf16"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frossl.core.distributed import average_gradients, gather, rank, sum_over_ranks, world_size
+from frossl.core.distributed import Scope, average_gradients, gather, join, rank, sum_over_ranks, within, world_size
 from frossl.core.random import seed_of
 from frossl.core.types import Loss, UserError
 from frossl.data.loader import Batch
@@ -75,6 +75,7 @@ class Stepper:
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
         self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16"
+        self.shards = tuple(map(len, torch.arange(plan.batch).tensor_split(world_size())))
         self.recomputes = config.activation_checkpointing
         if self.recomputes:
             recompute_activations(learner.backbone)
@@ -100,7 +101,8 @@ class Stepper:
         """
         _copy(self.before, self.buffers)
         try:
-            return self._take(batch, step, share, epoch, watch)
+            with within(Scope(shards=self.shards)):
+                return self._take(batch, step, share, epoch, watch)
         except BaseException as error:
             _copy(self.buffers, self.before)
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -126,7 +128,7 @@ class Stepper:
         if self.probe is not None and batch.labels_N is not None:
             labels_N = batch.labels_N
             if world_size() > 1:  # the probe is the same on all ranks
-                labels_N, h_VNF = gather(labels_N.to(h_VNF.device)).cpu(), gather(h_VNF.detach(), dim=1)
+                labels_N, h_VNF = join(labels_N, self.shards), gather(h_VNF.detach(), dim=1)
             values["probe_on_views"] = self.probe.learn(h_VNF, labels_N, self.good)
         for buffer, before in zip(self.buffers, self.before, strict=True):
             torch.where(self.good.bool(), buffer, before, out=buffer)

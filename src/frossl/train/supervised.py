@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
+from frossl.core.distributed import on_first_rank, rank, share
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.nn.encoder import load_encoder
@@ -23,7 +24,7 @@ from frossl.runs.directory import read_run, require_own, worth_keeping
 from frossl.runs.encoders import START_FILE
 from frossl.runs.record import read_config
 from frossl.train.pretrain import train_run
-from frossl.train.ranks import start
+from frossl.train.ranks import open_together, start
 
 
 def supervised_encoder(
@@ -51,16 +52,20 @@ def supervised_encoder(
     begun = not ended_before_a_save(place)
     if not begun or _steps(place) < steps:
         terminal.say(console, f"the same encoder with labels, {steps:,} steps, once", "Arm")
-        place.mkdir(exist_ok=True)
-        if (run / START_FILE).exists():
-            shutil.copyfile(run / START_FILE, place / START_FILE)
-        state = load_newest(place, partial(terminal.warn, console))[1] if begun else None
+
+        def prepare() -> dict[str, Any] | None:
+            place.mkdir(exist_ok=True)
+            if (run / START_FILE).exists():
+                shutil.copyfile(run / START_FILE, place / START_FILE)
+            return load_newest(place, partial(terminal.warn, console))[1] if begun else None
+
+        state = share(on_first_rank(prepare))
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         try:
-            data = open_data_of(run, config, terminal.detail(console))
+            data = open_together(lambda: open_data_of(run, config, terminal.detail(console)))
             _, stopped = train_run(config, place, state, copy.deepcopy(backbone), data, console, start(config))
         except BaseException:
-            if not worth_keeping(place):
+            if rank() == 0 and not worth_keeping(place):
                 shutil.rmtree(place, ignore_errors=True)
             raise
         if stopped:
