@@ -71,7 +71,7 @@ def test_compiled_colours_are_the_eager_ones_and_the_same_every_time():
 
 
 def test_compiling_without_a_compiler_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(colour.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="C\\+\\+ compiler"):
         colour.find_colour(True, 3, "cpu")
     assert colour.find_colour(False, 3, "cpu") is colour.jitter

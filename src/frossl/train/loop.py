@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from frossl.core.device import fork_random
 from frossl.core.distributed import collect, largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
@@ -45,7 +46,7 @@ from frossl.train.ranks import start
 from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
-from frossl.train.step import NonFiniteError, Scalars, Stepper
+from frossl.train.step import NonFiniteError, Scalars, Stepper, read
 from frossl.train.telemetry import picture_of_views
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def build(
 
 def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) -> float:
     """Seconds of one training step, from three on a copy that is thrown away; the first two warm up."""
-    with torch.random.fork_rng():
+    with fork_random(plan.device):
         stepper = Stepper(copy.deepcopy(learner), plan, fabric)
         started = 0.0
         for step, batch in zip(range(3), rank_batches(data, plan), strict=False):
@@ -234,9 +235,7 @@ class _Loop:
         if not (due or looking):
             return
         self.stepper.check()
-        values = {name: value.item() for name, value in output.items()}
-        if math.isnan(values.get("probe_on_views", 0.0)):  # the batch has no labels
-            del values["probe_on_views"]
+        values = {name: value for name, value in read(output).items() if math.isfinite(value)}  # else none has a label
         values["lr"] = self.rate
         self.shown |= values
         if due:
@@ -316,6 +315,8 @@ def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Bat
         rank=rank(),
         ranks=world_size(),
         compiled=plan.config.compile_views,
+        dtype=plan.view_dtype,
+        own_stream=plan.config.cuda_extras,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from frossl.core.device import HALF, fork_random, free_memory
 from frossl.core.distributed import largest, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
@@ -31,7 +32,7 @@ WORKSPACE = 1.5
 def free_bytes(device: torch.device) -> float:
     """Memory that a process could have on ``device``: of the machine and of its control group; infinite if unknown."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return free_memory(device)
     if device.type != "cpu":
         return math.inf
     try:
@@ -90,7 +91,8 @@ def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
         recompute_activations(learner.backbone)
     batch = next(training_batches(data, plan.recipe, batch=2, seed=plan.config.seed, device=plan.device, dtype=dtype))
     before = [b.clone() for b in learner.buffers()]
-    with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16"):
+    half = HALF.get(plan.precision)
+    with fork_random(plan.device), torch.autocast(plan.device.type, half, half is not None):
         image = WORKSPACE * kept_bytes(learner.train(), batch.views) / 2
     for buffer, value in zip(learner.buffers(), before, strict=True):
         buffer.copy_(value)

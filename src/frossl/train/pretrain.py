@@ -202,7 +202,8 @@ def show_plan(
     config = plan.config
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
-    precision = {"64": "float64", "32": "float32", "bf16": "bfloat16 autocast"}[plan.precision]
+    names = {"64": "float64", "32": "float32", "tf32": "float32, products in TF32", "fp16": "float16 autocast"}
+    precision = names.get(plan.precision, "bfloat16 autocast")
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
     done, gone = (state["step"], state["seconds"]) if state else (0, 0.0)
     left = length.amount * 60 - gone if steps is None else (steps - done) * step_seconds

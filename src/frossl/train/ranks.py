@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from frossl.core.device import Precision, settle
 from frossl.core.distributed import set_timeout, world_size
 from frossl.core.types import UserError
 from frossl.runs.config import Config
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-PRECISIONS = {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS = {"64": "64-true", "32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Fabric's names of the precisions."""
 
 
@@ -41,6 +44,26 @@ def launched() -> tuple[int, int]:
     return 1, 1
 
 
+def _precision(precision: Precision, device: torch.device) -> dict[str, Any]:
+    """What makes Fabric compute in ``precision``.
+
+    Of half precisions Fabric would turn views back to float32, and it would scale the loss of fp16 by itself, which is
+    done where the step is judged (:mod:`frossl.train.scaling`).
+    """
+    from lightning_fabric.plugins import MixedPrecision
+
+    class Autocast(MixedPrecision):
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    name = PRECISIONS[precision]
+    if precision == "fp16":
+        return {"plugins": Autocast("16-mixed", device.type, scaler=torch.amp.GradScaler(device.type, enabled=False))}  # pyright: ignore[reportPrivateImportUsage]
+    if precision == "bf16" and device.type != "cpu":
+        return {"plugins": Autocast("bf16-mixed", device.type)}
+    return {"precision": name}
+
+
 def start(config: Config) -> Fabric:
     """A launched Fabric. With several ranks the strategy is DDP, also on processors, where Fabric's default is none.
 
@@ -56,11 +79,13 @@ def start(config: Config) -> Fabric:
 
     ranks, local = launched()
     device = device_of(config)
+    precision = find_precision(config.precision, device)
+    settle(device, precision, config.deterministic)
     fabric = Fabric(
         accelerator=device.type,
         devices=local if ranks > 1 or device.index is None else [device.index],
         num_nodes=ranks // local,
-        precision=PRECISIONS[find_precision(config.precision, device)],  # type: ignore[arg-type]
+        **_precision(precision, device),
         strategy="auto"
         if ranks == 1
         else DDPStrategy(
