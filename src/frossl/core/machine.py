@@ -43,7 +43,7 @@ def processor() -> str:
 
 
 def peak_memory(device: str) -> int | None:
-    """Most bytes that this process had in memory so far, or its run on ``device`` where that is CUDA; None if not told."""
+    """Most bytes that this process had in memory, or its run on ``device`` where that is CUDA; None if not told."""
     if device == "cuda":
         return peak_bytes()
     try:

@@ -235,7 +235,9 @@ class _Loop:
         if not (due or looking):
             return
         self.stepper.check()
-        values = {name: value for name, value in read(output).items() if math.isfinite(value)}  # else none has a label
+        values = read(output)
+        if math.isnan(values.get("probe_on_views", 0.0)):  # the batch has no labels
+            del values["probe_on_views"]
         values["lr"] = self.rate
         self.shown |= values
         if due:

@@ -216,7 +216,9 @@ def show_plan(
     net = f"{plan.spec.title}, {plan.spec.features} features, evaluated at {plan.spec.size}x{plan.spec.size}"
     terminal.say(console, f"{escape(config.method)}, views {shape}; {escape(net)}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
-    for note in (plan.resized, left_out(plan.recipe, plan.spec.channels)):
+    waits = find_method(config.method).eigenvalues and plan.device.type != "cpu"
+    waiting = f"{config.method} takes eigenvalues, for which every step waits for {plan.device}" if waits else ""
+    for note in (plan.resized, left_out(plan.recipe, plan.spec.channels), waiting):
         if note:
             terminal.say(console, escape(note))
     again = f", going on from step {state['step']:,}" if state else ""

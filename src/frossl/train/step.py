@@ -242,6 +242,7 @@ class Stepper:
         if self.scale is None:
             return good
         values["loss_scale"] = self.scale.state[0]
+        values["grad_norm"] = values["grad_norm"].masked_fill(passed & ~taken, 0)  # of a step that was left out
         return good * taken
 
 

@@ -24,6 +24,7 @@ from frossl.report.pictures import shown
 from frossl.train.batch_statistics import batch_statistics, leading, spectrum_of
 from frossl.train.health import Context, diagnose
 from frossl.train.plan import Plan
+from frossl.train.step import read
 from frossl.views.recipes import Recipe
 
 STEPS = 12
@@ -70,7 +71,7 @@ class Telemetry:
         if tracked:
             self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
         if vitals:
-            row = {name: v.item() for name, v in values.items()}
+            row = read(values)
             row |= {f"{k}_{name}": v for k, x in features.items() for name, v in batch_statistics(x).items()}
             self.rows.append(("vitals", row))
             self.judge({"step": step} | row)

@@ -158,16 +158,17 @@ def masked_jitter(x: Tensor, blends: Tensor, shift: Tensor, jittered: Tensor, gr
 def _grey(planes: Planes) -> Tensor:
     if len(planes) != 3:
         return torch.stack(planes).mean(0)
-    red, green, blue = (weight * plane for weight, plane in zip(ops.GREY_WEIGHTS, planes, strict=True))
-    return red + green + blue
+    first, second, third = ops.GREY_WEIGHTS
+    red, green, blue = planes
+    return (first * red).add(green, alpha=second).add(blue, alpha=third)
 
 
 def _blend(rgb: Planes, weights: Tensor) -> Planes:
     """Brightness, saturation and contrast in one: a share of the image, of its grey and of the mean of its grey."""
     own, of_grey, of_mean = weights.unbind(1)
     grey = _grey(rgb)
-    other = of_grey * grey + of_mean * grey.mean(1, keepdim=True)
-    return [(own * plane + other).clamp(0, 1) for plane in rgb]
+    other = torch.addcmul(of_mean * grey.mean(1, keepdim=True), of_grey, grey)
+    return [torch.addcmul(other, own, plane).clamp(0, 1) for plane in rgb]
 
 
 def _turn(rgb: Planes, shift: Tensor) -> Planes:
@@ -181,5 +182,6 @@ def _turn(rgb: Planes, shift: Tensor) -> Planes:
     planes = []
     for complement in ops.COMPLEMENTS:
         away = hue6 - complement
-        planes.append(value - chroma * (2 - (away - 6 * torch.round(away / 6)).abs()).clamp(0, 1))
+        near = (2 - away.sub(torch.round(away / 6), alpha=6).abs()).clamp(0, 1)
+        planes.append(torch.addcmul(value, chroma, near, value=-1))
     return planes

@@ -21,7 +21,7 @@ from frossl.core.types import UserError
 from frossl.views import ops
 from frossl.views.colour import Colour, find_colour
 from frossl.views.draw import Drawn
-from frossl.views.on_device import CropFn, cut, make_on_device, pack, rows_of
+from frossl.views.on_device import cut, make_on_device, pack, rows_of
 from frossl.views.recipes import Recipe, View
 
 BLOCK_BYTES = 2**22

@@ -1,0 +1,88 @@
+"""Training in float16: the loss is scaled, an overflow costs a step, and a NaN that is none still ends the run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_train_guard import everything, images, made, same  # noqa: F401  (a fixture)
+from torch import nn
+
+from frossl.train import scaling
+from frossl.train.scaling import LEAST, MOST, START, LossScale
+from frossl.train.step import NonFiniteError
+
+pytestmark = pytest.mark.usefixtures("no_reports")
+
+
+def overflowing(take, above: float):
+    """A gradient that is infinite while the loss is scaled by more than ``above``."""
+    weight = take.learner.backbone.conv1.weight
+    return weight.register_hook(lambda g: torch.where(take.scale.state[0] > above, g * torch.inf, g)).remove
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"micro_batch": 4}, {"method": "byol"}, {"method": "vicreg", "optimizer": "lars"}]
+)
+def test_an_overflow_leaves_the_step_out_and_lowers_the_scale(images, tmp_path, changes):  # noqa: F811
+    take, batches = made(images, tmp_path, **{"precision": "fp16", **changes})
+    take(batches[0], 0, 0.5, 5.0)
+    assert float(take.scale.state[0]) == START
+    before = everything(take)
+    end = overflowing(take, START / 4)
+    for step in (1, 2):
+        row = take(batches[step], step, 0.5, 5.0)
+        assert same(before, everything(take))
+        assert float(row["grad_norm"]) == 0.0
+        assert float(row["loss_scale"]) == START / 2**step
+    assert float(take(batches[3], 3, 0.5, 5.0)["grad_norm"]) > 0
+    end()
+    take.check()
+    assert not same(before, everything(take))
+
+
+def test_a_nan_that_is_no_overflow_ends_the_run(images, tmp_path):  # noqa: F811
+    take, batches = made(images, tmp_path, precision="fp16")
+    take(batches[0], 0, 0.5, 5.0)
+    take.scale.state[0] = 2 * LEAST
+    before = everything(take)
+    overflowing(take, 0.0)
+    take(batches[1], 1, 0.5, 5.0)
+    take.check()
+    for step in (2, 3):
+        take(batches[step], step, 0.5, 5.0)
+    assert same(before, everything(take))
+    with pytest.raises(NonFiniteError, match="step 2: the gradient of"):
+        take.check()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_once(images, tmp_path):  # noqa: F811
+    take, batches = made(images, tmp_path, precision="fp16")
+    batches[0].views[0][1, 3, 0, 2, 2] = torch.nan
+    take(batches[0], 0, 0.5, 5.0)
+    with pytest.raises(NonFiniteError, match="step 0: "):
+        take.check()
+
+
+def test_gradients_are_those_of_the_loss(images, tmp_path):  # noqa: F811
+    gradients = {}
+    for precision in ("32", "fp16"):
+        take, batches = made(images, tmp_path, precision=precision)
+        take(batches[0], 0, 0.5, 5.0)
+        gradients[precision] = torch.cat([p.grad.flatten() for p in take.learner.parameters()])
+    off = (gradients["fp16"] - gradients["32"]).norm() / gradients["32"].norm()
+    assert off < 0.02
+
+
+def test_the_scale_grows_after_many_steps_and_stays_in_range(monkeypatch):
+    monkeypatch.setattr(scaling, "GROW_EVERY", 3)
+    scale, fine, infinite = LossScale(torch.device("cpu")), torch.tensor(1.0), torch.tensor(torch.inf)
+    for norm, expected in ((fine, 1), (fine, 1), (fine, 2), (infinite, 1), (fine, 1), (fine, 1), (fine, 2)):
+        assert bool(scale.overflow(fine, norm)) == bool(norm.isinf())
+        assert float(scale.state[0]) == expected * START
+    for _ in range(100):
+        scale.overflow(fine, fine)
+    assert float(scale.state[0]) == MOST
+    p = nn.Parameter(torch.ones(3))
+    scale.scaled((2 * p).sum()).backward()
+    scale.unscale([p])
+    assert torch.equal(p.grad, torch.full((3,), 2.0))
