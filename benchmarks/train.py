@@ -29,8 +29,7 @@ from torch import Tensor, nn
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
 from frossl.commands.bench import noise
-from frossl.core.machine import has_compiler
-from frossl.core.machine import keep_freed_pages
+from frossl.core.machine import has_compiler, keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
 from frossl.methods import METHODS

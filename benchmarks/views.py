@@ -42,8 +42,7 @@ from common import (
     table,
 )
 from frossl.commands.bench import noise
-from frossl.core.machine import has_compiler
-from frossl.core.machine import keep_freed_pages
+from frossl.core.machine import has_compiler, keep_freed_pages
 from frossl.data.decode import decode
 from frossl.data.loader import training_batches
 from frossl.data.reading import Reading

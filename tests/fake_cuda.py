@@ -113,6 +113,8 @@ def fake_cuda() -> Iterator[Counts]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("frossl.core.device.pinned", pin)
         patch.setattr("frossl.core.device.free_memory", lambda device: 1e12)
+        patch.setattr(Tensor, "backward", backward)
+        patch.setattr(torch.autograd, "backward", backward)
         with FakeTensorMode(allow_non_fake_inputs=True), _Watch(counts, pinned):
             yield counts
 
@@ -134,12 +136,12 @@ class Fabric:
         return forward, optimizer
 
     def backward(self, loss: Tensor) -> None:
-        backward(loss)
+        loss.backward()
 
 
 @torch.no_grad()
-def backward(loss: Tensor) -> None:
-    """As ``loss.backward()``, whose engine asks for a real device: the same nodes, called one after the other."""
+def backward(x: Tensor, gradient: Tensor | None = None) -> None:
+    """As ``x.backward(gradient)``, whose engine asks for a real device: the same nodes, one after the other."""
     order, seen = [], set()
 
     def visit(root: Any) -> None:
@@ -154,14 +156,18 @@ def backward(loss: Tensor) -> None:
                 seen.add(child)
                 stack.append((child, iter(child.next_functions)))
 
-    visit(loss.grad_fn)
+    visit(x.grad_fn)
     pending: dict[Any, list[Tensor | None]] = {node: [None] * len(node._input_metadata) for node in order}
-    pending[loss.grad_fn] = [torch.ones_like(loss)]
+    pending[x.grad_fn][x.output_nr] = torch.ones_like(x) if gradient is None else gradient
     for node in reversed(order):
         call = node.apply if hasattr(node, "apply") else node
         found = call(*pending.pop(node))
         gradients = found if isinstance(found, tuple) else (found,)
         for (child, place), gradient in zip(node.next_functions, gradients, strict=False):
             if child is not None and gradient is not None:
+                expected = child._input_metadata[place]
+                if gradient.shape != torch.Size(expected.shape):  # of what was broadcast
+                    gradient = gradient.sum_to_size(expected.shape)
+                gradient = gradient.to(expected.dtype)
                 before = pending[child][place]
                 pending[child][place] = gradient if before is None else before + gradient
