@@ -8,7 +8,7 @@ of the package that caused it, so that a test that fails says where. Streams and
 from __future__ import annotations
 
 import contextlib
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -50,9 +50,12 @@ class Counts:
 
 def _place() -> str:
     """The innermost line of the package."""
-    for frame in reversed(traceback.extract_stack()):
-        if "/src/frossl/" in frame.filename and not frame.filename.endswith("core/device.py"):
-            return f"{frame.filename.split('/src/frossl/')[1]}:{frame.lineno}"
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if "/src/frossl/" in name and not name.endswith("core/device.py"):
+            return f"{name.split('/src/frossl/')[1]}:{frame.f_lineno}"
+        frame = frame.f_back
     return "elsewhere"
 
 

@@ -11,7 +11,7 @@ from test_train_guard import TRAINED, narrow
 from fake_cuda import DEVICE, READ, Fabric, fake_cuda
 from frossl.commands.bench import noise
 from frossl.data import from_tensors
-from frossl.data.loader import training_batches
+from frossl.data.loader import Batch
 from frossl.data.types import Dataset, Split
 from frossl.methods import METHODS
 from frossl.runs.config import Config
@@ -52,12 +52,12 @@ def stepped(method: str, labels: bool = True, precision: str = "bf16", **changes
         stepper = Stepper(learner, plan, Fabric(dtype), probe)
         telemetry = Telemetry(learner.method, context_of(plan), 500)
         learner.train()
-        how = {"device": DEVICE, "prefetch": False, "dtype": plan.view_dtype}
-        batches = training_batches(data, plan.recipe, batch=16, seed=0, **how)
-        first, second = next(batches), next(batches)
-        stepper(first, 2, 0.0, 0.0, telemetry.observe)
+        views = [torch.rand(g.count, 16, 3, g.size, g.size, device=DEVICE, dtype=plan.view_dtype) for g in plan.recipe]
+        labels_N = torch.zeros(16, dtype=torch.int64, device=DEVICE) if labels else None
+        batch = Batch(torch.arange(16), labels_N, views)
+        stepper(batch, 2, 0.0, 0.0, telemetry.observe)
         counts.clear()
-        scalars = stepper(second, 3, 0.1, 0.1, telemetry.observe)
+        scalars = stepper(batch, 3, 0.1, 0.1, telemetry.observe)
     return counts, scalars
 
 
