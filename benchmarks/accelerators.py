@@ -23,16 +23,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
+from frossl.methods import METHODS
+from frossl.views.recipes import VIEWS
 from gpu import CASES, ORACLES, Job, case_name, relative, tensors, with_gradients
 
-for folder in ("train", "views"):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / folder))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "train"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "views"))
 from test_train_guard import TRAINED
 from test_train_on_device import stepped
 from test_views_on_device import view_counts
-
-from frossl.methods import METHODS
-from frossl.views.recipes import VIEWS
 
 SAME = ("when", "what")
 KINDS = ("blocking copy", "value read", "data-dependent shape", "CPU and CUDA mixed", "copies", "kernels")

@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 DEVICE = torch.device("cuda:0")
 BLOCKING, READ, SHAPE, MIX = "blocking copy", "value read", "data-dependent shape", "CPU and CUDA mixed"
 NO_KERNELS = {"device", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "scalar_tensor"}
+UNKNOWN_TO_FAKES = {"_fused_sgd_"}
+"""Kernels in place that torch cannot run without numbers."""
 SIZED_BY_DATA = {"nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
 
 
@@ -100,7 +102,7 @@ class _Watch(TorchDispatchMode):
             waits[MIX, place] += 1
         if not func.is_view and name not in NO_KERNELS:
             self.counts.kernels[place] += 1
-        return func(*args, **kwargs)
+        return None if name in UNKNOWN_TO_FAKES else func(*args, **kwargs)
 
 
 @contextlib.contextmanager

@@ -58,7 +58,8 @@ def images(tmp_path_factory):
 def made(images, tmp_path, method: str = "frossl", **changes) -> tuple[Stepper, list[Batch]]:
     """A stepper and its first six batches."""
 
-    c = config(images, tmp_path, method=method, objective=narrow(method), precision="32", lr=0.1, **changes)
+    how = {"precision": "32", "lr": 0.1} | changes
+    c = config(images, tmp_path, method=method, objective=narrow(method), **how)
     data = open_run_data(c)
     learner, plan = build(c, data)
     take = Stepper(learner, plan, start(c), OnlineProbe(plan.spec.features, len(data.classes)))

@@ -14,6 +14,10 @@ from frossl.train.step import NonFiniteError
 pytestmark = pytest.mark.usefixtures("no_reports")
 
 
+SCALE = 256.0
+"""At which the gradients of these small networks fit in float16; at the scale that runs start with some do not."""
+
+
 def overflowing(take, above: float):
     """A gradient that is infinite while the loss is scaled by more than ``above``."""
     weight = take.learner.backbone.conv1.weight
@@ -25,15 +29,16 @@ def overflowing(take, above: float):
 )
 def test_an_overflow_leaves_the_step_out_and_lowers_the_scale(images, tmp_path, changes):  # noqa: F811
     take, batches = made(images, tmp_path, **{"precision": "fp16", **changes})
+    take.scale.state[0] = SCALE
     take(batches[0], 0, 0.5, 5.0)
-    assert float(take.scale.state[0]) == START
+    assert float(take.scale.state[0]) == SCALE
     before = everything(take)
-    end = overflowing(take, START / 4)
+    end = overflowing(take, SCALE / 4)
     for step in (1, 2):
         row = take(batches[step], step, 0.5, 5.0)
         assert same(before, everything(take))
         assert float(row["grad_norm"]) == 0.0
-        assert float(row["loss_scale"]) == START / 2**step
+        assert float(row["loss_scale"]) == SCALE / 2**step
     assert float(take(batches[3], 3, 0.5, 5.0)["grad_norm"]) > 0
     end()
     take.check()
@@ -42,8 +47,8 @@ def test_an_overflow_leaves_the_step_out_and_lowers_the_scale(images, tmp_path, 
 
 def test_a_nan_that_is_no_overflow_ends_the_run(images, tmp_path):  # noqa: F811
     take, batches = made(images, tmp_path, precision="fp16")
-    take(batches[0], 0, 0.5, 5.0)
     take.scale.state[0] = 2 * LEAST
+    take(batches[0], 0, 0.5, 5.0)
     before = everything(take)
     overflowing(take, 0.0)
     take(batches[1], 1, 0.5, 5.0)
@@ -67,6 +72,8 @@ def test_gradients_are_those_of_the_loss(images, tmp_path):  # noqa: F811
     gradients = {}
     for precision in ("32", "fp16"):
         take, batches = made(images, tmp_path, precision=precision)
+        if take.scale is not None:
+            take.scale.state[0] = SCALE
         take(batches[0], 0, 0.5, 5.0)
         gradients[precision] = torch.cat([p.grad.flatten() for p in take.learner.parameters()])
     off = (gradients["fp16"] - gradients["32"]).norm() / gradients["32"].norm()
