@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from test_train_guard import everything, images, made, same  # noqa: F401  (a fixture)
+from test_train_loop import config
 from torch import nn
 
+from frossl.runs.checkpoint import load_newest
+from frossl.runs.log import read_rows
 from frossl.train import scaling
+from frossl.train.pretrain import pretrain
 from frossl.train.scaling import LEAST, MOST, START, LossScale
 from frossl.train.step import NonFiniteError
 
@@ -93,3 +99,15 @@ def test_the_scale_grows_after_many_steps_and_stays_in_range(monkeypatch):
     scale.scaled((2 * p).sum()).backward()
     scale.unscale([p])
     assert torch.equal(p.grad, torch.full((3,), 2.0))
+
+
+def test_a_run_goes_on_with_its_scale(images, tmp_path):  # noqa: F811
+    whole = pretrain(config(images, tmp_path, precision="fp16", length="6it", name="whole"))
+    stopped = config(images, tmp_path, precision="fp16", length="3it", name="part")
+    part = pretrain(stopped)
+    scales = [row["loss_scale"] for row in read_rows(whole.run / "metrics.jsonl") if row["kind"] == "train"]
+    assert len(scales) == 6
+    again = pretrain(dataclasses.replace(stopped, length="6it"), resume=part.run)
+    ends = [load_newest(each.run, print)[1]["loss_scale"].tolist() for each in (whole, again)]
+    assert ends[0] == ends[1]
+    assert ends[0][1] > 0
