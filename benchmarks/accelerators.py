@@ -74,12 +74,12 @@ def tf32_error(number: int) -> Row:
 
 
 def step_counts(method: str, changes: dict[str, Any]) -> Row:
-    return stepped(method, **changes)[0].row()
+    return stepped(method, warm_up=True, **changes)[0].row()
 
 
 def jobs() -> Iterator[Job]:
     for name in VIEWS:
-        yield {"what": f"views {name}"}, lambda name: view_counts(name).row(), (name,)
+        yield {"what": f"views {name}"}, lambda name: view_counts(name, warm_up=True).row(), (name,)
     for name in TRAINED:
         yield {"what": f"step {name}"}, step_counts, (name, {})
     for name, changes in (("lars", {"optimizer": "lars"}), ("no labels", {"labels": False})):

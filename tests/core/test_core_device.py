@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -96,3 +97,37 @@ def test_random_numbers_are_drawn_aside():
     with device.fork_random(CPU):
         torch.rand(5)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_stream_of_its_own_is_waited_for_where_its_result_is_used(monkeypatch):
+    done = []
+
+    class Stream:
+        def __init__(self, device):
+            self.device = device
+
+        def record_event(self):
+            done.append("recorded")
+            return "event"
+
+        def wait_event(self, event):
+            done.append(f"waited for {event}")
+
+    class Made:
+        def record_stream(self, stream):
+            done.append("kept")
+
+    @contextmanager
+    def inside(stream):
+        done.append("in the stream")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", inside)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    side = device.SideStream(DEVICE, used=True)
+    received = side.run(lambda: done.append("worked") or "result", lambda result: [Made()])
+    assert done == ["in the stream", "worked", "recorded"]
+    assert received() == "result"
+    assert done[3:] == ["waited for event", "kept"]
+    assert device.SideStream(DEVICE, used=False).run(lambda: 1, lambda result: [])() == 1

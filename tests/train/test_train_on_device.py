@@ -31,8 +31,11 @@ def data_of(labels: bool) -> Dataset:
     return data if labels else from_tensors(*(Split(s.images) for s in (data.train, data.test)), name="noise")
 
 
-def stepped(method: str, labels: bool = True, precision: str = "bf16", **changes):
-    """What the second step of ``method`` costs, at which nothing of telemetry is due, and its scalars."""
+def stepped(method: str, labels: bool = True, precision: str = "bf16", warm_up: bool = False, **changes):
+    """What a step of ``method`` costs, at which nothing of telemetry is due, and its scalars.
+
+    The first, which also makes what an optimiser keeps, or the one after ``warm_up``.
+    """
     data = data_of(labels)
     config = Config(
         data="noise",
@@ -55,7 +58,8 @@ def stepped(method: str, labels: bool = True, precision: str = "bf16", **changes
         views = [torch.rand(g.count, 16, 3, g.size, g.size, device=DEVICE, dtype=plan.view_dtype) for g in plan.recipe]
         labels_N = torch.zeros(16, dtype=torch.int64, device=DEVICE) if labels else None
         batch = Batch(torch.arange(16), labels_N, views)
-        stepper(batch, 2, 0.0, 0.0, telemetry.observe)
+        if warm_up:
+            stepper(batch, 2, 0.0, 0.0, telemetry.observe)
         counts.clear()
         scalars = stepper(batch, 3, 0.1, 0.1, telemetry.observe)
     return counts, scalars

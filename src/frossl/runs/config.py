@@ -24,7 +24,16 @@ M = TypeVar("M")
 _ITS_DEFAULTS: Any = None
 Device = Literal["auto", "cpu", "cuda", "mps"]
 FREE_TO_CHANGE = (
-    *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing", "rank_timeout"),
+    *(
+        "device",
+        "deterministic",
+        "workers",
+        "data_dir",
+        "evaluate",
+        "wandb",
+        "activation_checkpointing",
+        "rank_timeout",
+    ),
     *(
         "monitor_every",
         "monitor_ridge",

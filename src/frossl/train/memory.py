@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frossl.core.device import HALF, fork_random, free_memory
+from frossl.core.device import HALF, fits, fork_random, free_memory
 from frossl.core.distributed import largest, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
@@ -99,7 +99,9 @@ def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
     learner.train(was)
     parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
     views = sum(x.numel() * x.element_size() for x in batch.views) / 2 * plan.batch / world_size()
-    return Need(image, 4 * parameters + 2 * views, free_bytes(plan.device))
+    images = data.train.images
+    resident = images.nbytes if isinstance(images, Tensor) and fits(images, plan.device) else 0
+    return Need(image, 4 * parameters + 2 * views + resident, free_bytes(plan.device))
 
 
 def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Callable[[str], None]) -> tuple[float, Plan]:
