@@ -253,3 +253,17 @@ def test_a_run_without_a_bad_step_has_none_to_replay(images, tmp_path):
     run = pretrain(config(images, tmp_path, length="1it")).run
     with pytest.raises(UserError, match="no step"):
         replay(run)
+
+
+def test_what_has_no_deterministic_algorithm_is_named(images, tmp_path, monkeypatch):
+    take, batches = made(images, tmp_path)
+
+    def fails(*_):
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation. You can turn off")
+
+    monkeypatch.setattr(take, "model", fails)
+    with pytest.raises(RuntimeError, match="cumsum_cuda_kernel"):
+        take(batches[0], 0, 0.5, 5.0)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with pytest.raises(UserError, match="--deterministic: cumsum_cuda_kernel does not have a deterministic implement"):
+        take(batches[0], 0, 0.5, 5.0)

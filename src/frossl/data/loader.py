@@ -123,7 +123,9 @@ def _batches(
     device = torch.device(device)
 
     def labels(index_N: Tensor) -> Tensor | None:
-        return None if split.labels is None else upload(split.labels[index_N], device)
+        if split.labels is None or split.labels.is_floating_point():  # values, from which no step learns
+            return None if split.labels is None else split.labels[index_N]
+        return upload(split.labels[index_N], device)
 
     if isinstance(split.images, Tensor):
         resident = split.images.to(device) if fits(split.images, device) else None

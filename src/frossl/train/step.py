@@ -116,6 +116,9 @@ class Stepper:
                     f"a step does not fit in memory: {str(error).splitlines()[0]}. Give a smaller --micro-batch, or "
                     "--activation-checkpointing, with which a run can also go on (--resume)"
                 ) from None
+            if "deterministic" in str(error) and torch.are_deterministic_algorithms_enabled():
+                said = str(error).partition(".")[0]
+                raise UserError(f"--deterministic: {said}. Leave the flag out, or take another method") from None
             raise
 
     def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None) -> Scalars:
