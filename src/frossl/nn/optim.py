@@ -63,18 +63,19 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._update(params, group)
+            gradients = {p: p.grad for p in group["params"] if p.grad is not None}
+            if gradients:
+                self._update(gradients, group)
         return loss
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = {p: p.grad for p in params}
+    def _update(self, gradients: dict[Tensor, Tensor], group: dict[str, Any]) -> None:
+        params = list(gradients)
         scaled = [p for p in params if p.ndim != 1 or not group["exclude_1d"]]
         if scaled:
             decay = torch._foreach_mul(scaled, group["weight_decay"])
-            decayed = torch._foreach_add([p.grad for p in scaled], decay)
-            gradients |= zip(scaled, torch._foreach_mul(decayed, _trust(scaled, group)), strict=True)
+            own = [gradients[p] for p in scaled]
+            decayed = torch._foreach_add(own, decay)
+            gradients |= zip(scaled, torch._foreach_mul(decayed, _trust(scaled, own, group)), strict=True)
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -84,9 +85,9 @@ class LARS(Optimizer):
         heavy_ball(params, list(gradients.values()), buffers, group, bad)
 
 
-def _trust(params: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
+def _trust(params: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
     """The local rate of each parameter, a scalar tensor."""
-    p_norm, g_norm = _norms(params), _norms([p.grad for p in params])  # pyright: ignore[reportArgumentType]
+    p_norm, g_norm = _norms(params), _norms(gradients)
     local = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + group["eps"])
     if group["clip"]:
         local = (local / group["lr"]).clamp_max(1) if group["lr"] > 0 else torch.ones_like(local)
@@ -115,9 +116,19 @@ def _fused_heavy_ball(
     params: list[Tensor], gradients: list[Tensor], buffers: list[Tensor], group: dict[str, Any], found_inf: Tensor
 ) -> None:
     """The same in one kernel, which on the CPU would round otherwise."""
-    rates = {"lr": group["lr"], "momentum": group["momentum"], "weight_decay": 0.0, "dampening": 0.0}
-    how = {"nesterov": False, "maximize": False, "is_first_step": False}
-    torch._fused_sgd_(params, gradients, buffers, found_inf=found_inf, **rates, **how)
+    torch._fused_sgd_(
+        params,
+        gradients,
+        buffers,
+        lr=group["lr"],
+        momentum=group["momentum"],
+        weight_decay=0.0,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+        found_inf=found_inf,
+    )
 
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {

@@ -85,7 +85,7 @@ class Need:
 def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
     """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
     place(learner, plan)
-    dtype = next(p.dtype for p in learner.backbone.parameters())
+    dtype = torch.float64 if plan.precision == "64" else plan.view_dtype
     was = learner.training
     if plan.config.activation_checkpointing:
         recompute_activations(learner.backbone)

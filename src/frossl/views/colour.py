@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from threading import Lock
 from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def _compiled(shape: torch.Size, device: torch.device) -> Callable[..., None]:
         UserError: the compiler failed.
     """
     own = FunctionType(masked_jitter.__code__.replace(), globals())
-    wrapper = {"cpp_wrapper": True} if device.type == "cpu" else {}  # lets other threads run
+    wrapper: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}  # lets other threads run
     kernel = torch.compile(own, dynamic=False, fullgraph=True, options=wrapper)
     one = torch.zeros(shape[0], device=device)
     try:
@@ -152,12 +153,12 @@ def masked_jitter(x: Tensor, blends: Tensor, shift: Tensor, jittered: Tensor, gr
     if len(rgb) == 3:
         grey = _grey(rgb)
         rgb = [torch.where(grayscale[:, None], grey, plane) for plane in rgb]
-    x.copy_(torch.stack(rgb, 1).view(x.shape))
+    x.copy_(torch.stack(list(rgb), 1).view(x.shape))
 
 
 def _grey(planes: Planes) -> Tensor:
     if len(planes) != 3:
-        return torch.stack(planes).mean(0)
+        return torch.stack(list(planes)).mean(0)
     first, second, third = ops.GREY_WEIGHTS
     red, green, blue = planes
     return (first * red).add(green, alpha=second).add(blue, alpha=third)
