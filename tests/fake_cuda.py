@@ -26,6 +26,8 @@ BLOCKING, READ, SHAPE, MIX = "blocking copy", "value read", "data-dependent shap
 NO_KERNELS = {"device", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "scalar_tensor"}
 UNKNOWN_TO_FAKES = {"_fused_sgd_"}
 """Kernels in place that torch cannot run without numbers."""
+CHECKED = {"_linalg_eigh", "_linalg_svd", "linalg_eig"}
+"""Decompositions whose outcome torch reads to tell whether there was one."""
 SIZED_BY_DATA = {"nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
 
 
@@ -96,6 +98,8 @@ class _Watch(TorchDispatchMode):
         elif name == "_local_scalar_dense":
             waits[READ, place] += 1
             return 1.0 if tensors[0].dtype.is_floating_point else 1
+        elif name in CHECKED:
+            waits[READ, place] += 1
         elif name in SIZED_BY_DATA:
             waits[SHAPE, place] += 1
         elif any(map(_on_cuda, tensors)) and any(not _on_cuda(x) and x.ndim for x in tensors):

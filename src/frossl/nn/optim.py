@@ -26,8 +26,8 @@ class LARS(Optimizer):
     the others. Then ``buffer <- momentum buffer + g`` and ``p <- p - lr buffer``.
 
     The defaults are those of the paper's public configurations; elsewhere eta 1e-3 without the clip is usual. As in
-    torch's fused optimisers, a step changes nothing while the attribute ``found_inf``, a scalar tensor, is 1. Gradients
-    are scaled in place. All parameters of a group share a handful of kernels where the device has such.
+    torch's fused optimisers, a step changes nothing while the attribute ``found_inf``, a scalar tensor, is 1. The
+    parameters of a group share most of their kernels off the CPU.
     """
 
     found_inf: Tensor | None = None
