@@ -43,7 +43,7 @@ def test_an_overflow_leaves_the_step_out_and_lowers_the_scale(images, tmp_path, 
     for step in (1, 2):
         row = take(batches[step], step, 0.5, 5.0)
         assert same(before, everything(take))
-        assert float(row["grad_norm"]) == 0.0
+        assert not bool(row["grad_norm"].isfinite())
         assert float(row["loss_scale"]) == SCALE / 2**step
     assert float(take(batches[3], 3, 0.5, 5.0)["grad_norm"]) > 0
     end()

@@ -46,7 +46,7 @@ from frossl.train.ranks import start
 from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
-from frossl.train.step import NonFiniteError, Scalars, Stepper, read
+from frossl.train.step import NonFiniteError, Scalars, Stepper, measured
 from frossl.train.telemetry import picture_of_views
 
 if TYPE_CHECKING:
@@ -235,9 +235,7 @@ class _Loop:
         if not (due or looking):
             return
         self.stepper.check()
-        values = read(output)
-        if math.isnan(values.get("probe_on_views", 0.0)):  # the batch has no labels
-            del values["probe_on_views"]
+        values = measured(output)
         values["lr"] = self.rate
         self.shown |= values
         if due:

@@ -138,7 +138,7 @@ class Stepper:
                 labels_N, h_VNF = gather(labels_N), gather(h_VNF.detach(), dim=1)
             values["probe_on_views"] = self.probe.learn(h_VNF, labels_N, good)
         self.before.restore(good)
-        return values
+        return values if self.scale is None else values | {"loss_scale": self.scale.state[0]}
 
     def check(self) -> None:
         """Waits for the device.
@@ -242,16 +242,17 @@ class Stepper:
         self.values = torch.where(self.good.bool(), torch.stack([*values.values()]).to(self.values), self.values)
         self.taken += good.to(self.taken.dtype)
         self.good = good
-        if self.scale is None:
-            return good
-        values["loss_scale"] = self.scale.state[0]
-        values["grad_norm"] = values["grad_norm"].masked_fill(passed & ~taken, 0)  # of a step that was left out
-        return good * taken
+        return good if self.scale is None else good * taken
 
 
 def read(scalars: Scalars) -> dict[str, float]:
     """Their values, by one wait for the device."""
-    return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+    return dict(zip(scalars, torch.stack([*scalars.values()]).tolist() if scalars else (), strict=True))
+
+
+def measured(scalars: Scalars) -> dict[str, float]:
+    """The values after a check: without the accuracy of a batch without labels, or a gradient that overflowed."""
+    return {name: value for name, value in read(scalars).items() if math.isfinite(value)}
 
 
 def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:

@@ -7,6 +7,7 @@ device unless it is one of those steps. Held-out images are looked at by :mod:`f
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -72,6 +73,8 @@ class Telemetry:
             self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
         if vitals:
             row = read(values)
+            if not math.isfinite(row.get("grad_norm", 0.0)):  # of a step that is left out
+                del row["grad_norm"]
             row |= {f"{k}_{name}": v for k, x in features.items() for name, v in batch_statistics(x).items()}
             self.rows.append(("vitals", row))
             self.judge({"step": step} | row)
