@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from common import DATA, Row, environment, heading, latest, run_jobs, table
 from frossl.commands.bench import noise
-from frossl.core.machine import keep_freed_pages
+from frossl.core.machine import has_compiler, keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
 from frossl.methods import METHODS
@@ -39,7 +39,6 @@ from frossl.runs.log import read_rows
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
-from frossl.views.colour import has_compiler
 
 SAME = ("round", "views", "arm")
 BATCH, WARM_UP, IMAGES = 256, 3, 16_384

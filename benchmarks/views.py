@@ -42,13 +42,12 @@ from common import (
     table,
 )
 from frossl.commands.bench import noise
-from frossl.core.machine import keep_freed_pages
+from frossl.core.machine import has_compiler, keep_freed_pages
 from frossl.data.decode import decode
 from frossl.data.loader import training_batches
 from frossl.data.reading import Reading
 from frossl.data.types import Split
 from frossl.runs.log import read_rows
-from frossl.views.colour import has_compiler
 from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
 
 SAME = ("what", "size")

@@ -59,7 +59,7 @@ def test_the_encoder_learns_and_the_one_that_was_given_stays_as_it_was(encoder):
 def test_it_learns_in_bf16_where_maps_shrink_to_one_pixel():
     torch.manual_seed(0)
     data = dataset(dark_and_bright(96), dark_and_bright(40, seed=1))
-    small = Subject(spec(8).build(), spec(8), data, Extractor(bf16=True), RECIPE, seed=0)
+    small = Subject(spec(8).build(), spec(8), data, Extractor(half=torch.bfloat16), RECIPE, seed=0)
     assert finetune(small, rates=(5e-3,))["finetune"] > 0.9
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from frossl.core.types import UserError
-from frossl.nn.optim import LARS, OPTIMIZERS, build_optimizer, warmup_cosine
+from frossl.nn import ema, optim
+from frossl.nn.optim import LARS, OPTIMIZERS, build_optimizer, step_if, warmup_cosine
 
 
 def lars_step(
@@ -216,3 +217,43 @@ def test_warmup_cosine_rises_then_falls_between_its_bounds(a, b, warmup, start, 
         assert at_low <= at_high + 1e-9
     if low >= warmup:
         assert at_low >= at_high - 1e-9
+
+
+@pytest.mark.parametrize("found_inf", [0.0, 1.0])
+def test_the_step_of_lars_in_one_kernel_is_that_of_the_cpu(found_inf):
+    torch.manual_seed(0)
+    group = {"lr": 0.3, "momentum": 0.9}
+    made = []
+    for heavy_ball in (optim._heavy_ball, optim._fused_heavy_ball):
+        generator = torch.Generator().manual_seed(0)
+        p, g, buffer = ([torch.randn(s, generator=generator) for s in ((4, 3), (7,))] for _ in range(3))
+        if found_inf:
+            g[0].fill_(torch.nan)
+        heavy_ball(p, g, buffer, group, torch.tensor(found_inf))
+        made.append([*p, *buffer])
+    torch.testing.assert_close(made[0], made[1])
+
+
+@pytest.mark.parametrize("good", [0.0, 1.0])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_the_processor_decides_where_optimisers_ignore_found_inf(monkeypatch, name, good):
+    monkeypatch.setattr(optim, "HOST_DECIDES", {"cpu"})
+    layer = nn.Linear(3, 2)
+    optimizer = build_optimizer(name, [layer], lr=0.1, weight_decay=0.0)
+    before = layer.weight.detach().clone()
+    layer(torch.ones(4, 3)).square().sum().backward()
+    step_if(torch.tensor(good), optimizer)
+    assert torch.equal(layer.weight, before) != bool(good)
+    assert getattr(optimizer, "found_inf", None) is None
+
+
+def test_averages_in_three_kernels_are_those_of_the_cpu():
+    """The branch of devices, by a weight that says that it is on one."""
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("cuda:0")
+
+    xs, ends = [torch.rand(3), torch.rand(2, 2)], [torch.rand(3), torch.rand(2, 2)]
+    expected = [x.lerp(end, 0.3) for x, end in zip(xs, ends, strict=True)]
+    ema.lerp_all(xs, ends, torch.tensor(0.3).as_subclass(Elsewhere))
+    torch.testing.assert_close([torch.Tensor(x) for x in xs], expected)

@@ -58,7 +58,8 @@ def images(tmp_path_factory):
 def made(images, tmp_path, method: str = "frossl", **changes) -> tuple[Stepper, list[Batch]]:
     """A stepper and its first six batches."""
 
-    c = config(images, tmp_path, method=method, objective=narrow(method), precision="32", lr=0.1, **changes)
+    how = {"precision": "32", "lr": 0.1} | changes
+    c = config(images, tmp_path, method=method, objective=narrow(method), **how)
     data = open_run_data(c)
     learner, plan = build(c, data)
     take = Stepper(learner, plan, start(c), OnlineProbe(plan.spec.features, len(data.classes)))
@@ -252,3 +253,17 @@ def test_a_run_without_a_bad_step_has_none_to_replay(images, tmp_path):
     run = pretrain(config(images, tmp_path, length="1it")).run
     with pytest.raises(UserError, match="no step"):
         replay(run)
+
+
+def test_what_has_no_deterministic_algorithm_is_named(images, tmp_path, monkeypatch):
+    take, batches = made(images, tmp_path)
+
+    def fails(*_):
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation. You can turn off")
+
+    monkeypatch.setattr(take, "model", fails)
+    with pytest.raises(RuntimeError, match="cumsum_cuda_kernel"):
+        take(batches[0], 0, 0.5, 5.0)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with pytest.raises(UserError, match="--deterministic: cumsum_cuda_kernel does not have a deterministic implement"):
+        take(batches[0], 0, 0.5, 5.0)

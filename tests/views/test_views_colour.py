@@ -71,10 +71,10 @@ def test_compiled_colours_are_the_eager_ones_and_the_same_every_time():
 
 
 def test_compiling_without_a_compiler_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(colour.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UserError, match="C\\+\\+ compiler"):
-        colour.find_colour(True, 3, "cpu")
-    assert colour.find_colour(False, 3, "cpu") is colour.jitter
+        colour.find_colour(True, 3)
+    assert colour.find_colour(False, 3) is colour.jitter
 
 
 def test_a_compiler_that_fails_is_named(monkeypatch):
@@ -95,6 +95,5 @@ def test_every_size_is_compiled_anew(monkeypatch):
     assert made[0].__code__ is not made[1].__code__
 
 
-def test_only_colour_images_on_the_cpu_are_compiled():
-    assert colour.find_colour(True, 1, "cpu") is colour.jitter
-    assert colour.find_colour(True, 3, "cuda") is colour.jitter
+def test_only_colour_images_are_compiled():
+    assert colour.find_colour(True, 1) is colour.jitter

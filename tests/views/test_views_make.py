@@ -234,15 +234,16 @@ def test_half_precision_is_the_rounded_view():
     assert torch.equal(half, exact.bfloat16())
 
 
-def test_an_error_in_a_thread_is_passed_on():
+def test_an_error_in_a_thread_is_passed_on(monkeypatch):
     images, drawn = photographs(), parameters((SOME,))
 
     def failing(x, d):
         raise ValueError("no colour")
 
+    monkeypatch.setattr("frossl.views.make.find_colour", lambda *_: failing)
     torch.set_num_threads(2)
     try:
         with pytest.raises(ValueError, match="no colour"):
-            make_views(images, (SOME,), drawn, MEAN, STD, failing)
+            make_views(images, (SOME,), drawn, MEAN, STD)
     finally:
         torch.set_num_threads(1)

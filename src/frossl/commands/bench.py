@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import subcommand
 
+from frossl.core.machine import has_compiler
 from frossl.core.types import UserError
 from frossl.data import from_tensors
 from frossl.data.options import DataOptions
@@ -30,7 +31,6 @@ from frossl.train.probe import look
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 from frossl.train.telemetry import Telemetry, context_of
-from frossl.views.colour import has_compiler
 
 T = TypeVar("T")
 WARM_UP = 2

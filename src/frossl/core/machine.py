@@ -6,12 +6,15 @@ import ctypes
 import math
 import os
 import platform
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from frossl.core.device import device_environment, has_context, peak_bytes
 from frossl.core.distributed import world_size
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1
@@ -23,7 +26,7 @@ def machine() -> dict[str, str]:
     told = {
         "processor": processor(),
         "cores": str(len(available_cores())),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "accelerator": torch.cuda.get_device_name() if has_context() else "",
         "system": platform.platform(),
         "python": platform.python_version(),
         "commit": commit(),
@@ -55,9 +58,9 @@ def processor() -> str:
 
 
 def peak_memory(device: str) -> int | None:
-    """Most bytes that this process had in memory so far, or on ``device`` where that is CUDA; None if not told."""
+    """Most bytes that this process had in memory, or its run on ``device`` where that is CUDA; None if not told."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
+        return peak_bytes()
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -74,6 +77,12 @@ def shared_memory() -> float:
     except (AttributeError, OSError):
         return math.inf
     return found.f_bavail * found.f_frsize
+
+
+def has_compiler() -> bool:
+    """Whether there is the compiler that torch.compile asks for on the CPU."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return sys.platform != "win32" and shutil.which(os.environ.get("CXX", usual)) is not None
 
 
 def keep_freed_pages() -> None:
@@ -106,4 +115,5 @@ def environment() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "views": "uint8",  # what crops are resampled in on the CPU
         "ranks": str(world_size()),
+        **device_environment(),
     }

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from frossl.core.device import SideStream, fits, upload
 from frossl.core.machine import shared_memory
 from frossl.core.random import uniforms
 from frossl.core.types import UserError
 from frossl.data.sources import LazyImages, show
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
-from frossl.views.colour import find_colour
 from frossl.views.draw import draw
 from frossl.views.make import crop_one, finish_views, make_views
 from frossl.views.recipes import Recipe, least_side
@@ -35,7 +36,7 @@ _ORDER = 1 << 32  # keeps the order of samples and the parameters of views apart
 
 @dataclass(frozen=True)
 class Batch:
-    """N images as views: one float tensor ``(V, N, C, S, S)`` for each resolution.
+    """N images as views: one float tensor ``(V, N, C, S, S)`` for each resolution, and on their device the labels.
 
     ``skipped`` are those of them that could not be read; pixels and labels in their places are those of others.
     """
@@ -65,19 +66,21 @@ def training_batches(
     compiled: bool = False,
     prefetch: bool | None = None,
     dtype: torch.dtype = torch.float32,
+    own_stream: bool = False,
 ) -> Iterator[Batch]:
     """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
 
     Of each batch, a rank gets one of ``ranks`` consecutive parts, the first of which may be longer by an image.
-    ``compiled`` makes colours on the CPU in one compiled kernel, with other rounding. ``prefetch`` makes each batch in
+    ``compiled`` makes colours in one compiled kernel, with other rounding. ``prefetch`` makes each batch in
     a thread while the one before is trained on: by default on CUDA alone, since on the CPU both want the same cores.
+    ``own_stream`` has that thread's work done beside that of the step on CUDA, where no one has run it yet.
     ``dtype`` is that of the views, for loops whose encoder takes another than float32.
     """
     plan = epoch_indices(len(data.train), batch, seed, first_step, rank, ranks)
     batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled, dtype)
     device = torch.device(device)
     in_thread = device.type == "cuda" if prefetch is None else prefetch
-    return prefetched(batches, device) if in_thread else batches
+    return prefetched(batches, device, own_stream) if in_thread else batches
 
 
 def view_batches(
@@ -115,36 +118,38 @@ def _batches(
     compiled: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Batch]:
-    """Images in memory become views on ``device``; others are decoded once by the workers, which take the crops,
-    and only their colours are changed on ``device``.
+    """Images in memory become views on ``device``, where all of them live if they fit; others are decoded once by the
+    workers, which take the crops, and only their colours are changed on ``device``.
     """
-    colour = find_colour(compiled, len(mean), device)
+    device = torch.device(device)
 
     def labels(index_N: Tensor) -> Tensor | None:
-        return None if split.labels is None else split.labels[index_N]
+        if split.labels is None or split.labels.is_floating_point():  # values, from which no step learns
+            return None if split.labels is None else split.labels[index_N]
+        return upload(split.labels[index_N], device)
 
-    on_cuda = torch.device(device).type == "cuda"
     if isinstance(split.images, Tensor):
+        resident = split.images.to(device) if fits(split.images, device) else None
         for epoch, index_N in plan:
-            x = split.images[index_N]
-            x = (x.pin_memory() if on_cuda else x).to(device, non_blocking=True)
+            x = upload(split.images[index_N], device) if resident is None else resident[upload(index_N, device)]
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
-            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour, dtype))
+            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, compiled, dtype))
         return
     images = split.images
     if isinstance(images, LazyImages):
         images = replace(images, least=least_side(recipe))
     keys = ([(epoch, int(i)) for i in index_N] for epoch, index_N in plan)
     crops_of = _Crops(images, recipe, seed)
-    batches = iterate_loader(crops_of, workers, batch_sampler=keys, collate_fn=_stack, pin_memory=on_cuda)
+    batches = iterate_loader(crops_of, workers, batch_sampler=keys, collate_fn=_stack, pin_memory=device.type == "cuda")
     for epoch, skipped, index_N, shown_N, height, width, crops in batches:
         drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
-        yield Batch(index_N, labels(shown_N), finish_views(crops, recipe, drawn, mean, std, colour, dtype), skipped)
+        yield Batch(index_N, labels(shown_N), finish_views(crops, recipe, drawn, mean, std, compiled, dtype), skipped)
 
 
-def prefetched(batches: Iterator[T], device: torch.device) -> Iterator[T]:
+def prefetched(batches: Iterator[T], device: torch.device, own_stream: bool = False) -> Iterator[T]:
     """The same items, each made in a thread of its own while its user is busy with the one before."""
+    side = SideStream(device, own_stream)
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(1) as thread:
@@ -152,13 +157,21 @@ def prefetched(batches: Iterator[T], device: torch.device) -> Iterator[T]:
             torch.set_num_threads(threads)  # what any thread sets holds for all that begin later
             if device.index is not None:
                 thread.submit(torch.cuda.set_device, device).result()
-            following = thread.submit(next, batches, None)
-            while (item := following.result()) is not None:
-                following = thread.submit(next, batches, None)
+            make = partial(side.run, partial(next, batches, None), _tensors)
+            following = thread.submit(make)
+            while (item := following.result()()) is not None:
+                following = thread.submit(make)
                 yield item
     finally:
         if isinstance(batches, Generator):
             batches.close()
+
+
+def _tensors(item: Any) -> list[Tensor]:
+    """Those of a batch that are on its device."""
+    if not isinstance(item, Batch):
+        return []
+    return item.views if item.labels_N is None else [*item.views, item.labels_N]
 
 
 def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
@@ -270,13 +283,14 @@ def plain_batches(
     What is one batch is decoded without workers: one of these would be no faster, and takes seconds to start where
     processes are spawned.
     """
-    shift, scale = (torch.tensor(t, device=device)[:, None, None] for t in (mean, std))
+    shift, scale = (upload(torch.tensor(t), device)[:, None, None] for t in (mean, std))
     if isinstance(split.images, Tensor):
-        parts = (centre_square(x.to(device).float().div_(255), size, interpolation) for x in split.images.split(batch))
+        images = split.images.split(batch)
+        parts = (centre_square(upload(x, device).float().div_(255), size, interpolation) for x in images)
     else:
         squares = CentreCrops(split.images, size, interpolation)
         crops = iterate_loader(squares, workers if len(split) > batch else 0, batch_size=batch)
-        parts = (x.to(device).float().div_(255) for x in crops)
+        parts = (upload(x, device).float().div_(255) for x in crops)
     for x in parts:
         yield (x - shift).div_(scale)
 
@@ -287,7 +301,7 @@ def centre_square(x_BCHW: Tensor, size: int, interpolation: str = "bicubic") -> 
     side = min(height, width)
     if height == width == size:
         return x_BCHW
-    box = [torch.tensor([float(v)], device=x_BCHW.device) for v in ((height - side) // 2, (width - side) // 2, side)]
+    box = [x_BCHW.new_full((1,), float(v)) for v in ((height - side) // 2, (width - side) // 2, side)]
     return ops.resized_crop(x_BCHW, box[0], box[1], box[2], box[2], size, interpolation).clamp_(0, 1)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from frossl.core.device import fork_random
 from frossl.data.types import Split
 from frossl.evals import Column, Subject, metric
 from frossl.evals.balanced import with_balanced
@@ -87,7 +88,7 @@ def augmented_linear(
 
 def _alike(count: int, features: int, classes: int, seed: int) -> nn.Linear:
     """A layer that holds ``count`` linear probes, which start alike; torch's generator is left as it was."""
-    with torch.random.fork_rng():
+    with fork_random():
         torch.manual_seed(seed)
         one = nn.Linear(features, classes)
         probes = nn.Linear(features, count * classes)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from frossl.core.device import upload
 from frossl.core.distributed import collect, join, on_first_rank, rank, share, together, world_size
 from frossl.core.types import Features, known
 from frossl.data.loader import plain_batches, view_batches
@@ -21,6 +22,8 @@ from frossl.views.recipes import Recipe
 
 T = TypeVar("T")
 R = TypeVar("R")
+HELD = 2**28
+"""Bytes of features that wait on their device to be copied together."""
 PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
 BANK, QUERIES = 5000, 2000
@@ -30,17 +33,17 @@ EVALUATED = 200_000
 
 
 class Extractor:
-    """Turns splits into features under one precision, device and batch size."""
+    """Turns splits into features under one precision, device and batch size; ``half`` is what autocast computes in."""
 
     def __init__(
         self,
         *,
         device: torch.device | str = "cpu",
-        bf16: bool = False,
+        half: torch.dtype | None = None,
         workers: int = 0,
         over_ranks: bool = False,
     ) -> None:
-        self.device, self.bf16, self.workers = torch.device(device), bf16, workers
+        self.device, self.half, self.workers = torch.device(device), half, workers
         self.shared = over_ranks and world_size() > 1
 
     @torch.no_grad()
@@ -49,8 +52,8 @@ class Extractor:
         shares = torch.arange(len(split)).tensor_split(world_size() if self.shared else 1)
         part = pick(split, shares[rank()]) if self.shared else split
         batches = self.batches(part, spec)
-        parts = self.each(lambda: [self.encode(encoder, x) for x in batches])
-        h_NF = torch.cat(parts) if parts else torch.empty(0, spec.features)  # more ranks than images
+        h_NF = self.each(lambda: collected(self.encode(encoder, x) for x in batches))
+        h_NF = torch.empty(0, spec.features) if h_NF is None else h_NF  # more ranks than images
         return join(h_NF, [len(share) for share in shares]) if self.shared else h_NF
 
     def batches(self, split: Split, spec: EncoderSpec) -> Iterator[Tensor]:
@@ -76,14 +79,14 @@ class Extractor:
 
     def alone(self) -> Extractor:
         """The same on one rank, whatever the others do."""
-        return Extractor(device=self.device, bf16=self.bf16, workers=self.workers) if self.shared else self
+        return Extractor(device=self.device, half=self.half, workers=self.workers) if self.shared else self
 
     @torch.no_grad()
     def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:
         """``(V, N, F)`` of the views of ``recipe`` of every image of ``split``."""
         parts = []
         for views in view_batches(split, recipe, spec.mean, spec.std, seed=seed, workers=self.workers):
-            parts.append(torch.cat([torch.stack([self.encode(encoder, v) for v in x]) for x in views]))
+            parts.append(torch.cat([torch.stack([self.encode(encoder, v) for v in x]) for x in views]).cpu())
         return torch.cat(parts, dim=1)
 
     def data(
@@ -135,11 +138,27 @@ class Extractor:
 
     @torch.no_grad()
     def encode(self, encoder: nn.Module, x: Tensor) -> Tensor:
-        """Features ``(B, F)`` of normalised images, float32 on the CPU."""
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-        with autocast, narrow_in_float32(encoder, self.device, self.bf16):
+        """Features ``(B, F)`` of normalised images, float32 on the device."""
+        autocast = torch.autocast(self.device.type, self.half, enabled=self.half is not None)
+        with autocast, narrow_in_float32(encoder, self.device, self.half == torch.bfloat16):
             dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
-            return encoder(x.to(self.device, dtype, memory_format=torch.channels_last)).float().cpu()
+            x = upload(x, self.device).to(dtype, memory_format=torch.channels_last)
+            return encoder(x).float()
+
+
+def collected(parts: Iterable[Tensor]) -> Tensor | None:
+    """``parts`` joined, on the CPU; None if there are none. Up to :data:`HELD` bytes of them stay on their device, so
+    that the processor waits for it once in a while and not for each.
+    """
+    done: list[Tensor] = []
+    held: list[Tensor] = []
+    for part in parts:
+        held.append(part)
+        if sum(x.nbytes for x in held) >= HELD:
+            done.append(torch.cat(held).cpu())
+            held = []
+    done += [torch.cat(held).cpu()] if held else []
+    return torch.cat(done) if done else None
 
 
 def pixels(spec: EncoderSpec) -> tuple[nn.Module, EncoderSpec]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from frossl.core.device import fork_random
 from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals import Column, Subject, metric
@@ -75,9 +76,9 @@ def _steps(images: int) -> int:
 
 def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callable[[str], object]) -> nn.Module:
     """A copy of the encoder under a linear classifier, trained on ``train``; ``tell`` is told of ``to_do`` steps."""
-    spec, device, bf16 = subject.spec, subject.extractor.device, subject.extractor.bf16
+    spec, device, half = subject.spec, subject.extractor.device, subject.extractor.half
     own, steps = subject.recipe[0], _steps(len(train))
-    with torch.random.fork_rng():  # which drop-out draws from
+    with fork_random(device):  # which drop-out draws from
         torch.manual_seed(subject.seed)
         head = nn.Linear(spec.features, len(subject.data.classes))
         nn.init.zeros_(head.weight)
@@ -90,8 +91,8 @@ def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callabl
         for step, b in images:
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_cosine(step / steps, 0.1)
-            with narrow_in_float32(model, device, bf16):
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with narrow_in_float32(model, device, half == torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=half == torch.bfloat16):
                     scores = model(b.views[0][0].to(device, memory_format=torch.channels_last))
                 assert b.labels_N is not None
                 loss = cross_entropy(scores.float(), b.labels_N.to(device))

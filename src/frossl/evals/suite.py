@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from frossl.core.device import fork_random
 from frossl.core.types import Targets
 from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
@@ -171,6 +172,6 @@ def _with_bank(data: Dataset, bank: int) -> tuple[Dataset, str]:
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:
     """The encoder that a run with ``seed`` starts from, in eval mode; torch's generator is left as it was."""
-    with torch.random.fork_rng():
+    with fork_random():
         torch.manual_seed(seed)
         return spec.build().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

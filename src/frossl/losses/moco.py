@@ -45,12 +45,12 @@ def moco(query: Views, key: Views, queue: Tensor, *, temperature: float = 0.2) -
     query_VND = unit_rows(embeddings(query))
     key_GND = unit_rows(stopped(key, query_VND))
     queue_GQD = queue.detach().to(query_VND.dtype)
-    views, (targets, _, width) = len(query_VND), key_GND.shape
+    targets, _, width = key_GND.shape
     if queue_GQD.ndim != 3 or queue_GQD.shape[::2] != (targets, width) or queue_GQD.shape[1] < 1:
         raise UserError(f"the queue must be (G, Q, D) for keys {tuple(key_GND.shape)}, got {tuple(queue_GQD.shape)}")
     losses = []
     for g in range(targets):
-        others_UND = query_VND[[u for u in range(views) if u != g]]
+        others_UND = torch.cat([query_VND[:g], query_VND[g + 1 :]])
         positive_UN = (others_UND * key_GND[g]).sum(2) / temperature
         negatives_UN = (others_UND @ queue_GQD[g].T / temperature).logsumexp(2)
         losses.append(-logsigmoid(positive_UN - negatives_UN).mean())

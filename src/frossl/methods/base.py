@@ -27,6 +27,8 @@ class Method(nn.Module):
     """a supervised arm: cannot train without labels"""
     float64: ClassVar[bool] = False
     """the objective computes in float64, which MPS has not"""
+    eigenvalues: ClassVar[bool] = False
+    """the objective takes eigenvalues, for which each step waits for an accelerator"""
     trains: ClassVar[bool] = True
     """whether there is anything to learn; the untrained arm has nothing"""
     steady: ClassVar[tuple[str, ...]] = ()

@@ -20,7 +20,7 @@ def lejepa(z_VND: Tensor, large: int, *, weight: float = 0.02, directions: int =
         weight: weight of the distance from a standard normal; that of the prediction is 1 minus this
         directions: random directions, drawn at each step, along which the distribution is tested
     """
-    drawn = broadcast(torch.randn(z_VND.shape[2], directions).to(z_VND.device))
+    drawn = broadcast(torch.randn(z_VND.shape[2], directions, device=z_VND.device))
     return sigreg(z_VND, drawn, weight=weight, large=large)
 
 

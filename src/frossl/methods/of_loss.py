@@ -22,6 +22,7 @@ def loss_method(
     published: str = "",
     *,
     float64: bool = False,
+    eigenvalues: bool = False,
     **defaults: Any,
 ) -> type[ProjectorMethod]:
     """``loss`` as a method, whose options are ``projector`` and the arguments of the loss.
@@ -33,18 +34,19 @@ def loss_method(
         projector: the default head.
         published: the head elsewhere, for the help.
         float64: whether the loss computes in float64, which MPS has not.
+        eigenvalues: whether it takes eigenvalues, for which each step waits for an accelerator.
         **defaults: where they differ from those of the loss.
 
     Raises:
         UserError: an argument of the loss cannot be an option.
     """
-    return _class(loss, projector, published, float64, tuple(sorted(defaults.items())))
+    return _class(loss, projector, published, (float64, eigenvalues), tuple(sorted(defaults.items())))
 
 
 @functools.cache
 def _class(*made_from: Any) -> type[ProjectorMethod]:
     """The class of what :func:`loss_method` is given; one for each, which its configurations are unpickled by."""
-    loss, projector, published, float64, changed = made_from
+    loss, projector, published, (float64, eigenvalues), changed = made_from
     defaults = dict(changed)
     said = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
     head = ("projector", Annotated[str, tyro.conf.arg(help=said)], projector)
@@ -66,7 +68,7 @@ def _class(*made_from: Any) -> type[ProjectorMethod]:
         ) from None
     config.__qualname__ = f"{loss.__name__}.Config"
     members = {"loss": staticmethod(loss), "Config": config, "filled_in": filled_in, "__doc__": doc}
-    members |= {"uses_labels": "labels" in filled_in, "float64": float64}
+    members |= {"uses_labels": "labels" in filled_in, "float64": float64, "eigenvalues": eigenvalues}
     return type(loss.__name__, (ProjectorMethod,), members)
 
 

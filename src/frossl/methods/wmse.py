@@ -29,11 +29,11 @@ def wmse(
         stop_gradient: treat the later view of each pair as a constant, as the code published with FroSSL does
     """
     images = global_count(z_VND.shape[1], z_VND)
-    orders = torch.stack([torch.randperm(images) for _ in range(iterations)])
+    orders = torch.stack([torch.randperm(images, device=z_VND.device) for _ in range(iterations)])
     return whitened_mse(
         z_VND,
         size=min(2 * z_VND.shape[2], images) if sub_batch is None else sub_batch,
-        permutations=broadcast(orders.to(z_VND.device)),
+        permutations=broadcast(orders),
         epsilon=epsilon,
         stop_gradient=stop_gradient,
     )

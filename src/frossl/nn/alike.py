@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from frossl.core.device import fork_random
 from frossl.nn.modes import kept_in_eval
 
 
@@ -35,7 +36,7 @@ def alike(one: nn.Module, other: nn.Module, channels: int, sizes: Iterable[int])
     if _layers(one) != _layers(other) or not all(map(_trains_throughout, (one, other))):
         return False
     pair = [copy.deepcopy(m).to("cpu", memory_format=torch.channels_last) for m in (one, other)]  # type: ignore[call-overload]
-    with torch.random.fork_rng():
+    with fork_random():
         # What is all zero, as the last scale of timm's residual branches, would hide the layers before it.
         state = {k: v if v.any() else v + 0.1 * torch.rand(v.shape) for k, v in pair[0].state_dict().items()}
         for m in pair:

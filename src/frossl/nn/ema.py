@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,25 @@ def follow(target: nn.Module, online: nn.Module, keep: float, good: Tensor | Non
 
     Batch-norm statistics are left alone: the target sees the same images and has its own.
     """
-    for average, value in zip(target.parameters(), online.parameters(), strict=True):
-        share = 1 - keep if good is None else good.to(average.dtype) * (1 - keep)
-        average.lerp_(value.to(average.dtype), share)
+    averages, values = list(target.parameters()), list(online.parameters())
+    share = torch.full((), 1 - keep, device=averages[0].device) if good is None else good * (1 - keep)
+    lerp_all(averages, values, share)
+
+
+def lerp_all(xs: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> None:
+    """``x <- x + weight (end - x)`` for all of them, in place; ``weight`` is a scalar on their device.
+
+    Three kernels off the CPU. There torch's lerp is as fast, and rounds once.
+    """
+    if not xs:
+        return
+    if weight.device.type == "cpu":
+        for x, end in zip(xs, ends, strict=True):
+            x.lerp_(end.to(x.dtype), weight.to(x.dtype))
+        return
+    steps = torch._foreach_sub(list(ends), list(xs))  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(steps, weight)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_add_(list(xs), steps)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def cosine(share: float, start: float, end: float) -> float:

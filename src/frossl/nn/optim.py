@@ -1,4 +1,5 @@
 """Optimisers and the learning-rate schedule."""
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
+from frossl.nn.ema import lerp_all
 
 
 class LARS(Optimizer):
@@ -24,7 +26,8 @@ class LARS(Optimizer):
     the others. Then ``buffer <- momentum buffer + g`` and ``p <- p - lr buffer``.
 
     The defaults are those of the paper's public configurations; elsewhere eta 1e-3 without the clip is usual. As in
-    torch's fused optimisers, a step changes nothing while the attribute ``found_inf``, a scalar tensor, is 1.
+    torch's fused optimisers, a step changes nothing while the attribute ``found_inf``, a scalar tensor, is 1. The
+    parameters of a group share most of their kernels off the CPU.
     """
 
     found_inf: Tensor | None = None
@@ -60,33 +63,72 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, group)
+            gradients = {p: p.grad for p in group["params"] if p.grad is not None}
+            if gradients:
+                self._update(gradients, group)
         return loss
 
-    def _update(self, p: Tensor, group: dict[str, Any]) -> None:
-        g = p.grad
-        assert g is not None
-        if p.ndim != 1 or not group["exclude_1d"]:
-            p_norm, g_norm = (p * p).sum().sqrt(), (g * g).sum().sqrt()
-            local = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + group["eps"])
-            if group["clip"]:
-                local = (local / group["lr"]).clamp_max(1) if group["lr"] > 0 else torch.ones_like(local)
-            local = torch.where((p_norm > 0) & (g_norm > 0), local, 1)
-            g = (g + group["weight_decay"] * p) * local
-        state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        buffer = state["momentum_buffer"]
-        if self.found_inf is None:
-            buffer.mul_(group["momentum"]).add_(g)
-            p.add_(buffer, alpha=-group["lr"])
-            return
-        bad = self.found_inf.bool()
+    def _update(self, gradients: dict[Tensor, Tensor], group: dict[str, Any]) -> None:
+        params = list(gradients)
+        scaled = [p for p in params if p.ndim != 1 or not group["exclude_1d"]]
+        if scaled:
+            decay = torch._foreach_mul(scaled, group["weight_decay"])
+            own = [gradients[p] for p in scaled]
+            decayed = torch._foreach_add(own, decay)
+            gradients |= zip(scaled, torch._foreach_mul(decayed, _trust(scaled, own, group)), strict=True)
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        bad = params[0].new_zeros(()) if self.found_inf is None else self.found_inf
+        heavy_ball = _heavy_ball if params[0].device.type == "cpu" else _fused_heavy_ball
+        heavy_ball(params, list(gradients.values()), buffers, group, bad)
+
+
+def _trust(params: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The local rate of each parameter, a scalar tensor."""
+    p_norm, g_norm = _norms(params), _norms(gradients)
+    local = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + group["eps"])
+    if group["clip"]:
+        local = (local / group["lr"]).clamp_max(1) if group["lr"] > 0 else torch.ones_like(local)
+    return torch.where((p_norm > 0) & (g_norm > 0), local, 1).unbind()
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    """Their L2 norms; sums of squares are faster and more exact on the CPU, elsewhere a kernel takes them together."""
+    if tensors[0].device.type == "cpu":
+        return torch.stack([(x * x).sum() for x in tensors]).sqrt()
+    return torch.stack(torch._foreach_norm(tensors))
+
+
+def _heavy_ball(
+    params: list[Tensor], gradients: list[Tensor], buffers: list[Tensor], group: dict[str, Any], found_inf: Tensor
+) -> None:
+    """``buffer <- momentum buffer + g``, ``p <- p - lr buffer``; nothing while ``found_inf`` is 1."""
+    bad = found_inf.bool()
+    for p, g, buffer in zip(params, gradients, buffers, strict=True):
         momentum = torch.full((), group["momentum"], dtype=p.dtype, device=p.device)
         buffer.mul_(momentum.masked_fill(bad, 1)).add_(g.masked_fill(bad, 0))
         p.addcmul_(buffer, (~bad).to(p.dtype), value=-group["lr"])
+
+
+def _fused_heavy_ball(
+    params: list[Tensor], gradients: list[Tensor], buffers: list[Tensor], group: dict[str, Any], found_inf: Tensor
+) -> None:
+    """The same in one kernel, which on the CPU would round otherwise."""
+    torch._fused_sgd_(
+        params,
+        gradients,
+        buffers,
+        lr=group["lr"],
+        momentum=group["momentum"],
+        weight_decay=0.0,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+        found_inf=found_inf,
+    )
 
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
@@ -162,6 +204,24 @@ def layer_scales(encoder: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     return {p: group["lr_scale"] for group in groups for p in group["params"]}
 
 
+HOST_DECIDES = {"mps"}
+"""Devices on which torch's fused optimisers ignore ``found_inf``, so that a step there waits for the processor."""
+
+
+def step_if(good: Tensor, optimizer: Optimizer, step: Callable[[], object] | None = None) -> None:
+    """A step of ``optimizer``, by ``step`` if it is given, unless ``good``, a scalar on the device, is 0.
+
+    That is decided on the device, but for :data:`HOST_DECIDES`.
+    """
+    step = step or optimizer.step
+    if good.device.type in HOST_DECIDES:
+        if bool(good):
+            step()
+        return
+    optimizer.found_inf = 1 - good  # type: ignore[attr-defined]
+    step()
+
+
 class Anchor:
     """Pulls parameters back to where they were: decoupled from the gradient, as AdamW's decay is, but not to zero.
 
@@ -176,8 +236,9 @@ class Anchor:
     def pull(self, optimizer: Optimizer, good: Tensor) -> None:
         """``p <- p + good lr strength (start - p)``, with the rate of the group of ``p``; ``good`` is on its device."""
         for group in optimizer.param_groups:
-            for p in (p for p in group["params"] if p in self.start):
-                p.lerp_(self.start[p], (good * min(1.0, group["lr"] * self.strength)).to(p.dtype))
+            pulled = [p for p in group["params"] if p in self.start]
+            share = good * min(1.0, group["lr"] * self.strength)
+            lerp_all(pulled, [self.start[p] for p in pulled], share)
 
 
 def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:

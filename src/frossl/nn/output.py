@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frossl.core.device import fork_random
 from frossl.core.types import UserError
 from frossl.nn.modes import eval_mode, kept_in_eval, train_mode
 
@@ -34,7 +35,7 @@ def trains(backbone: nn.Module, channels: int, size: int, features: int, device:
         UserError: the output in train mode is not a tensor ``(B, features)``.
     """
     copied = train_mode(copy.deepcopy(backbone), kept_in_eval(backbone)).to(device)
-    with torch.random.fork_rng(), torch.enable_grad():
+    with fork_random(device), torch.enable_grad():
         h = _features(copied, channels, size, images=2)
     if h.shape[1] != features:
         raise UserError(f"the encoder returns {features} features in eval mode and {h.shape[1]} in train mode")

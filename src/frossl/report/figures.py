@@ -41,7 +41,7 @@ TITLES = {
     "von_neumann_entropy": "von Neumann entropy",
 }
 _AXES = ("images", "epoch", "seconds")
-_SCHEDULED = ("lr", "momentum", "teacher_temperature")
+_SCHEDULED = ("lr", "momentum", "teacher_temperature", "loss_scale")
 _ACCURACIES = ("knn", "probe", "ridge", "knn_balanced")
 _APART = {*_AXES, *_SCHEDULED, *_ACCURACIES, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank"}
 _APART |= {"look_seconds"}

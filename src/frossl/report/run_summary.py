@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from frossl.core.device import HALF, count, fork_random
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals import columns
@@ -55,7 +56,7 @@ def summarise_run(
         config, recipe = read_run(record.path)
         data = _open(record, config, opened) if data is None else data
         pictures["views"] = show_views(data, recipe, config.seed)
-        with torch.random.fork_rng():  # which building an encoder draws from
+        with fork_random():  # which building an encoder draws from
             encoder, spec = load_encoder(record.path / "encoder.safetensors", backbone)
         seen = inspect_encoder(data, encoder, spec, _extractor(record, data), seed=config.seed, own=backbone)
         pictures |= show_encoder(seen)
@@ -121,7 +122,9 @@ def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]
 def _extractor(record: Record, data: Dataset) -> Extractor:
     """As in the run, if its device is here."""
     device = torch.device(record.about["device"])
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
-    bf16 = here and record.about["precision"] == "bf16"
+    here = count(device.type) > 0
+    if (device.index or 0) >= count(device.type):  # the run had a machine with more of them
+        device = torch.device(device.type if here else "cpu")
+    half = HALF.get(record.about["precision"]) if here else None
     workers = 0 if data.train.in_memory else min(4, os.cpu_count() or 1)
-    return Extractor(device=device if here else "cpu", bf16=bf16, workers=workers)
+    return Extractor(device=device, half=half, workers=workers)

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from frossl.core.device import has_context
 from frossl.core.files import SEAL, DamagedError, flush_directory, read_sealed, write_atomically, write_sealed
 from frossl.core.types import UserError
 
@@ -137,7 +138,7 @@ def random_state() -> dict[str, Any]:
         "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
         "python": random.getstate(),
     }
-    if torch.cuda.is_available():
+    if has_context():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
@@ -145,7 +146,7 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Puts :func:`random_state` back."""
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
+    if "cuda" in state and has_context():
         torch.cuda.set_rng_state(state["cuda"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

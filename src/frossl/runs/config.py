@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import tyro
 
+from frossl.core.device import Precision
 from frossl.core.length import Length
 from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
@@ -22,9 +23,8 @@ from frossl.views.recipes import VIEWS
 M = TypeVar("M")
 _ITS_DEFAULTS: Any = None
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "64", "32", "bf16"]
 FREE_TO_CHANGE = (
-    *("device", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing"),
+    *("device", "deterministic", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing"),
     *("rank_timeout", "stall_timeout"),
     *(
         "monitor_every",
@@ -135,11 +135,18 @@ class Config(Images, Generic[M]):
     activation_checkpointing: bool = False
     """hold inputs of the encoder's stages only, and compute the rest again in the backward pass"""
     precision: Precision = "auto"
-    """auto is bf16 where the hardware has it; statistics of the objective are always 32 bit or wider"""
+    """auto is bf16 where the hardware has it, fp16 on cards that are fast in that alone, else 32; tf32 rounds products
+    of 32 on NVIDIA cards; statistics of the objective are always 32 bit or wider"""
     device: Device = "auto"
     """where to compute"""
+    deterministic: bool = False
+    """the same bits in every run on one accelerator too, with slower algorithms; the CPU gives them anyway"""
     compile_views: bool = False
-    """make the colours of views with a compiled kernel: faster on the CPU after up to a minute; needs a C++ compiler"""
+    """make the colours of views with a compiled kernel: faster after up to a minute; needs a compiler"""
+    compile: bool = False
+    """compile encoder and heads (torch.compile): faster after some minutes, with other rounding"""
+    cuda_extras: bool = False
+    """what has not run on a GPU yet: views in a CUDA stream of their own, batch norms over ranks by torch's kernels"""
 
     monitor_every: str = "10%"
     """how often kNN, probe and effective rank are taken on part of the data; geometric: after 1, 2, 3, 5, 8, 13, 21,

@@ -78,7 +78,7 @@ def describe(values: dict[str, float]) -> tuple[str, ...]:
     """
     figures = {"knn": "kNN {:.3f}", "knn_balanced": "kNN bal. {:.3f}", "probe": "probe {:.3f}", "ridge": "ridge {:.3f}"}
     figures |= {"effective_rank": "rank {:.1f}"}
-    apart, lines = {"loss", "grad_norm", "lr", "probe_on_views", "start_neighbours", *figures}, []
+    apart, lines = {"loss", "grad_norm", "lr", "loss_scale", "probe_on_views", "start_neighbours", *figures}, []
     if "loss" in values:
         terms = [f"{name} {number(value)}" for name, value in values.items() if name not in apart]
         lines.append(f"loss {number(values['loss'])}" + (f" = {' + '.join(terms)}" if len(terms) > 1 else ""))

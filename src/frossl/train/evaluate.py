@@ -104,7 +104,7 @@ def check_scale(data: Dataset, spec: EncoderSpec) -> None:
 def _here(run: Path, own: Config) -> Config:
     """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
     other = device_of(own).type != torch.device(read_config(run)["device"]).type
-    return dataclasses.replace(own, precision="auto") if other and own.precision == "bf16" else own
+    return dataclasses.replace(own, precision="auto") if other and own.precision not in ("64", "32") else own
 
 
 def _on(

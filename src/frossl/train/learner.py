@@ -48,7 +48,7 @@ class Learner(nn.Module):
         self, h_VNF: Tensor, target_VNF: Tensor | None, share: float, epoch: float, labels_N: Tensor | None
     ) -> Loss:
         """The method's loss of features, kept for :meth:`remember`."""
-        labels_N = labels_N.to(h_VNF.device) if labels_N is not None and self.method.uses_labels else None
+        labels_N = labels_N if self.method.uses_labels else None
         moment = Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N)
         self.loss = loss = self.method(h_VNF, moment)
         return loss
@@ -58,6 +58,10 @@ class Learner(nn.Module):
         return over_views(
             lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.setting.joint
         )
+
+    def networks(self) -> list[nn.Module]:
+        """Those that a step calls: the encoder, heads, and what follows them as averages."""
+        return [m for m in (self.backbone, self.target, *self.method.children()) if m is not None]
 
     def remember(self, share: float, good: Tensor) -> None:
         """If the step was ``good``, the method's new state takes effect and averaged networks follow the trained."""

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from frossl.core.device import fork_random
 from frossl.core.distributed import collect, largest, on_first_rank, rank, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
@@ -44,7 +45,7 @@ from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, 
 from frossl.train.signals import stop_signals
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
-from frossl.train.step import NonFiniteError, Scalars, Stepper
+from frossl.train.step import NonFiniteError, Scalars, Stepper, measured
 from frossl.train.telemetry import picture_of_views
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def build(
 
 def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) -> float:
     """Seconds of one training step, from three on a copy that is thrown away; the first two warm up."""
-    with torch.random.fork_rng():
+    with fork_random(plan.device):
         stepper = Stepper(copy.deepcopy(learner), plan, fabric)
         started = 0.0
         for step, batch in zip(range(3), rank_batches(data, plan), strict=False):
@@ -252,9 +253,7 @@ class _Loop:
         if not (due or looking):
             return
         self.stepper.check()
-        values = {name: value.item() for name, value in output.items()}
-        if math.isnan(values.get("probe_on_views", 0.0)):  # the batch has no labels
-            del values["probe_on_views"]
+        values = measured(output)
         values["lr"] = self.rate
         self.shown |= values
         if due:
@@ -334,4 +333,6 @@ def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Bat
         rank=rank(),
         ranks=world_size(),
         compiled=plan.config.compile_views,
+        dtype=plan.view_dtype,
+        own_stream=plan.config.cuda_extras,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from frossl.core.device import HALF, fits, fork_random, free_memory
 from frossl.core.distributed import largest, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
@@ -31,7 +32,7 @@ WORKSPACE = 1.5
 def free_bytes(device: torch.device) -> float:
     """Memory that a process could have on ``device``: of the machine and of its control group; infinite if unknown."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return free_memory(device)
     if device.type != "cpu":
         return math.inf
     try:
@@ -84,20 +85,23 @@ class Need:
 def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
     """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
     place(learner, plan)
-    dtype = next(p.dtype for p in learner.backbone.parameters())
+    dtype = torch.float64 if plan.precision == "64" else plan.view_dtype
     was = learner.training
     if plan.config.activation_checkpointing:
         recompute_activations(learner.backbone)
     batch = next(training_batches(data, plan.recipe, batch=2, seed=plan.config.seed, device=plan.device, dtype=dtype))
     before = [b.clone() for b in learner.buffers()]
-    with torch.random.fork_rng(), torch.autocast(plan.device.type, torch.bfloat16, plan.precision == "bf16"):
+    half = HALF.get(plan.precision)
+    with fork_random(plan.device), torch.autocast(plan.device.type, half, half is not None):
         image = WORKSPACE * kept_bytes(learner.train(), batch.views) / 2
     for buffer, value in zip(learner.buffers(), before, strict=True):
         buffer.copy_(value)
     learner.train(was)
     parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
     views = sum(x.numel() * x.element_size() for x in batch.views) / 2 * plan.batch / world_size()
-    return Need(image, 4 * parameters + 2 * views, free_bytes(plan.device))
+    images = data.train.images
+    resident = images.nbytes if isinstance(images, Tensor) and fits(images, plan.device) else 0
+    return Need(image, 4 * parameters + 2 * views + resident, free_bytes(plan.device))
 
 
 def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Callable[[str], None]) -> tuple[float, Plan]:

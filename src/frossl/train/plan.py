@@ -13,6 +13,7 @@ from torch import nn
 
 from frossl import __version__
 from frossl.core.config import to_plain
+from frossl.core.device import HALF, Precision, auto_precision, count
 from frossl.core.distributed import world_size
 from frossl.core.launch import cores, launched
 from frossl.core.length import Length
@@ -26,7 +27,7 @@ from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.published import for_images
 from frossl.nn.tiling import FLEXIBLE, Net, nearest_size, sight
-from frossl.runs.config import Config, Precision, backbone_options
+from frossl.runs.config import Config, backbone_options
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
 
 
@@ -66,8 +67,13 @@ class Plan:
 
     def extractor(self, over_ranks: bool = False) -> Extractor:
         """Where and how features are taken."""
-        bf16 = self.precision == "bf16"
-        return Extractor(device=self.device, bf16=bf16, workers=self.workers, over_ranks=over_ranks)
+        half = HALF.get(self.precision)
+        return Extractor(device=self.device, half=half, workers=self.workers, over_ranks=over_ranks)
+
+    @property
+    def view_dtype(self) -> torch.dtype:
+        """What views are made in: on accelerators what the encoder computes in."""
+        return torch.float32 if self.device.type == "cpu" else HALF.get(self.precision, torch.float32)
 
     @property
     def chunks(self) -> int:
@@ -278,8 +284,7 @@ def device_of(config: Config) -> torch.device:
     Raises:
         UserError: this machine has no such device, or ``--device mps`` was asked for with float64.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    have = [kind for kind, yes in there.items() if yes]
+    have = [kind for kind in ("cuda", "mps", "cpu") if count(kind)]
     float64 = find_method(config.method).float64 or config.precision == "64"
     fits = [kind for kind in have if kind != "mps" or not float64]
     name = fits[0] if config.device == "auto" else config.device
@@ -308,14 +313,18 @@ def _own_gpu() -> int:
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:
-    """``name`` with ``auto`` decided: bf16 where the hardware computes in it."""
+    """``name`` with ``auto`` decided: bf16 where the hardware computes in it, or fp16 where it is fast in that alone.
+
+    Raises:
+        UserError: the device has no such precision.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"--precision tf32: only NVIDIA cards have it, and this run computes on {device}; give 32")
     if name != "auto":
         return name
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and cpu_has_bf16()
-    return "bf16" if fast else "32"
+        return auto_precision(device)
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "32"
 
 
 def cpu_has_bf16() -> bool:

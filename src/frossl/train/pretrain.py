@@ -236,7 +236,8 @@ def show_plan(
     config = plan.config
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
-    precision = {"64": "float64", "32": "float32", "bf16": "bfloat16 autocast"}[plan.precision]
+    names = {"64": "float64", "32": "float32", "tf32": "float32, products in TF32", "fp16": "float16 autocast"}
+    precision = names.get(plan.precision, "bfloat16 autocast")
     amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
     done, gone = (state["step"], state["seconds"]) if state else (0, 0.0)
     left = length.amount * 60 - gone if steps is None else (steps - done) * step_seconds
@@ -249,7 +250,9 @@ def show_plan(
     net = f"{plan.spec.title}, {plan.spec.features} features, evaluated at {plan.spec.size}x{plan.spec.size}"
     terminal.say(console, f"{escape(config.method)}, views {shape}; {escape(net)}; {how}", "Plan")
     terminal.say(console, f"{plan.device}, {precision}; {long}")
-    for note in (plan.resized, left_out(plan.recipe, plan.spec.channels)):
+    waits = find_method(config.method).eigenvalues and plan.device.type != "cpu"
+    waiting = f"{config.method} takes eigenvalues, for which every step waits for {plan.device}" if waits else ""
+    for note in (plan.resized, left_out(plan.recipe, plan.spec.channels), waiting):
         if note:
             terminal.say(console, escape(note))
     again = f", going on from step {state['step']:,}" if state else ""

@@ -16,6 +16,7 @@ from frossl.evals.knn import knn
 from frossl.evals.ridge import ridge
 from frossl.evals.spectral import effective_rank
 from frossl.nn.encoder import EncoderSpec
+from frossl.nn.optim import step_if
 
 
 class OnlineProbe(nn.Module):
@@ -27,22 +28,19 @@ class OnlineProbe(nn.Module):
         self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=0.0, fused=True)
 
     def learn(self, h_VNF: Tensor, labels_N: Tensor, good: Tensor) -> Tensor:
-        """One step on all views, unless ``good``, a scalar on their device, is 0; labels are on the host.
+        """One step on the views of images that have a label (-1 is none), unless ``good``, a scalar, is 0.
 
-        Returns the accuracy on the views of images that have a label (label -1 is none). Batch-norm statistics change
-        in any case, as in every forward pass.
+        All are on one device. Features are standardised by the statistics of all views, with a label or without, which
+        change in any case, as in every forward pass. Returns the accuracy on views with a label, NaN without any; then
+        there is no step.
         """
-        y = fold_labels(labels_N, len(h_VNF))
-        known = (y >= 0).nonzero()[:, 0]
-        if len(known) < 2:
-            return torch.full((), torch.nan)
-        y, known = y[known].to(h_VNF.device), known.to(h_VNF.device)
-        scores = self.layers(fold(h_VNF.detach()).float()[known])
+        y = fold_labels(labels_N, len(h_VNF)).clamp_min(-1)
+        count = (y >= 0).sum()
+        scores = self.layers(fold(h_VNF.detach()).float())
         self.optimizer.zero_grad()
-        cross_entropy(scores, y).backward()
-        self.optimizer.found_inf = 1 - good  # type: ignore[attr-defined]
-        self.optimizer.step()
-        return (scores.argmax(1) == y).float().mean()
+        cross_entropy(scores, y, ignore_index=-1).backward()
+        step_if(good * (count > 0), self.optimizer)
+        return (scores.argmax(1) == y).sum().float() / count
 
     @torch.no_grad()
     def accuracy(self, h_NF: Tensor, labels_N: Tensor) -> float:

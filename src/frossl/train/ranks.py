@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
+from frossl.core.device import Precision, settle
 from frossl.core.distributed import heartbeat, join_error, on_first_rank, share, together, world_size
 from frossl.core.launch import Launch, launched
 from frossl.core.types import UserError
@@ -22,10 +23,30 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-PRECISIONS = {"64": "64-true", "32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS = {"64": "64-true", "32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Fabric's names of the precisions."""
 START_UP = 600.0
 """Seconds in which all ranks must have come, connected and taken their first steps."""
+
+
+def _precision(precision: Precision, device: torch.device) -> dict[str, Any]:
+    """What makes Fabric compute in ``precision``.
+
+    Of half precisions Fabric would turn views back to float32, and it would scale the loss of fp16 by itself, which is
+    done where the step is judged (:mod:`frossl.train.scaling`).
+    """
+    from lightning_fabric.plugins import MixedPrecision
+
+    class Autocast(MixedPrecision):
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    name = PRECISIONS[precision]
+    if precision == "fp16":
+        return {"plugins": Autocast("16-mixed", device.type, scaler=torch.amp.GradScaler(device.type, enabled=False))}  # pyright: ignore[reportPrivateImportUsage]
+    if precision == "bf16" and device.type != "cpu":
+        return {"plugins": Autocast("bf16-mixed", device.type)}
+    return {"precision": name}
 
 
 def start(config: Config) -> Fabric:
@@ -44,11 +65,13 @@ def start(config: Config) -> Fabric:
 
     here = launched()
     device = device_of(config)
+    precision = find_precision(config.precision, device)
+    settle(device, precision, config.deterministic)
     fabric = Fabric(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
         num_nodes=here.ranks,
-        precision=PRECISIONS[find_precision(config.precision, device)],  # type: ignore[arg-type]
+        **_precision(precision, device),
         strategy="auto"
         if here.ranks == 1
         else DDPStrategy(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from frossl.core.config import to_plain
+from frossl.core.device import start_counting_memory
 from frossl.core.length import Length
 from frossl.core.machine import environment
 from frossl.core.progress import Progress
@@ -18,6 +19,7 @@ from frossl.runs.checkpoint import random_state, set_random_state
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
+from frossl.train.scaling import LossScale
 from frossl.train.schedule import saved_progress
 from frossl.train.step import Stepper
 from frossl.train.telemetry import Telemetry, context_of
@@ -35,6 +37,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     probe: OnlineProbe | None
     telemetry: Telemetry
+    scale: LossScale | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Nested dictionaries and lists of tensors and JSON values, as checkpoints take them."""
@@ -50,6 +53,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "probe": self.probe and [self.probe.state_dict(), self.probe.optimizer.state_dict()],
             "telemetry": self.telemetry.state_dict(),
+            "loss_scale": self.scale and self.scale.state,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -66,6 +70,8 @@ class TrainingState:
             self.probe.load_state_dict(saved["probe"][0])
             self.probe.optimizer.load_state_dict(saved["probe"][1])
         self.telemetry.load_state_dict(saved["telemetry"])
+        if self.scale is not None:
+            self.scale.state.copy_(saved["loss_scale"])
         set_random_state(saved["random"])
 
 
@@ -87,7 +93,8 @@ def set_up(
     track = Length.parse(plan.config.track_eigenvalues or "0it").steps(**counts)
     telemetry = Telemetry(learner.method, context_of(plan), plan.config.telemetry_every, track or 0)
     progress = saved_progress(saved, **counts) if saved else Progress(length, length.steps(**counts))
-    state = TrainingState(progress, learner, stepper.optimizer, probe, telemetry)
+    state = TrainingState(progress, learner, stepper.optimizer, probe, telemetry, stepper.scale)
     if saved is not None:
         state.load_state_dict(saved)
+    start_counting_memory()
     return stepper, state

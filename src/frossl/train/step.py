@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frossl.core.distributed import Scope, average_gradients, gather, join, rank, sum_over_ranks, within, world_size
+from frossl.core.distributed import Scope, average_gradients, gather, rank, sum_over_ranks, within, world_size
 from frossl.core.random import seed_of
 from frossl.core.types import Loss, UserError
 from frossl.data.loader import Batch
 from frossl.nn.batch_norm import BatchNormOverRanks
+from frossl.nn.compiled import compile_networks
 from frossl.nn.convolution import narrow_in_float32
-from frossl.nn.optim import Anchor
+from frossl.nn.optim import Anchor, step_if
+from frossl.nn.snapshot import Snapshot
 from frossl.train.learner import Learner, place
 from frossl.train.plan import Plan
 from frossl.train.probe import OnlineProbe
+from frossl.train.scaling import LossScale
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -74,18 +77,22 @@ class Stepper:
         config = plan.config
         self.learner, self.probe, self.fabric = learner, probe, fabric
         self.seed, self.clip, self.synced = config.seed, config.clip, config.sync_batch_norm
+        self.by_kernels = config.cuda_extras
         self.chunks, self.bf16 = plan.chunks, plan.precision == "bf16"
         self.shards = tuple(map(len, torch.arange(plan.batch).tensor_split(world_size())))
         self.recomputes = config.activation_checkpointing
         if self.recomputes:
             recompute_activations(learner.backbone)
+        if config.compile:
+            compile_networks(learner.networks(), plan.device, plan.precision)
         place(learner, plan)
         self.optimizer = learner.optimizer(plan)
         pairs = zip(learner.backbone.parameters(), anchor.parameters(), strict=True) if anchor is not None else ()
         self.anchor = Anchor(pairs, config.anchor)
         self.model, self.wrapped = fabric.setup(learner, self.optimizer)
         self.buffers = [*learner.changing_buffers(), *(probe.buffers() if probe else ())]
-        self.before = [b.clone() for b in self.buffers]
+        self.before = Snapshot(self.buffers)
+        self.scale = LossScale(fabric.device) if plan.precision == "fp16" else None
         self.good = torch.ones((), device=fabric.device)
         self.taken = torch.zeros((), dtype=torch.int64, device=fabric.device)
         self.first = 0
@@ -99,40 +106,41 @@ class Stepper:
         Returns these scalars on the device, and ``probe_on_views`` where there is a probe: its accuracy on the views,
         NaN where a batch has no labels.
         """
-        _copy(self.before, self.buffers)
+        self.before.take()
         try:
             with within(Scope(shards=self.shards)):
                 return self._take(batch, step, share, epoch, watch)
         except BaseException as error:
-            _copy(self.buffers, self.before)
+            self.before.restore()
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 self.optimizer.zero_grad()
                 raise NoMemoryError(
                     f"a step does not fit in memory: {str(error).splitlines()[0]}. Give a smaller --micro-batch, or "
                     "--activation-checkpointing, with which a run can also go on (--resume)"
                 ) from None
+            if "deterministic" in str(error) and torch.are_deterministic_algorithms_enabled():
+                said = str(error).partition(".")[0]
+                raise UserError(f"--deterministic: {said}. Leave the flag out, or take another method") from None
             raise
 
     def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None) -> Scalars:
         self.optimizer.zero_grad()
         loss, h_VNF = self._learn(batch, step, share, epoch)
         values = {"loss": loss.total.detach(), **loss.terms, "grad_norm": gradient_norm(self.learner, self.clip)}
-        self._judge(step, values)
+        good = self._judge(step, values)
         if watch is not None:
             with self._statistics():
                 watch(step + 1, h_VNF, values)
-        self.optimizer.found_inf = 1 - self.good  # type: ignore[attr-defined]
-        self.wrapped.step()
-        self.anchor.pull(self.optimizer, self.good)
-        self.learner.remember(share, self.good)
+        step_if(good, self.optimizer, self.wrapped.step)
+        self.anchor.pull(self.optimizer, good)
+        self.learner.remember(share, good)
         if self.probe is not None and batch.labels_N is not None:
             labels_N = batch.labels_N
             if world_size() > 1:  # the probe is the same on all ranks
-                labels_N, h_VNF = join(labels_N, self.shards), gather(h_VNF.detach(), dim=1)
-            values["probe_on_views"] = self.probe.learn(h_VNF, labels_N, self.good)
-        for buffer, before in zip(self.buffers, self.before, strict=True):
-            torch.where(self.good.bool(), buffer, before, out=buffer)
-        return values
+                labels_N, h_VNF = gather(labels_N), gather(h_VNF.detach(), dim=1)
+            values["probe_on_views"] = self.probe.learn(h_VNF, labels_N, good)
+        self.before.restore(good)
+        return values if self.scale is None else values | {"loss_scale": self.scale.state[0]}
 
     def check(self) -> None:
         """Waits for the device.
@@ -151,9 +159,17 @@ class Stepper:
                 return self._in_chunks(batch, step, share, epoch)
             total, h_VNF = self.model(batch.views, share, epoch, batch.labels_N)
             with _kept(self.buffers if self.recomputes else []):
-                self.fabric.backward(total)
+                self._backward(total)
+            self._unscale()
             assert self.learner.loss is not None  # Fabric rounds what it returns to float32
             return self.learner.loss, h_VNF
+
+    def _backward(self, total: Tensor) -> None:
+        self.fabric.backward(total if self.scale is None else self.scale.scaled(total))
+
+    def _unscale(self) -> None:
+        if self.scale is not None:
+            self.scale.unscale(self.learner.parameters())
 
     def _in_chunks(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Loss, Tensor]:
         """The same, with activations of the encoder for a part of the images at a time (Gao et al., arXiv 2101.06983).
@@ -175,7 +191,7 @@ class Stepper:
         self._seed(step, 0)
         with fabric.autocast():
             loss = learner.objective(h_VNF, target_VNF, share, epoch, batch.labels_N)
-        fabric.backward(loss.total)
+        self._backward(loss.total)
         with _kept(self.buffers):
             assert h_VNF.grad is not None
             for x, where, g in zip(batch.views, parts, h_VNF.grad.split([len(x) for x in batch.views]), strict=True):
@@ -184,6 +200,7 @@ class Stepper:
                         h = self._part(learner.backbone, x[at], step, i)
                     torch.autograd.backward(h, g[at].to(h.dtype))
         average_gradients(learner.parameters())
+        self._unscale()
         return loss, h_VNF
 
     def _parts(self, x_VNCHW: Tensor) -> list[tuple[slice, slice]]:
@@ -202,25 +219,42 @@ class Stepper:
 
     def _part(self, network: nn.Module, x_VNCHW: Tensor, step: int, number: int) -> Tensor:
         self._seed(step, 1 + number)
-        return self.learner.encode(network, x_VNCHW.to(next(network.parameters()).dtype))
+        dtype = next(network.parameters()).dtype
+        return self.learner.encode(network, x_VNCHW.to(dtype) if dtype == torch.float64 else x_VNCHW)
 
     def _seed(self, step: int, part: int) -> None:
         """Dropout and what methods draw is a function of seed, step, rank and part, so that it can be had again."""
         torch.manual_seed(seed_of(self.seed, step, rank(), part))
 
     def _statistics(self) -> AbstractContextManager:
-        return BatchNormOverRanks() if self.synced and world_size() > 1 else nullcontext()
+        return BatchNormOverRanks(self.by_kernels) if self.synced and world_size() > 1 else nullcontext()
 
-    def _judge(self, step: int, values: Scalars) -> None:
-        """Notes on the device whether all was finite so far, and the values of the first step that was not."""
+    def _judge(self, step: int, values: Scalars) -> Tensor:
+        """Notes on the device whether all was finite so far, and the values of the first step that was not.
+
+        Returns whether this step is taken: not after that, nor where the gradient overflowed, which is no failure.
+        """
         if not self.names:
             self.first, self.names = step, [name.replace("grad_norm", "gradient norm") for name in values]
             self.values = self.values.new_zeros(len(values))
         bad = (~(torch.isfinite(values["loss"]) & torch.isfinite(values["grad_norm"]))).to(self.good)
-        good = self.good * (sum_over_ranks(bad) == 0)
+        taken = sum_over_ranks(bad) == 0
+        passed = taken if self.scale is None else taken | self.scale.overflow(values["loss"], values["grad_norm"])
+        good = self.good * passed
         self.values = torch.where(self.good.bool(), torch.stack([*values.values()]).to(self.values), self.values)
         self.taken += good.to(self.taken.dtype)
         self.good = good
+        return good if self.scale is None else good * taken
+
+
+def read(scalars: Scalars) -> dict[str, float]:
+    """Their values, by one wait for the device."""
+    return dict(zip(scalars, torch.stack([*scalars.values()]).tolist() if scalars else (), strict=True))
+
+
+def measured(scalars: Scalars) -> dict[str, float]:
+    """The values after a check: without the accuracy of a batch without labels, or a gradient that overflowed."""
+    return {name: value for name, value in read(scalars).items() if math.isfinite(value)}
 
 
 def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:

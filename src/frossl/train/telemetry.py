@@ -7,6 +7,7 @@ device unless it is one of those steps. Held-out images are looked at by :mod:`f
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from frossl.report.pictures import shown
 from frossl.train.batch_statistics import batch_statistics, leading, spectrum_of
 from frossl.train.health import Context, diagnose
 from frossl.train.plan import Plan
+from frossl.train.step import read
 from frossl.views.recipes import Recipe
 
 STEPS = 12
@@ -70,7 +72,9 @@ class Telemetry:
         if tracked:
             self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
         if vitals:
-            row = {name: v.item() for name, v in values.items()}
+            row = read(values)
+            if not math.isfinite(row.get("grad_norm", 0.0)):  # of a step that is left out
+                del row["grad_norm"]
             row |= {f"{k}_{name}": v for k, x in features.items() for name, v in batch_statistics(x).items()}
             self.rows.append(("vitals", row))
             self.judge({"step": step} | row)

@@ -1,21 +1,21 @@
-"""Colour jitter, each sample in its own order of operations, and grayscale: eager, or compiled into one kernel.
+"""Colour jitter, each sample in its own order of operations, and grayscale: eager, masked, or compiled into one kernel.
 
-Both give torchvision's values; between them rounding differs, by at most 1e-5 of full scale.
+All give torchvision's values; between them rounding differs, by at most 1e-5 of full scale. Eager is for the CPU,
+masked for accelerators, whose kernels do not depend on what was drawn; what is compiled is the masked one.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from threading import Lock
 from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from frossl.core.machine import has_compiler
 from frossl.core.types import UserError
 from frossl.views import ops
 from frossl.views.draw import ORDERS, Drawn
@@ -23,8 +23,12 @@ from frossl.views.draw import ORDERS, Drawn
 Colour = Callable[[Tensor, Drawn], None]
 """Changes float ``(B, C, H, W)`` in [0, 1] in place as was drawn for these B samples."""
 
+Masked = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
+"""The same of :func:`blends` ``(B, 6, 3)``, shift of the hue, and which samples are jittered and made grey."""
+
 CHANGES = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
 CONTRAST, SATURATION, HUE = 1, 2, 3
+_CPU = torch.device("cpu")
 PIECE_BYTES = 2**19
 """The compiled kernel takes pieces of one size, which stay in the cache and need one compilation."""
 
@@ -32,25 +36,24 @@ PIECE_BYTES = 2**19
 def jitter(x_BCHW: Tensor, drawn: Drawn) -> None:
     """Eager: at each of the four steps, every operation runs on just the samples whose turn it is."""
     kinds = torch.tensor(ORDERS)[drawn.order]
-    factors = drawn.factors.to(x_BCHW.device)
     coloured = x_BCHW.shape[1] == 3
     for step in range(4):
         for kind, change in enumerate(CHANGES if coloured else CHANGES[:SATURATION]):
-            chosen = (drawn.jitter & (kinds[:, step] == kind)).nonzero()[:, 0].to(x_BCHW.device)
+            chosen = (drawn.jitter & (kinds[:, step] == kind)).nonzero()[:, 0]
             if len(chosen):
-                x_BCHW[chosen] = change(x_BCHW[chosen], factors[chosen, kind])
-    chosen = drawn.grayscale.nonzero()[:, 0].to(x_BCHW.device)
+                x_BCHW[chosen] = change(x_BCHW[chosen], drawn.factors[chosen, kind])
+    chosen = drawn.grayscale.nonzero()[:, 0]
     if coloured and len(chosen):
         x_BCHW[chosen] = ops.grayscale(x_BCHW[chosen])
 
 
-def find_colour(compiled: bool, channels: int, device: torch.device | str) -> Colour:
-    """How colours are made: compiled if asked for, where that means anything (colour images, on the CPU).
+def find_colour(compiled: bool, channels: int) -> Colour:
+    """How colours are made on the CPU: compiled if asked for, where that means anything (colour images).
 
     Raises:
         UserError: compiled without a C++ compiler.
     """
-    if not compiled or channels != 3 or torch.device(device).type != "cpu":
+    if not compiled or channels != 3:
         return jitter
     if not has_compiler():
         raise UserError(
@@ -60,19 +63,9 @@ def find_colour(compiled: bool, channels: int, device: torch.device | str) -> Co
     return compiled_jitter
 
 
-def has_compiler() -> bool:
-    """Whether there is the compiler that torch.compile asks for on the CPU."""
-    usual = "clang++" if sys.platform == "darwin" else "g++"
-    return sys.platform != "win32" and shutil.which(os.environ.get("CXX", usual)) is not None
-
-
 def compiled_jitter(x_B3HW: Tensor, drawn: Drawn) -> None:
     """Every sample goes through three blends, the hue and three blends; those not drawn change nothing."""
-    kind_B6 = torch.where(drawn.jitter[:, None], SLOTS[drawn.order], -1)
-    factor_B6 = torch.where(kind_B6 < 0, 1, drawn.factors.gather(1, kind_B6.clamp_min(0)))
-    blends_B63 = torch.stack([factor_B6, (1 - factor_B6) * (kind_B6 == SATURATION)], 2)
-    blends_B63 = torch.cat([blends_B63, ((1 - factor_B6) * (kind_B6 == CONTRAST))[:, :, None]], 2)
-    parameters = (blends_B63, drawn.factors[:, HUE].contiguous(), drawn.jitter, drawn.grayscale)
+    parameters = (blends(drawn, 3), drawn.factors[:, HUE].contiguous(), drawn.jitter, drawn.grayscale)
     piece = max(1, PIECE_BYTES // x_B3HW[0].nbytes)
     with torch.no_grad():
         for start in range(0, len(x_B3HW), piece):
@@ -82,6 +75,21 @@ def compiled_jitter(x_B3HW: Tensor, drawn: Drawn) -> None:
             _kernel(whole.shape)(whole, *(p[rows] for p in parameters))
             if whole is not part:
                 part.copy_(whole[: len(part)])
+
+
+def masked_in_one_kernel(x_B3HW: Tensor, *parameters: Tensor) -> None:
+    """:func:`masked_jitter` by torch.compile, for each size of a block."""
+    _kernel(x_B3HW.shape, x_B3HW.device)(x_B3HW, *parameters)
+
+
+def blends(drawn: Drawn, channels: int) -> Tensor:
+    """``(B, 6, 3)``: in each of six slots the weights of an image, of its grey and of the mean of its grey."""
+    kind_B6 = torch.where(drawn.jitter[:, None], SLOTS[drawn.order], -1)
+    if channels != 3:  # which have no saturation
+        kind_B6 = kind_B6.masked_fill(kind_B6 == SATURATION, -1)
+    factor_B6 = torch.where(kind_B6 < 0, 1, drawn.factors.gather(1, kind_B6.clamp_min(0)))
+    blends_B63 = torch.stack([factor_B6, (1 - factor_B6) * (kind_B6 == SATURATION)], 2)
+    return torch.cat([blends_B63, ((1 - factor_B6) * (kind_B6 == CONTRAST))[:, :, None]], 2)
 
 
 def _slots() -> Tensor:
@@ -97,61 +105,71 @@ def _slots() -> Tensor:
 SLOTS = _slots()
 
 
-def _kernel(shape: torch.Size) -> Callable[..., None]:
+def _kernel(shape: torch.Size, device: torch.device = _CPU) -> Callable[..., None]:
     """For pieces of ``shape``; several threads may ask, and one compiles."""
     with _COMPILING:
-        return _compiled(shape)
+        return _compiled(shape, device)
 
 
 _COMPILING = Lock()
 
 
 @cache
-def _compiled(shape: torch.Size) -> Callable[..., None]:
+def _compiled(shape: torch.Size, device: torch.device) -> Callable[..., None]:
     """The kernel, from a code object of its own, as torch stops compiling one after some shapes.
 
     Raises:
         UserError: the compiler failed.
     """
-    own = FunctionType(_all_at_once.__code__.replace(), globals())
-    kernel = torch.compile(own, dynamic=False, fullgraph=True, options={"cpp_wrapper": True})  # lets other threads run
-    one = torch.zeros(shape[0])
+    own = FunctionType(masked_jitter.__code__.replace(), globals())
+    wrapper: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}  # lets other threads run
+    kernel = torch.compile(own, dynamic=False, fullgraph=True, options=wrapper)
+    one = torch.zeros(shape[0], device=device)
     try:
-        kernel(torch.zeros(shape), torch.zeros(shape[0], 6, 3), one, one.bool(), one.bool())
+        kernel(one.new_zeros(shape), one.new_zeros(shape[0], 6, 3), one, one.bool(), one.bool())
     except Exception as error:  # of the compiler, of its headers, of torch's search for them
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"--compile-views: the C++ compiler failed ({reason}). Leave the flag out") from error
+        what = "C++ compiler" if device.type == "cpu" else "compiler for this device"
+        raise UserError(f"--compile-views: the {what} failed ({reason}). Leave the flag out") from error
     return kernel
 
 
 Planes = Sequence[Tensor]
 
 
-def _all_at_once(x: Tensor, blends: Tensor, shift: Tensor, jittered: Tensor, grayscale: Tensor) -> None:
-    """Written plane by plane, so that the compiler makes few passes over each sample."""
+def masked_jitter(x: Tensor, blends: Tensor, shift: Tensor, jittered: Tensor, grayscale: Tensor) -> None:
+    """As :data:`Masked`; of images without three channels brightness and contrast alone.
+
+    Written plane by plane, so that a compiler makes few passes over each sample.
+    """
     rgb: Planes = x.flatten(2).unbind(1)
     for slot in range(3):
         rgb = _blend(rgb, blends[:, slot, :, None])
-    turned = _turn(rgb, shift[:, None])
-    rgb = [torch.where(jittered[:, None], new, old) for new, old in zip(turned, rgb, strict=True)]
+    if len(rgb) == 3:
+        turned = _turn(rgb, shift[:, None])
+        rgb = [torch.where(jittered[:, None], new, old) for new, old in zip(turned, rgb, strict=True)]
     for slot in range(3, 6):
         rgb = _blend(rgb, blends[:, slot, :, None])
-    grey = _grey(rgb)
-    rgb = [torch.where(grayscale[:, None], grey, plane) for plane in rgb]
-    x.copy_(torch.stack(rgb, 1).view(x.shape))
+    if len(rgb) == 3:
+        grey = _grey(rgb)
+        rgb = [torch.where(grayscale[:, None], grey, plane) for plane in rgb]
+    x.copy_(torch.stack(list(rgb), 1).view(x.shape))
 
 
-def _grey(rgb: Planes) -> Tensor:
-    red, green, blue = (weight * plane for weight, plane in zip(ops.GREY_WEIGHTS, rgb, strict=True))
-    return red + green + blue
+def _grey(planes: Planes) -> Tensor:
+    if len(planes) != 3:
+        return torch.stack(list(planes)).mean(0)
+    first, second, third = ops.GREY_WEIGHTS
+    red, green, blue = planes
+    return (first * red).add(green, alpha=second).add(blue, alpha=third)
 
 
 def _blend(rgb: Planes, weights: Tensor) -> Planes:
     """Brightness, saturation and contrast in one: a share of the image, of its grey and of the mean of its grey."""
     own, of_grey, of_mean = weights.unbind(1)
     grey = _grey(rgb)
-    other = of_grey * grey + of_mean * grey.mean(1, keepdim=True)
-    return [(own * plane + other).clamp(0, 1) for plane in rgb]
+    other = torch.addcmul(of_mean * grey.mean(1, keepdim=True), of_grey, grey)
+    return [torch.addcmul(other, own, plane).clamp(0, 1) for plane in rgb]
 
 
 def _turn(rgb: Planes, shift: Tensor) -> Planes:
@@ -165,5 +183,6 @@ def _turn(rgb: Planes, shift: Tensor) -> Planes:
     planes = []
     for complement in ops.COMPLEMENTS:
         away = hue6 - complement
-        planes.append(value - chroma * (2 - (away - 6 * torch.round(away / 6)).abs()).clamp(0, 1))
+        near = (2 - away.sub(torch.round(away / 6), alpha=6).abs()).clamp(0, 1)
+        planes.append(torch.addcmul(value, chroma, near, value=-1))
     return planes

@@ -1,8 +1,8 @@
 """From uint8 images and drawn parameters to normalised views.
 
 On the CPU every view is resampled by itself in uint8, and all else goes over blocks of views that stay in the caches, a
-block to a thread; on other devices everything is batched. All views of a group see the same operations in the same
-order either way.
+block to a thread; on other devices everything is batched (:mod:`frossl.views.on_device`). All views of a group see the
+same operations in the same order either way.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from frossl.core.axes import fold, unfold
 from frossl.core.types import UserError
 from frossl.views import ops
-from frossl.views.colour import Colour, jitter
+from frossl.views.colour import Colour, find_colour
 from frossl.views.draw import Drawn
+from frossl.views.on_device import cut, make_on_device, pack, rows_of
 from frossl.views.recipes import Recipe, View
 
-BLOCK_BYTES, ACCELERATOR_BLOCK_BYTES = 2**22, 2**28
-"""Float pixels that are worked on at once: on the CPU as many as stay in the caches."""
+BLOCK_BYTES = 2**22
+"""Float pixels that are worked on at once on the CPU: as many as stay in the caches."""
 
 Take = Callable[[int, int], Tensor]
 """Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
@@ -36,19 +37,21 @@ def make_views(
     drawn: Sequence[Drawn],
     mean: Sequence[float],
     std: Sequence[float],
-    colour: Colour = jitter,
+    compiled: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """Views of uint8 images of one size: a tensor ``(V, N, C, S, S)``, channels last, for each resolution S in order.
 
-    On the CPU blocks of views are made in as many threads as torch uses; their number changes no bit.
+    On the CPU blocks of views are made in as many threads as torch uses; their number changes no bit. ``compiled``
+    makes colours in one kernel, with other rounding.
     """
-    if images_NCHW.device.type == "cpu":
-        source, cut = images_NCHW.contiguous(memory_format=torch.channels_last), _cut_each
-    else:
-        source, cut = images_NCHW.float(), _cut_batch
-    takes = [partial(cut, source, group, d.map(fold)) for group, d in zip(recipe, drawn, strict=True)]
-    return _finish(takes, source.shape[1], source.device, recipe, drawn, mean, std, colour, dtype)
+    _check(images_NCHW.shape[1], mean, std)
+    if images_NCHW.device.type != "cpu":
+        sources = [cut(images_NCHW, group) for group in recipe]
+        return make_on_device(sources, recipe, drawn, mean, std, images_NCHW.device, compiled, dtype)
+    source = images_NCHW.contiguous(memory_format=torch.channels_last)
+    takes = [partial(_cut_each, source, group, d.map(fold)) for group, d in zip(recipe, drawn, strict=True)]
+    return _finish(takes, recipe, drawn, mean, std, compiled, dtype)
 
 
 def finish_views(
@@ -57,12 +60,15 @@ def finish_views(
     drawn: Sequence[Drawn],
     mean: Sequence[float],
     std: Sequence[float],
-    colour: Colour = jitter,
+    compiled: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """The photometric part and the normalisation of uint8 ``(V, N, C, S, S)`` crops, merged by resolution."""
-    takes = [partial(_rows, fold(x)) for x in crops]
-    return _finish(takes, crops[0].shape[2], crops[0].device, recipe, drawn, mean, std, colour, dtype)
+    _check(crops[0].shape[2], mean, std)
+    if crops[0].device.type != "cpu":
+        sources = [rows_of(x) for x in crops]
+        return make_on_device(sources, recipe, drawn, mean, std, crops[0].device, compiled, dtype)
+    return _finish([partial(_rows, fold(x)) for x in crops], recipe, drawn, mean, std, compiled, dtype)
 
 
 def crop_one(image_CHW: Tensor, group: View, drawn: Drawn) -> Tensor:
@@ -72,7 +78,9 @@ def crop_one(image_CHW: Tensor, group: View, drawn: Drawn) -> Tensor:
 
 def crop(images_NCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
     """``(V, N, C, S, S)`` resized, mirrored crops of float images in [0, 255], as accelerators make them."""
-    return unfold(_cut_batch(images_NCHW, group, drawn.map(fold), 0, drawn.top.numel()), group.count)
+    packed, columns = pack(drawn.map(fold), [0.0], [1.0])
+    parts = {name: packed[:, at].squeeze(1) for name, at in columns.items()}
+    return unfold(cut(images_NCHW, group)(0, len(packed), parts), group.count)
 
 
 def _rows(x_BCSS: Tensor, start: int, stop: int) -> Tensor:
@@ -97,36 +105,31 @@ def _cut_each(images_NCHW: Tensor, group: View, drawn: Drawn, start: int, stop: 
     return crops
 
 
-def _cut_batch(images_NCHW: Tensor, group: View, drawn: Drawn, start: int, stop: int) -> Tensor:
-    """The same crops in floats as products with resampling matrices, within one and a half grey levels."""
-    part = drawn.map(lambda t: t[start:stop].to(images_NCHW.device))
-    x = images_NCHW[torch.arange(start, stop, device=images_NCHW.device) % len(images_NCHW)]
-    box = (part.top, part.left, part.height, part.width)
-    return ops.resized_crop(x, *box, group.size, group.interpolation, part.flip, part.vertical).clamp_(0, 255)
+def _check(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    if not len(mean) == len(std) == channels:
+        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
 
 
 def _finish(
     takes: Sequence[Take],
-    channels: int,
-    device: torch.device,
     recipe: Recipe,
     drawn: Sequence[Drawn],
     mean: Sequence[float],
     std: Sequence[float],
-    colour: Colour,
+    compiled: bool,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    if not len(mean) == len(std) == channels:
-        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
-    scale = 1 / torch.tensor(std, device=device)[:, None, None]
-    shift = -torch.tensor(mean, device=device)[:, None, None] * scale
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    at_once = BLOCK_BYTES if device.type == "cpu" else ACCELERATOR_BLOCK_BYTES
+    channels, colour = len(mean), find_colour(compiled, len(mean))
+    scale = 1 / torch.tensor(std)[:, None, None]
+    shift = -torch.tensor(mean)[:, None, None] * scale
+    threads = torch.get_num_threads()
     images = drawn[0].top.shape[1]
     sizes = list(dict.fromkeys(group.size for group in recipe))
     views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
-    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
-    made = {s: torch.empty((views[s] * images, channels, s, s), **layout) for s in sizes}
+    made = {
+        s: torch.empty((views[s] * images, channels, s, s), dtype=dtype, memory_format=torch.channels_last)
+        for s in sizes
+    }
     free = dict(made)
     blocks: list[Callable[[], None]] = []
 
@@ -138,7 +141,7 @@ def _finish(
     for take, group, d in zip(takes, recipe, drawn, strict=True):
         total, flat = group.count * images, d.map(fold)
         out, free[group.size] = free[group.size].tensor_split([total])
-        block = max(1, min(at_once // (4 * channels * group.size**2), -(-total // threads)))
+        block = max(1, min(BLOCK_BYTES // (4 * channels * group.size**2), -(-total // threads)))
         for start in range(0, total, block):
             stop = min(start + block, total)
             part = flat.map(lambda t, a=start, b=stop: t[a:b])
@@ -165,13 +168,12 @@ def _photometric(x_BCSS: Tensor, group: View, drawn: Drawn, colour: Colour) -> N
     """Colour, blur and solarize, in place; ``drawn`` is that of these samples."""
     colour(x_BCSS, drawn)
     radius = math.ceil(3 * group.blur_sigma[1])
-    sigma = drawn.sigma.to(x_BCSS.device)
-    _apply(x_BCSS, drawn.blur, lambda chosen, i: ops.gaussian_blur(chosen, sigma[i], radius))
+    _apply(x_BCSS, drawn.blur, lambda chosen, i: ops.gaussian_blur(chosen, drawn.sigma[i], radius))
     _apply(x_BCSS, drawn.solarize, lambda chosen, _: ops.solarize(chosen, group.solarize_threshold))
 
 
 def _apply(x: Tensor, where_B: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
     """``change`` the samples that drew it, in place."""
-    chosen = where_B.nonzero()[:, 0].to(x.device)
+    chosen = where_B.nonzero()[:, 0]
     if len(chosen):
         x[chosen] = change(x[chosen], chosen)
