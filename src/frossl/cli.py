@@ -14,7 +14,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from frossl import __version__
-from frossl.commands import bench, cache, compare, data, evaluate, export, pretrain, publish, replay, report, views
+from frossl.commands import (
+    bench,
+    cache,
+    compare,
+    data,
+    embed,
+    evaluate,
+    export,
+    pretrain,
+    publish,
+    replay,
+    report,
+    views,
+)
 from frossl.commands import list as listing
 from frossl.core.distributed import RankError, leave, lost_rank, world_size
 from frossl.core.files import CONTROLS
@@ -26,6 +39,7 @@ COMMANDS = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "compare": compare,
+    "embed": embed,
     "report": report,
     "export": export,
     "publish": publish,

@@ -205,7 +205,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
         index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
         basis = decompose(partial(torch.linalg.svd, full_matrices=False), x[index])[2].T
-        got.append(correct(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)).double())
+        got.append(correct(test_x @ basis, test_y, fit_few(x[index] @ basis, y[index], classes)).double())
     right_DN, each = torch.stack(got), f"{name}_balanced"
     balanced = [balanced_accuracy(each, right_N, test_y)[each] for right_N in right_DN]
     values = {name: right_DN.mean(1).mean().item()} | balanced_accuracy(each, right_DN.mean(0), test_y)
@@ -214,7 +214,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     return values
 
 
-def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
+def fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
     """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals.
 
     A single sample, on which nothing can be chosen, gets the strongest.

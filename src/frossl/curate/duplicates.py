@@ -1,0 +1,103 @@
+"""Near-duplicates: images that are neighbours in features and alike pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import unfold
+
+from frossl.core.linalg import unit_rows
+
+SIDE = 32
+"""Pixels on a side of the pictures that are compared."""
+SHIFT = 3
+"""Pixels of such a picture by which one may be shifted against the other."""
+ALIKE = 0.97
+"""Correlation of pixels from which two pictures are near-duplicates (docs/results/curation.md)."""
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are near-duplicates of each other, the one to keep first; ``alike`` is their least correlation."""
+
+    images: tuple[int, ...]
+    alike: float
+
+
+def candidate_pairs(index_NK: Tensor) -> Tensor:
+    """Pairs ``(P, 2)``, the smaller first, of images of which one is among the neighbours of the other."""
+    own = torch.arange(len(index_NK)).repeat_interleave(index_NK.shape[1])
+    return torch.stack([own, index_NK.flatten().cpu()], 1).sort(1).values.unique(dim=0)
+
+
+@torch.no_grad()
+def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
+    """Correlation ``(P,)`` of all pixels and channels of two uint8 pictures at the best shift of one.
+
+    The middle of one, :data:`SHIFT` pixels less on each side, is compared with all windows of its size in the other,
+    and the reverse: what is shifted has lost a margin. Brightness and contrast make no difference.
+    """
+    found = []
+    for pairs in pairs_P2.split(512):
+        one, other = (pictures_NCHW[pairs[:, i]].float() for i in (0, 1))
+        found.append(torch.maximum(_best_shift(one, other), _best_shift(other, one)))
+    return torch.cat(found) if found else torch.empty(0)
+
+
+def _best_shift(one_PCHW: Tensor, other_PCHW: Tensor) -> Tensor:
+    side = one_PCHW.shape[2] - 2 * SHIFT
+    middle = one_PCHW[:, :, SHIFT:-SHIFT, SHIFT:-SHIFT].flatten(1)
+    windows = unfold(other_PCHW, side)  # (P, C * side * side, (2 * SHIFT + 1) ** 2)
+    middle = unit_rows(middle - middle.mean(1, keepdim=True))
+    windows = windows - windows.mean(1, keepdim=True)
+    dots = torch.bmm(middle[:, None], windows)[:, 0]
+    return (dots / windows.norm(dim=1).clamp_min(1e-6)).max(1).values
+
+
+def near_duplicates(
+    index_NK: Tensor,
+    pictures_NCHW: Tensor,
+    *,
+    splits: Sequence[str] = (),
+    pixels_of: Callable[[int], int] = lambda i: 0,
+    alike: float = ALIKE,
+) -> list[Group]:
+    """Groups of near-duplicates among the neighbours ``index_NK``, the largest first.
+
+    To keep is an image that is held out, as scores depend on it, else the one of most pixels, else the first.
+    """
+    pairs = candidate_pairs(index_NK)
+    values = correlations(pictures_NCHW, pairs)
+    return group_pairs(pairs[values >= alike], values[values >= alike], len(index_NK), splits, pixels_of)
+
+
+def group_pairs(
+    pairs_P2: Tensor,
+    values_P: Tensor,
+    count: int,
+    splits: Sequence[str] = (),
+    pixels_of: Callable[[int], int] = lambda i: 0,
+) -> list[Group]:
+    """What ``pairs`` join, each with its least value."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = pairs_P2.numpy().T
+    _, of = connected_components(coo_matrix((np.ones(len(a)), (a, b)), (count, count)), directed=False)
+    members: dict[int, list[int]] = {}
+    for i in np.unique(np.concatenate([a, b])).tolist():
+        members.setdefault(int(of[i]), []).append(i)
+    least = dict.fromkeys(members, 1.0)
+    for i, value in zip(a.tolist(), values_P.tolist(), strict=True):
+        least[int(of[i])] = min(least[int(of[i])], value)
+
+    def order(i: int) -> tuple[bool, int, int]:
+        return not (splits and splits[i] == "held-out"), -pixels_of(i), i
+
+    found = [Group(tuple(sorted(images, key=order)), least[group]) for group, images in members.items()]
+    return sorted(found, key=lambda group: (-len(group.images), -group.alike, group.images))
