@@ -2,12 +2,10 @@
 
     python benchmarks/curation.py --cifar10 FOLDER --fashion-mnist fashion-mnist --encoder FILE [FILE ...]
     python benchmarks/curation.py --table > docs/results/curation.md
-    python benchmarks/curation.py --scale --cifar10 FOLDER [--encoder FILE]
 
 Images of CIFAR-10 with near-duplicates, wrong labels and images of Fashion-MNIST planted among them, by the encoder
 of the recipe ``cifar10-cpu`` (one file for all seeds, or one a seed), the same encoder untrained, ``lite0`` and raw
-pixels. What is planted is the same for all of them. ``--scale`` measures time, memory and the size of the page of
-100,000 images instead: CIFAR-10, repeated with shifts.
+pixels. What is planted is the same for all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from common import DATA, Row, environment, run_jobs
+from common import DATA, Row, environment, heading, latest, run_jobs, seeds_in_words, spread, table
 from frossl.curate.duplicates import ALIKE, candidate_pairs, correlations
 from frossl.curate.lists import choose, outlier_scores
 from frossl.curate.neighbours import nearest
@@ -174,6 +172,7 @@ def few_labels(base: Tensor, held_out: Tensor, planted: Planted, seed: int) -> R
     y_test, row = planted.held_out.labels, {}
     assert y_test is not None
     for count in CHOSEN:
+        draws: dict[str, list[float]] = {}
         for how in ("uniform", "random", "typical"):
             got: dict[str, list[float]] = {"accuracy": [], "calibration": [], "coverage_90": [], "promised": []}
             for draw in range(DRAWS):
@@ -191,6 +190,9 @@ def few_labels(base: Tensor, held_out: Tensor, planted: Planted, seed: int) -> R
                 got["calibration"].append(calibration_error(sure, right))
                 got["promised"].append(said.right.float().mean().item())
             row |= {f"{how}_{count}_{name}": sum(values) / DRAWS for name, values in got.items()}
+            draws[how] = got["accuracy"]
+        for how in ("random", "typical"):
+            row[f"{how}_{count}_wins"] = sum(a > b for a, b in zip(draws[how], draws["uniform"], strict=True))
     return row
 
 
@@ -220,6 +222,68 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
             yield row, study, (arm, encoder, *places, args.images, seed, args.threads)
 
 
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    parts = sections(rows)
+    about = rows[-1]["environment"]
+    seeds = seeds_in_words(sorted({row["seed"] for row in rows}))
+    command = "python benchmarks/curation.py --cifar10 FOLDER --fashion-mnist fashion-mnist --encoder FILE"
+    note = (
+        f"Planted among {rows[-1]['images']:,} images of CIFAR-10, {seeds}. Trained: the encoder of the recipe "
+        f"`cifar10-cpu`; untrained: the same, with random weights; lite0 sees {rows[-1]['size']} pixels. "
+        "Everything planted is the same for all."
+    )
+    return "\n\n".join([heading("Curation", f"{command}; --table", about, note), *parts, f"Rows: `{out.name}`."])
+
+
+def sections(rows: list[Row]) -> Iterator[str]:
+    """A table for each question; a line for each arm."""
+
+    def lines(part: str, names: list[str]) -> list[list[str]]:
+        arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
+        of = {arm: [row[part] for row in rows if row["arm"] == arm] for arm in arms}
+        return [[arm, *(spread([row[name] for row in of[arm]], 3) for name in names)] for arm in arms]
+
+    yield (
+        f"## Near-duplicates\n\nRecall of {PLANTED // len(KINDS)} copies of each kind at a precision of 0.95. Pairs "
+        f"that nobody planted and whose pixels correlate by {OWN} or more, as CIFAR-10 has some, do not count; in the "
+        "table of strict figures they count as wrong."
+    )
+    for score, title in (
+        ("features", "By the cosine of features"),
+        ("confirmed", "By pixels, among the ten neighbours in features"),
+        ("confirmed_strict", "The same, strict"),
+        ("features_strict", "By the cosine of features, strict"),
+    ):
+        made = table(["arm", *KINDS], lines("duplicates", [f"{score}_{kind}" for kind in KINDS]))
+        yield f"### {title}\n\n{made}"
+    names = ["listed_precision", *(f"listed_{kind}" for kind in KINDS), "own_pairs"]
+    headings = ["arm", "precision", *KINDS, "pairs of CIFAR-10's own"]
+    yield f"### What `duplicates.csv` lists (correlation {ALIKE} or more)\n\n" + table(
+        headings, lines("duplicates", names)
+    )
+    for how, title in (("random", "at random"), ("similar", "to the most similar class")):
+        names = [f"{how}_{name}" for name in ("precision", "recall", "average_precision")]
+        made = table(["arm", "precision", "recall", "average precision"], lines("labels", names))
+        yield f"## Wrong labels: {FLIPPED:.0%} flipped {title}\n\nChance is {FLIPPED}.\n\n{made}"
+    made = table(["arm", f"recall among the first {STRANGERS}"], lines("outliers", ["recall"]))
+    yield f"## Outliers: {STRANGERS} images of Fashion-MNIST\n\n{made}"
+    for count in CHOSEN:
+        hows = ("uniform", "random", "typical")
+        names = [f"{how}_{count}_accuracy" for how in hows] + [f"typical_{count}_wins", f"random_{count}_wins"]
+        wins = f"draws of {DRAWS} in which"
+        headings = ["arm", *hows, f"{wins} typical is above uniform", f"{wins} random is"]
+        yield f"## {count} labels: accuracy by what is labelled\n\n{table(headings, lines('few', names))}"
+        names = [f"uniform_{count}_{name}" for name in ("accuracy", "promised", "coverage_90", "calibration")]
+        headings = ["arm", "accuracy", "by cross-validation", "at 90 % coverage", "calibration error"]
+        yield f"### Calibration from {count} labels, drawn uniformly\n\n{table(headings, lines('few', names))}"
+    yield (
+        f"Accuracy on {HELD_OUT:,} held-out images, mean of {DRAWS} draws. `uniform` draws images at random, `random` "
+        "from clusters in turn, `typical` takes the most typical image of each of as many clusters."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cifar10", default="cifar10", help="name, or folder of Parquet files")
@@ -236,7 +300,7 @@ def main() -> None:
     if not args.table and not args.encoder:
         parser.error("--encoder is needed")
     rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
-    print(rows)
+    print(show(rows, args.out))
 
 
 if __name__ == "__main__":

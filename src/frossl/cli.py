@@ -21,7 +21,9 @@ from frossl.commands import (
     data,
     embed,
     evaluate,
+    explore,
     export,
+    predict,
     pretrain,
     publish,
     replay,
@@ -40,6 +42,8 @@ COMMANDS = {
     "evaluate": evaluate,
     "compare": compare,
     "embed": embed,
+    "explore": explore,
+    "predict": predict,
     "report": report,
     "export": export,
     "publish": publish,
@@ -109,6 +113,9 @@ def _overview(console: Console) -> None:
         "  frossl pretrain DATA [...]      a folder of images, Parquet, or data by name\n"
         "  frossl evaluate RUN [...]       kNN and linear probes beside the controls\n"
         "  frossl compare DATA [...]       methods, seeds, budgets: what may be said\n"
+        "  frossl embed DATA [-o FILE]     a vector for every image, as Parquet or .npz\n"
+        "  frossl explore DATA [-o FOLDER] near-duplicates, outliers, labels to check\n"
+        "  frossl predict DATA --labels T  labels for all images from a few\n"
         "  frossl report RUN... [-o FILE]  runs as one HTML file, with their curves\n"
         "  frossl export RUN FILE [...]    weights for timm, torchvision; ONNX\n"
         "  frossl publish RUN --to PLACE   a folder or hf:ORG/NAME, with a model card\n"

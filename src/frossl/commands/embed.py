@@ -25,7 +25,16 @@ from frossl.nn.output import feature_width
 from frossl.nn.published import LITE0, Architecture, build_with_weights, for_images, has_lite0
 from frossl.report import terminal
 from frossl.runs.config import Config, Device, Images, backbone_options
-from frossl.runs.embeddings import About, Embeddings, Parts, check_output, encoder_checksum, read_embeddings
+from frossl.runs.embeddings import (
+    About,
+    Embeddings,
+    Parts,
+    check_output,
+    encoder_checksum,
+    is_embeddings,
+    read_about,
+    read_embeddings,
+)
 from frossl.runs.encoders import read_any_encoder
 from frossl.train.evaluate import check_scale
 from frossl.train.plan import device_of
@@ -172,9 +181,19 @@ def encoder_input(images: Whole, subject: Subject, batch: int) -> Any:
 
 
 def embed_to(
-    out: Path, images: Whole, subject: Subject, given: HowToEncode, *, half: bool = False, console: Console
+    out: Path,
+    images: Whole,
+    subject: Subject,
+    given: HowToEncode,
+    *,
+    half: bool = False,
+    keep: bool = False,
+    console: Console,
 ) -> None:
-    """Writes the embeddings of ``images`` to ``out``, from where an earlier call was interrupted."""
+    """Writes the embeddings of ``images`` to ``out``, from where an earlier call was interrupted.
+
+    With ``keep`` a file that has them already stays.
+    """
     dtype = np.float16 if half else np.float32
     options = {k: v for k, v in to_plain(given.data_options()).items() if k not in ("workers", "check", "held_out")}
     about = About(
@@ -190,6 +209,8 @@ def embed_to(
         images=images.digest(),
         count=len(images),
     )
+    if keep and is_embeddings(str(out)) and read_about(out) == about:
+        return
     parts = Parts(out, about)
     if parts.done:
         terminal.say(console, f"going on after {parts.done:,} images, which were encoded before")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from frossl.core.types import UserError
-from frossl.evals.linear import fit_few, predict, principal, standardise
+from frossl.evals.linear import choose_penalty, fit, predict, principal, standardise
 
 FOLDS = 5
 WIDTH = 256
@@ -31,8 +31,10 @@ def folds_of(y_N: Tensor, seed: int = 0) -> Tensor:
     return fold
 
 
-def out_of_fold(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Tensor:
-    """Scores ``(N, K)`` of each image by a probe that was fitted, and its penalty chosen, on the other folds.
+def probe(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Weights of a logistic regression, and scores ``(N, K)`` of each image by one fitted on the other folds.
+
+    The penalty is chosen once, by cross-validation on the labels, or on a tenth of many.
 
     Raises:
         UserError: fewer than two classes, or than ten images, are labelled.
@@ -42,16 +44,13 @@ def out_of_fold(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Tenso
             f"{len(y_N)} labelled images of {len(y_N.unique())} classes; a probe needs at least {2 * FOLDS} images "
             "and 2 classes. Label more (frossl explore lists which first)"
         )
+    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(seed))
+    penalty, start = choose_penalty(x_NF[order], y_N[order], classes)
     fold, scores = folds_of(y_N, seed), torch.empty(len(y_N), classes)
     for f in range(FOLDS):
-        scores[fold == f] = predict(x_NF[fold == f], fit_probe(x_NF[fold != f], y_N[fold != f], classes))
-    return scores
-
-
-def fit_probe(x_NF: Tensor, y_N: Tensor, classes: int) -> Tensor:
-    """Weights of a logistic regression with the penalty that is best in cross-validation, or on a tenth of many."""
-    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(1))
-    return fit_few(x_NF[order], y_N[order], classes)
+        w = fit(x_NF[fold != f], y_N[fold != f], classes, penalty)
+        scores[fold == f] = predict(x_NF[fold == f], w)
+    return fit(x_NF, y_N, classes, penalty, start), scores
 
 
 def temperature(scores_NK: Tensor, y_N: Tensor) -> float:
@@ -83,11 +82,11 @@ class Suspicion:
 
 
 def suspicious_labels(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Suspicion:
-    """Compares labels, all known, with calibrated out-of-fold probabilities; ``x`` as of :func:`probe_space`.
+    """Compares labels, all known, with calibrated probabilities of :func:`probe`; ``x`` as of :func:`probe_space`.
 
     ``believed`` is the likeliest class other than the label.
     """
-    scores = out_of_fold(x_NF, y_N, classes, seed)
+    scores = probe(x_NF, y_N, classes, seed)[1]
     p_NK = (scores / temperature(scores, y_N)).softmax(1)
     given = p_NK.gather(1, y_N[:, None])[:, 0]
     sizes = torch.bincount(y_N, minlength=classes).clamp_min(1)
@@ -115,13 +114,12 @@ def predict_labels(x_NF: Tensor, labelled: Tensor, y: Tensor, classes: int, seed
     """Fits a probe on the images at ``labelled``, whose classes are ``y``, and asks it about all.
 
     Raises:
-        UserError: see :func:`out_of_fold`.
+        UserError: see :func:`probe`.
     """
     x = x_NF[labelled]
-    scores = out_of_fold(x, y, classes, seed)
+    w, scores = probe(x, y, classes, seed)
     t = temperature(scores, y)
     sure, chosen = (scores / t).softmax(1).max(1)
-    w = fit_probe(x, y, classes)
     return Prediction((predict(x_NF, w) / t).softmax(1), t, chosen == y, sure)
 
 

@@ -205,7 +205,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
         index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
         basis = decompose(partial(torch.linalg.svd, full_matrices=False), x[index])[2].T
-        got.append(correct(test_x @ basis, test_y, fit_few(x[index] @ basis, y[index], classes)).double())
+        got.append(correct(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)).double())
     right_DN, each = torch.stack(got), f"{name}_balanced"
     balanced = [balanced_accuracy(each, right_N, test_y)[each] for right_N in right_DN]
     values = {name: right_DN.mean(1).mean().item()} | balanced_accuracy(each, right_DN.mean(0), test_y)
@@ -214,16 +214,21 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     return values
 
 
-def fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
-    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals.
+def _fit_few(x: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Weights with the penalty of :func:`choose_penalty`."""
+    return fit(x, y, classes, *choose_penalty(x, y, classes))
 
-    A single sample, on which nothing can be chosen, gets the strongest.
+
+def choose_penalty(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> tuple[float, Tensor | None]:
+    """The penalty that is best in cross-validation, or on a tenth of many; the stronger one of equals.
+
+    A single sample, on which nothing can be chosen, gets the strongest. With it come weights to start from, if any.
+    Samples are in random order.
     """
     if len(x) > FEW:
-        penalty, w = select_penalty(x, y, classes)
-        return fit(x, y, classes, penalty, w)
+        return select_penalty(x, y, classes)
     if len(x) < 2:
-        return fit(x, y, classes, PENALTIES[0])
+        return PENALTIES[0], None
     fold = torch.arange(len(x), device=x.device) % folds
     scores = []
     for penalty in PENALTIES:
@@ -232,5 +237,4 @@ def fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
             w = fit(x[fold != f], y[fold != f], classes, penalty)
             hits += accuracy(x[fold == f], y[fold == f], w) * int((fold == f).sum())
         scores.append(hits)
-    best = max(range(len(PENALTIES)), key=lambda i: (scores[i], -i))
-    return fit(x, y, classes, PENALTIES[best])
+    return PENALTIES[max(range(len(PENALTIES)), key=lambda i: (scores[i], -i))], None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,6 +100,11 @@ def check_output(out: Path) -> None:
         _pyarrow()
     if not out.absolute().parent.is_dir():
         raise UserError(f"there is no folder {out.absolute().parent} for {out.name}; make it first")
+
+
+def has_pyarrow() -> bool:
+    """Whether Parquet can be written."""
+    return importlib.util.find_spec("pyarrow") is not None
 
 
 def _pyarrow() -> Any:
@@ -225,6 +231,16 @@ def is_embeddings(source: str) -> bool:
     except (OSError, ValueError, EOFError):
         pass
     return False
+
+
+def read_about(path: Path) -> About:
+    """What a file of embeddings says of itself, without reading them."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            told = str(file[_KEY])
+    else:
+        told = _pyarrow().parquet.read_schema(path).metadata[_KEY.encode()]
+    return from_plain(About, json.loads(told)["about"])
 
 
 def read_embeddings(path: Path) -> Embeddings:
