@@ -16,7 +16,7 @@ SIDE = 32
 """Pixels on a side of the pictures that are compared."""
 SHIFT = 3
 """Pixels of such a picture by which one may be shifted against the other."""
-COARSE = 0.7
+COARSE = 0.5
 """Correlation at a quarter of the size below which shifts are not tried."""
 ALIKE = 0.95
 """Correlation of pixels from which two pictures are near-duplicates (docs/results/curation.md)."""

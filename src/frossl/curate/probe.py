@@ -123,8 +123,12 @@ def predict_labels(x_NF: Tensor, labelled: Tensor, y: Tensor, classes: int, seed
     return Prediction((predict(x_NF, w) / t).softmax(1), t, chosen == y, sure)
 
 
-def calibration_error(probability_N: Tensor, right_N: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: mean gap of probability and accuracy in ``bins`` of as many images each."""
+def calibration_error(probability_N: Tensor, right_N: Tensor, bins: int | None = None) -> float:
+    """Expected calibration error: mean gap of probability and accuracy in ``bins`` of as many images each.
+
+    Up to 15 bins of at least 20 images, if no number is given.
+    """
+    bins = bins or max(1, min(15, len(right_N) // 20))
     order = probability_N.argsort()
     parts = [part for part in order.tensor_split(bins) if len(part)]
     gaps = [len(part) * (probability_N[part].mean() - right_N[part].float().mean()).abs() for part in parts]
