@@ -35,8 +35,8 @@ def test_flipped_labels_come_first_with_the_class_that_they_had():
     found = suspicious_labels(x, given, 4)
     assert {*found.score.argsort(descending=True)[:20].tolist()} == {*range(20)}
     assert torch.equal(found.believed[:20], y[:20])
-    assert bool(found.flagged[:20].all())
-    assert int(found.flagged.sum()) <= 22
+    assert int(found.flagged[:20].sum()) > 10  # those surer than is usual for their class
+    assert int(found.flagged[20:].sum()) <= 2
 
 
 def test_a_probability_is_the_share_that_is_right():

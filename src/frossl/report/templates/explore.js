@@ -203,7 +203,7 @@
     peek.children[1].textContent = [told.paths[best].split("/").pop(), told.labels[best]].filter(Boolean).join(": ");
   };
   canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture?.(event.pointerId);
+    if (event.isTrusted) canvas.setPointerCapture(event.pointerId);
     cursor = null;
     path = [place(event)];
   });
