@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from common import DATA, Row, environment, heading, latest, run_jobs, seeds_in_words, spread, table
-from frossl.curate.duplicates import ALIKE, candidate_pairs, correlations
+from frossl.curate.duplicates import ALIKE, NEIGHBOURS, both_candidates, candidate_pairs, correlations
 from frossl.curate.lists import choose, outlier_scores
 from frossl.curate.neighbours import nearest
 from frossl.curate.probe import calibration_error, predict_labels, probe_space, suspicious_labels
@@ -112,17 +112,19 @@ def duplicates(found: Tensor, planted: Planted) -> Row:
     base = len(planted.images) - PLANTED
     x = torch.cat([planted.images[:base], planted.copies])
     z = centred(found)
-    pairs = candidate_pairs(nearest(z, z, 10, same=True)[1])
+    index = nearest(z, z, NEIGHBOURS, same=True)[1]
+    pairs, by_features = both_candidates(index, x), candidate_pairs(index)
+    near = torch.isin(pairs @ torch.tensor([len(x), 1]), by_features @ torch.tensor([len(x), 1]))
     alike = correlations(x, pairs)
     kinds = torch.full((len(pairs),), -1)
     copied = pairs[:, 1] - base
     true = (copied >= 0) & (pairs[:, 0] == planted.sources[copied.clamp_min(0)])
     kinds[true] = copied[true] % len(KINDS)
     unknown = (pairs[:, 1] < base) & (alike >= OWN)
-    row: Row = {"own_pairs": int(unknown.sum()), "pairs": len(pairs)}
-    scores = {"features": (z[pairs[:, 0]] * z[pairs[:, 1]]).sum(1), "confirmed": alike}
-    for name, score in scores.items():
-        for kept, asked in (("", ~unknown), ("_strict", torch.ones_like(unknown))):
+    row: Row = {"own_pairs": int(unknown.sum()), "pairs": len(pairs), "pairs_by_features": len(by_features)}
+    cosine = (z[pairs[:, 0]] * z[pairs[:, 1]]).sum(1)
+    for name, score, of in (("features", cosine, near), ("confirmed", alike, near), ("both", alike, alike > -2)):
+        for kept, asked in (("", of & ~unknown), ("_strict", of)):
             row |= {f"{name}{kept}_{k}": v for k, v in recall_at(score[asked], kinds[asked]).items()}
     listed = (alike >= ALIKE) & ~unknown
     row["listed_precision"] = true[listed].float().mean().item()
@@ -253,7 +255,8 @@ def sections(rows: list[Row]) -> Iterator[str]:
     for score, title in (
         ("features", "By the cosine of features"),
         ("confirmed", "By pixels, among the ten neighbours in features"),
-        ("confirmed_strict", "The same, strict"),
+        ("both", "By pixels, among the neighbours in features and those in small pictures, as explore does"),
+        ("both_strict", "The same, strict"),
         ("features_strict", "By the cosine of features, strict"),
     ):
         made = table(["arm", *KINDS], lines("duplicates", [f"{score}_{kind}" for kind in KINDS]))

@@ -1,4 +1,4 @@
-"""Near-duplicates: images that are neighbours in features and alike pixel by pixel."""
+"""Near-duplicates: images that are neighbours, in features or as small pictures, and alike pixel by pixel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, unfold
 
 from frossl.core.linalg import unit_rows
+from frossl.curate.neighbours import nearest
 
 SIDE = 32
 """Pixels on a side of the pictures that are compared."""
@@ -37,6 +38,16 @@ def candidate_pairs(index_NK: Tensor) -> Tensor:
     return torch.stack([own, index_NK.flatten().cpu()], 1).sort(1).values.unique(dim=0)
 
 
+def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor) -> Tensor:
+    """Pairs of neighbours in features, and of neighbours in pictures of a quarter of the size.
+
+    An encoder may see brightness or a shift as another thing, and small pictures one that was cut or turned.
+    """
+    coarse = _coarse(pictures_NCHW)
+    own = nearest(coarse, coarse, NEIGHBOURS, same=True)[1]
+    return torch.cat([candidate_pairs(index_NK), candidate_pairs(own)]).unique(dim=0)
+
+
 @torch.no_grad()
 def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
     """Correlation ``(P,)`` of all pixels and channels of two uint8 pictures at the best shift of one.
@@ -45,7 +56,7 @@ def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
     and the reverse: what is shifted has lost a margin. Brightness and contrast make no difference. Pairs that are not
     alike at a quarter of the size keep the correlation that they have there; equal ones have 1, if they are flat too.
     """
-    coarse = torch.cat([_flat(adaptive_avg_pool2d(part.float(), SIDE // 4)) for part in pictures_NCHW.split(4096)])
+    coarse = _coarse(pictures_NCHW)
     found = torch.cat([(coarse[a] * coarse[b]).sum(1) for a, b in (part.T for part in pairs_P2.split(2**16))])
     for places in (found >= COARSE).nonzero()[:, 0].split(512):
         one, other = (pictures_NCHW[pairs_P2[places, i]].float() for i in (0, 1))
@@ -54,6 +65,11 @@ def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
         same = (pictures_NCHW[part[:, 0]] == pictures_NCHW[part[:, 1]]).flatten(1).all(1)
         found[start * 2**14 :][: len(part)][same] = 1.0
     return found
+
+
+def _coarse(pictures_NCHW: Tensor) -> Tensor:
+    """Pictures at a quarter of their size as rows whose products are correlations."""
+    return torch.cat([_flat(adaptive_avg_pool2d(part.float(), SIDE // 4)) for part in pictures_NCHW.split(4096)])
 
 
 def _flat(x_PCHW: Tensor) -> Tensor:
@@ -79,11 +95,11 @@ def near_duplicates(
     pixels_of: Callable[[int], int] = lambda i: 0,
     alike: float = ALIKE,
 ) -> list[Group]:
-    """Groups of near-duplicates among the neighbours ``index_NK``, the largest first.
+    """Groups of near-duplicates, the largest first, among the neighbours ``index_NK`` in features and in pictures.
 
     To keep is an image that is held out, as scores depend on it, else the one of most pixels, else the first.
     """
-    pairs = candidate_pairs(index_NK)
+    pairs = both_candidates(index_NK, pictures_NCHW)
     values = correlations(pictures_NCHW, pairs)
     return group_pairs(pairs[values >= alike], values[values >= alike], len(index_NK), splits, pixels_of)
 
