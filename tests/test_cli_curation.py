@@ -108,7 +108,13 @@ def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
     code, said = frossl("explore", "images", "--encoder", "g.safetensors", "-o", "out")
     assert code == 0, said
     assert "from 0 to 60,000" in said or "from 0 to 60000" in said
-    assert frossl("explore", "images", "--encoder", "bytes.safetensors", "-o", "other")[0] in (0, 2)
+    code, said = frossl("embed", "images", "--encoder", "bytes.safetensors", "-o", "e.npz")
+    assert code == 0  # of one channel, on a range that is measured
+    assert "uint16 from" in said
+    fill(tmp_path / "bytes", 12)
+    code, said = frossl("embed", "bytes", "--encoder", "g.safetensors", "--channels", 1, "-o", "e.npz")
+    assert code == 2
+    assert "trained on uint16" in said
 
 
 def test_labels_splits_and_a_switch_between_encoders(tmp_path, frossl, encoder):

@@ -133,6 +133,9 @@ def open_for(given: HowToEncode, encoder: str, console: Console) -> tuple[Whole,
     state, spec = read_any_encoder(encoder, net=given.net, log=log)
     images = open_images(replace(given, range=given.range or spec.range or None), log)
     terminal.show_images(console, images.data, f"{len(images):,} images")
+    for note in images.data.notes:
+        if "left out" in note or "not used" in note:  # of a third split, or a split without labels
+            terminal.warn(console, note)
     check_scale(images.data, spec)
     asked = for_images(spec, channels=images.data.channels, size=given.size or spec.size)
     module = build_with_weights(state, spec, asked, log)
@@ -223,8 +226,8 @@ def embed_to(
     if broken:
         terminal.warn(console, f"{broken:,} of {len(images):,} images could not be read and are left out")
     every = range(len(images))
-    skipped = {one.path: one.reason for one in images.data.skipped}
-    parts.join(*([of(i) for i in every] for of in (images.name, images.split, images.label)), skipped)
+    names, splits, labels = ([of(i) for i in every] for of in (images.name, images.split, images.label))
+    parts.join(names, splits, labels, {one.path: one.reason for one in images.data.skipped})  # type: ignore[arg-type]
 
 
 def encoded(images: Whole, subject: Subject, start: int, batch: int, tell: Tell) -> Any:

@@ -31,11 +31,14 @@ from frossl.curate.findings import Findings, Looking, MapChoice, look
 from frossl.curate.lists import Choice
 from frossl.curate.neighbours import MOST
 from frossl.curate.space import spread
+from frossl.data.decode import UnreadableError
 from frossl.data.open import is_there, join_sources, source_name
 from frossl.data.whole import Squares, Whole, square_batches
 from frossl.report import terminal
 from frossl.report.explore import Collection, write_page
+from frossl.runs.config import Config
 from frossl.runs.embeddings import Embeddings, data_frame, has_pyarrow, is_embeddings, read_embeddings
+from frossl.train.plan import device_of
 from frossl.train.side_by_side import arm_names
 
 LISTS = {
@@ -156,13 +159,15 @@ def explore_as(given: Explore, console: Console) -> Exploration:
     notes = [f"{len(first.unreadable):,} images could not be read and are left out"] if first.unreadable else []
     if len(kept) < len(first):
         notes.append(f"{len(kept):,} of {len(first):,} images were compared, spread evenly")
-    of = _collection(first, kept, images, tuple(notes), console)
+    part = None if images is None else images.select(_places(images, [first.paths[i] for i in kept.tolist()]))
+    of = _collection(first, kept, part, tuple(notes), console)
+    device = device_of(Config(data=given.data, device=given.device))
     findings, lists = {}, {}
     for name, one in embedded.items():
         with terminal.working(console, f"looking at what {name} sees") as tell:
             say: Callable[[str], None] = lambda what, name=name, tell=tell: tell(f"{name}: {what}")  # noqa: E731
             how: dict[str, Any] = {"mapped": spread(len(kept), given.map_points), "tell": say}
-            how["pixels_of"] = _pixels_of(images, of.paths)
+            how |= {"pixels_of": lambda i: _pixels(part, i), "device": device}
             vectors = one.vectors[kept.numpy()].astype(np.float32)
             findings[name] = look(vectors, of.pictures, of.classes_N, of.classes, of.splits, asked, **how)
         lists[name] = _lists(findings[name], of)
@@ -233,7 +238,7 @@ def _collection(
         words = [name for name in images.data.classes if name in {*words}]
     number = {word: i for i, word in enumerate(words)}
     classes_N = torch.tensor([number.get(label, -1) if label is not None else -1 for label in labels])
-    pictures = None if images is None else _pictures(images, paths, console)
+    pictures = None if images is None else _pictures(images, console)
     return Collection(
         Path(source_name(one.about.source)).name, paths, splits, labels, tuple(words), classes_N, pictures, notes
     )
@@ -250,9 +255,8 @@ def _places(images: Whole, paths: Sequence[str]) -> np.ndarray:
     return np.array(at)
 
 
-def _pictures(images: Whole, paths: Sequence[str], console: Console) -> Tensor:
+def _pictures(part: Whole, console: Console) -> Tensor:
     """Small pictures ``(N, C, 32, 32)`` of at most three channels."""
-    part = images.select(_places(images, paths))
     kept: list[Tensor] = []
     with terminal.counting(console, "small pictures", len(part)) as tell:
         for x, reasons in square_batches(Squares(part, SIDE, least=2 * SIDE), 512, 0):
@@ -261,12 +265,12 @@ def _pictures(images: Whole, paths: Sequence[str], console: Console) -> Tensor:
     return torch.cat(kept)
 
 
-def _pixels_of(images: Whole | None, paths: Sequence[str]) -> Callable[[int], int]:
-    """How many pixels the image of a number has."""
-    if images is None:
-        return lambda i: 0
-    part = images.select(_places(images, paths))
-    return lambda i: part[i][0].numel()
+def _pixels(part: Whole | None, i: int) -> int:
+    """How many numbers the image ``i`` has, 0 if it is not there any more."""
+    try:
+        return 0 if part is None else part[i].numel()
+    except UnreadableError:
+        return 0
 
 
 def _lists(found: Findings, of: Collection) -> dict[str, dict[str, list[Any]]]:

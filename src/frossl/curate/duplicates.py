@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d, unfold
 
 from frossl.core.linalg import unit_rows
 from frossl.curate.neighbours import nearest
+from frossl.data.whole import HELD_OUT
 
 SIDE = 32
 """Pixels on a side of the pictures that are compared."""
@@ -35,16 +36,16 @@ class Group:
 def candidate_pairs(index_NK: Tensor) -> Tensor:
     """Pairs ``(P, 2)``, the smaller first, of images of which one is among the neighbours of the other."""
     own = torch.arange(len(index_NK)).repeat_interleave(index_NK.shape[1])
-    return torch.stack([own, index_NK.flatten().cpu()], 1).sort(1).values.unique(dim=0)
+    return torch.stack([own, index_NK.flatten()], 1).sort(1).values.unique(dim=0)
 
 
-def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor) -> Tensor:
+def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Pairs of neighbours in features, and of neighbours in pictures of a quarter of the size.
 
     An encoder may see brightness or a shift as another thing, and small pictures one that was cut or turned.
     """
     coarse = _coarse(pictures_NCHW)
-    own = nearest(coarse, coarse, NEIGHBOURS, same=True)[1]
+    own = nearest(coarse, coarse, NEIGHBOURS, same=True, device=device)[1]
     return torch.cat([candidate_pairs(index_NK), candidate_pairs(own)]).unique(dim=0)
 
 
@@ -94,12 +95,13 @@ def near_duplicates(
     splits: Sequence[str] = (),
     pixels_of: Callable[[int], int] = lambda i: 0,
     alike: float = ALIKE,
+    device: torch.device | str = "cpu",
 ) -> list[Group]:
     """Groups of near-duplicates, the largest first, among the neighbours ``index_NK`` in features and in pictures.
 
     To keep is an image that is held out, as scores depend on it, else the one of most pixels, else the first.
     """
-    pairs = both_candidates(index_NK, pictures_NCHW)
+    pairs = both_candidates(index_NK, pictures_NCHW, device)
     values = correlations(pictures_NCHW, pairs)
     return group_pairs(pairs[values >= alike], values[values >= alike], len(index_NK), splits, pixels_of)
 
@@ -125,7 +127,7 @@ def group_pairs(
         least[int(of[i])] = min(least[int(of[i])], value)
 
     def order(i: int) -> tuple[bool, int, int]:
-        return not (splits and splits[i] == "held-out"), -pixels_of(i), i
+        return not (splits and splits[i] == HELD_OUT), -pixels_of(i), i
 
     found = [Group(tuple(sorted(images, key=order)), least[group]) for group, images in members.items()]
     return sorted(found, key=lambda group: (-len(group.images), -group.alike, group.images))

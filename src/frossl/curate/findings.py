@@ -72,6 +72,7 @@ def look(
     *,
     mapped: Tensor,
     pixels_of: Callable[[int], int] = lambda i: 0,
+    device: torch.device | str = "cpu",
     tell: Callable[[str], None] = lambda what: None,
 ) -> Findings:
     """Everything that ``asked`` asks of N images.
@@ -95,8 +96,8 @@ def look(
     z = centred(vectors)
     groups: list[Group] = []
     if pictures_NCHW is not None:
-        index = timed("neighbours", lambda: nearest(z, z, NEIGHBOURS, same=True)[1])
-        how: dict[str, Any] = {"splits": splits, "pixels_of": pixels_of, "alike": asked.alike}
+        index = timed("neighbours", lambda: nearest(z, z, NEIGHBOURS, same=True, device=device)[1])
+        how: dict[str, Any] = {"splits": splits, "pixels_of": pixels_of, "alike": asked.alike, "device": device}
         groups = timed("near-duplicates", lambda: near_duplicates(index, pictures_NCHW, **how))
     outliers = timed("outliers", lambda: outlier_scores(z))
     count = min(asked.clusters or cluster_count(len(z), len(names)), len(z))

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by products of blocks, on whatever device the vectors are."""
+"""Exact nearest neighbours by products of blocks, on any device."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ MOST = 200_000
 
 
 @torch.no_grad()
-def nearest(bank_NF: Tensor, queries_QF: Tensor, count: int, *, same: bool = False) -> tuple[Tensor, Tensor]:
+def nearest(
+    bank_NF: Tensor, queries_QF: Tensor, count: int, *, same: bool = False, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Cosine similarities and indices ``(Q, count)`` of the rows of the bank nearest to each query, the nearest first.
 
-    With ``same`` the queries are the bank, and none is its own neighbour.
+    With ``same`` the queries are the bank, and none is its own neighbour. Computed on ``device``, given on the CPU.
     """
-    bank = normalize(bank_NF, dim=1).T.contiguous()
+    bank = normalize(bank_NF, dim=1).T.to(device).contiguous()
     size = bank.shape[1]
     values, places, start = [], [], 0
     for rows in normalize(queries_QF, dim=1).split(max(1, BLOCK // size)):
-        similarity = rows @ bank
+        similarity = rows.to(device) @ bank
         if same:
-            own = torch.arange(len(rows), device=rows.device)
+            own = torch.arange(len(rows), device=device)
             similarity[own, own + start] = -torch.inf
         found = similarity.topk(min(count, size - same), dim=1)
-        values.append(found.values)
-        places.append(found.indices)
+        values.append(found.values.cpu())
+        places.append(found.indices.cpu())
         start += len(rows)
     return torch.cat(values), torch.cat(places)

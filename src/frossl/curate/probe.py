@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -55,12 +56,15 @@ def probe(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Tenso
 
 def temperature(scores_NK: Tensor, y_N: Tensor) -> float:
     """What scores are divided by so that their softmax gives the labels the highest probability (arXiv 1706.04599)."""
+    from scipy.optimize import minimize_scalar
+
     scores = scores_NK.double()
 
     def loss(log_t: float) -> float:
-        return cross_entropy(scores / torch.tensor(log_t).exp(), y_N).item()
+        return cross_entropy(scores / math.exp(log_t), y_N).item()
 
-    return float(torch.tensor(minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded").x).exp())
+    found: Any = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
+    return math.exp(found.x)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ def plane(z_NF: Tensor, seed: int = 0, umap: bool | None = None) -> tuple[Tensor
     if umap is False or len(small) < 16:
         return _first_two(small), "PCA"
     try:
-        from umap import UMAP  # takes 10 s to import
+        from umap import UMAP  # pyright: ignore[reportMissingImports]  # takes 10 s to import
     except ImportError:
         if umap:
             raise UserError(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.curate.findings import Findings
+from frossl.data.whole import HELD_OUT, TRAIN
 from frossl.report.page import render_page
 from frossl.report.pictures import shown, to_pil, to_uri
 
@@ -27,6 +28,7 @@ FORMS = ((32, 60), (32, 40), (32, 20), (24, 30), (24, 15))
 """Pixels of a thumbnail and quality of JPEG, from the best on, of which the first that fits is taken."""
 BUDGET = 9_000_000
 """Bytes of all thumbnails, of which base64 makes 12 MB."""
+SPLITS: list[str] = ["", TRAIN, HELD_OUT]
 NOWHERE = 65535
 """Place of what is not on the map."""
 
@@ -40,7 +42,7 @@ class Collection:
 
     name: str
     paths: Sequence[str]
-    splits: Sequence[str]
+    splits: list[str]
     labels: Sequence[str | None]
     classes: tuple[str, ...]
     classes_N: Tensor
@@ -67,7 +69,7 @@ def write_page(
         "classes": of.classes,
         "splits": [name for name in dict.fromkeys(of.splits) if name],
         "class": _packed(of.classes_N[index] + 1, np.uint16),
-        "split": _packed([["", "train", "held-out"].index(of.splits[i]) for i in included], np.uint8),
+        "split": _packed([SPLITS.index(of.splits[i]) for i in included], np.uint8),
         "across": ACROSS,
         "thumbnails": thumbnails,
         "encoders": [_encoder(name, found, of, local, index) for name, found in encoders.items()],

@@ -206,17 +206,17 @@ def _join_parquet(path: Path, about: About, told: str, parts: Iterator[Columns])
 
 def _join_npz(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
     paths, splits, labels, vectors = zip(*parts, strict=True)
+    columns: dict[str, Any] = {
+        "path": np.array([*chain(*paths)], np.str_),
+        "split": np.array([*chain(*splits)], np.str_),
+        "label": np.array([label or "" for label in chain(*labels)], np.str_),
+        "vector": np.concatenate(vectors),
+        "encoder": np.array(about.encoder),
+        "checksum": np.array(about.checksum),
+        _KEY: np.array(told),
+    }
     with path.open("wb") as file:
-        np.savez(
-            file,
-            path=np.array([*chain(*paths)], np.str_),
-            split=np.array([*chain(*splits)], np.str_),
-            label=np.array([label or "" for label in chain(*labels)], np.str_),
-            vector=np.concatenate(vectors),
-            encoder=np.array(about.encoder),
-            checksum=np.array(about.checksum),
-            **{_KEY: np.array(told)},
-        )
+        np.savez(file, **columns)
 
 
 def is_embeddings(source: str) -> bool:
