@@ -105,14 +105,14 @@ def test_everything_is_in_the_one_file(page):
 
 
 def test_what_does_not_fit_has_no_thumbnail_and_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(explore, "BUDGET", 60_000)
-    of = collection(4000, labels=[None] * 4000, classes=(), classes_N=torch.full((4000,), -1), splits=[""] * 4000)
-    about = write_page(tmp_path / "e.html", of, {"mine": findings(of, points=3000)}, {"mine": ""}, {})
-    assert 0 < about["thumbnails"] < about["images"] < 4000
-    assert about["bytes"] < 60_000 * 4 / 3 + 500_000
+    monkeypatch.setattr(explore, "BUDGET", 30_000)
+    of = collection(2200, labels=[None] * 2200, classes=(), classes_N=torch.full((2200,), -1), splits=[""] * 2200)
+    about = write_page(tmp_path / "e.html", of, {"mine": findings(of, points=2000)}, {"mine": ""}, {})
+    assert 0 < about["thumbnails"] < about["images"] < 2200
+    assert about["bytes"] < 30_000 * 4 / 3 + 500_000
     text = (tmp_path / "e.html").read_text()
     assert "have thumbnails" in text
-    assert "the map has 3,000 of 4,000 images" in text
+    assert "the map has 2,000 of 2,200 images" in text
     lists = told(tmp_path / "e.html")["encoders"][0]["lists"]
     assert max(one["i"] for one in lists["outliers"]) < about["thumbnails"]  # lists come first
 

@@ -37,7 +37,7 @@ from frossl.runs.embeddings import (
 )
 from frossl.runs.encoders import read_any_encoder
 from frossl.train.evaluate import check_scale
-from frossl.train.plan import device_of
+from frossl.train.plan import device_of, workers_for
 
 UNTRAINED = "untrained"
 """The name of an encoder like the first that is given, with random weights."""
@@ -144,14 +144,12 @@ def open_for(given: HowToEncode, encoder: str, console: Console) -> tuple[Whole,
 
 def subject_of(name: str, module: nn.Module, spec: EncoderSpec, given: HowToEncode, images: Whole) -> Subject:
     """What encodes ``images`` as ``given`` says."""
-    device = device_of(Config(data=given.data, device=given.device))
+    config = Config(data=given.data, device=given.device, workers=given.workers)
+    device = device_of(config)
     spec = replace(spec, features=feature_width(module, spec.channels, spec.size))
     checksum = encoder_checksum(dict(module.state_dict()), spec)
-    workers = given.workers
-    if workers is None:
-        workers = 0 if images.data.train.in_memory else max(1, torch.get_num_threads() - 1)
     module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Subject(name, module.eval(), spec, checksum, Extractor(device=device), workers)
+    return Subject(name, module.eval(), spec, checksum, Extractor(device=device), workers_for(config, images.data))
 
 
 def open_images(given: DataOptions, log: Log = quiet) -> Whole:
