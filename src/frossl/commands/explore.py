@@ -26,9 +26,8 @@ from frossl.commands.embed import (
 )
 from frossl.core.files import write_text
 from frossl.core.types import UserError
-from frossl.curate.duplicates import ALIKE, SIDE
-from frossl.curate.findings import Findings, Looking, MapChoice, look
-from frossl.curate.lists import Choice
+from frossl.curate.duplicates import SIDE
+from frossl.curate.findings import Findings, Looking, look
 from frossl.curate.neighbours import MOST
 from frossl.curate.space import spread
 from frossl.data.decode import UnreadableError
@@ -53,7 +52,7 @@ PAGE = "explore.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explore(HowToEncode):
+class Explore(HowToEncode, Looking):
     """Make a page and lists of the images of DATA, or of EMBEDDINGS that frossl embed wrote, and open them offline.
 
     Near-duplicates, outliers, clusters, labels to check, images to label first, and a map to select on.
@@ -63,40 +62,19 @@ class Explore(HowToEncode):
     """one or several, between which the page switches: as for embed, or untrained, which is like the first"""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """folder of the page and its lists (explore/NAME of the data if not given)"""
-    alike: float = ALIKE
-    """correlation of pixels, at the best small shift, from which neighbours are near-duplicates"""
-    clusters: int | None = None
-    """how many clusters (as many as classes, else by the number of images, if not given)"""
-    label_first: int = 100
-    """how many images to choose for labelling"""
-    choice: Choice = "typical"
-    """how they are chosen: typical images of as many clusters, or random ones, evenly over clusters"""
-    map: MapChoice = "auto"
-    """auto is UMAP where it is installed (pip install 'frossl[explore]'), else PCA"""
     map_points: int = 50_000
     """most points of the map, spread evenly over the images"""
     most: int = MOST
     """most images that are compared with each other, spread evenly; 200,000 at most"""
 
-    @property
-    def asked(self) -> Looking:
-        """What the lists are made by.
-
-        Raises:
-            UserError: a number that is none.
-        """
-        for name, least, most in (
-            ("label_first", 1, None),
-            ("clusters", 1, None),
-            ("most", 3, MOST),
-            ("map_points", 3, None),
-        ):
+    def check_numbers(self) -> None:
+        """Raises UserError for a number that cannot be."""
+        limits = {"label_first": (1, None), "clusters": (1, None), "most": (3, MOST), "map_points": (3, None)}
+        for name, (least, most) in limits.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= (most or value):
-                limits = f"at least {least}" + (f" and at most {most:,}" if most else "")
-                raise UserError(f"--{name.replace('_', '-')} must be {limits}, got {value}")
-        names = ("alike", "clusters", "label_first", "choice", "map", "map_points", "seed")
-        return Looking(**{name: getattr(self, name) for name in names})
+                allowed = f"at least {least}" + (f" and at most {most:,}" if most else "")
+                raise UserError(f"--{name.replace('_', '-')} must be {allowed}, got {value}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +126,8 @@ def explore(
 
 def explore_as(given: Explore, console: Console) -> Exploration:
     """As :func:`explore`."""
-    asked, log = given.asked, terminal.detail(console)
+    given.check_numbers()
+    log = terminal.detail(console)
     out = given.out or Path("explore") / (source_name(given.data) or "data").removesuffix(".parquet").removesuffix(
         ".npz"
     )
@@ -169,7 +148,7 @@ def explore_as(given: Explore, console: Console) -> Exploration:
             how: dict[str, Any] = {"mapped": spread(len(kept), given.map_points), "tell": say}
             how |= {"pixels_of": lambda i: _pixels(part, i), "device": device}
             vectors = one.vectors[kept.numpy()].astype(np.float32)
-            findings[name] = look(vectors, of.pictures, of.classes_N, of.classes, of.splits, asked, **how)
+            findings[name] = look(vectors, of.pictures, of.classes_N, of.classes, of.splits, given, **how)
         lists[name] = _lists(findings[name], of)
         where = out if len(lists) == 1 else out / name.replace("/", "_")
         where.mkdir(exist_ok=True)
@@ -207,7 +186,11 @@ def _embedded(given: Explore, out: Path, console: Console) -> tuple[Whole | None
         elif where == UNTRAINED:
             subject = untrained_like(first, given, images)
         else:
-            subject = open_for(given, where, Console(quiet=True))[1]
+            others, subject = open_for(given, where, Console(quiet=True))
+            if others.data.range != images.data.range:
+                raise UserError(
+                    f"{encoders[0]} and {where} were trained on other ranges of intensities; explore by one"
+                )
         file = out / f"embeddings-{name.replace('/', '_').replace(':', '_')}.{'parquet' if has_pyarrow() else 'npz'}"
         embed_to(file, images, replace(subject, name=name), given, keep=True, console=console)
         made[name] = read_embeddings(file)

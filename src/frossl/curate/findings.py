@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frossl.curate.duplicates import NEIGHBOURS, Group, near_duplicates
+from frossl.curate.duplicates import ALIKE, NEIGHBOURS, Group, near_duplicates
 from frossl.curate.lists import Choice, choose, cluster_count, clusters, outlier_scores
 from frossl.curate.neighbours import nearest
 from frossl.curate.probe import FOLDS, Suspicion, probe_space, suspicious_labels
@@ -25,19 +25,18 @@ MapChoice = Literal["auto", "umap", "pca"]
 class Looking:
     """What is asked of a collection."""
 
-    alike: float
-    """correlation of pixels from which images are near-duplicates"""
+    alike: float = ALIKE
+    """correlation of pixels, at the best small shift, from which neighbours are near-duplicates"""
     clusters: int | None = None
     """how many clusters (as many as classes, else by the number of images, if not given)"""
     label_first: int = 100
     """how many images to choose for labelling"""
     choice: Choice = "typical"
-    """how they are chosen"""
+    """how they are chosen: typical images of as many clusters, or random ones, evenly over clusters"""
     map: MapChoice = "auto"
-    """the map of the page"""
-    map_points: int = 50_000
-    """most points of the map"""
+    """auto is UMAP where it is installed (pip install 'frossl[explore]'), else PCA"""
     seed: int = 0
+    """of everything random"""
 
 
 @dataclass(frozen=True, eq=False)
