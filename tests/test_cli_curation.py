@@ -194,6 +194,9 @@ def test_without_an_encoder_lite0_serves_or_it_is_said_what_to_type(tmp_path, fr
     code, said = frossl("embed", "images", "--size", 32, "-o", "e.npz")
     assert code == 0
     assert "lite0" in said
+    code, said = frossl("embed", "images", "--held-out", 0.5, "-o", "g.npz")
+    assert code == 2
+    assert "none is held out" in said
     monkeypatch.setattr(embedding, "has_lite0", lambda: False)
     code, said = frossl("embed", "images", "-o", "f.npz")
     assert code == 2

@@ -156,10 +156,12 @@ def open_images(given: DataOptions, log: Log = quiet) -> Whole:
     """All images of ``given``; none is read before its turn.
 
     Raises:
-        UserError: there are none, or --cache, which would read each once more.
+        UserError: there are none, or an option that has no sense where each image is read once and none held out.
     """
-    if given.cache is not None:
-        raise UserError("--cache: each image is read once here, so a store saves nothing; leave it out")
+    for name in ("cache", "check", "held_out", "group"):
+        if getattr(given, name) != getattr(DataOptions, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: each image is read once here, and none is held out; leave it out")
     how = {**given.data_options(), "check": "on-read", "held_out": 0.01}  # few are looked at first
     return whole(open_data(given.data, **how, memory_limit=0, log=log))  # type: ignore[attr-defined]
 
