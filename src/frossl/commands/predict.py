@@ -170,16 +170,17 @@ def _labelled(table: Path, one: Embeddings) -> tuple[list[int], list[str]]:
     columns = read_table(table)
     if not {"path", "label"} <= {*columns}:
         raise UserError(f"--labels: {table} needs the columns path and label; it has {', '.join(columns) or 'none'}")
-    exact = {path: i for i, path in enumerate(one.paths)}
+    exact: dict[str, list[int]] = {}
     last: dict[str, list[int]] = {}
     for i, path in enumerate(one.paths):
+        exact.setdefault(path, []).append(i)
         last.setdefault(path.rpartition("/")[2], []).append(i)
     found: dict[int, str] = {}
     missing = []
     for path, label in zip(columns["path"], columns["label"], strict=True):
         if path is None or label is None:
             continue
-        places = [exact[path]] if path in exact else last.get(str(path).rpartition("/")[2], [])
+        places = exact.get(str(path)) or last.get(str(path).rpartition("/")[2], [])
         if len(places) != 1:
             missing.append(str(path))
         elif found.setdefault(places[0], str(label).strip()) != str(label).strip():
