@@ -115,7 +115,7 @@ def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
     fill(tmp_path / "bytes", 12)
     code, said = frossl("embed", "bytes", "--encoder", "g.safetensors", "--channels", 1, "-o", "e.npz")
     assert code == 2
-    assert "trained on uint16" in said
+    assert "intensities 0 to 60000" in said
 
 
 def test_labels_splits_and_a_switch_between_encoders(tmp_path, frossl, encoder):
