@@ -16,10 +16,9 @@ from frossl.data.whole import HELD_OUT
 
 SIDE = 32
 """Pixels on a side of the pictures that are compared."""
-SHIFT = 3
-"""Pixels of such a picture by which one may be shifted against the other."""
-COARSE = 0.5
-"""Correlation at a quarter of the size below which shifts are not tried."""
+STEPS = ((SIDE // 2, 2, 0.5), (SIDE, 3, 0.8))
+"""Sides at which pictures are compared after a quarter of the size, pixels by which one may be shifted against the
+other there, and the correlation at the size before from which on they are."""
 ALIKE = 0.95
 """Correlation of pixels from which two pictures are near-duplicates (docs/results/curation.md)."""
 NEIGHBOURS = 10
@@ -53,15 +52,16 @@ def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor, device: torch.devic
 def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
     """Correlation ``(P,)`` of all pixels and channels of two uint8 pictures at the best shift of one.
 
-    The middle of one, :data:`SHIFT` pixels less on each side, is compared with all windows of its size in the other,
-    and the reverse: what is shifted has lost a margin. Brightness and contrast make no difference. Pairs that are not
-    alike at a quarter of the size keep the correlation that they have there; equal ones have 1, if they are flat too.
+    The middle of one is compared with all windows of its size in the other, and the reverse: what is shifted has lost a
+    margin. Brightness and contrast make no difference. Pairs that are not alike at a smaller size keep the correlation
+    that they have there, which saves most of the time; equal ones have 1, if they are flat too.
     """
     coarse = _coarse(pictures_NCHW)
     found = torch.cat([(coarse[a] * coarse[b]).sum(1) for a, b in (part.T for part in pairs_P2.split(2**16))])
-    for places in (found >= COARSE).nonzero()[:, 0].split(512):
-        one, other = (pictures_NCHW[pairs_P2[places, i]].float() for i in (0, 1))
-        found[places] = torch.maximum(_best_shift(one, other), _best_shift(other, one))
+    for side, shift, least in STEPS:
+        for places in (found >= least).nonzero()[:, 0].split(512):
+            one, other = (adaptive_avg_pool2d(pictures_NCHW[pairs_P2[places, i]].float(), side) for i in (0, 1))
+            found[places] = torch.maximum(_best_shift(one, other, shift), _best_shift(other, one, shift))
     for start, part in enumerate(pairs_P2.split(2**14)):
         same = (pictures_NCHW[part[:, 0]] == pictures_NCHW[part[:, 1]]).flatten(1).all(1)
         found[start * 2**14 :][: len(part)][same] = 1.0
@@ -79,10 +79,10 @@ def _flat(x_PCHW: Tensor) -> Tensor:
     return unit_rows(x - x.mean(1, keepdim=True))
 
 
-def _best_shift(one_PCHW: Tensor, other_PCHW: Tensor) -> Tensor:
-    side = one_PCHW.shape[2] - 2 * SHIFT
-    middle = _flat(one_PCHW[:, :, SHIFT:-SHIFT, SHIFT:-SHIFT])
-    windows = unfold(other_PCHW, side)  # (P, C * side * side, (2 * SHIFT + 1) ** 2)
+def _best_shift(one_PCHW: Tensor, other_PCHW: Tensor, shift: int) -> Tensor:
+    side = one_PCHW.shape[2] - 2 * shift
+    middle = _flat(one_PCHW[:, :, shift:-shift, shift:-shift])
+    windows = unfold(other_PCHW, side)  # (P, C * side * side, (2 * shift + 1) ** 2)
     windows = windows - windows.mean(1, keepdim=True)
     dots = torch.bmm(middle[:, None], windows)[:, 0]
     return (dots / windows.norm(dim=1).clamp_min(1e-6)).max(1).values
