@@ -28,7 +28,7 @@ from frossl.curate.duplicates import ALIKE, NEIGHBOURS, both_candidates, candida
 from frossl.curate.lists import choose, outlier_scores
 from frossl.curate.neighbours import nearest
 from frossl.curate.probe import calibration_error, predict_labels, probe_space, suspicious_labels
-from frossl.curate.space import centred
+from frossl.curate.space import centred, reduced
 from frossl.data import open_data
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor, first, pick, pixels
@@ -169,7 +169,7 @@ def strangers(found: Tensor) -> Row:
 
 def few_labels(base: Tensor, held_out: Tensor, planted: Planted, seed: int) -> Row:
     """Accuracy on held-out images from chosen labels, and how well probabilities are calibrated."""
-    z, x = centred(base), probe_space(torch.cat([base, held_out]))
+    z, x = reduced(centred(base)), probe_space(torch.cat([base, held_out]))  # which choose would do at every draw
     test = torch.arange(len(base), len(x))
     y_test, row = planted.held_out.labels, {}
     assert y_test is not None
