@@ -135,7 +135,8 @@ def explore_as(given: Explore, console: Console) -> Exploration:
     images, embedded = _embedded(given, out, console)
     first = next(iter(embedded.values()))
     kept = spread(len(first), given.most)
-    notes = [f"{len(first.unreadable):,} images could not be read and are left out"] if first.unreadable else []
+    broken = len(first.unreadable)
+    notes = [f"{broken:,} image{'s' * (broken > 1)} could not be read, left out"] if broken else []
     if len(kept) < len(first):
         notes.append(f"{len(kept):,} of {len(first):,} images were compared, spread evenly")
     part = None if images is None else images.select(_places(images, [first.paths[i] for i in kept.tolist()]))
