@@ -10,6 +10,7 @@ from frossl.core.types import UserError
 from frossl.curate.duplicates import candidate_pairs, correlations, group_pairs, near_duplicates
 from frossl.curate.lists import choose, cluster_count, clusters, outlier_scores
 from frossl.curate.neighbours import nearest
+from frossl.curate.probe import probe_space
 from frossl.curate.space import centred, plane
 
 
@@ -73,8 +74,9 @@ def test_strangers_are_the_first_outliers_although_they_are_near_each_other():
     generator = torch.Generator().manual_seed(0)
     usual = torch.randn(2000, 16, generator=generator) * torch.tensor([1.0] * 8 + [0.1] * 8)
     strangers = torch.randn(12, 16, generator=generator) * 0.1 + 8 * torch.eye(16)[15]
-    scores = outlier_scores(centred(torch.cat([usual, strangers])))
+    scores = outlier_scores(probe_space(torch.cat([usual, strangers])))
     assert {*scores.argsort(descending=True)[:12].tolist()} == {*range(2000, 2012)}
+    assert scores.median() == 1
 
 
 def test_clusters_are_the_blobs_the_largest_first(blobs):
