@@ -43,9 +43,9 @@ class Looking:
 class Findings:
     """Lists of N images by number.
 
-    ``outliers`` ``(N,)`` are scores, the higher the odder, 1 is usual; ``cluster`` ``(N,)`` the largest is 0, with cosines to its
-    centre ``near``; ``labelled`` are the images whose labels ``suspicion`` is about, None without classes;
-    ``label_first`` in order; ``mapped`` are the points of the map at ``places`` ``(M, 2)``.
+    ``outliers`` ``(N,)`` are scores, the higher the odder, 1 is usual; ``cluster`` ``(N,)`` the largest is 0, with
+    cosines to its centre ``near``; ``labelled`` are the images whose labels ``suspicion`` is about, None without
+    classes; ``label_first`` in order; ``mapped`` are the points of the map at ``places`` ``(M, 2)``.
     """
 
     groups: list[Group]
