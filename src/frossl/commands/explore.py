@@ -82,7 +82,7 @@ class Exploration:
     """What :func:`explore` found: the ``page``, and of each encoder its ``lists``, columns by name of the file."""
 
     page: Path
-    lists: dict[str, dict[str, dict[str, list[Any]]]]
+    lists: dict[str, dict[str, dict[str, list[Any]]]] = field(repr=False)
     findings: dict[str, Findings] = field(repr=False)
 
     def frame(self, name: str, encoder: str | None = None) -> Any:

@@ -55,12 +55,12 @@ class Embeddings:
     ``unreadable`` are paths of the others and why.
     """
 
-    paths: list[str]
-    splits: list[str]
-    labels: list[str | None]
-    vectors: np.ndarray
+    paths: list[str] = field(repr=False)
+    splits: list[str] = field(repr=False)
+    labels: list[str | None] = field(repr=False)
+    vectors: np.ndarray = field(repr=False)
     about: About
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
