@@ -28,7 +28,7 @@ from frossl.curate.duplicates import ALIKE, NEIGHBOURS, both_candidates, candida
 from frossl.curate.lists import choose, outlier_scores
 from frossl.curate.neighbours import nearest
 from frossl.curate.probe import calibration_error, predict_labels, probe_space, suspicious_labels
-from frossl.curate.space import centred, reduced
+from frossl.curate.space import reduced, unit
 from frossl.data import open_data
 from frossl.data.types import Split
 from frossl.evals.extract import Extractor, first, pick, pixels
@@ -111,7 +111,7 @@ def duplicates(found: Tensor, planted: Planted) -> Row:
     """Recall of each kind at a precision of 0.95, by features alone and by pixels of their neighbours."""
     base = len(planted.images) - PLANTED
     x = torch.cat([planted.images[:base], planted.copies])
-    z = centred(found)
+    z = unit(found)
     index = nearest(z, z, NEIGHBOURS, same=True)[1]
     pairs, by_features = both_candidates(index, x), candidate_pairs(index)
     near = torch.isin(pairs @ torch.tensor([len(x), 1]), by_features @ torch.tensor([len(x), 1]))
@@ -163,13 +163,13 @@ def wrong_labels(found: Tensor, labels: Tensor, seed: int) -> Row:
 
 def strangers(found: Tensor) -> Row:
     """Share of the strangers, the last images, that are among as many of the highest scores."""
-    first_ones = outlier_scores(probe_space(found)).argsort(descending=True)[:STRANGERS]
+    first_ones = outlier_scores(unit(found)).argsort(descending=True)[:STRANGERS]
     return {"recall": (first_ones >= len(found) - STRANGERS).float().mean().item()}
 
 
 def few_labels(base: Tensor, held_out: Tensor, planted: Planted, seed: int) -> Row:
     """Accuracy on held-out images from chosen labels, and how well probabilities are calibrated."""
-    z, x = reduced(centred(base)), probe_space(torch.cat([base, held_out]))  # which choose would do at every draw
+    z, x = reduced(unit(base)), probe_space(torch.cat([base, held_out]))  # which choose would do at every draw
     test = torch.arange(len(base), len(x))
     y_test, row = planted.held_out.labels, {}
     assert y_test is not None

@@ -15,7 +15,7 @@ from frossl.curate.duplicates import ALIKE, NEIGHBOURS, Group, near_duplicates
 from frossl.curate.lists import Choice, choose, cluster_count, clusters, outlier_scores
 from frossl.curate.neighbours import nearest
 from frossl.curate.probe import FOLDS, Suspicion, probe_space, suspicious_labels
-from frossl.curate.space import centred, plane
+from frossl.curate.space import plane, unit
 
 T = TypeVar("T")
 MapChoice = Literal["auto", "umap", "pca"]
@@ -43,7 +43,7 @@ class Looking:
 class Findings:
     """Lists of N images by number.
 
-    ``outliers`` ``(N,)`` are scores, the higher the odder, 1 is usual; ``cluster`` ``(N,)`` the largest is 0, with
+    ``outliers`` ``(N,)`` are scores, the higher the odder; ``cluster`` ``(N,)`` the largest is 0, with
     cosines to its centre ``near``; ``labelled`` are the images whose labels ``suspicion`` is about, None without
     classes; ``label_first`` in order; ``mapped`` are the points of the map at ``places`` ``(M, 2)``.
     """
@@ -92,20 +92,19 @@ def look(
         seconds[what] = perf_counter() - start
         return found
 
-    z = centred(vectors)
+    z = unit(vectors)
     groups: list[Group] = []
     if pictures_NCHW is not None:
         index = timed("neighbours", lambda: nearest(z, z, NEIGHBOURS, same=True, device=device)[1])
         how: dict[str, Any] = {"splits": splits, "pixels_of": pixels_of, "alike": asked.alike, "device": device}
         groups = timed("near-duplicates", lambda: near_duplicates(index, pictures_NCHW, **how))
-    x = probe_space(torch.from_numpy(vectors))
-    outliers = timed("outliers", lambda: outlier_scores(x))
+    outliers = timed("outliers", lambda: outlier_scores(z))
     count = min(asked.clusters or cluster_count(len(z), len(names)), len(z))
     of, near = timed("clusters", lambda: clusters(z, count, asked.seed))
     labelled = (classes_N >= 0).nonzero()[:, 0]
     suspicion = None
     if len(labelled) >= 2 * FOLDS and len(classes_N[labelled].unique()) > 1:
-        y = classes_N[labelled]
+        x, y = probe_space(torch.from_numpy(vectors)), classes_N[labelled]
         suspicion = timed("labels", lambda: suspicious_labels(x[labelled], y, len(names), asked.seed))
     free = (classes_N < 0).nonzero()[:, 0]
     free = free if len(free) > 2 else torch.arange(len(z))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from frossl.curate.neighbours import BLOCK, nearest
+from frossl.curate.neighbours import nearest
 from frossl.curate.space import reduced, spread
 from frossl.evals.clustering import k_means
 
@@ -21,22 +21,18 @@ FITTED = 20_000
 Choice = Literal["random", "typical"]
 
 
-def outlier_scores(x_NF: Tensor) -> Tensor:
-    """How far ``(N,)`` each image is from its k-th nearest in a bank; 1 is the median of all images.
+def outlier_scores(z_NF: Tensor) -> Tensor:
+    """How far ``(N,)`` each image is from its surroundings: 1 minus the cosine to its k-th nearest in a bank.
 
-    ``x`` is as of :func:`frossl.curate.probe.probe_space`, distances are Euclidean: cosines would not see an image that
-    lies far out in a usual direction. ``k`` is :data:`SHARE` of the bank, at least :data:`LEAST`. So a group that is
-    smaller counts as outliers, as a folder of another data set would be.
+    ``z`` are of length one and not centred (Sun et al., arXiv 2204.06507): images unlike all others have features near
+    the mean. ``k`` is :data:`SHARE` of the bank, at least :data:`LEAST`. So a group that is smaller counts as outliers,
+    as a folder of another data set would be.
     """
-    bank = spread(len(x_NF), BANK)
+    bank = spread(len(z_NF), BANK)
     count = min(len(bank) - 1, max(LEAST, round(SHARE * len(bank))))
-    found = []
-    for places in torch.arange(len(x_NF)).split(BLOCK // len(bank)):
-        near = torch.cdist(x_NF[places], x_NF[bank]).topk(count + 1, largest=False)
-        own = (bank[near.indices] == places[:, None])[:, :-1].any(1)  # is in the bank itself
-        found.append(torch.where(own, near.values[:, -1], near.values[:, -2]))
-    scores = torch.cat(found)
-    return scores / scores.median().clamp_min(1e-12)
+    similarity, index = nearest(z_NF[bank], z_NF, count + 1)
+    own = (bank[index] == torch.arange(len(z_NF))[:, None])[:, :-1].any(1)  # is in the bank itself
+    return 1 - torch.where(own, similarity[:, -1], similarity[:, -2])
 
 
 def cluster_count(images: int, classes: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Embeddings as they are compared: centred, of length one, and in fewer dimensions where that is enough."""
+"""Embeddings as they are compared: of length one, and in fewer dimensions where that is enough."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ DIMENSIONS = 50
 """Principal axes that clusters, choices and maps are made in."""
 
 
-def centred(vectors_NF: Tensor | np.ndarray) -> Tensor:
-    """Float32 vectors minus their mean, of length one, so that products are cosines about the middle of the images.
-
-    Without the mean, which all images share, cosines of an untrained encoder are all about one.
+def unit(vectors_NF: Tensor | np.ndarray) -> Tensor:
+    """Float32 vectors of length one, whose products are cosines.
 
     Raises:
         UserError: fewer than three images.
@@ -27,7 +25,7 @@ def centred(vectors_NF: Tensor | np.ndarray) -> Tensor:
     if len(x) < 3:
         raise UserError(f"{len(x)} images are too few to compare; give at least 3")
     require_finite(x, "embeddings")
-    return normalize(x - x.mean(0), dim=1)
+    return normalize(x, dim=1)
 
 
 def reduced(z_NF: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
