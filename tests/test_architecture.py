@@ -15,7 +15,7 @@ ORDER = [
     {"recipes"},
     {"train"},
     {"report"},
-    {"runs"},
+    {"runs", "curate"},
     {"evals", "methods"},
     {"data"},
     {"views"},

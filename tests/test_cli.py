@@ -52,7 +52,7 @@ def test_without_a_command_or_with_a_wrong_one_it_says_what_there_is(frossl):
     assert frossl()[0] == 2
     code, said = frossl("pretain", "x")
     assert code == 2
-    assert "mean 'pretrain'?" in said
+    assert "mean 'pretrain'" in said
 
 
 def test_the_overview_fits_a_narrow_terminal(monkeypatch, capsys):

@@ -7,6 +7,9 @@ the rest.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from frossl.commands.embed import embed
+    from frossl.commands.explore import explore
+    from frossl.commands.predict import predict
     from frossl.nn.encoder import load_encoder
     from frossl.runs.config import Config
     from frossl.train.evaluate import evaluate_run
@@ -19,8 +22,11 @@ _PLACES = {
     "pretrain": "frossl.train.pretrain",
     "evaluate_run": "frossl.train.evaluate",
     "load_encoder": "frossl.nn.encoder",
+    "embed": "frossl.commands.embed",
+    "explore": "frossl.commands.explore",
+    "predict": "frossl.commands.predict",
 }
-__all__ = ["Config", "__version__", "evaluate_run", "load_encoder", "pretrain"]
+__all__ = ["Config", "__version__", "embed", "evaluate_run", "explore", "load_encoder", "predict", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:

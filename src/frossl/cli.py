@@ -15,7 +15,22 @@ from rich.console import Console
 from rich.markup import escape
 
 from frossl import __version__
-from frossl.commands import bench, cache, compare, data, evaluate, export, pretrain, publish, replay, report, views
+from frossl.commands import (
+    bench,
+    cache,
+    compare,
+    data,
+    embed,
+    evaluate,
+    explore,
+    export,
+    predict,
+    pretrain,
+    publish,
+    replay,
+    report,
+    views,
+)
 from frossl.commands import list as listing
 from frossl.core.distributed import LOST, RankError, leave, lost_rank, world_size
 from frossl.core.files import CONTROLS
@@ -27,6 +42,9 @@ COMMANDS = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "compare": compare,
+    "embed": embed,
+    "explore": explore,
+    "predict": predict,
     "report": report,
     "export": export,
     "publish": publish,
@@ -128,6 +146,9 @@ def _overview(console: Console) -> None:
         "  frossl pretrain DATA [...]      a folder of images, Parquet, or data by name\n"
         "  frossl evaluate RUN [...]       kNN and linear probes beside the controls\n"
         "  frossl compare DATA [...]       methods, seeds, budgets: what may be said\n"
+        "  frossl embed DATA [-o FILE]     a vector for every image, as Parquet or .npz\n"
+        "  frossl explore DATA [-o FOLDER] near-duplicates, outliers, labels to check\n"
+        "  frossl predict DATA --labels T  labels for all images from a few\n"
         "  frossl report RUN... [-o FILE]  runs as one HTML file, with their curves\n"
         "  frossl export RUN FILE [...]    weights for timm, torchvision; ONNX\n"
         "  frossl publish RUN --to PLACE   a folder or hf:ORG/NAME, with a model card\n"

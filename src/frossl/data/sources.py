@@ -83,7 +83,7 @@ class LazyImages:
         first = int(self.index[index])
         for attempt in range(ATTEMPTS):
             try:
-                return Shown(self._decode(index), index, tuple(skipped))
+                return Shown(self.decode(index), index, tuple(skipped))
             except UnreadableError as error:
                 skipped.append(Skipped(self.sources.name(int(self.index[index])), str(error)))
                 if not self.unchecked:
@@ -102,7 +102,7 @@ class LazyImages:
 
         def problem(i: int) -> Skipped | None:
             try:
-                small._decode(i)
+                small.decode(i)
             except UnreadableError as error:
                 return Skipped(self.sources.name(int(self.index[i])), str(error))
 
@@ -110,7 +110,8 @@ class LazyImages:
         good = np.array([found is None for found in problems], np.bool_)
         return np.flatnonzero(good), [found for found in problems if found]
 
-    def _decode(self, index: int) -> Tensor:
+    def decode(self, index: int, /) -> Tensor:
+        """The image at ``index``; raises UnreadableError."""
         image = decode(self.sources[int(self.index[index])], self.reading, self.least, self.max_pixels)
         if len(image) != self.reading.channels:
             raise UnreadableError(f"it has {len(image)} channels, where {self.reading.channels} were found in a sample")

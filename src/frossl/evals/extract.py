@@ -110,13 +110,17 @@ class Extractor:
                 else self.each(lambda: self.views(encoder, first(data.test, most_views), spec, *views)),
             )
 
-    @torch.no_grad()
     def settle_batch_norm(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> None:
         """Sets running statistics of batch norms to their averages over one pass over ``split``.
 
         Batch norms that training would leave in eval mode keep theirs. Averages are over batches of one size: what is
         left over at the end, at most 511 images, is left out unless it is all there is.
         """
+        self.settle_batch_norm_on(encoder, self.batches(split, spec))
+
+    @torch.no_grad()
+    def settle_batch_norm_on(self, encoder: nn.Module, batches: Iterable[Tensor]) -> None:
+        """As :meth:`settle_batch_norm`, from batches as the encoder is fed."""
         kept, norm = kept_in_eval(encoder), nn.modules.batchnorm._BatchNorm
         norms = [m for name, m in encoder.named_modules() if isinstance(m, norm) and name not in kept]
         if not norms:
@@ -126,7 +130,6 @@ class Extractor:
             m.reset_running_stats()
             m.momentum = None  # a plain average over batches
         train_mode(encoder, kept)
-        batches = self.batches(split, spec)
         whole = 0
         for x in batches:
             whole = whole or len(x)

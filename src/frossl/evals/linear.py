@@ -214,16 +214,21 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     return values
 
 
-def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
-    """Weights with the penalty that is best in cross-validation, or on a tenth; the stronger one of equals.
+def _fit_few(x: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Weights with the penalty of :func:`choose_penalty`."""
+    return fit(x, y, classes, *choose_penalty(x, y, classes))
 
-    A single sample, on which nothing can be chosen, gets the strongest.
+
+def choose_penalty(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> tuple[float, Tensor | None]:
+    """The penalty that is best in cross-validation, or on a tenth of many; the stronger one of equals.
+
+    A single sample, on which nothing can be chosen, gets the strongest. With it come weights to start from, if any.
+    Samples are in random order.
     """
     if len(x) > FEW:
-        penalty, w = select_penalty(x, y, classes)
-        return fit(x, y, classes, penalty, w)
+        return select_penalty(x, y, classes)
     if len(x) < 2:
-        return fit(x, y, classes, PENALTIES[0])
+        return PENALTIES[0], None
     fold = torch.arange(len(x), device=x.device) % folds
     scores = []
     for penalty in PENALTIES:
@@ -232,5 +237,4 @@ def _fit_few(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Tensor:
             w = fit(x[fold != f], y[fold != f], classes, penalty)
             hits += accuracy(x[fold == f], y[fold == f], w) * int((fold == f).sum())
         scores.append(hits)
-    best = max(range(len(PENALTIES)), key=lambda i: (scores[i], -i))
-    return fit(x, y, classes, PENALTIES[best])
+    return PENALTIES[max(range(len(PENALTIES)), key=lambda i: (scores[i], -i))], None

@@ -301,6 +301,11 @@ def _trained_first(prefix: str) -> tuple[bool, int, str]:
     return averaged, len(prefix), prefix
 
 
+def has_lite0() -> bool:
+    """Whether the package with the weights of lite0 is installed."""
+    return importlib.util.find_spec(_LITE0_PACKAGE) is not None
+
+
 def _lite0() -> tuple[State, EncoderSpec]:
     """EfficientNet-Lite0 from an installed package, whose tensors are timm's in the same order."""
     import timm

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 
 from frossl.core.linalg import covariance_spectrum, decompose, require_finite, unit_rows
 from frossl.core.types import Features, any_known
+from frossl.curate.neighbours import nearest
 from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split
 from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
@@ -78,12 +79,6 @@ def spectrum_shares(x_NF: Tensor) -> list[float]:
     return (values / values.sum()).tolist() if len(values) else []
 
 
-def nearest(bank_NF: Tensor, queries_QF: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarities and indices ``(Q, count)`` in the bank of the features nearest to ``queries``."""
-    similarity = normalize(queries_QF, dim=1) @ normalize(bank_NF, dim=1).T
-    return similarity.topk(min(count, len(bank_NF)), dim=1)
-
-
 def plane(x_NF: Tensor) -> tuple[Tensor, list[float]]:
     """The features on their first two principal axes ``(N, 2)``, and the shares of the variance along these."""
     x = x_NF.double() - x_NF.double().mean(0)
@@ -111,7 +106,7 @@ def confused_pairs(counts: Tensor, classes: tuple[str, ...], most: int = 6) -> l
 
 def typicality(x_NF: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
     """Mean cosine similarity ``(N,)`` of each image to its nearest ``neighbours`` among the others."""
-    return nearest(x_NF, x_NF, neighbours + 1)[0][:, 1:].mean(1)  # the first is the image itself
+    return nearest(x_NF, x_NF, neighbours, same=True)[0].mean(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,7 +106,7 @@ def render_page(template: str, **values: Any) -> str:
     environment.filters |= {"percent": "{:.0%}".format, "thousands": "{:,.0f}".format}
     made = f"{datetime.now():%Y-%m-%d %H:%M}"
     page = environment.get_template(template)
-    return page.render(**values, made=made, charts={}, sheets={}, contents=[], plotly=_plotly())
+    return page.render(**values, made=made, charts={}, sheets={}, contents=[], plotly=_plotly)
 
 
 @cache

@@ -20,9 +20,9 @@ def thumbnail(image_CHW: Tensor, side: int = SIDE) -> str:
     """A uint8 image with its longer side at most ``side`` pixels: PNG if it is that already, else JPEG."""
     picture = to_pil(image_CHW)
     if max(picture.size) <= side:
-        return _uri(picture, "png")
+        return to_uri(picture, "png")
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return _uri(picture, "jpeg")
+    return to_uri(picture, "jpeg")
 
 
 def sheet(images: Sequence[Tensor]) -> tuple[str, int]:
@@ -33,7 +33,7 @@ def sheet(images: Sequence[Tensor]) -> tuple[str, int]:
     for i, image in enumerate(images):
         square = ImageOps.fit(to_pil(image), (CELL, CELL), Image.Resampling.BICUBIC)
         whole.paste(square, (i % across * CELL, i // across * CELL))
-    return _uri(whole, "jpeg"), across
+    return to_uri(whole, "jpeg"), across
 
 
 def shown(image_CHW: Tensor) -> Tensor:
@@ -47,7 +47,8 @@ def to_pil(image_CHW: Tensor) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
-def _uri(picture: Image.Image, kind: str) -> str:
+def to_uri(picture: Image.Image, kind: str, quality: int = 82) -> str:
+    """A picture as a data URI: ``png``, or ``jpeg`` of a ``quality``."""
     file = io.BytesIO()
-    picture.save(file, kind, **({"quality": 82} if kind == "jpeg" else {"optimize": True}))
+    picture.save(file, kind, **({"quality": quality} if kind == "jpeg" else {"optimize": True}))
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from rich.console import Console, ConsoleRenderable, NewLine, RenderHook
 from rich.control import Control
 from rich.markup import escape
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +42,7 @@ def duration(seconds: float) -> str:
 
 INDENT = 7
 """Columns before the text of a line, which hold its heading if it has one."""
+SECONDS_BETWEEN_LINES = 30
 
 
 def say(console: Console, text: str, heading: str = "") -> None:
@@ -109,34 +112,64 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
         yield log
 
 
+@contextmanager
+def counting(console: Console, what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` images of which ``done`` are done, in a terminal; elsewhere a line every 30 s.
+
+    What is yielded is told of further ones. The time that is left goes by the speed so far, once there is one.
+    """
+    start, first, due = perf_counter(), done, perf_counter() + SECONDS_BETWEEN_LINES
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total, completed=done, left="")
+
+        def tell(further: int) -> None:
+            nonlocal done, due
+            done += further
+            now = perf_counter()
+            speed = (done - first) / (now - start)
+            left = f"{speed:,.0f} images a second, {duration((total - done) / speed)} left"
+            bar.update(task, completed=done, left=left)
+            if not console.is_terminal and now > due and done < total:
+                due = now + SECONDS_BETWEEN_LINES
+                detail(console)(f"{what}: {done:,} of {total:,} images, {left}")
+
+        yield tell
+
+
 def show_data(console: Console, data: Dataset) -> None:
     """Images, sizes, channels, classes or none, what was decided and what was skipped and why."""
+    show_images(console, data, f"{len(data.train):,} images to train on, {len(data.test):,} held out", data.notes)
+
+
+def show_images(console: Console, data: Dataset, count: str, notes: Sequence[str] = ()) -> None:
+    """As :func:`show_data`, with the number of images in words."""
     (h0, w0), (h1, w1), (h, w) = data.smallest, data.largest, data.typical
     sizes = f"{w0}x{h0}" if data.smallest == data.largest else f"{w0}x{h0} to {w1}x{h1}, median {w}x{h}"
     kind = {1: "grey", 3: "colour"}.get(data.channels, f"{data.channels} channels")
     pairs = ", ".join(f"{low:g} to {high:g}" for low, high in zip(data.range[::2], data.range[1::2], strict=True))
     values = data.values + (f" from {pairs}" if pairs else "") + (f" in {data.levels} levels" if data.levels else "")
-    if data.classes:
-        names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
-        classes = f"{len(data.classes)} classes ({names})"
-    elif data.targets == "values":
-        labels = [split.labels for split in (data.train, data.test) if split.labels is not None]
-        found = torch.cat([y[known(y)] for y in labels])
-        classes = f"values from {found.min():g} to {found.max():g}; kNN, probes and supervised arms are for classes"
-    elif data.targets == "multilabel":
-        names = ", ".join(data.tags[:10]) + (", ..." if len(data.tags) > 10 else "")
-        classes = f"{len(data.tags)} labels, several an image ({names}); kNN and supervised arms are for classes"
-    else:
-        classes = "no labels"
     say(console, f"{escape(data.name)}: {escape(data.source)}", "Data")
-    say(
-        console,
-        f"{len(data.train):,} images to train on, {len(data.test):,} held out; {sizes} pixels, {kind}, {values}",
-    )
-    for line in (classes, *data.notes):
+    say(console, f"{count}; {sizes} pixels, {kind}, {values}")
+    for line in (_labels(data), *notes):
         say(console, escape(line))
     if data.skipped:
         show_skipped(console, f"skipped {len(data.skipped)} that could not be read:", data.skipped)
+
+
+def _labels(data: Dataset) -> str:
+    """What the labels are."""
+    if data.classes:
+        names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
+        return f"{len(data.classes)} classes ({names})"
+    if data.targets == "values":
+        labels = [split.labels for split in (data.train, data.test) if split.labels is not None]
+        found = torch.cat([y[known(y)] for y in labels])
+        return f"values from {found.min():g} to {found.max():g}; kNN, probes and supervised arms are for classes"
+    if data.targets == "multilabel":
+        names = ", ".join(data.tags[:10]) + (", ..." if len(data.tags) > 10 else "")
+        return f"{len(data.tags)} labels, several an image ({names}); kNN and supervised arms are for classes"
+    return "no labels"
 
 
 def show_skipped(console: Console, title: str, skipped: Sequence[Skipped]) -> None:

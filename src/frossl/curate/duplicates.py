@@ -1,0 +1,133 @@
+"""Near-duplicates: images that are neighbours, in features or as small pictures, and alike pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, unfold
+
+from frossl.core.linalg import unit_rows
+from frossl.curate.neighbours import nearest
+from frossl.data.whole import HELD_OUT
+
+SIDE = 32
+"""Pixels on a side of the pictures that are compared."""
+STEPS = ((SIDE // 2, 2, 0.5), (SIDE, 3, 0.8))
+"""Sides at which pictures are compared after a quarter of the size, pixels by which one may be shifted against the
+other there, and the correlation at the size before from which on they are."""
+ALIKE = 0.95
+"""Correlation of pixels from which two pictures are near-duplicates (docs/results/curation.md)."""
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are near-duplicates of each other, the one to keep first; ``alike`` is their least correlation."""
+
+    images: tuple[int, ...]
+    alike: float
+
+
+def candidate_pairs(index_NK: Tensor) -> Tensor:
+    """Pairs ``(P, 2)``, the smaller first, of images of which one is among the neighbours of the other."""
+    own = torch.arange(len(index_NK)).repeat_interleave(index_NK.shape[1])
+    return torch.stack([own, index_NK.flatten()], 1).sort(1).values.unique(dim=0)
+
+
+def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Pairs of neighbours in features, and of neighbours in pictures of a quarter of the size.
+
+    An encoder may see brightness or a shift as another thing, and small pictures one that was cut or turned.
+    """
+    coarse = _coarse(pictures_NCHW)
+    own = nearest(coarse, coarse, NEIGHBOURS, same=True, device=device)[1]
+    return torch.cat([candidate_pairs(index_NK), candidate_pairs(own)]).unique(dim=0)
+
+
+@torch.no_grad()
+def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
+    """Correlation ``(P,)`` of all pixels and channels of two uint8 pictures at the best shift of one.
+
+    The middle of one is compared with all windows of its size in the other, and the reverse: what is shifted has lost a
+    margin. Brightness and contrast make no difference. Pairs that are not alike at a smaller size keep the correlation
+    that they have there, which saves most of the time; equal ones have 1, if they are flat too.
+    """
+    coarse = _coarse(pictures_NCHW)
+    found = torch.cat([(coarse[a] * coarse[b]).sum(1) for a, b in (part.T for part in pairs_P2.split(2**16))])
+    for side, shift, least in STEPS:
+        for places in (found >= least).nonzero()[:, 0].split(512):
+            one, other = (adaptive_avg_pool2d(pictures_NCHW[pairs_P2[places, i]].float(), side) for i in (0, 1))
+            found[places] = torch.maximum(_best_shift(one, other, shift), _best_shift(other, one, shift))
+    for start, part in enumerate(pairs_P2.split(2**14)):
+        same = (pictures_NCHW[part[:, 0]] == pictures_NCHW[part[:, 1]]).flatten(1).all(1)
+        found[start * 2**14 :][: len(part)][same] = 1.0
+    return found
+
+
+def _coarse(pictures_NCHW: Tensor) -> Tensor:
+    """Pictures at a quarter of their size as rows whose products are correlations."""
+    return torch.cat([_flat(adaptive_avg_pool2d(part.float(), SIDE // 4)) for part in pictures_NCHW.split(4096)])
+
+
+def _flat(x_PCHW: Tensor) -> Tensor:
+    """Rows of mean 0 and length 1, so that products are correlations."""
+    x = x_PCHW.flatten(1)
+    return unit_rows(x - x.mean(1, keepdim=True))
+
+
+def _best_shift(one_PCHW: Tensor, other_PCHW: Tensor, shift: int) -> Tensor:
+    side = one_PCHW.shape[2] - 2 * shift
+    middle = _flat(one_PCHW[:, :, shift:-shift, shift:-shift])
+    windows = unfold(other_PCHW, side)  # (P, C * side * side, (2 * shift + 1) ** 2)
+    windows = windows - windows.mean(1, keepdim=True)
+    dots = torch.bmm(middle[:, None], windows)[:, 0]
+    return (dots / windows.norm(dim=1).clamp_min(1e-6)).max(1).values
+
+
+def near_duplicates(
+    index_NK: Tensor,
+    pictures_NCHW: Tensor,
+    *,
+    splits: Sequence[str] = (),
+    pixels_of: Callable[[int], int] = lambda i: 0,
+    alike: float = ALIKE,
+    device: torch.device | str = "cpu",
+) -> list[Group]:
+    """Groups of near-duplicates, the largest first, among the neighbours ``index_NK`` in features and in pictures.
+
+    To keep is an image that is held out, as scores depend on it, else the one of most pixels, else the first.
+    """
+    pairs = both_candidates(index_NK, pictures_NCHW, device)
+    values = correlations(pictures_NCHW, pairs)
+    return group_pairs(pairs[values >= alike], values[values >= alike], len(index_NK), splits, pixels_of)
+
+
+def group_pairs(
+    pairs_P2: Tensor,
+    values_P: Tensor,
+    count: int,
+    splits: Sequence[str] = (),
+    pixels_of: Callable[[int], int] = lambda i: 0,
+) -> list[Group]:
+    """What ``pairs`` join, each with its least value."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = pairs_P2.numpy().T
+    _, of = connected_components(coo_matrix((np.ones(len(a)), (a, b)), (count, count)), directed=False)
+    members: dict[int, list[int]] = {}
+    for i in np.unique(np.concatenate([a, b])).tolist():
+        members.setdefault(int(of[i]), []).append(i)
+    least = dict.fromkeys(members, 1.0)
+    for i, value in zip(a.tolist(), values_P.tolist(), strict=True):
+        least[int(of[i])] = min(least[int(of[i])], value)
+
+    def order(i: int) -> tuple[bool, int, int]:
+        return not (splits and splits[i] == HELD_OUT), -pixels_of(i), i
+
+    found = [Group(tuple(sorted(images, key=order)), least[group]) for group, images in members.items()]
+    return sorted(found, key=lambda group: (-len(group.images), -group.alike, group.images))

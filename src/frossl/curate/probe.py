@@ -1,0 +1,139 @@
+"""What a linear probe says of each image that it was not fitted on, and how sure it may be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from frossl.core.types import UserError
+from frossl.evals.linear import choose_penalty, fit, predict, principal, standardise
+
+FOLDS = 5
+WIDTH = 256
+"""Most principal axes that a probe is fitted in."""
+
+
+def probe_space(vectors_NF: Tensor) -> Tensor:
+    """Standardised features of all images on their first principal axes ``(N, WIDTH)``; no label is needed."""
+    return principal(*standardise(vectors_NF.float()))[0].flip(1)[:, :WIDTH].contiguous()
+
+
+def folds_of(y_N: Tensor, seed: int = 0) -> Tensor:
+    """The fold ``(N,)`` of each image, each class evenly over :data:`FOLDS`."""
+    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(seed))
+    order = order[y_N[order].argsort(stable=True)]
+    fold = torch.empty(len(y_N), dtype=torch.long)
+    fold[order] = torch.arange(len(y_N)) % FOLDS
+    return fold
+
+
+def probe(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Weights of a logistic regression, and scores ``(N, K)`` of each image by one fitted on the other folds.
+
+    The penalty is chosen once, by cross-validation on the labels, or on a tenth of many.
+
+    Raises:
+        UserError: fewer than two classes, or than ten images, are labelled.
+    """
+    if len(y_N) < 2 * FOLDS or len(y_N.unique()) < 2:
+        raise UserError(
+            f"{len(y_N)} labelled images of {len(y_N.unique())} classes; a probe needs at least {2 * FOLDS} images "
+            "and 2 classes. Label more (frossl explore lists which first)"
+        )
+    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(seed))
+    penalty, start = choose_penalty(x_NF[order], y_N[order], classes)
+    fold, scores = folds_of(y_N, seed), torch.empty(len(y_N), classes)
+    for f in range(FOLDS):
+        w = fit(x_NF[fold != f], y_N[fold != f], classes, penalty)
+        scores[fold == f] = predict(x_NF[fold == f], w)
+    return fit(x_NF, y_N, classes, penalty, start), scores
+
+
+def temperature(scores_NK: Tensor, y_N: Tensor) -> float:
+    """What scores are divided by so that their softmax gives the labels the highest probability (arXiv 1706.04599)."""
+    from scipy.optimize import minimize_scalar
+
+    scores = scores_NK.double()
+
+    def loss(log_t: float) -> float:
+        return cross_entropy(scores / math.exp(log_t), y_N).item()
+
+    found: Any = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
+    return math.exp(found.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Suspicion:
+    """What other images say of the label of each: ``believed`` class, its probability, that of the ``given`` one.
+
+    ``score`` is the difference of the two, above 0 where the label is doubted; ``flagged`` are those whose believed
+    class is as likely as it is on average for images of that class (confident learning, arXiv 1911.00068).
+    """
+
+    believed: Tensor
+    probability: Tensor
+    given: Tensor
+    flagged: Tensor
+
+    @property
+    def score(self) -> Tensor:
+        return self.probability - self.given
+
+
+def suspicious_labels(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Suspicion:
+    """Compares labels, all known, with calibrated probabilities of :func:`probe`; ``x`` as of :func:`probe_space`.
+
+    ``believed`` is the likeliest class other than the label.
+    """
+    scores = probe(x_NF, y_N, classes, seed)[1]
+    p_NK = (scores / temperature(scores, y_N)).softmax(1)
+    given = p_NK.gather(1, y_N[:, None])[:, 0]
+    sizes = torch.bincount(y_N, minlength=classes).clamp_min(1)
+    usual_K = torch.zeros(classes).index_add_(0, y_N, given) / sizes
+    other_NK = p_NK.scatter(1, y_N[:, None], -1.0)
+    probability, believed = other_NK.max(1)
+    return Suspicion(believed, probability, given, (probability > given) & (probability >= usual_K[believed]))
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Probabilities ``(N, K)`` of all images from few labels, and what cross-validation on these says.
+
+    ``right`` and ``sure`` are of each labelled image: whether it was classified right by a probe that did not see its
+    label, and the probability it gave.
+    """
+
+    probabilities: Tensor
+    temperature: float
+    right: Tensor
+    sure: Tensor
+
+
+def predict_labels(x_NF: Tensor, labelled: Tensor, y: Tensor, classes: int, seed: int = 0) -> Prediction:
+    """Fits a probe on the images at ``labelled``, whose classes are ``y``, and asks it about all.
+
+    Raises:
+        UserError: see :func:`probe`.
+    """
+    x = x_NF[labelled]
+    w, scores = probe(x, y, classes, seed)
+    t = temperature(scores, y)
+    sure, chosen = (scores / t).softmax(1).max(1)
+    return Prediction((predict(x_NF, w) / t).softmax(1), t, chosen == y, sure)
+
+
+def calibration_error(probability_N: Tensor, right_N: Tensor, bins: int | None = None) -> float:
+    """Expected calibration error: mean gap of probability and accuracy in ``bins`` of as many images each.
+
+    Up to 15 bins of at least 20 images, if no number is given.
+    """
+    bins = bins or max(1, min(15, len(right_N) // 20))
+    order = probability_N.argsort()
+    parts = [part for part in order.tensor_split(bins) if len(part)]
+    gaps = [len(part) * (probability_N[part].mean() - right_N[part].float().mean()).abs() for part in parts]
+    return float(sum(gaps)) / len(order)

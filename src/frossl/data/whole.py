@@ -1,0 +1,145 @@
+"""Every image of a data set with its name, in the order of its source, whatever was held out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frossl.core.types import known
+from frossl.data.decode import UnreadableError
+from frossl.data.loader import iterate_loader
+from frossl.data.sources import LazyImages
+from frossl.data.types import Dataset, Split
+
+TRAIN, HELD_OUT = "train", "held-out"
+
+
+class Picture(NamedTuple):
+    """A square uint8 picture, or zeros and why there is none."""
+
+    x: Tensor
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The images of ``data``, of its own two splits or, where it brings no such splits, of one without a name.
+
+    ``rows`` ``(N, 2)`` says of each image in which split of ``data`` and where there it is.
+    """
+
+    data: Dataset
+    rows: np.ndarray
+    divided: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int, /) -> Tensor:
+        """Uint8 ``(C, H, W)``; raises UnreadableError."""
+        return self.decoded(i)
+
+    def decoded(self, i: int, least: int = 0) -> Tensor:
+        """As ``self[i]``; a large JPEG may be read with a shorter side of ``least`` pixels, if that is not 0."""
+        images, at = self._at(i)
+        if not isinstance(images, LazyImages):
+            return images[at]
+        return replace(images, least=least).decode(at)
+
+    def _at(self, i: int) -> tuple[Tensor | LazyImages, int]:
+        which, at = self.rows[i].tolist()
+        return self._splits[which].images, at  # type: ignore[return-value]
+
+    @property
+    def _splits(self) -> tuple[Split, Split]:
+        return self.data.train, self.data.test
+
+    def name(self, i: int) -> str:
+        """The path below the source or, of images that have none, the split and the place in it."""
+        images, at = self._at(i)
+        if isinstance(images, LazyImages):
+            return images.sources.name(int(images.index[at]))
+        return f"{(TRAIN, HELD_OUT)[self.rows[i, 0]]}:{at}"
+
+    def split(self, i: int) -> str:
+        """``train`` or ``held-out``; empty where the data bring no splits."""
+        return (TRAIN, HELD_OUT)[self.rows[i, 0]] if self.divided else ""
+
+    def label(self, i: int) -> str | None:
+        """The label in words: the name of a class, a value, or several names; None if unknown."""
+        which, at = self.rows[i].tolist()
+        labels = self._splits[which].labels
+        if labels is None or not bool(known(labels[at : at + 1])[0]):
+            return None
+        if labels.ndim == 2:
+            return "; ".join(tag for tag, has in zip(self.data.tags, labels[at].tolist(), strict=True) if has)
+        return self.data.classes[int(labels[at])] if self.data.classes else f"{labels[at].item():g}"
+
+    def select(self, index: np.ndarray) -> Whole:
+        """Only the images at ``index``."""
+        return replace(self, rows=self.rows[index])
+
+    def digest(self) -> str:
+        """SHA-256 of names and of what changes when an image does: size and times of its file, or its pixels."""
+        hashed = sha256()
+        for i in range(len(self)):
+            images, at = self._at(i)
+            if isinstance(images, LazyImages):
+                hashed.update(
+                    f"{self.name(i)}\0{images.sources.stamp(int(images.index[at]))}\0".encode(errors="replace")
+                )
+            else:
+                hashed.update(images[at].numpy().tobytes())
+        return hashed.hexdigest()
+
+
+def whole(data: Dataset) -> Whole:
+    """All images of ``data``: in the order of their source, if its held-out images were not its own choice."""
+    train, test = data.train.images, data.test.images
+    rows = np.concatenate([np.stack([np.full(len(x), k), np.arange(len(x))], 1) for k, x in enumerate((train, test))])
+    one = isinstance(train, LazyImages) and isinstance(test, LazyImages) and train.sources is test.sources
+    if one:
+        places = np.concatenate([train.index, test.index])  # type: ignore[union-attr]
+        rows = rows[places.argsort(kind="stable")]
+    return Whole(data, rows, not one)
+
+
+@dataclass(frozen=True)
+class Squares:
+    """The centre squares of images at ``size`` pixels, or why there is none, for workers."""
+
+    images: Whole
+    size: int
+    interpolation: str = "bicubic"
+    least: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Picture:
+        from torchvision.transforms.v2 import functional as tv
+
+        try:
+            x = self.images.decoded(i, self.least)
+        except UnreadableError as error:
+            return Picture(torch.zeros(self.images.data.channels, self.size, self.size, dtype=torch.uint8), str(error))
+        (height, width), side = x.shape[1:], min(x.shape[1:])
+        x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
+        mode = tv.InterpolationMode(self.interpolation)
+        return Picture(tv.resize(x, [self.size, self.size], interpolation=mode, antialias=True))
+
+
+def square_batches(squares: Squares, batch: int, workers: int) -> Iterator[tuple[Tensor, list[str]]]:
+    """Uint8 pictures ``(B, C, size, size)`` in order, and why some of them are none, empty of those that are."""
+    how = {"batch_size": batch, "collate_fn": _collate}
+    yield from iterate_loader(squares, workers if len(squares) > batch else 0, **how)
+
+
+def _collate(pictures: list[Picture]) -> tuple[Tensor, list[str]]:
+    return torch.stack([picture.x for picture in pictures]), [picture.reason for picture in pictures]

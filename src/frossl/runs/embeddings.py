@@ -1,0 +1,266 @@
+"""Embeddings of a collection as a file: Parquet or NumPy's ``.npz``, filled part by part and joined at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from frossl.core.config import from_plain, to_plain
+from frossl.core.files import write_atomically, write_text
+from frossl.core.types import UserError
+from frossl.nn.encoder import EncoderSpec
+
+EXTENSIONS = (".parquet", ".npz")
+_KEY = "frossl_embeddings"
+_ABOUT = "about.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Where embeddings come from: an encoder and the images that it saw at ``size`` pixels.
+
+    ``checksum`` is that of :func:`encoder_checksum`, ``images`` that of :meth:`frossl.data.whole.Whole.digest`.
+    ``source`` and ``options`` open the images again.
+    """
+
+    encoder: str
+    checksum: str
+    title: str
+    size: int
+    features: int
+    dtype: str
+    source: str
+    options: dict[str, Any]
+    targets: str | None
+    images: str
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """One vector for each image that could be read, ``(N, F)``, float32 or float16.
+
+    ``splits`` are ``train`` and ``held-out``, or empty where the data bring none; ``labels`` are words or None.
+    ``unreadable`` are paths of the others and why.
+    """
+
+    paths: list[str] = field(repr=False)
+    splits: list[str] = field(repr=False)
+    labels: list[str | None] = field(repr=False)
+    vectors: np.ndarray = field(repr=False)
+    about: About
+    unreadable: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def frame(self) -> Any:
+        """A data frame of pandas with the columns path, split, label and vector.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return data_frame({"path": self.paths, "split": self.splits, "label": self.labels, "vector": [*self.vectors]})
+
+
+def data_frame(columns: dict[str, Any]) -> Any:
+    """``columns`` as a data frame of pandas. Raises UserError where it is not installed."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise UserError("data frames need pandas: pip install pandas; columns are there without it") from None
+    return pd.DataFrame(columns)
+
+
+def encoder_checksum(state: dict[str, Tensor], spec: EncoderSpec) -> str:
+    """SHA-256 of the weights, by name, and of how the encoder is built and fed."""
+    hashed = hashlib.sha256(json.dumps(to_plain(spec), sort_keys=True).encode())
+    for name, x in sorted(state.items()):
+        hashed.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
+        hashed.update(x.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def check_output(out: Path) -> None:
+    """Raises UserError for a file that embeddings cannot be written to, before anything is computed."""
+    if out.suffix not in EXTENSIONS:
+        raise UserError(f"embeddings are written to a file that ends in {' or '.join(EXTENSIONS)}; got {out}")
+    if out.suffix == ".parquet":
+        _pyarrow()
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {out.absolute().parent} for {out.name}; make it first")
+
+
+def has_pyarrow() -> bool:
+    """Whether Parquet can be written."""
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(
+            "Parquet needs pyarrow: pip install 'frossl[explore]'; or give a file that ends in .npz"
+        ) from None
+    return pa
+
+
+class Parts:
+    """Vectors on their way to ``out``, in a folder beside it, a file for each stretch of images.
+
+    What is there of the same images and encoder is kept, anything else is removed.
+    """
+
+    def __init__(self, out: Path, about: About) -> None:
+        self.out, self.about = out, about
+        self.folder = out.with_name(f".{out.name}.parts")
+        plain = json.dumps(to_plain(about), indent=2)
+        if not (self.folder / _ABOUT).exists() or (self.folder / _ABOUT).read_text() != plain:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            write_text(self.folder / _ABOUT, plain)
+        self.done = 0
+        while (path := self._path(self.done)).exists():
+            self.done += len(np.load(path)["reasons"])
+
+    def _path(self, start: int) -> Path:
+        return self.folder / f"{start:012}.npz"
+
+    def add(self, vectors_NF: np.ndarray, reasons: Sequence[str]) -> None:
+        """The next images; ``reasons`` says why there is none, empty of those that could be read."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez(file, vectors=vectors_NF, reasons=np.array(reasons, np.str_))
+
+        write_atomically(self._path(self.done), write)
+        self.done += len(reasons)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+        """Where each part begins, its vectors and reasons."""
+        start = 0
+        while start < self.done:
+            with np.load(self._path(start)) as part:
+                vectors, reasons = part["vectors"], part["reasons"].tolist()
+            yield start, vectors, reasons
+            start += len(reasons)
+
+    def join(
+        self,
+        names: Sequence[str],
+        splits: Sequence[str],
+        labels: Sequence[str | None],
+        skipped: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Writes ``out`` from all parts, a part at a time for Parquet, and removes them.
+
+        ``skipped`` are further images that could not be read, and why.
+        """
+        broken = {names[start + i]: reason for start, _, of in self for i, reason in enumerate(of) if reason}
+        told = json.dumps({"about": to_plain(self.about), "unreadable": {**skipped, **broken}})
+        columns = (_columns(part, names, splits, labels) for part in self)
+        join = _join_parquet if self.out.suffix == ".parquet" else _join_npz
+        write_atomically(self.out, lambda path: join(path, self.about, told, columns))
+        shutil.rmtree(self.folder)
+
+
+Columns = tuple[list[str], list[str], list[str | None], np.ndarray]
+
+
+def _columns(
+    part: tuple[int, np.ndarray, list[str]], names: Sequence[str], splits: Sequence[str], labels: Sequence[str | None]
+) -> Columns:
+    """Paths, splits, labels and vectors of the images of a part that could be read."""
+    start, vectors, reasons = part
+    kept = [i for i, reason in enumerate(reasons) if not reason]
+    paths, of, words = ([column[start + i] for i in kept] for column in (names, splits, labels))
+    return paths, of, words, vectors[kept]  # type: ignore[return-value]
+
+
+def _join_parquet(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
+    pa = _pyarrow()
+    word = pa.dictionary(pa.int32(), pa.string())
+    vector = pa.list_(pa.from_numpy_dtype(np.dtype(about.dtype)), about.features)
+    kinds = {"path": pa.string(), "split": word, "label": word, "vector": vector, "encoder": word, "checksum": word}
+    schema = pa.schema(kinds, metadata={_KEY: told})
+    with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for paths, splits, labels, vectors in parts:
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
+            words = [splits, labels, *([text] * len(paths) for text in (about.encoder, about.checksum))]
+            of, label, *constant = (pa.array(x, pa.string()).dictionary_encode() for x in words)
+            writer.write_table(pa.Table.from_arrays([pa.array(paths), of, label, rows, *constant], schema=schema))
+
+
+def _join_npz(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
+    paths, splits, labels, vectors = zip(*parts, strict=True)
+    columns: dict[str, Any] = {
+        "path": np.array([*chain(*paths)], np.str_),
+        "split": np.array([*chain(*splits)], np.str_),
+        "label": np.array([label or "" for label in chain(*labels)], np.str_),
+        "vector": np.concatenate(vectors),
+        "encoder": np.array(about.encoder),
+        "checksum": np.array(about.checksum),
+        _KEY: np.array(told),
+    }
+    with path.open("wb") as file:
+        np.savez(file, **columns)
+
+
+def is_embeddings(source: str) -> bool:
+    """Whether ``source`` is a file that :class:`Parts` wrote; False for what cannot be read."""
+    path = Path(source)
+    try:
+        if path.suffix == ".npz" and path.is_file():
+            with np.load(path) as file:
+                return _KEY in file.files
+        if path.suffix == ".parquet" and path.is_file():
+            return _KEY.encode() in (_pyarrow().parquet.read_schema(path).metadata or {})
+    except (OSError, ValueError, EOFError):
+        pass
+    return False
+
+
+def read_about(path: Path) -> About:
+    """What a file of embeddings says of itself, without reading them."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            told = str(file[_KEY])
+    else:
+        told = _pyarrow().parquet.read_schema(path).metadata[_KEY.encode()]
+    return from_plain(About, json.loads(told)["about"])
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """What :class:`Parts` wrote.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    if not is_embeddings(str(path)):
+        raise UserError(f"{path} does not hold embeddings that frossl embed wrote ({' or '.join(EXTENSIONS)})")
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            told, vectors = json.loads(str(file[_KEY])), file["vector"]
+            columns = {name: file[name].tolist() for name in ("path", "split", "label")}
+            columns["label"] = [word or None for word in columns["label"]]
+    else:
+        table = _pyarrow().parquet.read_table(path)
+        told = json.loads(table.schema.metadata[_KEY.encode()])
+        columns = {name: table.column(name).to_pylist() for name in ("path", "split", "label")}
+        vectors = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("vector").chunks])
+        vectors = vectors.reshape(len(columns["path"]), -1)
+    about = from_plain(About, told["about"])
+    return Embeddings(columns["path"], columns["split"], columns["label"], vectors, about, told["unreadable"])

@@ -1,0 +1,205 @@
+"""embed, explore and predict on folders as people have them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import frossl as package
+from frossl.commands import embed as embedding
+from frossl.nn.encoder import EncoderSpec, save_encoder
+
+SPEC = EncoderSpec(
+    backbone="resnet18", channels=3, size=16, stem="small", features=8, mean=(0.4,) * 3, std=(0.2,) * 3,
+    options={"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]},
+)  # fmt: skip
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    torch.manual_seed(0)
+    save_encoder(tmp_path / "e.safetensors", SPEC.build(), SPEC)
+    return "e.safetensors"
+
+
+def fill(folder, count: int = 50, classes=("",), mode: str = "RGB", seed: int = 0) -> None:
+    """Smooth pictures of many sizes; those of the second class are darker."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        kind = i % len(classes)
+        x = (rng.random((5, 5) if mode != "RGB" else (5, 5, 3)) + 1 - 0.7 * kind) * 100
+        picture = Image.fromarray((x * 250).astype("uint16")) if mode == "I;16" else Image.fromarray(x.astype("uint8"))
+        place = folder / classes[kind]
+        place.mkdir(parents=True, exist_ok=True)
+        picture.resize((20 + i % 3, 24)).save(place / f"{i:03}.png")
+
+
+def rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def on_page(path):
+    """What the page was told."""
+    return json.loads(re.search(r'id="told">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+
+
+def test_vectors_are_the_same_whatever_batch_workers_and_interruptions(tmp_path, encoder, monkeypatch):
+    fill(tmp_path / "images", 21)
+    monkeypatch.setattr(embedding, "PART", 8)
+    how = {"encoder": str(tmp_path / encoder)}
+    whole = package.embed(str(tmp_path / "images"), out=tmp_path / "a.npz", batch=21, workers=0, **how)
+    other = package.embed(str(tmp_path / "images"), out=tmp_path / "b.parquet", batch=4, workers=2, **how)
+    assert whole.paths == other.paths == [f"{i:03}.png" for i in range(21)]
+    assert np.abs(whole.vectors - other.vectors).max() < 1e-5
+    half = package.embed(str(tmp_path / "images"), out=tmp_path / "h.npz", half=True, **how)
+    assert np.abs(half.vectors.astype(float) - whole.vectors).max() < 2e-3 * np.abs(whole.vectors).max()
+
+    class StopError(Exception):
+        pass
+
+    encoded, seen = embedding.Extractor.encode, []
+
+    def stopping(self, module, x):
+        seen.append(len(x))
+        if len(seen) == 4:
+            raise StopError
+        return encoded(self, module, x)
+
+    monkeypatch.setattr(embedding.Extractor, "encode", stopping)
+    for _ in range(2):
+        try:
+            again = package.embed(str(tmp_path / "images"), out=tmp_path / "c.npz", batch=4, **how)
+        except StopError:
+            assert not (tmp_path / "c.npz").exists()
+    assert sum(seen[:3]) + sum(seen[4:]) < 21 + 8  # the first part was not encoded again
+    assert np.abs(whole.vectors - again.vectors).max() < 1e-5
+
+
+def test_a_folder_without_labels_and_with_broken_files(tmp_path, frossl, encoder):
+    fill(tmp_path / "images", 50)
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "images" / "050.png").write_bytes((tmp_path / "images" / "007.png").read_bytes())
+    code, said = frossl("explore", "images", "--encoder", encoder, "-o", "out")
+    assert code == 0, said
+    assert "broken.png" in said
+    assert [row["path"] for row in rows(tmp_path / "out" / "duplicates.csv")] == ["007.png", "050.png"]
+    assert {row["split"] for row in rows(tmp_path / "out" / "outliers.csv")} == {""}
+    assert len(rows(tmp_path / "out" / "outliers.csv")) == len(rows(tmp_path / "out" / "clusters.csv")) == 51
+    assert not (tmp_path / "out" / "labels.csv").exists()
+    told = on_page(tmp_path / "out" / "explore.html")
+    assert (told["classes"], len(told["paths"]), told["thumbnails"]) == ([], 51, 51)
+    assert len(told["encoders"][0]["lists"]["groups"]) == 1
+
+
+def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
+    fill(tmp_path / "images", 50, mode="I;16")
+    spec = replace(SPEC, channels=1, mean=(0.4,), std=(0.2,), values="uint16", range=(0.0, 60000.0))
+    torch.manual_seed(0)
+    save_encoder(tmp_path / "g.safetensors", spec.build(), spec)
+    of_bytes = replace(spec, values="uint8", range=())
+    save_encoder(tmp_path / "bytes.safetensors", of_bytes.build(), of_bytes)
+    code, said = frossl("explore", "images", "--encoder", "g.safetensors", "-o", "out")
+    assert code == 0, said
+    assert "from 0 to 60,000" in said or "from 0 to 60000" in said
+    code, said = frossl("embed", "images", "--encoder", "bytes.safetensors", "-o", "e.npz")
+    assert code == 0, said  # on a range that is measured
+    assert "uint16 from" in said
+    fill(tmp_path / "bytes", 12)
+    code, said = frossl("embed", "bytes", "--encoder", "g.safetensors", "--channels", 1, "-o", "e.npz")
+    assert code == 2
+    assert "intensities 0 to 60000" in said
+
+
+def test_labels_splits_and_a_switch_between_encoders(tmp_path, frossl, encoder):
+    for split, count, seed in (("train", 40, 0), ("test", 20, 1)):
+        fill(tmp_path / "images" / split, count, ("light", "dark"), seed=seed)
+    light = tmp_path / "images" / "train" / "light"
+    (light / "copy.png").write_bytes((tmp_path / "images" / "test" / "light" / "004.png").read_bytes())
+    (light / "wrong.png").write_bytes((tmp_path / "images" / "train" / "dark" / "003.png").read_bytes())
+    code, said = frossl("explore", "images", "--encoder", encoder, "untrained", "-o", "out", "--map", "pca")
+    assert code == 0, said
+    groups = rows(tmp_path / "out" / "duplicates.csv")
+    across = [row for row in groups if row["across_splits"] == "yes"]
+    assert [(row["split"], row["keep"]) for row in across] == [("held-out", "yes"), ("train", "no")]
+    assert rows(tmp_path / "out" / "labels.csv")[0]["path"].endswith(("wrong.png", "copy.png", "003.png"))
+    assert (tmp_path / "out" / "untrained" / "outliers.csv").exists()
+    told = on_page(tmp_path / "out" / "explore.html")
+    assert [one["name"] for one in told["encoders"]] == [encoder, "untrained"]
+    assert told["encoders"][0]["map"] == "PCA"
+    assert told["splits"] == ["train", "held-out"]
+
+
+def test_a_file_of_embeddings_is_explored_with_its_images_and_without(tmp_path, frossl, encoder):
+    fill(tmp_path / "images", 30)
+    assert frossl("embed", "images", "--encoder", encoder, "-o", "e.npz")[0] == 0
+    assert frossl("explore", "e.npz", "-o", "with")[0] == 0
+    assert on_page(tmp_path / "with" / "explore.html")["thumbnails"] == 30
+    (tmp_path / "images").rename(tmp_path / "moved")
+    code, said = frossl("explore", "e.npz", "-o", "without")
+    assert code == 0
+    assert "is not there" in said
+    assert not (tmp_path / "without" / "duplicates.csv").exists()
+    (tmp_path / "moved").rename(tmp_path / "images")
+    fill(tmp_path / "images", 30, seed=3)
+    assert frossl("explore", "e.npz", "-o", "other")[0] == 2
+
+
+def test_few_labels_in_labels_for_all_out(tmp_path, frossl, encoder):
+    fill(tmp_path / "images", 50)
+    for i in range(1, 50, 2):  # every second image is dark
+        path = tmp_path / "images" / f"{i:03}.png"
+        Image.open(path).point(lambda v: v // 4).save(path)
+    known = [f"{i:03}.png,{('light', 'dark')[i % 2]}" for i in range(16)]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(known) + "\n049.png,\n")
+    code, said = frossl("predict", "images", "--encoder", encoder, "--labels", "labels.csv", "--least", "0.6")
+    assert code == 0, said
+    assert "16 labels" in said
+    found = rows(tmp_path / "predictions.csv")
+    right = [row["likeliest"] == ("light", "dark")[i % 2] for i, row in enumerate(found)]
+    assert sum(right) > 45
+    assert all((float(row["probability"]) >= 0.6) == bool(row["label"]) for row in found)
+    ahead = [row["path"] for row in rows(tmp_path / "predictions-label-next.csv")]
+    assert len(ahead) == 34
+    assert not {*ahead} & {line.split(",")[0] for line in known}
+    sure = {row["path"]: float(row["probability"]) for row in found}
+    assert sure[ahead[0]] <= sure[ahead[-1]]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("file,label\na,b\n", "needs the columns path and label"),
+        ("path,label\nnone.png,b\n", "are not those of one image: none.png"),
+        ("path,label\n000.png,b\n000.png,c\n", "two labels, b and c"),
+        ("path,label\n000.png,b\n001.png,c\n", "at least 10 images"),
+    ],
+)
+def test_tables_of_labels_that_do_not_do_are_refused(tmp_path, frossl, encoder, table, said):
+    fill(tmp_path / "images", 12)
+    (tmp_path / "labels.csv").write_text(table)
+    code, printed = frossl("predict", "images", "--encoder", encoder, "--labels", "labels.csv")
+    assert code == 2
+    assert said in printed
+
+
+def test_without_an_encoder_lite0_serves_or_it_is_said_what_to_type(tmp_path, frossl, monkeypatch):
+    fill(tmp_path / "images", 12)
+    code, said = frossl("embed", "images", "--size", 32, "-o", "e.npz")
+    assert code == 0
+    assert "lite0" in said
+    code, said = frossl("embed", "images", "--held-out", 0.5, "-o", "g.npz")
+    assert code == 2
+    assert "none is held out" in said
+    monkeypatch.setattr(embedding, "has_lite0", lambda: False)
+    code, said = frossl("embed", "images", "-o", "f.npz")
+    assert code == 2
+    assert "--encoder" in said
+    assert "frossl[lite0]" in said
