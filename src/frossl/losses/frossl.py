@@ -146,8 +146,8 @@ def _by_formula(
     """
     if distributed.world_size() > 1:
         raise UserError(
-            "FroSSL with many ranks has one gradient, written by hand: not with kernel='gaussian', create_graph, "
-            "torch.compile or torch.func around the loss"
+            "FroSSL by plain autograd (kernel='gaussian', create_graph, torch.compile or torch.func around the loss) "
+            "needs all samples on one rank; with many, go backward as usual through the linear kernel"
         )
     n = z_VND.shape[1]
     floor = None
