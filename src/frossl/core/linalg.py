@@ -25,18 +25,32 @@ class NumericalError(UserError):
 
 
 def decompose(of: Callable[[Tensor], T], x: Tensor) -> T:
-    """``of(x)``, where ``of`` is a decomposition of :mod:`torch.linalg`.
+    """``of(x)``, where ``of`` is a decomposition of :mod:`torch.linalg`; by way of float64 where float32 fails.
+
+    LAPACK's eigenvalues in float32 do not converge where most columns are zero, as those of features that collapsed to
+    a few directions may be.
 
     Raises:
         NumericalError: ``x`` is not finite, or the decomposition does not converge or does not exist.
     """
-    found = _attempt(of, x) if bool(torch.isfinite(x).all()) else None
+    found = None
+    if bool(torch.isfinite(x).all()):
+        found = _attempt(of, x)
+        if found is None and x.dtype == torch.float32:
+            found = _in_type(_attempt(of, x.double()), x.dtype)
     if found is None:
         raise NumericalError(
             f"a matrix {tuple(x.shape)} made of features cannot be decomposed: they are not finite, or too far apart. "
             "Look at what the encoder gives; a lower learning rate or --precision 32 keeps features in range"
         )
     return found
+
+
+def _in_type(found: Any, dtype: torch.dtype) -> Any:
+    """A tensor, or torch's tuple of several, in ``dtype``."""
+    if found is None or isinstance(found, Tensor):
+        return found if found is None else found.to(dtype)
+    return type(found)([part.to(dtype) for part in found])
 
 
 def require_finite(x: Tensor, what: str) -> None:
