@@ -24,7 +24,7 @@ from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
 from frossl.views.colour import find_colour
 from frossl.views.draw import draw
-from frossl.views.make import crop_one, finish_views, make_views
+from frossl.views.make import crop_one, finish_views, render_views
 from frossl.views.recipes import Recipe, least_side
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ def _batches(
             x = split.images[index_N]
             x = (x.pin_memory() if on_cuda else x).to(device, non_blocking=True)
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
-            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, colour, dtype))
+            yield Batch(index_N, labels(index_N), render_views(x, recipe, drawn, mean, std, colour, dtype))
         return
     images = split.images
     if isinstance(images, LazyImages):
