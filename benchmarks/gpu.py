@@ -40,12 +40,12 @@ from frossl.runs.checkpoint import load_newest
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.train.loop import build, rank_batches, train
-from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.train.ranks import start
+from frossl.train.resources import device_of
 from frossl.train.step import Stepper
 from frossl.views.draw import draw
-from frossl.views.make import make_views
+from frossl.views.make import render_views
 from frossl.views.recipes import VIEWS, with_size
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -76,8 +76,8 @@ def views_parity(name: str, device: torch.device) -> Row:
     off = [
         255 * (a.cpu() - b).abs()
         for a, b in zip(
-            make_views(images.to(device), recipe, drawn, [0.0] * 3, [1.0] * 3),
-            make_views(images, recipe, drawn, [0.0] * 3, [1.0] * 3),
+            render_views(images.to(device), recipe, drawn, [0.0] * 3, [1.0] * 3),
+            render_views(images, recipe, drawn, [0.0] * 3, [1.0] * 3),
             strict=True,
         )
     ]

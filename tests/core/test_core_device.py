@@ -13,7 +13,7 @@ from frossl.core import device
 from frossl.core.types import UserError
 from frossl.runs.checkpoint import random_state, set_random_state
 from frossl.runs.config import Config
-from frossl.train.plan import find_precision
+from frossl.train.resources import find_precision
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from frossl.core import distributed as dist
-from frossl.losses import LOSSES, FroSSLLoss
+from frossl.losses import LOSSES, LossModule
 from frossl.nn.batch_norm import BatchNormOverRanks
 from rank_programs import finish, outlived, start_ranks
 
@@ -231,7 +231,7 @@ def plan_and_group(r: int) -> None:
             torch.testing.assert_close(got, wanted)
         assert not torch.allclose(own[0], everywhere[0])
         whole.append(own)
-    assert torch.equal(FroSSLLoss(group="local")(z), whole[0][0])
+    assert torch.equal(LossModule("frossl", group="local")(z), whole[0][0])
     with dist.within(dist.Scope("local")):
         assert (dist.world_size(), dist.rank()) == (1, 0)
     torch.save([z, whole], f"{os.environ['SAID']}.{r}.pt")

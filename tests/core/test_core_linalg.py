@@ -77,6 +77,15 @@ def test_a_spectrum_of_numbers_that_are_not_finite_is_a_named_error(shape, bad):
         covariance_spectrum(x)
 
 
+def test_what_does_not_converge_in_float32_is_decomposed_in_float64():
+    x = torch.zeros(400, 1280)
+    alive = torch.randperm(1280, generator=torch.Generator().manual_seed(0))[:29]
+    x[:, alive] = sample(400, 29).float()  # for which LAPACK's eigh in float32 fails
+    values, axes = decompose(torch.linalg.eigh, x.T @ x)
+    assert values.dtype == axes.dtype == torch.float32
+    torch.testing.assert_close(axes @ values.diag() @ axes.T, x.T @ x, rtol=1e-4, atol=1e-3)
+
+
 def test_a_decomposition_that_fails_is_a_named_error_and_leaves_figures_out():
     singular = torch.zeros(3, 3)
     with pytest.raises(NumericalError, match="too far apart"):

@@ -264,7 +264,7 @@ def test_another_kind_of_device_chooses_its_own_precision(place, monkeypatch):
     run = pretrain(config(place / "images", place, name="gpu", evaluate=False, length="2it", precision="bf16")).run
     about = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(about | {"device": "cuda:0"}))
-    monkeypatch.setattr("frossl.train.plan.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("frossl.train.resources.cpu_has_bf16", lambda: False)
     seen = []
     extractor = Extractor.__init__
     monkeypatch.setattr(

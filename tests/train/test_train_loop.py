@@ -41,8 +41,8 @@ from frossl.runs.config import Config
 from frossl.runs.directory import LOCK, LOG, alone_in, new_run_directory, read_run
 from frossl.runs.log import RunLog, read_rows
 from frossl.train.evaluate import evaluate_run
-from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
+from frossl.train.resources import device_of
 from frossl.train.step import NonFiniteError, Stepper
 from frossl.views.recipes import Recipe, View
 from rank_programs import ended, forked

@@ -31,9 +31,10 @@ from frossl.runs.log import read_rows
 from frossl.train import loop
 from frossl.train import ranks as ranks_room
 from frossl.train.evaluate import evaluate_run
-from frossl.train.plan import _own_gpu, make_plan, workers_for
+from frossl.train.plan import make_plan
 from frossl.train.pretrain import pretrain
 from frossl.train.ranks import joined, open_together
+from frossl.train.resources import _own_gpu, workers_for
 from frossl.train.step import Stepper
 from rank_programs import ended, finish, free_port, outlived, rank_environment, start_ranks
 
@@ -451,7 +452,7 @@ def test_two_ranks_twice_are_bit_for_bit_the_same(runs):
     [(False, 1, 4, 4, 1), (True, 1, 4, 1, 0), (True, 1, 4, 4, 1), (False, 0, 1, 1, 0), (False, 1, 2, 1, None)],
 )
 def test_a_rank_takes_its_gpu_of_those_that_it_sees(monkeypatch, slurm, local, ranks, seen, wanted):
-    monkeypatch.setattr("frossl.train.plan.launched", lambda: Launch(local, ranks, local, ranks, slurm))
+    monkeypatch.setattr("frossl.train.resources.launched", lambda: Launch(local, ranks, local, ranks, slurm))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     if wanted is None:
         with pytest.raises(UserError, match=r"2 ranks on this machine, but 1 GPU: rank 1"):
@@ -466,7 +467,7 @@ def test_a_rank_takes_its_gpu_of_those_that_it_sees(monkeypatch, slurm, local, r
 )
 def test_workers_have_cores_and_shared_memory(images, tmp_path, monkeypatch, bound, room, asked, wanted):
     """Batches of 5 MB, of which each process holds two, in half of the room."""
-    monkeypatch.setattr("frossl.train.plan.cores", lambda: bound)
-    monkeypatch.setattr("frossl.train.plan.shared_memory", lambda: room)
+    monkeypatch.setattr("frossl.train.resources.cores", lambda: bound)
+    monkeypatch.setattr("frossl.train.resources.shared_memory", lambda: room)
     data = open_data(str(images), memory_limit=0)
     assert workers_for(config(images, tmp_path, workers=asked), data, 5_000_000) == wanted

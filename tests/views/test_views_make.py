@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from frossl.views.draw import ORDERS, Drawn, draw
-from frossl.views.make import crop, crop_one, finish_views, make_views
+from frossl.views.make import crop, crop_one, finish_views, render_views
 from frossl.views.recipes import Recipe, View
 
 N, ROWS, COLUMNS = 10, 26, 34
@@ -74,7 +74,7 @@ def one_by_one(image: Tensor, group: View, d: Drawn, v: int, n: int) -> tuple[Te
 def test_views_are_torchvisions_functions_one_after_another(recipe, channels):
     images, drawn = photographs(channels), parameters(recipe)
     shift, scale = torch.tensor(MEAN[:channels])[:, None, None], torch.tensor(STD[:channels])[:, None, None]
-    views = make_views(images, recipe, drawn, MEAN[:channels], STD[:channels])
+    views = render_views(images, recipe, drawn, MEAN[:channels], STD[:channels])
     assert len(views) == len(recipe)
     for group, d, got in zip(recipe, drawn, views, strict=True):
         uncertain = 0
@@ -99,7 +99,7 @@ def test_another_order_of_jitter_gives_other_views():
     images, recipe = photographs(), (replace(EVERYTHING, solarize=0, blur=0),)
     (d,) = parameters(recipe)
     other = replace(d, order=(d.order + 11) % 24)
-    a, b = (make_views(images, recipe, [x], MEAN, STD)[0] for x in (d, other))
+    a, b = (render_views(images, recipe, [x], MEAN, STD)[0] for x in (d, other))
     assert ((a - b).abs().amax(dim=(2, 3, 4)) > 1e-2).float().mean() > 0.5
 
 
@@ -107,7 +107,7 @@ def test_another_order_of_jitter_gives_other_views():
 def test_the_identity_recipe_is_normalisation(channels):
     images = photographs(channels, 16, 16)
     mean, std = [0.4, 0.5, 0.6, 0.3][:channels], [0.2, 0.25, 0.3, 0.1][:channels]
-    (views,) = make_views(images, (IDENTITY,), parameters((IDENTITY,), rows=16, columns=16), mean, std)
+    (views,) = render_views(images, (IDENTITY,), parameters((IDENTITY,), rows=16, columns=16), mean, std)
     wanted = (images.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     assert views.shape == (2, N, channels, 16, 16)
     torch.testing.assert_close(views, wanted.expand_as(views), rtol=0, atol=1e-6)
@@ -118,14 +118,14 @@ def test_operations_on_colour_are_skipped_without_colour(channels):
     """Saturation and hue alone change nothing."""
     recipe = (replace(IDENTITY, jitter=1.0, brightness=0.0, contrast=0.0, saturation=0.9, hue=0.5),)
     images = photographs(channels, 16, 16)
-    (views,) = make_views(images, recipe, parameters(recipe, rows=16, columns=16), [0.0] * channels, [1.0] * channels)
+    (views,) = render_views(images, recipe, parameters(recipe, rows=16, columns=16), [0.0] * channels, [1.0] * channels)
     torch.testing.assert_close(views, (images.float() / 255).expand_as(views), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_views_of_any_number_of_channels_are_finite_and_changed(channels):
     images, recipe = photographs(channels), (SOME,)
-    (views,) = make_views(images, recipe, parameters(recipe), [0.5] * channels, [0.25] * channels)
+    (views,) = render_views(images, recipe, parameters(recipe), [0.5] * channels, [0.25] * channels)
     assert views.shape == (3, N, channels, 24, 24)
     assert views.isfinite().all()
     assert (views[0] - views[1]).abs().amax(dim=(1, 2, 3)).min() > 0.05
@@ -137,7 +137,7 @@ def test_views_of_one_size_are_merged_in_the_order_of_the_recipe():
         for count, size, solarize in ((2, 16, 0.0), (1, 8, 1.0), (1, 16, 1.0), (3, 8, 0.0))
     )
     images = photographs(rows=16, columns=16)
-    large, small = make_views(images, recipe, parameters(recipe, rows=16, columns=16), MEAN, STD)
+    large, small = render_views(images, recipe, parameters(recipe, rows=16, columns=16), MEAN, STD)
     assert large.shape == (3, N, 3, 16, 16)
     assert small.shape == (4, N, 3, 8, 8)
     assert torch.equal(large[0], large[1])
@@ -149,16 +149,16 @@ def test_views_of_one_size_are_merged_in_the_order_of_the_recipe():
 def test_a_sample_gives_the_same_view_in_any_batch():
     images, recipe = photographs(), (SOME,)
     index = torch.tensor([7, 2, 5])
-    whole = make_views(images, recipe, parameters(recipe), MEAN, STD)[0]
+    whole = render_views(images, recipe, parameters(recipe), MEAN, STD)[0]
     drawn = draw(recipe, seed=0, epoch=0, index_N=index, height=ROWS, width=COLUMNS)
-    part = make_views(images[index], recipe, drawn, MEAN, STD)[0]
+    part = render_views(images[index], recipe, drawn, MEAN, STD)[0]
     torch.testing.assert_close(part, whole[:, index], rtol=0, atol=1e-4)
 
 
 def test_images_are_left_alone():
     images = photographs()
     before = images.clone()
-    make_views(images, (EVERYTHING,), parameters((EVERYTHING,)), MEAN, STD)
+    render_views(images, (EVERYTHING,), parameters((EVERYTHING,)), MEAN, STD)
     assert torch.equal(images, before)
 
 
@@ -186,7 +186,7 @@ def test_crops_finished_apart_are_the_views():
         for group, d in zip(recipe, drawn, strict=True)
     ]
     for a, b in zip(
-        finish_views(crops, recipe, drawn, MEAN, STD), make_views(images, recipe, drawn, MEAN, STD), strict=True
+        finish_views(crops, recipe, drawn, MEAN, STD), render_views(images, recipe, drawn, MEAN, STD), strict=True
     ):
         assert torch.equal(a, b)
 
@@ -204,7 +204,7 @@ def test_statistics_of_another_number_of_channels_are_refused(images, statistics
     """Broadcasting would make a one-channel image a three-channel one without a word."""
     recipe = (replace(IDENTITY, size=8),)
     with pytest.raises((ValueError, RuntimeError)):
-        make_views(photographs(images), recipe, parameters(recipe), [0.5] * statistics, [0.5] * statistics)
+        render_views(photographs(images), recipe, parameters(recipe), [0.5] * statistics, [0.5] * statistics)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -215,7 +215,7 @@ def test_threads_change_no_bit_and_views_are_channels_last(dtype):
     made = {}
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        made[threads] = make_views(images, recipe, drawn, MEAN, STD, dtype=dtype)
+        made[threads] = render_views(images, recipe, drawn, MEAN, STD, dtype=dtype)
         with ThreadPoolExecutor(1) as pool:
             assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == threads
     torch.set_num_threads(before)
@@ -229,7 +229,7 @@ def test_threads_change_no_bit_and_views_are_channels_last(dtype):
 def test_half_precision_is_the_rounded_view():
     images, drawn = photographs(), parameters((SOME,))
     (exact,), (half,) = (
-        make_views(images, (SOME,), drawn, MEAN, STD, dtype=d) for d in (torch.float32, torch.bfloat16)
+        render_views(images, (SOME,), drawn, MEAN, STD, dtype=d) for d in (torch.float32, torch.bfloat16)
     )
     assert torch.equal(half, exact.bfloat16())
 
@@ -244,6 +244,6 @@ def test_an_error_in_a_thread_is_passed_on(monkeypatch):
     torch.set_num_threads(2)
     try:
         with pytest.raises(ValueError, match="no colour"):
-            make_views(images, (SOME,), drawn, MEAN, STD)
+            render_views(images, (SOME,), drawn, MEAN, STD)
     finally:
         torch.set_num_threads(1)

@@ -26,9 +26,10 @@ from frossl.losses import frossl
 from frossl.runs.config import Config, Device
 from frossl.runs.data import open_run_data
 from frossl.train.loop import build, rank_batches
-from frossl.train.plan import device_of, make_plan
+from frossl.train.plan import make_plan
 from frossl.train.probe import look
 from frossl.train.ranks import start
+from frossl.train.resources import device_of
 from frossl.train.step import Stepper
 from frossl.train.telemetry import Telemetry, context_of
 

@@ -27,7 +27,7 @@ from frossl.report.targets import Watched
 from frossl.runs.config import Config
 from frossl.train import compare
 from frossl.train.jobs import Jobs, carry_out_all, split_machine
-from frossl.train.plan import device_of
+from frossl.train.resources import device_of
 from frossl.train.tune import choose_rates, plan_trials, trial_protocols, with_rates
 
 

@@ -37,7 +37,7 @@ from frossl.runs.embeddings import (
 )
 from frossl.runs.encoders import read_any_encoder
 from frossl.train.evaluate import check_scale
-from frossl.train.plan import device_of, workers_for
+from frossl.train.resources import device_of, workers_for
 
 UNTRAINED = "untrained"
 """The name of an encoder like the first that is given, with random weights."""

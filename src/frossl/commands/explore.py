@@ -37,7 +37,7 @@ from frossl.report import terminal
 from frossl.report.explore import Collection, write_page
 from frossl.runs.config import Config
 from frossl.runs.embeddings import Embeddings, data_frame, has_pyarrow, is_embeddings, read_embeddings
-from frossl.train.plan import device_of
+from frossl.train.resources import device_of
 from frossl.train.side_by_side import arm_names
 
 LISTS = {

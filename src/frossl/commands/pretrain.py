@@ -18,9 +18,9 @@ from frossl.data.open import join_sources
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.directory import begun_run, read_run
-from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
 from frossl.train.ranks import Devices, ranks_here
+from frossl.train.resources import device_of
 
 M = TypeVar("M")
 AUTO = Path("auto")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from frossl.core.gradient import transformed
 from frossl.core.types import UserError
 
 Views = Tensor | Sequence[Tensor]
@@ -82,7 +83,7 @@ def stack_views(z: Views) -> Tensor:
         )
     if not z.is_floating_point():
         raise UserError(f"embeddings must be floating point, got {z.dtype}")
-    if one_tensor and z.shape[0] > z.shape[1] and (level := _level_of_caller()):
+    if one_tensor and z.shape[0] > z.shape[1] and not transformed() and (level := _level_of_caller()):
         warnings.warn(
             f"embeddings {tuple(z.shape)} are read as {z.shape[0]} views of {z.shape[1]} images, (V, N, D). If they "
             "are (N, V, D), write z.transpose(0, 1); if there are more views than images, a list of V tensors (N, D)",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frossl.core import distributed
-from frossl.core.gradient import only_once
+from frossl.core.gradient import apply, readable, transformed, twice_by
 from frossl.core.types import UserError
 
 P = ParamSpec("P")
@@ -25,18 +25,32 @@ class NumericalError(UserError):
 
 
 def decompose(of: Callable[[Tensor], T], x: Tensor) -> T:
-    """``of(x)``, where ``of`` is a decomposition of :mod:`torch.linalg`.
+    """``of(x)``, where ``of`` is a decomposition of :mod:`torch.linalg`; by way of float64 where float32 fails.
+
+    LAPACK's eigenvalues in float32 do not converge where most columns are zero, as those of features that collapsed to
+    a few directions may be.
 
     Raises:
         NumericalError: ``x`` is not finite, or the decomposition does not converge or does not exist.
     """
-    found = _attempt(of, x) if bool(torch.isfinite(x).all()) else None
+    found = None
+    if bool(torch.isfinite(x).all()):
+        found = _attempt(of, x)
+        if found is None and x.dtype == torch.float32:
+            found = _in_type(_attempt(of, x.double()), x.dtype)
     if found is None:
         raise NumericalError(
             f"a matrix {tuple(x.shape)} made of features cannot be decomposed: they are not finite, or too far apart. "
             "Look at what the encoder gives; a lower learning rate or --precision 32 keeps features in range"
         )
     return found
+
+
+def _in_type(found: Any, dtype: torch.dtype) -> Any:
+    """A tensor, or torch's tuple of several, in ``dtype``."""
+    if found is None or isinstance(found, Tensor):
+        return found if found is None else found.to(dtype)
+    return type(found)([part.to(dtype) for part in found])
 
 
 def require_finite(x: Tensor, what: str) -> None:
@@ -98,7 +112,7 @@ def product_with_itself(x: Tensor) -> Tensor:
     On the CPU a large product is done as panels of the upper triangle and mirrored: two are 3/4 of the work, four 5/8.
     """
     m = x.shape[1]
-    if x.device.type != "cpu" or m < 256:
+    if x.device.type != "cpu" or m < 256 or transformed():
         return x @ x.transpose(1, 2)
     panels = 2 if m < 512 else 4
     result = x.new_empty(x.shape[0], m, m)
@@ -190,7 +204,7 @@ def pair_distance(x: Tensor) -> Tensor:
 
 def moment_matrix(x: Tensor) -> Tensor:
     """Batched ``x x'`` of ``(V, M, K)`` as :func:`product_with_itself`, with one matrix product in the backward."""
-    return _Moment.apply(x)  # type: ignore[return-value]
+    return apply(_Moment, product_with_itself, x)
 
 
 def smaller_moment(x: Tensor) -> Tensor:
@@ -238,7 +252,7 @@ def nuclear_norm(x: Tensor) -> Tensor:
     singular values in the precision of ``x``. The gradient is finite, also where values repeat or are zero.
     """
     small, large = sorted(x.shape[1:])
-    if large < 2 * small and bool(torch.isfinite(x).all()):
+    if large < 2 * small and not transformed() and bool(torch.isfinite(x).all()):
         values = _attempt(torch.linalg.svdvals, x)
         if values is not None:
             return values.sum()
@@ -250,13 +264,14 @@ def cholesky(a: Tensor, singular: str, floor: Tensor | float = 0.0) -> Tensor:
     """Lower Cholesky factors of symmetric ``(..., D, D)``; squared pivots must be above ``floor``.
 
     Raises:
-        UserError: on the CPU, a matrix is not positive definite: the message is ``singular``. On an accelerator that
-            gives NaN, so that no step waits for the device; so do, everywhere, numbers that are not finite.
+        UserError: on the CPU, a matrix is not positive definite: the message is ``singular``. On an accelerator, and
+            compiled or transformed, that gives NaN, so that nothing waits for a value; so do, everywhere, numbers that
+            are not finite.
     """
     factor, info = torch.linalg.cholesky_ex(a)
     pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
     definite = (info == 0) & (pivots * pivots > floor).all(-1)
-    if a.device.type == "cpu" and not bool(definite.all()) and bool(torch.isfinite(a).all()):
+    if readable(a) and not bool(definite.all()) and bool(torch.isfinite(a).all()):
         raise UserError(singular)
     return torch.where(definite[..., None, None], factor, torch.nan)
 
@@ -267,17 +282,22 @@ def log_determinant(a: Tensor, singular: str) -> Tensor:
     Raises:
         UserError: as :func:`cholesky`.
     """
-    return _LogDeterminant.apply(a, singular)  # type: ignore[return-value]
+    return apply(_LogDeterminant, _log_determinant, a, singular)
+
+
+def _log_determinant(a: Tensor, singular: str) -> Tensor:
+    return 2 * cholesky(a, singular).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 class _LogDeterminant(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, singular: str) -> Tensor:
         factor = cholesky(a, singular)
-        ctx.save_for_backward(factor)
+        ctx.save_for_backward(a, factor)
+        ctx.rest = (singular,)
         return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
-    @only_once
+    @twice_by(_log_determinant)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return torch.cholesky_inverse(ctx.saved_tensors[0]) * grad[..., None, None], None
+        return torch.cholesky_inverse(ctx.saved_tensors[1]) * grad[..., None, None], None

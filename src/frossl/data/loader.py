@@ -26,7 +26,7 @@ from frossl.data.sources import LazyImages, show
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
 from frossl.views.draw import draw
-from frossl.views.make import crop_one, finish_views, make_views
+from frossl.views.make import crop_one, finish_views, render_views
 from frossl.views.recipes import Recipe, least_side
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ def _batches(
         for epoch, index_N in plan:
             x = upload(split.images[index_N], device) if resident is None else resident[upload(index_N, device)]
             drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
-            yield Batch(index_N, labels(index_N), make_views(x, recipe, drawn, mean, std, compiled, dtype))
+            yield Batch(index_N, labels(index_N), render_views(x, recipe, drawn, mean, std, compiled, dtype))
         return
     images = split.images
     if isinstance(images, LazyImages):

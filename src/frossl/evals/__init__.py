@@ -1,12 +1,20 @@
 """Metrics: of features, or of an encoder itself; deterministic, on held-out images.
 
 A metric is one file of this package, found by being there. All that tables, charts and verdicts need to know of it is
-said where it is registered, with :func:`metric`.
+said where it is registered, with :func:`metric`. Those of features are functions of arrays here, and hide the module of
+their name:
+
+>>> import torch
+>>> import frossl.evals
+>>> train, labels = torch.eye(4), ["cat", "cat", "dog", "dog"]
+>>> frossl.evals.knn(train, labels, train, labels, k=1)["knn"]
+1.0
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +26,7 @@ from frossl.core.linalg import or_nothing
 from frossl.core.registry import Registry
 from frossl.core.types import Features, Targets
 from frossl.data.types import Dataset
+from frossl.evals.arrays import of_arrays
 from frossl.evals.extract import Extractor
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe
@@ -171,3 +180,11 @@ def measure(features: Features, names: list[str]) -> dict[str, float]:
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+
+globals().update(
+    {
+        name.replace("-", "_"): of_arrays(inspect.unwrap(m.measure))
+        for name, m in METRICS.items()
+        if not (m.of_encoder or m.needs_views)
+    }
+)

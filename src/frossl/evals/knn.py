@@ -68,6 +68,6 @@ def knn(features: Features, *, k: int = 20, temperature: float = 0.07, balanced:
         "of a class lie together."
     },
 )
-def knn_with_interval(features: Features) -> dict[str, float]:
+def knn_with_interval(features: Features, *, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
     """Top-1 and balanced accuracy on the held-out images and their intervals."""
-    return with_balanced("knn", knn_correct(features), labelled(features)[3])
+    return with_balanced("knn", knn_correct(features, k=k, temperature=temperature), labelled(features)[3])

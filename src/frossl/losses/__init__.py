@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from frossl.losses.base import LOSSES
+from frossl.losses.base import LOSSES, LossModule
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -25,7 +25,7 @@ from frossl.losses.cross_entropy import cross_entropy  # noqa: E402
 from frossl.losses.dcl import dcl  # noqa: E402
 from frossl.losses.dino import dino  # noqa: E402
 from frossl.losses.empssl import empssl  # noqa: E402
-from frossl.losses.frossl import FroSSLLoss, frossl  # noqa: E402
+from frossl.losses.frossl import frossl  # noqa: E402
 from frossl.losses.ivne import ivne  # noqa: E402
 from frossl.losses.mmcr import mmcr  # noqa: E402
 from frossl.losses.moco import moco  # noqa: E402
@@ -39,7 +39,7 @@ from frossl.losses.wmse import wmse  # noqa: E402
 
 __all__ = [
     "LOSSES",
-    "FroSSLLoss",
+    "LossModule",
     "barlow_twins",
     "byol",
     "corinfomax",

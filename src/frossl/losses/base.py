@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frossl.core.axes import Views, as_tensors, stack_views
 from frossl.core.distributed import Scope, gather, within
@@ -66,3 +66,34 @@ def sum_of(state: Mapping[str, Tensor] = MappingProxyType({}), **terms: Tensor) 
     """The :class:`Loss` whose total is the sum of ``terms``."""
     total = torch.stack(list(terms.values())).sum()
     return Loss(total, {name: term.detach() for name, term in terms.items()}, state)
+
+
+class LossModule(nn.Module):
+    """A loss as a module, for loops that keep criteria: its options are fixed, its ``total`` is what it returns.
+
+    Args:
+        loss: a function of :mod:`frossl.losses` or its name.
+        group: of ranks that share a batch, as all losses have it.
+        options: other keyword arguments of it.
+
+    Raises:
+        UserError: no loss has that name.
+        TypeError: the loss has no such option.
+
+    >>> criterion = LossModule("vicreg", covariance_weight=2.0)
+    >>> criterion([torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 4)]).ndim
+    0
+    """
+
+    def __init__(self, loss: str | Callable[..., Loss], *, group: Any = None, **options: Any) -> None:
+        super().__init__()
+        self.loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self.options = options | ({} if group is None else {"group": group})
+        inspect.signature(self.loss).bind_partial(**options)  # a wrong name fails here, not at the first step
+
+    def forward(self, *tensors: Any) -> Tensor:
+        """The scalar to minimise, of the positional arguments of the loss: embeddings, then targets if it has any."""
+        return self.loss(*tensors, **self.options).total
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.loss.__name__, *(f"{k}={v!r}" for k, v in self.options.items())])

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from frossl.core.axes import Views, fold, fold_labels
+from frossl.core.gradient import readable
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import embeddings, register_loss, sum_of
 from frossl.losses.targets import class_numbers
@@ -33,7 +34,7 @@ def cross_entropy(logits: Views, labels: Tensor) -> Loss:
     logits_VNK = embeddings(logits)
     views, images, classes = logits_VNK.shape
     labels_N = class_numbers(labels, images).clamp_min(-1)
-    highest = int(labels_N.max()) if labels_N.device.type == "cpu" else 0
+    highest = int(labels_N.max()) if readable(labels_N) else 0
     if highest < 0:
         raise UserError("cross_entropy: no image of the batch has a label (all are -1); it learns from labels only")
     if highest >= classes:

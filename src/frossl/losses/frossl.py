@@ -6,17 +6,23 @@ arXiv 2310.02903, equations 3 (invariance) and 6 (regulariser).
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from frossl.core import distributed
 from frossl.core.axes import Views, stack_views
-from frossl.core.gradient import only_once
-from frossl.core.linalg import block_width, centre_columns, inverse_root, product_with_itself, square_norm
+from frossl.core.gradient import apply, readable, transformed, twice_by
+from frossl.core.linalg import (
+    block_width,
+    centre_columns,
+    inverse_root,
+    product_with_itself,
+    smaller_moment,
+    square_norm,
+)
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import register_loss, widened, without_autocast
 
@@ -67,7 +73,7 @@ def frossl(
 
     Raises:
         UserError: wrong shapes or options; on the CPU also when every column of a view is zero (or constant,
-            if centred). On an accelerator that case gives NaN, so that no step waits for the device.
+            if centred). On an accelerator, and compiled or transformed, that case gives NaN: no value is read.
 
     Differences from the public reference: it detaches the trace through a host synchronisation per view (equal in
     value and gradient, as the trace is constant); it adds a small constant to norms (here a column below the
@@ -81,16 +87,18 @@ def frossl(
     _check_options(view_scaling, normalise, kernel)
     z_VND = widened(stack_views(z))
     weight = _weight(z_VND, invariance_weight, view_scaling)
+    options = weight, centre, normalise == "batch", log
     if kernel == "gaussian":
-        return _gaussian_frossl(z_VND, weight, centre, normalise, log)
-    total, entropy, invariance = _FroSSL.apply(z_VND, weight, centre, normalise == "batch", log)  # type: ignore
+        total, entropy, invariance = _by_formula(z_VND, *options, gaussian=True)
+    else:
+        total, entropy, invariance = apply(_FroSSL, _by_formula, z_VND, *options)
     return Loss(total, {"entropy": entropy, "invariance": invariance})
 
 
 def _weight(z_VND: Tensor, invariance_weight: float | None, view_scaling: ViewScaling) -> float:
     """w s(V); warns of what is known to collapse training."""
     views = len(z_VND)
-    if view_scaling == "pairs" and views > 2:
+    if view_scaling == "pairs" and views > 2 and not transformed():
         warnings.warn(
             f"view_scaling='pairs' with {views} views weighs invariance {views - 1} times as much per view as with "
             "2 views, which is known to collapse training; 'unbiased' keeps the balance",
@@ -99,29 +107,6 @@ def _weight(z_VND: Tensor, invariance_weight: float | None, view_scaling: ViewSc
     if invariance_weight is None:
         invariance_weight = 4 * distributed.global_count(z_VND.shape[1], z_VND) / z_VND.shape[2]
     return invariance_weight * {"pairs": views, "mean": 1, "unbiased": views / (views - 1)}[view_scaling]
-
-
-class FroSSLLoss(nn.Module):
-    """:func:`frossl` as a module for people with their own loop; options as there, and ``group`` as all losses have it.
-
-    >>> criterion = FroSSLLoss(invariance_weight=0.7)
-    >>> criterion([torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 4)]).ndim
-    0
-    """
-
-    def __init__(self, *, group: Any = None, **options: Any) -> None:
-        super().__init__()
-        bound = inspect.signature(frossl).bind(None, **options)  # a wrong option fails here, not at the first step
-        bound.apply_defaults()
-        _check_options(*(bound.arguments[name] for name in ("view_scaling", "normalise", "kernel")))
-        self.options = options | ({} if group is None else {"group": group})
-
-    def forward(self, z: Views) -> Tensor:
-        """Loss of ``(V, N, D)`` projections or V tensors ``(N, D)``, as a scalar."""
-        return frossl(z, **self.options).total
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
 
 
 def _check_options(view_scaling: str, normalise: str, kernel: str) -> None:
@@ -142,13 +127,44 @@ def _count_alive(r: Tensor, z_VND: Tensor, by_batch: bool, centre: bool) -> Tens
     """
     alive = r.count_nonzero(dim=(1, 2))
     alive = alive if by_batch else distributed.sum_over_ranks(alive)
-    if alive.device.type == "cpu" and not bool(alive.all()) and bool(torch.isfinite(z_VND).all()):
+    if readable(alive) and not bool(alive.all()) and bool(torch.isfinite(z_VND).all()):
         what = "column" if by_batch else "row"
         raise UserError(
             f"FroSSL: every {what} of a view is zero{' or constant' if centre else ''}: the batch holds no "
             "information. The encoder has collapsed to a constant, or the images of the batch are all alike, or one."
         )
     return alive
+
+
+def _by_formula(
+    z_VND: Tensor, weight: float, centre: bool, by_batch: bool, log: bool, gaussian: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Total, entropy and invariance by plain autograd, for the Gaussian kernel and where gradients are transformed.
+
+    Raises:
+        UserError: many ranks, since every pair of samples must be on one here.
+    """
+    if distributed.world_size() > 1:
+        raise UserError(
+            "FroSSL by plain autograd (kernel='gaussian', create_graph, torch.compile or torch.func around the loss) "
+            "needs all samples on one rank; with many, go backward as usual through the linear kernel"
+        )
+    n = z_VND.shape[1]
+    floor = None
+    if centre:
+        z_VND, floor = centre_columns(z_VND, n, keep_noise=by_batch)
+    r = inverse_root((z_VND * z_VND).sum(1 if by_batch else 2, keepdim=True), floor if by_batch else None)
+    trace = _count_alive(r, z_VND, by_batch, centre)
+    zh_VND = z_VND * r
+    if gaussian:
+        # Unit columns times sqrt(D) and sigma^2 = D / 2: both factors of D cancel in the exponent.
+        square_distance = torch.cdist(zh_VND, zh_VND, compute_mode="donot_use_mm_for_euclid_dist").square()
+        square = (torch.exp(-square_distance) / n).square().sum(dim=(1, 2))
+    else:
+        square = square_norm(smaller_moment(zh_VND)) / trace**2
+    entropy = square.log().sum() if log else square.sum()
+    invariance = (zh_VND - zh_VND.mean(0)).square().sum() * (weight / n)
+    return entropy + invariance, entropy.detach(), invariance.detach()
 
 
 class _FroSSL(torch.autograd.Function):
@@ -187,7 +203,8 @@ class _FroSSL(torch.autograd.Function):
         square = square_norm(c)
         entropy = (square / trace**2).log().sum() if log else (square / trace**2).sum()
         invariance = (spread if by_batch else distributed.sum_over_ranks(spread)) * (weight / n)
-        ctx.save_for_backward(zh_VND, r, sum_ND, c.mul_((4 / (square if log else trace**2))[:, None, None]))
+        ctx.rest = weight, centre, by_batch, log
+        ctx.save_for_backward(z_VND, zh_VND, r, sum_ND, c.mul_((4 / (square if log else trace**2))[:, None, None]))
         ctx.pull, ctx.gram, ctx.centre, ctx.block, ctx.n = 2 * weight / (n * views), gram, centre, block, n
         ctx.axis, ctx.scope = 1 if by_batch else 2, distributed.scope()
         total = entropy + invariance
@@ -196,11 +213,11 @@ class _FroSSL(torch.autograd.Function):
         return total, entropy, invariance
 
     @staticmethod
-    @only_once
+    @twice_by(_by_formula)
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if grad_outputs[0] is None:
             return (None,) * 5
-        zh_VND, r_V, sum_ND, a = ctx.saved_tensors
+        _, zh_VND, r_V, sum_ND, a = ctx.saved_tensors
         with distributed.within(ctx.scope), without_autocast(zh_VND.device.type):
             g_VND = a @ zh_VND if ctx.gram else zh_VND @ a
             r_V = r_V * (grad_outputs[0] * distributed.world_size())
@@ -214,24 +231,3 @@ class _FroSSL(torch.autograd.Function):
                 if ctx.centre:
                     g.sub_(distributed.sum_over_ranks(g.sum(1, keepdim=True)) / ctx.n)
         return g_VND, None, None, None, None
-
-
-def _gaussian_frossl(z_VND: Tensor, weight: float, centre: bool, normalise: Normalise, log: bool) -> Loss:
-    """The Gaussian-kernel ablation by plain autograd; every pair of samples must be on one rank."""
-    if distributed.world_size() > 1:
-        raise UserError("kernel='gaussian' needs all samples on one rank; use kernel='linear' with many ranks")
-    n = z_VND.shape[1]
-    dim = 1 if normalise == "batch" else 2
-    floor = None
-    if centre:
-        z_VND, floor = centre_columns(z_VND, n, keep_noise=normalise == "batch")
-    r = inverse_root((z_VND * z_VND).sum(dim, keepdim=True), floor if normalise == "batch" else None)
-    _count_alive(r, z_VND, normalise == "batch", centre)
-    zh_VND = z_VND * r
-    # Unit columns times sqrt(D) and sigma^2 = D / 2: both factors of D cancel in the exponent.
-    square_distance = torch.cdist(zh_VND, zh_VND, compute_mode="donot_use_mm_for_euclid_dist").square()
-    k_VNN = torch.exp(-square_distance) / n
-    square = k_VNN.square().sum(dim=(1, 2))
-    entropy = square.log().sum() if log else square.sum()
-    invariance = (zh_VND - zh_VND.mean(0)).square().sum() * (weight / n)
-    return Loss(entropy + invariance, {"entropy": entropy.detach(), "invariance": invariance.detach()})

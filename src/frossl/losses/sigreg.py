@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views
-from frossl.core.gradient import only_once
+from frossl.core.gradient import apply, twice_by
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import embeddings, register_loss, sum_of
@@ -67,36 +67,51 @@ def sigreg(
     if knots < 2 or reach <= 0:
         raise UserError(f"SIGReg: at least 2 knots and a reach above 0 are needed, got {knots} and {reach}")
     projections = z_VND @ unit_rows(directions.detach().to(z_VND).T).T
-    statistic = n * _EppsPulley.apply(projections, knots, reach).mean()  # type: ignore[union-attr]
+    statistic = n * apply(_EppsPulley, _epps_pulley, projections, knots, reach).mean()
     prediction = (z_VND - z_VND[:large].mean(0)).square().mean()
     return sum_of(gaussianity=weight * statistic, prediction=(1 - weight) * prediction)
 
 
+def _knots(knots: int, reach: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points above 0, exp(-t^2 / 2) at them, and their weights in the integral over both signs."""
+    step = reach / (knots - 1)
+    t = step * torch.arange(1, knots, dtype=like.dtype, device=like.device)
+    normal = (-t * t / 2).exp()
+    weight = 2 * step * normal
+    weight[-1] /= 2
+    return t, normal, weight
+
+
+def _epps_pulley(x_VNM: Tensor, knots: int, reach: float) -> Tensor:
+    """The integral of :func:`sigreg` for ``(V, N, M)`` projections: ``(V, M)``."""
+    t, normal, weight = _knots(knots, reach, x_VNM)
+    angle_VNMK = x_VNM[..., None] * t
+    real_VMK, imaginary_VMK = angle_VNMK.cos().mean(1) - normal, angle_VNMK.sin().mean(1)
+    return (real_VMK.square() + imaginary_VMK.square()) @ weight
+
+
 class _EppsPulley(torch.autograd.Function):
-    """The integral of :func:`sigreg` for ``(V, N, M)`` projections: ``(V, M)``.
+    """:func:`_epps_pulley` without anything kept for each knot.
 
     exp(i t x) at knot k is the k-th power of that at the first, so only powers are taken; at t = 0 the integrand is 0.
     """
 
     @staticmethod
     def forward(ctx: Any, x_VNM: Tensor, knots: int, reach: float) -> Tensor:
-        step = reach / (knots - 1)
-        t = step * torch.arange(1, knots, dtype=x_VNM.dtype, device=x_VNM.device)
-        normal = (-t * t / 2).exp()
-        weight = 2 * step * normal
-        weight[-1] /= 2
-        base = torch.polar(torch.ones_like(x_VNM), step * x_VNM)
+        t, normal, weight = _knots(knots, reach, x_VNM)
+        base = torch.polar(torch.ones_like(x_VNM), reach / (knots - 1) * x_VNM)
         power, means = base.clone(), [base.mean(1)]
         for _ in range(knots - 2):
             means.append(power.mul_(base).mean(1))
         error_KVM = torch.stack(means) - normal[:, None, None]
-        ctx.save_for_backward(base, error_KVM * (2 / x_VNM.shape[1] * weight * t)[:, None, None])
+        ctx.rest = knots, reach
+        ctx.save_for_backward(x_VNM, base, error_KVM * (2 / x_VNM.shape[1] * weight * t)[:, None, None])
         return torch.einsum("k,kvm->vm", weight, error_KVM.real.square() + error_KVM.imag.square())
 
     @staticmethod
-    @only_once
+    @twice_by(_epps_pulley)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        base, slope_KVM = ctx.saved_tensors
+        _, base, slope_KVM = ctx.saved_tensors
         # The gradient is the imaginary part of sum_k conj(-slope_k) exp(i k theta), here by Horner's rule.
         total = torch.zeros_like(base)
         for slope in slope_KVM.conj().resolve_conj().flip(0)[:, :, None]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views
-from frossl.core.gradient import only_once
+from frossl.core.gradient import apply, twice_by
 from frossl.core.linalg import cholesky, pair_products, unit_rows
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import embeddings, register_loss, sum_of
@@ -68,12 +68,37 @@ def wmse(
         permutations = permutations[:1]
     taken = permutations[:, : n // size * size]
     batches = z_VND.index_select(1, taken.flatten()).unflatten(1, (-1, size))
-    white: Tensor = _Whitened.apply(batches, epsilon)  # type: ignore[assignment]
+    white: Tensor = apply(_Whitened, _whiten, batches, epsilon)
     return sum_of(similarity=2 - 2 * pair_products(unit_rows(white), stop_gradient).mean())
 
 
+def _whiten(z: Tensor, epsilon: float) -> Tensor:
+    """Sub-batches ``(..., size, D)`` with zero mean and unit covariance, computed in float64."""
+    return _with_factor(z, epsilon)[0]
+
+
+def _with_factor(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    size, width = z.shape[-2:]
+    x = z.double()
+    mean = x.mean(-2, keepdim=True)
+    x = x - mean
+    share = (1 - epsilon) / (size - 1)
+    covariance = x.mT @ x * share + epsilon * torch.eye(width, dtype=x.dtype, device=x.device)
+    # Rounding of the mean, and of a column that the others determine, must not be taken for variance.
+    eps = torch.finfo(x.dtype).eps
+    floor = width * eps * covariance.diagonal(dim1=-2, dim2=-1) + (16 * eps * mean.squeeze(-2)).square()
+    factor = cholesky(
+        covariance,
+        f"W-MSE: {size} projections of {width} dimensions span fewer dimensions than that, so their covariance "
+        "cannot be inverted. Use larger sub-batches, a narrower projector, or an epsilon above 0. If it happens "
+        "late in training, the projections are collapsing.",
+        floor,
+    )
+    return torch.linalg.solve_triangular(factor.mT, x, upper=True, left=False).to(z.dtype), factor
+
+
 class _Whitened(torch.autograd.Function):
-    """Sub-batches ``(..., size, D)`` with zero mean and unit covariance, computed in float64.
+    """:func:`_whiten`, whose backward does not go through the factorisation.
 
     With Y = X L^-T, the backward of Cholesky's factorisation C = L L' comes down to two products and one solution:
     the gradient of X is (G - 2 (1 - epsilon) / (size - 1) Y S) L^-1, where S is the symmetric part of the lower
@@ -82,35 +107,19 @@ class _Whitened(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, epsilon: float) -> Tensor:
-        size, width = z.shape[-2:]
-        x = z.double()
-        mean = x.mean(-2, keepdim=True)
-        x = x - mean
-        share = (1 - epsilon) / (size - 1)
-        covariance = x.mT @ x * share + epsilon * torch.eye(width, dtype=x.dtype, device=x.device)
-        # Rounding of the mean, and of a column that the others determine, must not be taken for variance.
-        eps = torch.finfo(x.dtype).eps
-        floor = width * eps * covariance.diagonal(dim1=-2, dim2=-1) + (16 * eps * mean.squeeze(-2)).square()
-        factor = cholesky(
-            covariance,
-            f"W-MSE: {size} projections of {width} dimensions span fewer dimensions than that, so their covariance "
-            "cannot be inverted. Use larger sub-batches, a narrower projector, or an epsilon above 0. If it happens "
-            "late in training, the projections are collapsing.",
-            floor,
-        )
-        y = torch.linalg.solve_triangular(factor.mT, x, upper=True, left=False)
-        y = y.to(z.dtype)
-        ctx.save_for_backward(y, factor)
-        ctx.share = share
+        y, factor = _with_factor(z, epsilon)
+        ctx.save_for_backward(z, y, factor)
+        ctx.rest = (epsilon,)
         return y
 
     @staticmethod
-    @only_once
+    @twice_by(_whiten)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        y, factor = ctx.saved_tensors
+        _, y, factor = ctx.saved_tensors
+        share = (1 - ctx.rest[0]) / (y.shape[-2] - 1)
         with torch.autocast(grad.device.type, enabled=False):
             lower = (grad.mT @ y).tril()
             lower.diagonal(dim1=-2, dim2=-1).div_(2)
-            g = grad - y @ ((lower + lower.mT) * ctx.share)
+            g = grad - y @ ((lower + lower.mT) * share)
         g = torch.linalg.solve_triangular(factor, g.double(), upper=False, left=False)
         return (g - g.mean(-2, keepdim=True)).to(grad.dtype), None

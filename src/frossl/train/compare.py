@@ -37,8 +37,8 @@ from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import NonFiniteError, build, schedule
-from frossl.train.plan import device_of
 from frossl.train.pretrain import pretrain
+from frossl.train.resources import device_of
 from frossl.views.recipes import pair
 
 PROTOCOLS = defaults("compare")

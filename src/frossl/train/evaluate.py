@@ -25,8 +25,9 @@ from frossl.runs.data import open_to_evaluate, source_of
 from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.record import read_config
-from frossl.train.plan import device_of, make_plan
+from frossl.train.plan import make_plan
 from frossl.train.ranks import open_together
+from frossl.train.resources import device_of
 from frossl.train.start import start_of_run
 
 

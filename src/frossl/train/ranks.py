@@ -16,7 +16,7 @@ from frossl.core.launch import Launch, launched
 from frossl.core.types import UserError
 from frossl.data.scan import noted
 from frossl.runs.config import Config
-from frossl.train.plan import device_of, find_precision
+from frossl.train.resources import device_of, find_precision
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -24,8 +24,8 @@ from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.encoders import RESNET18, read_any_encoder
 from frossl.runs.evaluation import same_source
-from frossl.train.plan import device_of, find_precision, workers_for
 from frossl.train.ranks import open_together
+from frossl.train.resources import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
 
 

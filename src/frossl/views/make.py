@@ -31,7 +31,7 @@ Take = Callable[[int, int], Tensor]
 """Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
 
 
-def make_views(
+def render_views(
     images_NCHW: Tensor,
     recipe: Recipe,
     drawn: Sequence[Drawn],
