@@ -15,6 +15,9 @@ from frossl.cli import main
 from frossl.report.page import write_report
 
 torch.set_num_threads(1)
+# Autograd starts a thread for each device that torch knows of at the first backward, and ranks cannot be forked after
+# that. Tests with tensors of a CUDA device that is not there, and torch.compile, make one known: be first.
+torch.ones((), requires_grad=True).backward()
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.register_profile("long", settings.get_profile("house"), max_examples=500)
 settings.load_profile("house")
