@@ -182,14 +182,16 @@ def on_device(run: Callable[[], object], device: torch.device) -> float:
     return began.elapsed_time(ended) / 1e3
 
 
-def measure_pixels(config: Config, threads: int) -> Row:
+def measure_pixels(config: Config, threads: int, most: tuple[int, int] | None = None, draws: int = 0) -> Row:
     """What raw pixels of the images of ``config`` are worth, by the metrics of :func:`pretrain_and_evaluate`."""
     torch.set_num_threads(threads)
     data = open_run_data(config)
     plan = make_plan(config, data)
+    data = data if most is None else sample(data, *most)
     network, spec = pixels(plan.spec)
     features = plan.extractor().data(network, data, spec)
-    return {**measure(features, ["knn", "linear"]), "held_out": len(data.test)}
+    few = fewshot(features, draws=draws) if draws else {}
+    return {**measure(features, ["knn", "linear"]), **few, "held_out": len(data.test)}
 
 
 def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Row:

@@ -21,6 +21,7 @@ from common import (
     environment,
     heading,
     latest,
+    measure_pixels,
     pretrain_and_evaluate,
     run_jobs,
     seeds_in_words,
@@ -39,8 +40,10 @@ COMMON: dict[str, Any] = {"size": 32, "views": 2, "batch": 64, "view_recipe": "c
 TARGETS = {"frossl": ("tiny-imagenet",), "supervised": ("cifar10",), "lite0": ("cifar10", "fashion-mnist")}
 """By start, the data that training goes on with."""
 METHODS = ("frossl", "simclr", "vicreg", "byol")
-ARMS = ("start", "scratch", *METHODS)
+PIXELS = "raw pixels"
+ARMS = (PIXELS, "start", "scratch", *METHODS)
 EVALUATED = 6000, 3000
+DRAWS = 3
 SAME = ("start", "data", "arm", "seed", "minutes", "settings", "validation")
 FIGURES = {"knn": "kNN", "linear": "linear", "linear_10": "10 labels"}
 
@@ -50,7 +53,7 @@ VALIDATION = 0.2
 
 
 def evaluate(config: Config, threads: int, validation: bool = False) -> Row:
-    how: dict[str, Any] = {"metrics": ("knn", "linear", "rank"), "draws": 3, "most": EVALUATED}
+    how: dict[str, Any] = {"metrics": ("knn", "linear", "rank"), "draws": DRAWS, "most": EVALUATED}
     return pretrain_and_evaluate(config, threads, validation=VALIDATION if validation else None, **how)
 
 
@@ -84,7 +87,8 @@ def configure(
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     places = {"cifar10": args.cifar10, "tiny-imagenet": args.tiny_imagenet, "fashion-mnist": "fashion-mnist"}
-    weights = {start: prepare(start, places, args.weights, args.threads) for start in args.starts}
+    trained = set(args.arms) - {PIXELS}
+    weights = {s: prepare(s, places, args.weights, args.threads) if trained else "" for s in args.starts}
     more = {
         name: value for name in ("lr", "freeze", "anchor", "batch_norm") if (value := getattr(args, name)) is not None
     }
@@ -93,6 +97,12 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
         for start in args.starts:
             for data in args.data or TARGETS[start]:
                 for arm in args.arms:
+                    if arm == PIXELS:
+                        about = {"start": start, "data": data, "arm": arm, "seed": 0, "minutes": args.minutes}
+                        about |= {"validation": False, "settings": "", "environment": environment(args.threads)}
+                        config = Config(data=places[data], size=COMMON["size"])
+                        yield about, measure_pixels, (config, args.threads, EVALUATED, DRAWS)
+                        continue
                     config = configure(start, weights[start], places[data], arm, seed, args.minutes, more)
                     own = "" if arm in ("start", "scratch") else settings
                     about = {"start": start, "data": data, "arm": arm, "seed": seed, "minutes": args.minutes}
@@ -118,7 +128,7 @@ def show(rows: list[Row], out: Path) -> str:
                 cells.append(spread([row[name] for row in having], 3) + part if having else "not finite")
                 gains = [100 * (row[name] - before[row["seed"]][name]) for row in having if row["seed"] in before]
                 cells.append("" if arm == "start" or not gains else spread(gains, 1))
-            steps = spread([row["steps"] for row in of], 0) if arm != "start" else ""
+            steps = spread([row["steps"] for row in of], 0) if arm not in (PIXELS, "start") else ""
             lines.append([f"{arm}{', ' * bool(settings)}{settings}", *cells, steps, len(of)])
         headings = ["arm", *(x for name in FIGURES.values() for x in (name, "points above start")), "steps", "seeds"]
         on = f", {here[0]['minutes']:g} minutes" + ", scored on training images kept aside" * chosen
