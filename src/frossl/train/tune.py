@@ -71,13 +71,24 @@ def choose_rates(trials: Sequence[Run], protocols: Sequence[str]) -> dict[str, A
         rows.append({"arm": trial.arm, "lr": trial.config.lr, "score": values.get(name or ""), "images": images})
     chosen = {}
     for arm in dict.fromkeys(trial.arm for trial in trials):
-        scored = [(row["score"], row["lr"]) for row in rows if row["arm"] == arm and row["score"] is not None]
-        if not scored:
+        scored = {row["lr"]: row["score"] for row in rows if row["arm"] == arm}
+        if not any(score is not None for score in scored.values()):
             logs = trials[0].config.out / "logs"
             raise UserError(f"{arm}: no learning rate can be chosen, as no trial has an accuracy; see {logs}")
-        chosen[arm] = max(scored, key=lambda pair: (pair[0], -pair[1]))[1]
+        chosen[arm] = best_rate(scored)
     about = {"measure": next(iter(measured - {None}), None), "budget": trials[0].budget, "factor": FACTOR}
     return about | {"images": max(row["images"] or 0 for row in rows), "trials": rows, "chosen": chosen}
+
+
+def best_rate(scores: dict[float, float | None]) -> float:
+    """The learning rate with the best score, of equals the one nearest to the middle of all that were tried.
+
+    >>> best_rate({1.0: 0.5, 3.0: 0.5, 9.0: None}), best_rate({1.0: 0.5, 3.0: 0.5, 9.0: 0.6})
+    (3.0, 9.0)
+    """
+    order = sorted(scores)
+    steps = {rate: abs(i - len(order) // 2) for i, rate in enumerate(order)}
+    return max((score, -steps[rate], rate) for rate, score in scores.items() if score is not None)[2]
 
 
 def with_rates(runs: Sequence[Run], chosen: dict[str, float]) -> list[Run]:
