@@ -34,7 +34,14 @@ from test_train_on_device import stepped
 from test_views_on_device import view_counts
 
 SAME = ("when", "what")
-KINDS = ("blocking copy", "value read", "data-dependent shape", "CPU and CUDA mixed", "copies", "kernels")
+KINDS = {
+    "blocking copy": "blocking copies",
+    "value read": "values read",
+    "data-dependent shape": "shapes that depend on numbers",
+    "CPU and CUDA mixed": "CPU and CUDA mixed",
+    "copies": "copies without a wait",
+    "kernels": "kernels",
+}
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 
 
@@ -101,7 +108,7 @@ def page(rows: list[Row]) -> str:
         [
             heading("Accelerators", "python benchmarks/accelerators.py", about, __doc__.split("\n\n", 2)[2].strip()),
             f"Before and after, at each place. Methods that may wait, as they take eigenvalues: {waiting}.",
-            table(["", *(f"{kind}s" if kind in KINDS[:3] else kind for kind in KINDS)], counted),
+            table(["", *KINDS.values()], counted),
             "## TF32",
             table(
                 ["loss", *errors],

@@ -26,12 +26,13 @@ from frossl.commands.bench import noise
 from frossl.core.length import Length
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
+from frossl.nn.snapshot import Snapshot
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config, Device
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.state import set_up
-from frossl.train.step import Stepper, _copy
+from frossl.train.step import Stepper
 
 RUN, SAVES = 600.0, 12
 """Seconds of a run, and the most saves there are in it by default: ten looks, one by the clock, the last."""
@@ -40,23 +41,22 @@ CASES = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "res
 
 def guards(take: Stepper, total: torch.Tensor) -> None:
     """What a step does beside learning."""
-    _copy(take.before, take.buffers)
-    take._judge(0, dict.fromkeys(("loss", *take.names[1:-1], "grad_norm"), total))
-    for buffer, before in zip(take.buffers, take.before, strict=True):
-        torch.where(take.good.bool(), buffer, before, out=buffer)
+    take.before.take()
+    good = take._judge(0, dict.fromkeys(("loss", *take.names[1:-1], "grad_norm"), total))
+    take.before.restore(good)
     take.check()
 
 
 @contextmanager
 def unguarded(take: Stepper) -> Iterator[None]:
     """Steps that copy nothing, judge nothing and choose nothing."""
-    buffers, before = take.buffers, take.before
-    take.buffers, take.before = [], []
-    take._judge = lambda *_: None  # type: ignore[method-assign]
+    before = take.before
+    take.before = Snapshot([])
+    take._judge = lambda *_: take.good  # type: ignore[method-assign]
     try:
         yield
     finally:
-        take.buffers, take.before = buffers, before
+        take.before = before
         del take._judge
 
 

@@ -14,6 +14,8 @@ import torch
 from pictures import decoded, encoded
 from PIL import Image
 
+from fake_cuda import DEVICE, fake_cuda
+from frossl.commands.bench import noise
 from frossl.core.types import UserError
 from frossl.data.cache import shrink
 from frossl.data.decode import ORIENTATION_TAG, probe
@@ -129,6 +131,14 @@ def test_evaluation_sees_the_same_square_in_memory_and_decoded_one_by_one(write,
     whole, lazy = (open_data(str(tmp_path / "set"), **options) for options in ({}, {"memory_limit": 0}))
     squares = [next(plain_batches(data.train, 32, (0.0,) * 3, (1.0,) * 3)) for data in (whole, lazy)]
     torch.testing.assert_close(*squares, atol=1.1 / 255, rtol=0)
+
+
+def test_evaluation_loads_from_pinned_memory():
+    with fake_cuda() as counts:
+        batches = list(plain_batches(noise(8, 40).train, 32, (0.5,) * 3, (0.5,) * 3, batch=4, device=DEVICE))
+    assert [x.device for x in batches] == [DEVICE] * 2
+    assert not counts.waits
+    assert counts.copies == 2 + 2  # mean and deviation, and the images of each batch
 
 
 def test_the_thread_ahead_ends_with_its_items_passes_on_errors_and_closes_its_source():

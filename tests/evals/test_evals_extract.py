@@ -245,3 +245,11 @@ def test_unreadable_images_are_left_out_of_a_part_with_their_labels(tmp_path, mo
         part = first(data.train, count)
         assert len(part) == len(part.labels) <= min(count, len(data.train) - 2)
         assert [int(part.images[i][0, 0, 0]) % 2 for i in range(len(part))] == part.labels.tolist()
+
+
+@pytest.mark.parametrize("held", [1, 30, 2**28])
+def test_features_are_collected_in_order_whatever_stays_on_the_device(monkeypatch, held):
+    monkeypatch.setattr(extract, "HELD", held)
+    parts = [torch.rand(n, 3) for n in (2, 1, 4)]
+    assert torch.equal(extract.collected(iter(parts)), torch.cat(parts))
+    assert extract.collected([]) is None

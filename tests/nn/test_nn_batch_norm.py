@@ -30,7 +30,7 @@ def gather_stats(x, means, scales, running_mean, running_var, momentum, eps, cou
     return mean, (variance + eps).rsqrt()
 
 
-def elemt(x, weight, bias, mean, scale, eps):
+def normalised(x, weight, bias, mean, scale, eps):
     return (x - over(mean)) * over(scale * weight) + over(bias)
 
 
@@ -48,10 +48,13 @@ def backward_elemt(g, x, mean, scale, weight, total, along, counts):
 @pytest.fixture
 def kernels(monkeypatch):
     for name, formula in {
-        "stats": stats, "gather_stats_with_counts": gather_stats, "elemt": elemt,
-        "backward_reduce": backward_reduce, "backward_elemt": backward_elemt,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(torch, f"batch_norm_{name}", formula)
+        "batch_norm_stats": stats,
+        "batch_norm_gather_stats_with_counts": gather_stats,
+        "batch_norm_elemt": normalised,
+        "batch_norm_backward_reduce": backward_reduce,
+        "batch_norm_backward_elemt": backward_elemt,
+    }.items():
+        monkeypatch.setattr(torch, name, formula)
 
 
 @pytest.mark.usefixtures("kernels")

@@ -64,8 +64,10 @@ class LARS(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             gradients = {p: p.grad for p in group["params"] if p.grad is not None}
-            if gradients:
-                self._update(gradients, group)
+            on_cpu = all(p.device.type == "cpu" for p in gradients)
+            # There one after the other, while what was just made of it is in the cache.
+            for part in [{p: g} for p, g in gradients.items()] if on_cpu else [gradients]:
+                self._update(part, group)
         return loss
 
     def _update(self, gradients: dict[Tensor, Tensor], group: dict[str, Any]) -> None:
