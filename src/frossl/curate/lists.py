@@ -27,8 +27,8 @@ Choice = Literal["random", "typical"]
 def outlier_scores(vectors_NF: Tensor) -> Tensor:
     """How odd ``(N,)`` each image is: the share of the images that are less far from the others, 0 to 1.
 
-    Far is the distance to the k-th nearest in a bank, ``k`` being :data:`SHARE` of it, at least :data:`LEAST`. So a group
-    that is smaller counts as outliers, as a folder of another data set would be. Distances are those of features of
+    Far is the distance to the k-th nearest in a bank, ``k`` being :data:`SHARE` of it, at least :data:`LEAST`: a group
+    that is smaller counts as outliers, as a folder of another data set would. Distances are those of features of
     length one (Sun et al., arXiv 2204.06507) and of standardised ones; the larger share counts. Some encoders have weak
     features for what they do not know, which only their direction tells, others strong ones in usual directions.
     """
