@@ -163,7 +163,7 @@ def wrong_labels(found: Tensor, labels: Tensor, seed: int) -> Row:
 
 def strangers(found: Tensor) -> Row:
     """Share of the strangers, the last images, that are among as many of the highest scores."""
-    first_ones = outlier_scores(unit(found)).argsort(descending=True)[:STRANGERS]
+    first_ones = outlier_scores(found).argsort(descending=True)[:STRANGERS]
     return {"recall": (first_ones >= len(found) - STRANGERS).float().mean().item()}
 
 

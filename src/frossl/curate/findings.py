@@ -98,7 +98,7 @@ def look(
         index = timed("neighbours", lambda: nearest(z, z, NEIGHBOURS, same=True, device=device)[1])
         how: dict[str, Any] = {"splits": splits, "pixels_of": pixels_of, "alike": asked.alike, "device": device}
         groups = timed("near-duplicates", lambda: near_duplicates(index, pictures_NCHW, **how))
-    outliers = timed("outliers", lambda: outlier_scores(z))
+    outliers = timed("outliers", lambda: outlier_scores(torch.from_numpy(vectors)))
     count = min(asked.clusters or cluster_count(len(z), len(names)), len(z))
     of, near = timed("clusters", lambda: clusters(z, count, asked.seed))
     labelled = (classes_N >= 0).nonzero()[:, 0]

@@ -6,10 +6,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from frossl.curate.neighbours import nearest
+from frossl.core.linalg import require_finite
+from frossl.curate.neighbours import BLOCK, nearest
 from frossl.curate.space import reduced, spread
 from frossl.evals.clustering import k_means
+from frossl.evals.linear import standardise
 
 BANK = 5000
 """Images that outliers are compared with, spread evenly."""
@@ -21,18 +24,32 @@ FITTED = 20_000
 Choice = Literal["random", "typical"]
 
 
-def outlier_scores(z_NF: Tensor) -> Tensor:
-    """How far ``(N,)`` each image is from its surroundings: 1 minus the cosine to its k-th nearest in a bank.
+def outlier_scores(vectors_NF: Tensor) -> Tensor:
+    """How odd ``(N,)`` each image is: the share of the images that are less far from the others, 0 to 1.
 
-    ``z`` are of length one and not centred (Sun et al., arXiv 2204.06507): images unlike all others have features near
-    the mean. ``k`` is :data:`SHARE` of the bank, at least :data:`LEAST`. So a group that is smaller counts as outliers,
-    as a folder of another data set would be.
+    Far is the distance to the k-th nearest in a bank, ``k`` being :data:`SHARE` of it, at least :data:`LEAST`: a group
+    that is smaller counts as outliers, as a folder of another data set would. Distances are those of features of
+    length one (Sun et al., arXiv 2204.06507) and of standardised ones; the larger share counts. Some encoders have weak
+    features for what they do not know, which only their direction tells, others strong ones in usual directions.
     """
-    bank = spread(len(z_NF), BANK)
+    require_finite(vectors_NF, "embeddings")
+    shares = [
+        _far(x).argsort(stable=True).argsort(stable=True) / max(1, len(x) - 1)
+        for x in (normalize(vectors_NF, dim=1), standardise(vectors_NF)[0])
+    ]
+    return torch.maximum(*shares)
+
+
+def _far(x_NF: Tensor) -> Tensor:
+    """Distance ``(N,)`` of each image to its k-th nearest in the bank."""
+    bank = spread(len(x_NF), BANK)
     count = min(len(bank) - 1, max(LEAST, round(SHARE * len(bank))))
-    similarity, index = nearest(z_NF[bank], z_NF, count + 1)
-    own = (bank[index] == torch.arange(len(z_NF))[:, None])[:, :-1].any(1)  # is in the bank itself
-    return 1 - torch.where(own, similarity[:, -1], similarity[:, -2])
+    found = []
+    for places in torch.arange(len(x_NF)).split(BLOCK // len(bank)):
+        near = torch.cdist(x_NF[places], x_NF[bank]).topk(count + 1, largest=False)
+        own = (bank[near.indices] == places[:, None])[:, :-1].any(1)  # is in the bank itself
+        found.append(torch.where(own, near.values[:, -1], near.values[:, -2]))
+    return torch.cat(found)
 
 
 def cluster_count(images: int, classes: int = 0) -> int:
@@ -48,7 +65,7 @@ def clusters(z_NF: Tensor, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     order = torch.bincount(of, minlength=count).argsort(descending=True, stable=True)
     of = order.argsort()[of]
     means = torch.zeros(count, z_NF.shape[1]).index_add_(0, of, z_NF)
-    near = (z_NF * torch.nn.functional.normalize(means, dim=1)[of]).sum(1)
+    near = (z_NF * normalize(means, dim=1)[of]).sum(1)
     return of, near
 
 

@@ -50,7 +50,7 @@ class Whole:
         images, at = self._at(i)
         if not isinstance(images, LazyImages):
             return images[at]
-        return replace(images, least=least).decode(at)
+        return (images if least == images.least else replace(images, least=least)).decode(at)
 
     def _at(self, i: int) -> tuple[Tensor | LazyImages, int]:
         which, at = self.rows[i].tolist()
@@ -130,6 +130,8 @@ class Squares:
         except UnreadableError as error:
             return Picture(torch.zeros(self.images.data.channels, self.size, self.size, dtype=torch.uint8), str(error))
         (height, width), side = x.shape[1:], min(x.shape[1:])
+        if height == width == self.size:
+            return Picture(x)
         x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
         mode = tv.InterpolationMode(self.interpolation)
         return Picture(tv.resize(x, [self.size, self.size], interpolation=mode, antialias=True))
