@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -68,5 +69,5 @@ def reports(monkeypatch):
 def two_penalties():
     """Fewer fits of linear probes, for time; what is chosen among six is tested beside the probes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))
+        patch.setattr(sys.modules["frossl.evals.linear"], "PENALTIES", (1e-1, 1e-3))
         yield

@@ -61,7 +61,7 @@ def test_a_run_whose_output_nobody_reads_finishes_and_its_log_has_it(tmp_path):
     options = ["--length", "2it", "--batch", 8, "--workers", 0, "--device", "cpu"]
     words = ["pretrain", folder(tmp_path / "images"), "--out", tmp_path, "--name", "r", *options, *TINY]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))
+        patch.setattr(sys.modules["frossl.evals.linear"], "PENALTIES", (1e-1, 1e-3))
         assert ended([forked(lambda: unread(*words), tmp_path / "said")]) == [0]
     log = (tmp_path / "r" / "log.txt").read_text()
     for part in ("images to train on", "step 2/2", "Saved", "pretrained", "raw pixels", "Report"):

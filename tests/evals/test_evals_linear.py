@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -193,8 +195,8 @@ def test_a_share_is_that_many_labels_of_each_class_and_at_least_one(monkeypatch,
         seen.append(y.bincount().tolist())
         return fit(x, y, *rest)
 
-    monkeypatch.setattr("frossl.evals.linear.FEW", few)
-    monkeypatch.setattr("frossl.evals.linear.fit", watched)
+    monkeypatch.setattr(sys.modules["frossl.evals.linear"], "FEW", few)
+    monkeypatch.setattr(sys.modules["frossl.evals.linear"], "fit", watched)
     label_efficiency(features(2.0), percent=(10.0,), draws=1)
     assert seen[-1] == [4, 4, 4]
     label_efficiency(features(2.0), percent=(0.5,), draws=1)
@@ -204,7 +206,7 @@ def test_a_share_is_that_many_labels_of_each_class_and_at_least_one(monkeypatch,
 @pytest.mark.usefixtures("two_penalties")
 def test_all_labels_are_the_linear_probe(monkeypatch):
     f = features(2.0)
-    monkeypatch.setattr("frossl.evals.linear.FEW", 0)
+    monkeypatch.setattr(sys.modules["frossl.evals.linear"], "FEW", 0)
     assert label_efficiency(f, percent=(100.0,), draws=1)["linear_100pct"] == pytest.approx(
         linear(f)["linear"], abs=0.02
     )
@@ -235,7 +237,7 @@ def test_images_without_a_label_change_nothing():
 @pytest.fixture
 def two_penalties(monkeypatch):
     """Fewer fits, for time, where it is not the penalty that is tested."""
-    monkeypatch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))
+    monkeypatch.setattr(sys.modules["frossl.evals.linear"], "PENALTIES", (1e-1, 1e-3))
 
 
 @pytest.mark.usefixtures("two_penalties")

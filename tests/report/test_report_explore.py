@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def findings(of: Collection, seed: int = 0, points: int = 10**6):
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    monkeypatch.setattr("frossl.evals.linear.PENALTIES", (1e-1,))
+    monkeypatch.setattr(sys.modules["frossl.evals.linear"], "PENALTIES", (1e-1,))
     of = collection()
     encoders = {"mine": findings(of), "untrained": findings(of, 1)}
     write_page(tmp_path / "explore.html", of, encoders, {"mine": "a net", "untrained": "the same"}, {"a.csv": "a list"})

@@ -63,7 +63,7 @@ RUNS: dict[str, dict] = {
 def train(images: Path, out: Path, name: str) -> None:
     """One of the runs, which ends with a report if it is evaluated."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("frossl.evals.linear.PENALTIES", (1e-1, 1e-3))  # fewer fits, for time
+        patch.setattr(sys.modules["frossl.evals.linear"], "PENALTIES", (1e-1, 1e-3))  # fewer fits, for time
         if not RUNS[name].get("evaluate"):
             patch.setattr("frossl.train.pretrain.write_report", lambda runs, output, **_: output)
         pretrain(config(images, out, name=name, **RUNS[name]), console=Console(width=100))

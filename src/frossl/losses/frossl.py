@@ -7,6 +7,7 @@ arXiv 2310.02903, equations 3 (invariance) and 6 (regulariser).
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -88,10 +89,9 @@ def frossl(
     z_VND = widened(stack_views(z))
     weight = _weight(z_VND, invariance_weight, view_scaling)
     options = weight, centre, normalise == "batch", log
-    if kernel == "gaussian":
-        total, entropy, invariance = _by_formula(z_VND, *options, gaussian=True)
-    else:
-        total, entropy, invariance = apply(_FroSSL, _by_formula, z_VND, *options)
+    by_formula = partial(_by_formula, gaussian=kernel == "gaussian")
+    compute = by_formula if kernel == "gaussian" else partial(apply, _FroSSL, by_formula)
+    total, entropy, invariance = compute(z_VND, *options)
     return Loss(total, {"entropy": entropy, "invariance": invariance})
 
 
