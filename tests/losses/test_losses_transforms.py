@@ -65,3 +65,15 @@ def test_a_second_derivative_is_right(name, options):
 
     _, got = torch.autograd.functional.hvp(lambda z: total_of(oracle, inputs, z), x, direction)
     torch.testing.assert_close(got, (gradient(1e-5) - gradient(-1e-5)) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
+@names
+def test_a_gradient_under_autocast_is_the_same_with_create_graph(name):
+    oracle, inputs = prepared(name)
+    inputs = tensors(oracle, oracle.arguments(1, 3, 6, 4), torch.float32)
+    z = inputs[oracle.embeddings[0]].requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        first, again = (
+            torch.autograd.grad(total_of(oracle, inputs, z), z, create_graph=graph)[0] for graph in (False, True)
+        )
+    torch.testing.assert_close(again, first, rtol=1e-4, atol=1e-4)

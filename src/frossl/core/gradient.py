@@ -44,9 +44,10 @@ def twice_by(formula: Callable[..., Any]) -> Callable[[Callable[..., Any]], Call
             if not torch.is_grad_enabled():
                 return backward(ctx, *grads)
             x = ctx.saved_tensors[0]
-            result = formula(x, *ctx.rest)
-            total = result[0] if isinstance(result, tuple) else result
-            (gradient,) = torch.autograd.grad(total, x, grads[0], create_graph=True)
+            with torch.autocast(x.device.type, enabled=False):  # as in forward, whatever the caller's is by now
+                result = formula(x, *ctx.rest)
+                total = result[0] if isinstance(result, tuple) else result
+                (gradient,) = torch.autograd.grad(total, x, grads[0], create_graph=True)
             return gradient, *(None for _ in ctx.rest)
 
         return wrapped
