@@ -36,7 +36,10 @@ def compared(tmp_path, targets: str, guess: str, values) -> object:
 
 
 def test_arms_are_ranked_by_r2_beside_the_controls_and_the_mean(tmp_path):
-    study = compared(tmp_path, "values", "training mean", lambda good: {"r2": good, "mae": 1 - good})
+    def values(good: float) -> dict[str, float]:
+        return {"r2": good, "r2_low": good - 0.02, "r2_high": good + 0.02, "mae": 1 - good}
+
+    study = compared(tmp_path, "values", "training mean", values)
     (result,) = study.results
     assert result.measure == "r2"
     assert [arm.arm for arm in in_order(result)] == ["a", "b"]
