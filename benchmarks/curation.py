@@ -234,7 +234,9 @@ def show(rows: list[Row], out: Path) -> str:
     note = (
         f"Planted among {rows[-1]['images']:,} images of CIFAR-10, {seeds}. Trained: the encoder of the recipe "
         f"`cifar10-cpu`; untrained: the same, with random weights; lite0 sees {rows[-1]['size']} pixels. "
-        "Everything planted is the same for all."
+        "Everything planted is the same for all. How outliers are measured, and from which correlation images are "
+        "near-duplicates, was chosen on parts of seed 0, with strangers of Fashion-MNIST too: these rows are no "
+        "held-out test of that choice."
     )
     return "\n\n".join([heading("Curation", f"{command}; --table", about, note), *parts, f"Rows: `{out.name}`."])
 
