@@ -214,7 +214,8 @@ def keep_plan(runs: Sequence[Run], about: dict[str, Any]) -> None:
     planned = {run["name"]: run for run in before["runs"]}
     for run in runs:
         new = to_plain(run)
-        old, new = ({"validation": r["validation"]} | r["config"] for r in (planned.setdefault(run.name, new), new))
+        both = planned.setdefault(run.name, new), new
+        old, new = ({"validation": r.get("validation", False)} | r["config"] for r in both)
         changed = [f"{k} was {old.get(k)}, would be {v}" for k, v in new.items() if k not in FREE and old.get(k) != v]
         if changed:
             raise UserError(
