@@ -111,6 +111,7 @@ def run(args: list[str], console: Console) -> int:
     quiet = Console(quiet=True) if given.commands else console
     for planned in filter(None, (trials, runs)):
         compare.check(planned, given.protocol, quiet)
+    compare.check_plan(runs, {trial.arm for trial in trials})
     again = ["compare", *(arg for arg in args if arg != "--commands")]
     if given.dry_run or given.commands:
         return _list(given, trials, runs, again, console)
