@@ -8,7 +8,7 @@ import pytest
 from frossl.core.types import UserError
 from frossl.runs.config import Config
 from frossl.train.compare import Run, check_plan, keep_plan, plan_runs
-from frossl.train.tune import join_tuning
+from frossl.train.tune import join_tuning, plan_trials
 
 
 def plan(out: Path, *arms: str, budget: str = "1ep", **more) -> list[Run]:
@@ -56,3 +56,18 @@ def test_an_arm_is_tuned_in_all_of_its_runs_or_in_none(tmp_path):
     assert kept(tmp_path)["tuning"] == tuning_of({"frossl": 3.0})
     with pytest.raises(UserError, match="--tune-lr"):
         check_plan(plan(tmp_path, "vicreg", budget="2ep"), tuned={"vicreg"})
+
+
+def test_arms_that_differ_in_signs_alone_have_names_of_their_own(tmp_path):
+    below, above, plain = "frossl --anchor -1", "frossl --anchor 1", "frossl:4 --lr 1e-3"
+    first, second, third = plan(tmp_path, below, above, plain)
+    assert (first.name, third.name) == ("frossl-anchor-1-1ep-seed0", "frossl-4-lr-1e-3-1ep-seed0")
+    assert second.name.startswith(first.name + "-")
+    assert second.config.name == second.name
+    keep_plan([first], {})
+    assert plan(tmp_path, above, below)[0].name == second.name  # another arm was planned with that name
+    assert plan(tmp_path, above, below)[1].name == first.name
+    trials = plan_trials([first, second], 3, None, ["knn"])
+    assert len({trial.name for trial in trials}) == 6
+    with pytest.raises(UserError, match="planned twice"):
+        plan(tmp_path, below, above, above)

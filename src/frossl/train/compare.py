@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ FREE = (*FREE_TO_CHANGE, "out")
 TRIALS = "trials"
 """Directory, in that of a comparison, of the short runs that choose learning rates."""
 
+Names = dict[str, tuple[str, str, int]]
+"""Arm, budget and seed of the run that has a name."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,9 +72,17 @@ class Run:
     trial: bool = False
 
     @classmethod
-    def plan(cls, title: str, arm: str, budget: str, config: Config, out: Path, **more: Any) -> Run:
-        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``."""
+    def plan(
+        cls, title: str, arm: str, budget: str, config: Config, out: Path, taken: Names | None = None, **more: Any
+    ) -> Run:
+        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``.
+
+        Its name joins ``taken``; where another run has it there already, a hash of ``title`` is appended.
+        """
         name = re.sub(r"[^\w.]+", "-", title).strip("-")
+        own = (arm, budget, config.seed)
+        if taken is not None and taken.setdefault(name, own) != own:
+            name += f"-{sha256(title.encode()).hexdigest()[:8]}"
         return cls(name, arm, budget, config.seed, replace(config, length=budget, out=out, name=name), **more)
 
     @property
@@ -143,10 +155,11 @@ def plan_runs(
         UserError: an arm is there twice, or the arms would not be measured on the same images or watched alike.
     """
     base = {arm: configure(arm_options(arm)) for arm in arms}
-    runs = []
+    runs, taken = [], names_in(out)
     for seed, budget, arm in product(range(seeds), budgets, arms):
         config = replace(base[arm], seed=seed)
-        runs.append(Run.plan(f"{arm} {budget} seed{seed}", arm, budget, config, out, validation=validation))
+        title = f"{arm} {budget} seed{seed}"
+        runs.append(Run.plan(title, arm, budget, config, out, taken, validation=validation))
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
@@ -201,6 +214,11 @@ def read_plan(out: Path) -> dict[str, Any]:
     """What ``comparison.json`` in ``out`` holds; no runs if it is not there."""
     path = out / "comparison.json"
     return json.loads(path.read_text()) if path.exists() else {"runs": []}
+
+
+def names_in(out: Path) -> Names:
+    """The names that runs planned in ``out`` have."""
+    return {run["name"]: (run["arm"], run["budget"], run["seed"]) for run in read_plan(out)["runs"]}
 
 
 def check_plan(runs: Sequence[Run], tuned: Collection[str] = ()) -> None:

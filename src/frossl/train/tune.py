@@ -13,7 +13,7 @@ from frossl.evals import find_metrics
 from frossl.methods import find_method
 from frossl.report.study import measures
 from frossl.runs.record import read_record
-from frossl.train.compare import OVER, TRIALS, Run, read_plan
+from frossl.train.compare import OVER, TRIALS, Run, names_in, read_plan
 from frossl.train.plan import peak_rate
 
 FACTOR = 3.0
@@ -42,13 +42,15 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
     length = Length.parse(runs[0].budget)
     budget = str(Length.parse(budget or str(replace(length, amount=length.amount * PART))))
     out, trials = runs[0].config.out / TRIALS, []
+    taken = names_in(out)
     arms = {run.arm: run.config for run in runs if find_method(run.config.method).trains}
     check_tuning(runs[0].config.out, arms, {"budget": budget, "factor": FACTOR})
     for arm, config in arms.items():
         for step in range(-(count // 2), count // 2 + 1):
             rate = float(f"{peak_rate(config) * FACTOR**step:.3g}")
             short = replace(config, lr=rate, length=budget, seed=SEED, monitor_every="100%", monitor_ridge=False)
-            trials.append(Run.plan(f"{arm} lr {rate:g}", arm, budget, short, out, validation=True, trial=True))
+            title = f"{arm} lr {rate:g}"
+            trials.append(Run.plan(title, arm, budget, short, out, taken, validation=True, trial=True))
     return trials
 
 
