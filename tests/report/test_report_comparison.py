@@ -234,12 +234,25 @@ def test_rates_that_were_tried_are_shown_with_the_one_that_was_chosen(study):
     assert texts(made)["frossl V=4"] == ["1: 0.300", "3: 0.350", "9: 0.330", "3"]
     assert texts(made)["vicreg V=2"] == ["1: 0.310", "3: –", "9: 0.320", "9"]
     assert [cell.best for cell in made.rows[0][1:]] == [False, True, False, False]
-    beyond, recipe = plan_notes(read_study(study))
+    own, beyond, recipe = plan_notes(read_study(study))
+    assert "No learning rate was chosen for simclr V=2, byol V=2, mmcr V=2:" in own
+    assert beyond.startswith("Each other arm's")
     assert "beyond those tried for vicreg V=2" in beyond
     assert "cifar10-cpu were found for frossl" in recipe
     write_comparison(study)
     for name in ("comparison.md", "comparison.html"):
         assert "after 0.5ep each" in (study / name).read_text()
+
+
+def test_an_arm_with_fewer_rates_has_its_own_in_the_same_column(study):
+    trials = [{"arm": "a", "lr": lr, "score": 0.5} for lr in (1, 3, 9, 27, 81)]
+    trials += [{"arm": "b", "lr": lr, "score": 0.5} for lr in (2, 6, 18)]
+    tuning = {"measure": "linear", "budget": "1ep", "factor": 3.0, "images": 500, "trials": trials}
+    made = tuning_table({"tuning": tuning | {"chosen": {"a": 9, "b": 6}}})
+    assert made is not None
+    assert len(made.columns) == 7
+    assert texts(made)["a"][2] == "9: 0.500"
+    assert texts(made)["b"][1:] == ["2: 0.500", "6: 0.500", "18: 0.500", "–", "6"]
 
 
 def test_minutes_on_machines_that_are_not_alike_are_not_ranked(tmp_path):

@@ -213,6 +213,19 @@ def test_each_arm_gets_the_rate_that_is_best_on_training_images_kept_aside(fross
     assert "validation was False, would be True" in said
 
 
+def test_where_runs_cannot_go_is_told_before_rates_are_tried(frossl, split, tmp_path):
+    argv = ["compare", split, *TINY, "--arms", "frossl", "--seeds", "1", "--budget", "2ep", "--protocol", "knn"]
+    (tmp_path / "mine" / "thesis").mkdir(parents=True)
+    code, said = frossl(*argv, "--tune-lr", "3", "--commands", "--out", tmp_path / "mine")
+    assert code == 2
+    assert "something else" in said
+    frossl(*argv, "--commands")
+    code, said = frossl(*argv, "--tune-lr", "3", "--commands")
+    assert code == 2
+    assert "its own learning rate" in said
+    assert not (tmp_path / "runs/comparison/trials").exists()
+
+
 @pytest.mark.skipif(len(available_cores()) < 2, reason="one core has no two parts")
 def test_runs_side_by_side_end_as_one_after_the_other(frossl, images, tmp_path):
     argv = ["compare", images, *TINY, "--arms", "random", "--seeds", "2", "--budget", "1ep", "--protocol", "knn"]

@@ -62,6 +62,7 @@ def test_each_run_has_a_gpu_of_those_that_are_visible(monkeypatch):
     assert [part.gpu for part in split_machine("auto", "cuda")] == ["4", "7"]
     with pytest.raises(UserError, match="only 2 GPUs"):
         split_machine(3, "cuda")
+    assert split_machine("auto", "mps") == [Part()]
     with pytest.raises(UserError, match="only 1 GPU"):
         split_machine(2, "mps")
 

@@ -28,7 +28,7 @@ from frossl.runs.config import Config
 from frossl.train import compare
 from frossl.train.jobs import Jobs, carry_out_all, split_machine
 from frossl.train.resources import device_of
-from frossl.train.tune import choose_rates, plan_trials, trial_protocols, with_rates
+from frossl.train.tune import choose_rates, join_tuning, plan_trials, trial_protocols, with_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,7 @@ def run(args: list[str], console: Console) -> int:
     quiet = Console(quiet=True) if given.commands else console
     for planned in filter(None, (trials, runs)):
         compare.check(planned, given.protocol, quiet)
+    compare.check_plan(runs, {trial.arm for trial in trials})
     again = ["compare", *(arg for arg in args if arg != "--commands")]
     if given.dry_run or given.commands:
         return _list(given, trials, runs, again, console)
@@ -122,7 +123,7 @@ def run(args: list[str], console: Console) -> int:
         failed, stopped = carry_out_all(trials, *how)
         if stopped:
             return 128 + signal.Signals[stopped]
-        tuning = choose_rates(trials, given.protocol)
+        tuning = join_tuning(given.out, choose_rates(trials, given.protocol))
         about |= {"tuning": tuning}
         runs = with_rates(runs, tuning["chosen"])
     compare.keep_plan(runs, about)
@@ -173,7 +174,7 @@ def _list(
         print("# choose learning rates; then ask for --commands again", file=sys.stderr)
     else:
         if trials:
-            about |= {"tuning": choose_rates(trials, given.protocol)}
+            about |= {"tuning": join_tuning(given.out, choose_rates(trials, given.protocol))}
             runs = with_rates(runs, about["tuning"]["chosen"])
         compare.keep_plan(runs, about)
         states = {run.name: run.state(given.protocol) for run in runs}

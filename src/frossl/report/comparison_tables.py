@@ -9,6 +9,7 @@ from typing import Any
 from frossl.evals import columns, label_free, noun
 from frossl.evals.ranking import Ranking, half_interval
 from frossl.evals.suite import START
+from frossl.methods import METHODS
 from frossl.report.study import ArmResult, BudgetResult, measures
 from frossl.report.table import Cell, Table, minus, number
 from frossl.report.targets import WATCHED, Reached
@@ -49,8 +50,11 @@ def tuning_table(about: Mapping[str, Any]) -> Table | None:
     for trial in tuning["trials"]:
         score, chosen = number(trial["score"]).value, trial["lr"] == tuning["chosen"][trial["arm"]]
         tried.setdefault(trial["arm"], []).append(Cell(f"{trial['lr']:g}: {score}", best=chosen))
-    rows = [[Cell(arm_name(a)), *cells, Cell(f"{tuning['chosen'][a]:g}")] for a, cells in tried.items()]
     middle = max(len(cells) for cells in tried.values()) // 2
+    rows = []
+    for arm, cells in tried.items():
+        beside = [Cell()] * (middle - len(cells) // 2)  # of an arm with fewer rates
+        rows.append([Cell(arm_name(arm)), *beside, *cells, *beside, Cell(f"{tuning['chosen'][arm]:g}")])
     steps = [f"own × {tuning['factor'] ** step:.3g}" for step in range(-middle, middle + 1)]
     what = columns()[tuning["measure"]].title
     title = (
@@ -68,9 +72,13 @@ def tuning_notes(about: Mapping[str, Any]) -> list[str]:
     for arm, rate in tuning["chosen"].items():
         rates = [trial["lr"] for trial in tuning["trials"] if trial["arm"] == arm]
         edges += [arm_name(arm)] * (rate in (min(rates), max(rates)))
-    said = "Each arm's learning rate was chosen by one short run for each rate, with no held-out image."
+    own = {run["arm"]: run["config"].get("method") for run in about["runs"] if run["arm"] not in tuning["chosen"]}
+    own = [arm_name(arm) for arm, method in own.items() if method not in METHODS or METHODS[method].trains]
+    said = f"Each {'other ' if own else ''}arm's learning rate was chosen by one short run for each rate, with no "
+    said += "held-out image."
     edge = f" A better one may lie beyond those tried for {', '.join(edges)}." if edges else ""
-    return [said + edge]
+    none = f"No learning rate was chosen for {', '.join(own)}: these have their own options, or those of the recipe."
+    return [none, said + edge] if own else [said + edge]
 
 
 def _spent(arms: Sequence[ArmResult]) -> Table:

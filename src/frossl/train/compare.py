@@ -6,8 +6,9 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ FREE = (*FREE_TO_CHANGE, "out")
 TRIALS = "trials"
 """Directory, in that of a comparison, of the short runs that choose learning rates."""
 
+Names = dict[str, tuple[str, str, int]]
+"""Arm, budget and seed of the run that has a name."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,9 +72,17 @@ class Run:
     trial: bool = False
 
     @classmethod
-    def plan(cls, title: str, arm: str, budget: str, config: Config, out: Path, **more: Any) -> Run:
-        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``."""
+    def plan(
+        cls, title: str, arm: str, budget: str, config: Config, out: Path, taken: Names | None = None, **more: Any
+    ) -> Run:
+        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``.
+
+        Its name joins ``taken``; where another run has it there already, a hash of ``title`` is appended.
+        """
         name = re.sub(r"[^\w.]+", "-", title).strip("-")
+        own = (arm, budget, config.seed)
+        if taken is not None and taken.setdefault(name, own) != own:
+            name += f"-{sha256(title.encode()).hexdigest()[:8]}"
         return cls(name, arm, budget, config.seed, replace(config, length=budget, out=out, name=name), **more)
 
     @property
@@ -143,10 +155,11 @@ def plan_runs(
         UserError: an arm is there twice, or the arms would not be measured on the same images or watched alike.
     """
     base = {arm: configure(arm_options(arm)) for arm in arms}
-    runs = []
+    runs, taken = [], names_in(out)
     for seed, budget, arm in product(range(seeds), budgets, arms):
         config = replace(base[arm], seed=seed)
-        runs.append(Run.plan(f"{arm} {budget} seed{seed}", arm, budget, config, out, validation=validation))
+        title = f"{arm} {budget} seed{seed}"
+        runs.append(Run.plan(title, arm, budget, config, out, taken, validation=validation))
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
@@ -197,36 +210,69 @@ def _check(config: Config, data: Dataset) -> None:
             learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
 
 
+def read_plan(out: Path) -> dict[str, Any]:
+    """What ``comparison.json`` in ``out`` holds; no runs if it is not there."""
+    path = out / "comparison.json"
+    return json.loads(path.read_text()) if path.exists() else {"runs": []}
+
+
+def names_in(out: Path) -> Names:
+    """The names that runs planned in ``out`` have."""
+    return {run["name"]: (run["arm"], run["budget"], run["seed"]) for run in read_plan(out)["runs"]}
+
+
+def check_plan(runs: Sequence[Run], tuned: Collection[str] = ()) -> None:
+    """Checks that ``runs`` can join what their directory has; the rates of the arms ``tuned`` are not chosen yet.
+
+    Raises:
+        UserError: a run of the same name was planned with other settings, an arm would have a learning rate that was
+            chosen in some of its runs only, or the directory holds something else.
+    """
+    out, before = runs[0].config.out, read_plan(runs[0].config.out)
+    known = {"logs", TRIALS, *(run.name for run in runs)}
+    if not before["runs"] and out.exists() and not {p.name for p in out.iterdir()} <= known:
+        raise UserError(f"{out} has something else in it; choose another directory with --out")
+    planned, chosen = {run["name"]: run for run in before["runs"]}, before.get("tuning", {}).get("chosen", {})
+    own = {run["arm"] for run in before["runs"]} - set(chosen)
+    for run in runs:
+        free = (*FREE, "lr") if run.arm in tuned else FREE
+        new = to_plain(run)
+        both = planned.get(run.name, new), new
+        old, new = ({"validation": r.get("validation", False)} | r["config"] for r in both)
+        changed = [f"{k} was {old.get(k)}, would be {v}" for k, v in new.items() if k not in free and old.get(k) != v]
+        if changed:
+            raise UserError(
+                f"{run.name} of {out} was planned with other settings: {'; '.join(changed)}. Leave that as it was, or "
+                "start another comparison with --out"
+            )
+        if run.arm in own if run.arm in tuned else run.config.lr != chosen.get(run.arm, run.config.lr):
+            was = "its own learning rate" if run.arm in own else f"the rate {chosen[run.arm]:g} by --tune-lr"
+            raise UserError(
+                f"{run.arm} of {out} was planned with {was}, and all its runs are to have the same. Leave --tune-lr as "
+                "it was, or start another comparison with --out"
+            )
+
+
 def keep_plan(runs: Sequence[Run], about: dict[str, Any]) -> None:
     """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
 
     ``about`` is what else is to be kept: the command, the target and the monitor's metric that is to reach it.
 
     Raises:
-        UserError: a run of the same name was planned with other settings, or the directory holds something else.
+        UserError: see :func:`check_plan`.
     """
+    check_plan(runs)
     out = runs[0].config.out
-    path = out / "comparison.json"
-    known = {"logs", TRIALS, *(run.name for run in runs)}
-    if not path.exists() and out.exists() and not {p.name for p in out.iterdir()} <= known:
-        raise UserError(f"{out} has something else in it; choose another directory with --out")
-    before = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    before = read_plan(out)
     planned = {run["name"]: run for run in before["runs"]}
     for run in runs:
-        new = to_plain(run)
-        old, new = ({"validation": r["validation"]} | r["config"] for r in (planned.setdefault(run.name, new), new))
-        changed = [f"{k} was {old.get(k)}, would be {v}" for k, v in new.items() if k not in FREE and old.get(k) != v]
-        if changed:
-            raise UserError(
-                f"{run.name} of {out} was planned with other settings: {'; '.join(changed)}. Leave that as it was, or "
-                "start another comparison with --out"
-            )
+        planned.setdefault(run.name, to_plain(run))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
     about = {"frossl": __version__, "machine": machine(), **about}
-    write_text(path, json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
+    write_text(out / "comparison.json", json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
 
 
 def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:

@@ -57,14 +57,15 @@ class Part:
 def split_machine(jobs: Jobs, device: str) -> list[Part]:
     """A part for each of ``jobs`` that run side by side: a GPU each on ``device`` cuda, and the cores shared out.
 
-    auto is a job for each GPU, or for each two cores.
+    auto is a job for each GPU, or for each two cores on the CPU.
 
     Raises:
         UserError: there are fewer GPUs or cores than jobs.
     """
     cores = available_cores()
     gpus = _gpus() if device == "cuda" else []
-    count = (len(gpus) or max(1, len(cores) // 2)) if jobs == "auto" else jobs
+    auto = 1 if device == "mps" else len(gpus) or max(1, len(cores) // 2)
+    count = auto if jobs == "auto" else jobs
     if count < 1:
         raise UserError(f"--jobs {count}: give the number of runs side by side, at least 1, or auto")
     if count == 1:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from frossl.core.length import Length
@@ -12,13 +13,15 @@ from frossl.evals import find_metrics
 from frossl.methods import find_method
 from frossl.report.study import measures
 from frossl.runs.record import read_record
-from frossl.train.compare import OVER, TRIALS, Run
+from frossl.train.compare import OVER, TRIALS, Run, names_in, read_plan
 from frossl.train.plan import peak_rate
 
 FACTOR = 3.0
 """Between a learning rate that is tried and the next."""
 PART = 0.25
 """Length of a trial as a share of the first budget, if none is given."""
+HOW = ("budget", "measure", "factor")
+"""What is the same for all arms whose rates are chosen in a comparison."""
 SEED = 1000
 """Of all trials; comparisons count theirs from 0."""
 
@@ -29,7 +32,8 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
     The rates are the arm's own, and :data:`FACTOR` times more and less for each on either side.
 
     Raises:
-        UserError: ``count`` has no middle, or nothing is measured that could choose.
+        UserError: ``count`` has no middle, nothing is measured that could choose, or other arms of the comparison had
+            trials of another length.
     """
     if count < 3 or count % 2 == 0:
         raise UserError(f"--tune-lr {count}: give an odd number of rates, 3 or more; the middle one is the arm's own")
@@ -38,12 +42,15 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
     length = Length.parse(runs[0].budget)
     budget = str(Length.parse(budget or str(replace(length, amount=length.amount * PART))))
     out, trials = runs[0].config.out / TRIALS, []
+    taken = names_in(out)
     arms = {run.arm: run.config for run in runs if find_method(run.config.method).trains}
+    check_tuning(runs[0].config.out, arms, {"budget": budget, "factor": FACTOR})
     for arm, config in arms.items():
         for step in range(-(count // 2), count // 2 + 1):
             rate = float(f"{peak_rate(config) * FACTOR**step:.3g}")
             short = replace(config, lr=rate, length=budget, seed=SEED, monitor_every="100%", monitor_ridge=False)
-            trials.append(Run.plan(f"{arm} lr {rate:g}", arm, budget, short, out, validation=True, trial=True))
+            title = f"{arm} lr {rate:g}"
+            trials.append(Run.plan(title, arm, budget, short, out, taken, validation=True, trial=True))
     return trials
 
 
@@ -78,6 +85,35 @@ def choose_rates(trials: Sequence[Run], protocols: Sequence[str]) -> dict[str, A
         chosen[arm] = best_rate(scored)
     about = {"measure": next(iter(measured - {None}), None), "budget": trials[0].budget, "factor": FACTOR}
     return about | {"images": max(row["images"] or 0 for row in rows), "trials": rows, "chosen": chosen}
+
+
+def check_tuning(out: Path, arms: Iterable[str], new: dict[str, Any]) -> None:
+    """Raises UserError if rates of other arms than ``arms`` in ``out`` were chosen in another way than ``new`` says."""
+    before = read_plan(out).get("tuning", {"chosen": {}})
+    others = ", ".join(before["chosen"].keys() - set(arms))
+    for name in HOW:
+        if others and name in new and before[name] != new[name]:
+            raise UserError(
+                f"learning rates of {out} were chosen with the {name} {before[name]} ({others}), and others cannot be "
+                f"with {new[name]}. Leave --tune-budget and --protocol as they were, or start another comparison with "
+                "--out"
+            )
+
+
+def join_tuning(out: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`choose_rates` gave, with the arms whose rates ``comparison.json`` in ``out`` has already.
+
+    Raises:
+        UserError: see :func:`check_tuning`.
+    """
+    check_tuning(out, new["chosen"], new)
+    before = read_plan(out).get("tuning", new)
+    if any(before[name] != new[name] for name in HOW):
+        return new  # all arms were measured again
+    chosen = before["chosen"] | new["chosen"]
+    rows = {(row["arm"], row["lr"]): row for row in (*before["trials"], *new["trials"])}
+    trials = sorted(rows.values(), key=lambda row: (list(chosen).index(row["arm"]), row["lr"]))
+    return new | {"trials": trials, "chosen": chosen}
 
 
 def best_rate(scores: dict[float, float | None]) -> float:
