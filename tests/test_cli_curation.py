@@ -8,6 +8,8 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -97,6 +99,17 @@ def test_a_folder_without_labels_and_with_broken_files(tmp_path, frossl, encoder
     told = on_page(tmp_path / "out" / "explore.html")
     assert (told["classes"], len(told["paths"]), told["thumbnails"]) == ([], 51, 51)
     assert len(told["encoders"][0]["lists"]["groups"]) == 1
+
+
+def test_images_of_one_name_keep_their_own_pictures(tmp_path, encoder):
+    fill(tmp_path / "images", 60)
+    encoded = [path.read_bytes() for path in sorted((tmp_path / "images").iterdir())]
+    encoded[1] = encoded[0]  # which is not among the images that are compared
+    pq.write_table(pa.table({"image": [{"bytes": x, "path": "image.png"} for x in encoded]}), tmp_path / "i.parquet")
+    how = {"encoder": str(tmp_path / encoder), "out": tmp_path / "out", "most": 30}
+    found = package.explore(str(tmp_path / "i.parquet"), **how)
+    assert len({*found.frame("outliers")["path"]}) == 1
+    assert found.frame("duplicates").empty
 
 
 def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):

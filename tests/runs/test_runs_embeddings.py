@@ -40,6 +40,7 @@ def test_what_was_written_in_parts_is_read_without_the_unreadable(tmp_path, name
     found = read_embeddings(tmp_path / name)
     assert np.array_equal(found.vectors, x[[0, 2, 3, 4]])
     assert found.vectors.dtype == dtype
+    assert found.rows == [0, 2, 3, 4]
     assert found.paths == [paths[i] for i in (0, 2, 3, 4)]
     assert found.splits == ["train"] * 3 + ["held-out"]
     assert found.labels == ["a", "b", None, "a"]
@@ -64,7 +65,7 @@ def test_parquet_can_be_read_by_others(tmp_path):
     parts.add(np.ones((2, 4), "float32"), ["", ""])
     parts.join(["a", "b"], ["", ""], [None, "x"])
     table = pq.read_table(tmp_path / "e.parquet")
-    assert table.column_names == ["path", "split", "label", "vector", "encoder", "checksum"]
+    assert table.column_names == ["row", "path", "split", "label", "vector", "encoder", "checksum"]
     assert table.column("vector")[0].as_py() == [1.0] * 4
     assert table.column("checksum").to_pylist() == ["c", "c"]
 

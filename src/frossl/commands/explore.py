@@ -139,7 +139,7 @@ def explore_as(given: Explore, console: Console) -> Exploration:
     notes = [f"{broken:,} image{'s' * (broken > 1)} could not be read, left out"] if broken else []
     if len(kept) < len(first):
         notes.append(f"{len(kept):,} of {len(first):,} images were compared, spread evenly")
-    part = None if images is None else images.select(_places(images, [first.paths[i] for i in kept.tolist()]))
+    part = None if images is None else images.select(np.array(first.rows)[kept.numpy()])
     of = _collection(first, kept, part, tuple(notes), console)
     device = device_of(Config(data=given.data, device=given.device))
     findings, lists = {}, {}
@@ -226,17 +226,6 @@ def _collection(
     return Collection(
         Path(source_name(one.about.source)).name, paths, splits, labels, tuple(words), classes_N, pictures, notes
     )
-
-
-def _places(images: Whole, paths: Sequence[str]) -> np.ndarray:
-    """Where in ``images`` those of these ``paths`` are."""
-    wanted, at = iter(paths), []
-    path = next(wanted, None)
-    for i in range(len(images)):  # in the same order, with some left out
-        if path is not None and images.name(i) == path:
-            at.append(i)
-            path = next(wanted, None)
-    return np.array(at)
 
 
 def _pictures(part: Whole, console: Console) -> Tensor:

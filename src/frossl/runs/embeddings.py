@@ -24,6 +24,7 @@ from frossl.nn.encoder import EncoderSpec
 EXTENSIONS = (".parquet", ".npz")
 _KEY = "frossl_embeddings"
 _ABOUT = "about.json"
+_COLUMNS = ("row", "path", "split", "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,12 @@ class About:
 class Embeddings:
     """One vector for each image that could be read, ``(N, F)``, float32 or float16.
 
-    ``splits`` are ``train`` and ``held-out``, or empty where the data bring none; ``labels`` are words or None.
-    ``unreadable`` are paths of the others and why.
+    ``rows`` are their places among all images, as several may have one path. ``splits`` are ``train`` and
+    ``held-out``, or empty where the data bring none; ``labels`` are words or None. ``unreadable`` are paths of the
+    others and why.
     """
 
+    rows: list[int] = field(repr=False)
     paths: list[str] = field(repr=False)
     splits: list[str] = field(repr=False)
     labels: list[str | None] = field(repr=False)
@@ -177,36 +180,39 @@ class Parts:
         shutil.rmtree(self.folder)
 
 
-Columns = tuple[list[str], list[str], list[str | None], np.ndarray]
+Columns = tuple[list[int], list[str], list[str], list[str | None], np.ndarray]
 
 
 def _columns(
     part: tuple[int, np.ndarray, list[str]], names: Sequence[str], splits: Sequence[str], labels: Sequence[str | None]
 ) -> Columns:
-    """Paths, splits, labels and vectors of the images of a part that could be read."""
+    """Rows, paths, splits, labels and vectors of the images of a part that could be read."""
     start, vectors, reasons = part
     kept = [i for i, reason in enumerate(reasons) if not reason]
     paths, of, words = ([column[start + i] for i in kept] for column in (names, splits, labels))
-    return paths, of, words, vectors[kept]  # type: ignore[return-value]
+    return [start + i for i in kept], paths, of, words, vectors[kept]  # type: ignore[return-value]
 
 
 def _join_parquet(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
     pa = _pyarrow()
     word = pa.dictionary(pa.int32(), pa.string())
     vector = pa.list_(pa.from_numpy_dtype(np.dtype(about.dtype)), about.features)
-    kinds = {"path": pa.string(), "split": word, "label": word, "vector": vector, "encoder": word, "checksum": word}
+    kinds = {"row": pa.int64(), "path": pa.string(), "split": word, "label": word, "vector": vector}
+    kinds |= {"encoder": word, "checksum": word}
     schema = pa.schema(kinds, metadata={_KEY: told})
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for paths, splits, labels, vectors in parts:
-            rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
+        for rows, paths, splits, labels, vectors in parts:
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
             words = [splits, labels, *([text] * len(paths) for text in (about.encoder, about.checksum))]
             of, label, *constant = (pa.array(x, pa.string()).dictionary_encode() for x in words)
-            writer.write_table(pa.Table.from_arrays([pa.array(paths), of, label, rows, *constant], schema=schema))
+            columns = [pa.array(rows, pa.int64()), pa.array(paths), of, label, lists, *constant]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _join_npz(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
-    paths, splits, labels, vectors = zip(*parts, strict=True)
+    rows, paths, splits, labels, vectors = zip(*parts, strict=True)
     columns: dict[str, Any] = {
+        "row": np.array([*chain(*rows)], np.int64),
         "path": np.array([*chain(*paths)], np.str_),
         "split": np.array([*chain(*splits)], np.str_),
         "label": np.array([label or "" for label in chain(*labels)], np.str_),
@@ -254,13 +260,14 @@ def read_embeddings(path: Path) -> Embeddings:
     if path.suffix == ".npz":
         with np.load(path) as file:
             told, vectors = json.loads(str(file[_KEY])), file["vector"]
-            columns = {name: file[name].tolist() for name in ("path", "split", "label")}
+            columns = {name: file[name].tolist() for name in _COLUMNS}
             columns["label"] = [word or None for word in columns["label"]]
     else:
         table = _pyarrow().parquet.read_table(path)
         told = json.loads(table.schema.metadata[_KEY.encode()])
-        columns = {name: table.column(name).to_pylist() for name in ("path", "split", "label")}
+        columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
         vectors = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("vector").chunks])
         vectors = vectors.reshape(len(columns["path"]), -1)
     about = from_plain(About, told["about"])
-    return Embeddings(columns["path"], columns["split"], columns["label"], vectors, about, told["unreadable"])
+    rows, paths, splits, labels = (columns[name] for name in _COLUMNS)
+    return Embeddings(rows, paths, splits, labels, vectors, about, told["unreadable"])
