@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -13,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import frossl as package
 from frossl.commands import embed as embedding
 from frossl.nn.encoder import EncoderSpec, save_encoder
+from frossl.runs.embeddings import read_embeddings
 
 SPEC = EncoderSpec(
     backbone="resnet18", channels=3, size=16, stem="small", features=8, mean=(0.4,) * 3, std=(0.2,) * 3,
@@ -112,7 +115,31 @@ def test_images_of_one_name_keep_their_own_pictures(tmp_path, encoder):
     assert found.frame("duplicates").empty
 
 
-def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
+def test_labels_that_change_are_shown_and_nothing_is_encoded_again(tmp_path, encoder, monkeypatch):
+    fill(tmp_path / "images", 20)
+    said = io.StringIO()
+
+    def labels_of(data: str, label: str) -> dict[str, str]:
+        lines = [f"{i:03}.png,{'ab'[i % 2] if i else label}" for i in range(20)]
+        (tmp_path / "images" / "labels.csv").write_text("\n".join(["path,label", *lines]))
+        how = {"encoder": str(tmp_path / encoder)} if data == "images" else {}
+        console = Console(file=said, width=200)
+        found = package.explore(str(tmp_path / data), out=tmp_path / "out", map="pca", console=console, **how).frame(
+            "outliers"
+        )
+        return dict(zip(found["path"], found["label"], strict=True))
+
+    assert labels_of("images", "a")["000.png"] == "a"
+    monkeypatch.setattr(embedding.Extractor, "encode", None)
+    assert labels_of("images", "b")["000.png"] == "b"
+    (file,) = (tmp_path / "out").glob("embeddings-*")
+    assert dict(zip((one := read_embeddings(file)).paths, one.labels, strict=True))["000.png"] == "b"
+    assert "changed" not in said.getvalue()
+    assert labels_of(str(file), "a")["000.png"] == "a"
+    assert "changed" in said.getvalue()
+
+
+def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl, monkeypatch):
     fill(tmp_path / "images", 50, mode="I;16")
     spec = replace(SPEC, channels=1, mean=(0.4,), std=(0.2,), values="uint16", range=(0.0, 60000.0))
     torch.manual_seed(0)
@@ -122,6 +149,9 @@ def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
     code, said = frossl("explore", "images", "--encoder", "g.safetensors", "-o", "out")
     assert code == 0, said
     assert "from 0 to 60,000" in said or "from 0 to 60000" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding.Extractor, "encode", None)  # nothing is encoded again
+        assert frossl("explore", "images", "--encoder", "g.safetensors", "-o", "out")[0] == 0
     code, said = frossl("embed", "images", "--encoder", "bytes.safetensors", "-o", "e.npz")
     assert code == 0, said  # on a range that is measured
     assert "uint16 from" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,7 @@ def test_parts_of_the_same_images_and_encoder_are_kept_and_of_another_removed(tm
     out = tmp_path / "e.npz"
     Parts(out, about()).add(np.ones((3, 4), "float32"), [""] * 3)
     assert Parts(out, about()).done == 3
+    assert Parts(out, replace(about(), targets=None, options={"seed": 0, "labels": False})).done == 3
     assert Parts(out, about(checksum="other")).done == 0
     assert Parts(out, about()).done == 0
 

@@ -34,6 +34,8 @@ from frossl.runs.embeddings import (
     is_embeddings,
     read_about,
     read_embeddings,
+    relabelled,
+    write_embeddings,
 )
 from frossl.runs.encoders import read_any_encoder
 from frossl.train.evaluate import check_scale
@@ -195,7 +197,7 @@ def embed_to(
 ) -> None:
     """Writes the embeddings of ``images`` to ``out``, from where an earlier call was interrupted.
 
-    With ``keep`` a file that has them already stays.
+    With ``keep`` a file that has them already stays, and gets the labels and splits of now.
     """
     dtype = np.float16 if half else np.float32
     options = {k: v for k, v in to_plain(given.data_options()).items() if k not in ("workers", "check", "held_out")}
@@ -207,12 +209,15 @@ def embed_to(
         features=subject.spec.features,
         dtype=np.dtype(dtype).name,
         source=resolve_source(given.data, links=False),
-        options=options | {"range": images.data.range or None},
+        options=options | {"range": to_plain(images.data.range) or None},
         targets=images.data.targets,
         images=images.digest(),
         count=len(images),
     )
-    if keep and is_embeddings(str(out)) and read_about(out) == about:
+    if keep and is_embeddings(str(out)) and read_about(out).vectors() == about.vectors():
+        kept = read_embeddings(out)
+        if (now := relabelled(kept, images, about)) is not kept:
+            write_embeddings(out, now)
         return
     parts = Parts(out, about)
     if parts.done:

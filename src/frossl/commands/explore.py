@@ -36,7 +36,7 @@ from frossl.data.whole import Squares, Whole, square_batches
 from frossl.report import terminal
 from frossl.report.explore import Collection, write_page
 from frossl.runs.config import Config
-from frossl.runs.embeddings import Embeddings, data_frame, has_pyarrow, is_embeddings, read_embeddings
+from frossl.runs.embeddings import Embeddings, data_frame, has_pyarrow, is_embeddings, read_embeddings, relabelled
 from frossl.train.resources import device_of
 from frossl.train.side_by_side import arm_names
 
@@ -172,7 +172,13 @@ def _embedded(given: Explore, out: Path, console: Console) -> tuple[Whole | None
         if given.encoder:
             raise UserError("--encoder: these embeddings have their encoder; give DATA to explore by others")
         one = read_embeddings(Path(given.data))
-        return _images_of(one, given, console), {one.about.encoder: one}
+        images = _images_of(one, given, console)
+        if images is not None:
+            now = relabelled(one, images, replace(one.about, targets=images.data.targets))
+            if now is not one:
+                terminal.warn(console, f"labels or splits of {one.about.source} changed; shown are those of now")
+            one = now
+        return images, {one.about.encoder: one}
     log = terminal.detail(console)
     encoders = list(given.encoder) or [default_encoder(None, log)]
     if encoders[0] == UNTRAINED:

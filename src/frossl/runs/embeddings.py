@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -19,10 +19,13 @@ from torch import Tensor
 from frossl.core.config import from_plain, to_plain
 from frossl.core.files import write_atomically, write_text
 from frossl.core.types import UserError
+from frossl.data.whole import Whole
 from frossl.nn.encoder import EncoderSpec
 
 EXTENSIONS = (".parquet", ".npz")
 _KEY = "frossl_embeddings"
+OF_LABELS = ("labels", "targets", "label_column")
+"""Options of data that say which labels there are."""
 _ABOUT = "about.json"
 _COLUMNS = ("row", "path", "split", "label")
 
@@ -46,6 +49,11 @@ class About:
     targets: str | None
     images: str
     count: int
+
+    def vectors(self) -> str:
+        """As JSON, what vectors depend on: all but where labels come from."""
+        options = {name: value for name, value in self.options.items() if name not in OF_LABELS}
+        return json.dumps(to_plain(replace(self, options=options, targets=None)), indent=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +132,13 @@ def _pyarrow() -> Any:
 class Parts:
     """Vectors on their way to ``out``, in a folder beside it, a file for each stretch of images.
 
-    What is there of the same images and encoder is kept, anything else is removed.
+    What is there of the same images and encoder is kept, whatever their labels were; anything else is removed.
     """
 
     def __init__(self, out: Path, about: About) -> None:
         self.out, self.about = out, about
         self.folder = out.with_name(f".{out.name}.parts")
-        plain = json.dumps(to_plain(about), indent=2)
+        plain = about.vectors()
         if not (self.folder / _ABOUT).exists() or (self.folder / _ABOUT).read_text() != plain:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
@@ -173,14 +181,31 @@ class Parts:
         ``skipped`` are further images that could not be read, and why.
         """
         broken = {names[start + i]: reason for start, _, of in self for i, reason in enumerate(of) if reason}
-        told = json.dumps({"about": to_plain(self.about), "unreadable": {**skipped, **broken}})
         columns = (_columns(part, names, splits, labels) for part in self)
-        join = _join_parquet if self.out.suffix == ".parquet" else _join_npz
-        write_atomically(self.out, lambda path: join(path, self.about, told, columns))
+        _write(self.out, self.about, {**skipped, **broken}, columns)
         shutil.rmtree(self.folder)
 
 
+def relabelled(one: Embeddings, images: Whole, about: About) -> Embeddings:
+    """``one`` with the splits and labels that ``images``, which are the same, have now; itself if it has these."""
+    splits, labels = ([of(i) for i in one.rows] for of in (images.split, images.label))
+    was, now = ([label or "" for label in of] for of in (one.labels, labels))
+    same = about == one.about and splits == one.splits and was == now
+    return one if same else replace(one, splits=splits, labels=labels, about=about)
+
+
+def write_embeddings(out: Path, one: Embeddings) -> None:
+    """Writes what :func:`read_embeddings` reads."""
+    _write(out, one.about, one.unreadable, iter([(one.rows, one.paths, one.splits, one.labels, one.vectors)]))
+
+
 Columns = tuple[list[int], list[str], list[str], list[str | None], np.ndarray]
+
+
+def _write(out: Path, about: About, unreadable: dict[str, str], columns: Iterator[Columns]) -> None:
+    told = json.dumps({"about": to_plain(about), "unreadable": unreadable})
+    join = _join_parquet if out.suffix == ".parquet" else _join_npz
+    write_atomically(out, lambda path: join(path, about, told, columns))
 
 
 def _columns(
