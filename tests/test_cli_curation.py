@@ -18,8 +18,10 @@ from rich.console import Console
 
 import frossl as package
 from frossl.commands import embed as embedding
+from frossl.commands.predict import _labelled
+from frossl.core.types import UserError
 from frossl.nn.encoder import EncoderSpec, save_encoder
-from frossl.runs.embeddings import read_embeddings
+from frossl.runs.embeddings import About, Embeddings, read_embeddings
 
 SPEC = EncoderSpec(
     backbone="resnet18", channels=3, size=16, stem="small", features=8, mean=(0.4,) * 3, std=(0.2,) * 3,
@@ -231,6 +233,37 @@ def test_tables_of_labels_that_do_not_do_are_refused(tmp_path, frossl, encoder, 
     code, printed = frossl("predict", "images", "--encoder", encoder, "--labels", "labels.csv")
     assert code == 2
     assert said in printed
+
+
+@pytest.mark.parametrize(
+    ("rows_of", "wanted"),
+    [
+        ("dog/d00.png,a\nd01.png,b\n/far/dog/d02.png,c", {0: "a", 1: "b", 2: "c"}),
+        ("cat/d00.png,a", "cat/d00.png"),
+        ("ag/d00.png,a", "ag/d00.png"),
+        ("same.png,a", "same.png"),
+        ("b/same.png,a", {4: "a"}),
+        ("dog/d00.png,  \ndog/d01.png, b ", {1: "b"}),
+        ("dog/bad.png,a\ndog/d00.png,b", {0: "b"}),
+    ],
+)
+def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of, wanted):
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows_of}\n")
+    about = About(
+        encoder="e", checksum="c", title="net", size=8, features=1, dtype="float32", source="s", options={},
+        targets=None, images="d", count=6,
+    )  # fmt: skip
+    paths = ["dog/d00.png", "dog/d01.png", "dog/d02.png", "a/same.png", "b/same.png"]
+    none = [""] * 5
+    one = Embeddings([*range(5)], paths, none, [None] * 5, np.ones((5, 1)), about, {"dog/bad.png": "broken"})
+    said = io.StringIO()
+    if isinstance(wanted, str):
+        with pytest.raises(UserError, match=f"not those of one image: {wanted}"):
+            _labelled(tmp_path / "labels.csv", one, Console(file=said))
+    else:
+        index, words = _labelled(tmp_path / "labels.csv", one, Console(file=said))
+        assert dict(zip(index, words, strict=True)) == wanted
+    assert ("could not be read" in said.getvalue()) == ("bad" in rows_of)
 
 
 def test_without_an_encoder_lite0_serves_or_it_is_said_what_to_type(tmp_path, frossl, monkeypatch):
