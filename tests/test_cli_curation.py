@@ -266,6 +266,20 @@ def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of,
     assert ("could not be read" in said.getvalue()) == ("bad" in rows_of)
 
 
+def test_features_that_half_precision_cannot_hold_are_refused(tmp_path, encoder, monkeypatch):
+    fill(tmp_path / "images", 12)
+    monkeypatch.setattr(embedding.Extractor, "encode", lambda self, module, x: torch.full((len(x), 8), 7e4))
+    with pytest.raises(UserError, match="65,504"):
+        package.embed(str(tmp_path / "images"), encoder=str(tmp_path / encoder), out=tmp_path / "h.npz", half=True)
+
+
+def test_pictures_of_unreadable_images_do_not_enter_statistics():
+    x = torch.arange(10.0)[:, None]
+    batches = [(x[:4], ["", "broken", "", ""]), (x[4:8], [""] * 4), (x[8:], [""] * 2)]
+    found = [part.flatten().tolist() for part in embedding._readable(batches, 4)]
+    assert found == [[0, 2, 3, 4], [5, 6, 7, 8], [9]]
+
+
 def test_without_an_encoder_lite0_serves_or_it_is_said_what_to_type(tmp_path, frossl, monkeypatch):
     fill(tmp_path / "images", 12)
     code, said = frossl("embed", "images", "--size", 32, "-o", "e.npz")

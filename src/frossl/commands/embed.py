@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +44,8 @@ from frossl.train.resources import device_of, workers_for
 UNTRAINED = "untrained"
 """The name of an encoder like the first that is given, with random weights."""
 PART, BATCH = 4096, 128
+HALF_ENDS = 65_504
+"""The largest number of float16."""
 SETTLED = 5000
 """Images that statistics of batch norms of an untrained encoder are taken from, spread evenly."""
 Tell = Callable[[int], None]
@@ -173,8 +175,21 @@ def untrained_like(subject: Subject, given: HowToEncode, images: Whole) -> Subje
     module = untrained_encoder(subject.spec, given.seed)
     index = np.linspace(0, len(images) - 1, min(len(images), SETTLED)).astype(int)
     made = subject_of(UNTRAINED, module, subject.spec, given, images)
-    made.extractor.settle_batch_norm_on(made.module, (x for x, _ in encoder_input(images.select(index), made, 512)))
+    made.extractor.settle_batch_norm_on(made.module, _readable(encoder_input(images.select(index), made, 512), 512))
     return replace(made, checksum=encoder_checksum(dict(module.state_dict()), made.spec))
+
+
+def _readable(batches: Iterable[tuple[Tensor, list[str]]], size: int) -> Iterator[Tensor]:
+    """The pictures of ``batches`` that are some, ``size`` at a time, what is left over last."""
+    held = torch.empty(0)
+    for x, reasons in batches:
+        x = x[[not reason for reason in reasons]]
+        held = torch.cat([held, x]) if len(held) else x
+        if len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if len(held):
+        yield held
 
 
 def encoder_input(images: Whole, subject: Subject, batch: int) -> Any:
@@ -224,6 +239,10 @@ def embed_to(
         terminal.say(console, f"going on after {parts.done:,} images, which were encoded before")
     with terminal.counting(console, "encoding", len(images), parts.done) as tell:
         for vectors, reasons in encoded(images, subject, parts.done, given.batch, tell):
+            if half and (largest := vectors.abs().max().item()) > HALF_ENDS:
+                raise UserError(
+                    f"--half: float16 ends at {HALF_ENDS:,}, and a feature is {largest:,.0f}; leave --half out"
+                )
             parts.add(vectors.numpy().astype(dtype), reasons)
     broken = sum(bool(reason) for _, _, reasons in parts for reason in reasons)
     if broken == len(images):
@@ -244,10 +263,10 @@ def encoded(images: Whole, subject: Subject, start: int, batch: int, tell: Tell)
         reasons += why
         tell(len(why))
         if len(reasons) >= PART:
-            yield torch.cat(vectors), reasons
+            yield torch.cat(vectors).cpu(), reasons
             vectors, reasons = [], []
     if reasons:
-        yield torch.cat(vectors), reasons
+        yield torch.cat(vectors).cpu(), reasons
 
 
 def embed(
