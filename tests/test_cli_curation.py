@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import frossl as package
 from frossl.commands import embed as embedding
+from frossl.commands.predict import _labelled
+from frossl.core.types import UserError
 from frossl.nn.encoder import EncoderSpec, save_encoder
+from frossl.runs.embeddings import About, Embeddings, read_embeddings
 
 SPEC = EncoderSpec(
     backbone="resnet18", channels=3, size=16, stem="small", features=8, mean=(0.4,) * 3, std=(0.2,) * 3,
@@ -99,7 +106,42 @@ def test_a_folder_without_labels_and_with_broken_files(tmp_path, frossl, encoder
     assert len(told["encoders"][0]["lists"]["groups"]) == 1
 
 
-def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
+def test_images_of_one_name_keep_their_own_pictures(tmp_path, encoder):
+    fill(tmp_path / "images", 60)
+    encoded = [path.read_bytes() for path in sorted((tmp_path / "images").iterdir())]
+    encoded[1] = encoded[0]  # which is not among the images that are compared
+    pq.write_table(pa.table({"image": [{"bytes": x, "path": "image.png"} for x in encoded]}), tmp_path / "i.parquet")
+    how = {"encoder": str(tmp_path / encoder), "out": tmp_path / "out", "most": 30}
+    found = package.explore(str(tmp_path / "i.parquet"), **how)
+    assert len({*found.frame("outliers")["path"]}) == 1
+    assert found.frame("duplicates").empty
+
+
+def test_labels_that_change_are_shown_and_nothing_is_encoded_again(tmp_path, encoder, monkeypatch):
+    fill(tmp_path / "images", 20)
+    said = io.StringIO()
+
+    def labels_of(data: str, label: str) -> dict[str, str]:
+        lines = [f"{i:03}.png,{'ab'[i % 2] if i else label}" for i in range(20)]
+        (tmp_path / "images" / "labels.csv").write_text("\n".join(["path,label", *lines]))
+        how = {"encoder": str(tmp_path / encoder)} if data == "images" else {}
+        console = Console(file=said, width=200)
+        found = package.explore(str(tmp_path / data), out=tmp_path / "out", map="pca", console=console, **how).frame(
+            "outliers"
+        )
+        return dict(zip(found["path"], found["label"], strict=True))
+
+    assert labels_of("images", "a")["000.png"] == "a"
+    monkeypatch.setattr(embedding.Extractor, "encode", None)
+    assert labels_of("images", "b")["000.png"] == "b"
+    (file,) = (tmp_path / "out").glob("embeddings-*")
+    assert dict(zip((one := read_embeddings(file)).paths, one.labels, strict=True))["000.png"] == "b"
+    assert "changed" not in said.getvalue()
+    assert labels_of(str(file), "a")["000.png"] == "a"
+    assert "changed" in said.getvalue()
+
+
+def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl, monkeypatch):
     fill(tmp_path / "images", 50, mode="I;16")
     spec = replace(SPEC, channels=1, mean=(0.4,), std=(0.2,), values="uint16", range=(0.0, 60000.0))
     torch.manual_seed(0)
@@ -109,6 +151,9 @@ def test_images_of_16_bits_are_read_on_one_range(tmp_path, frossl):
     code, said = frossl("explore", "images", "--encoder", "g.safetensors", "-o", "out")
     assert code == 0, said
     assert "from 0 to 60,000" in said or "from 0 to 60000" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding.Extractor, "encode", None)  # nothing is encoded again
+        assert frossl("explore", "images", "--encoder", "g.safetensors", "-o", "out")[0] == 0
     code, said = frossl("embed", "images", "--encoder", "bytes.safetensors", "-o", "e.npz")
     assert code == 0, said  # on a range that is measured
     assert "uint16 from" in said
@@ -188,6 +233,51 @@ def test_tables_of_labels_that_do_not_do_are_refused(tmp_path, frossl, encoder, 
     code, printed = frossl("predict", "images", "--encoder", encoder, "--labels", "labels.csv")
     assert code == 2
     assert said in printed
+
+
+@pytest.mark.parametrize(
+    ("rows_of", "wanted"),
+    [
+        ("dog/d00.png,a\nd01.png,b\n/far/dog/d02.png,c", {0: "a", 1: "b", 2: "c"}),
+        ("cat/d00.png,a", "cat/d00.png"),
+        ("ag/d00.png,a", "ag/d00.png"),
+        ("same.png,a", "same.png"),
+        ("b/same.png,a", {4: "a"}),
+        ("dog/d00.png,  \ndog/d01.png, b ", {1: "b"}),
+        ("dog/bad.png,a\ndog/d00.png,b", {0: "b"}),
+    ],
+)
+def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of, wanted):
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows_of}\n")
+    about = About(
+        encoder="e", checksum="c", title="net", size=8, features=1, dtype="float32", source="s", options={},
+        targets=None, images="d", count=6,
+    )  # fmt: skip
+    paths = ["dog/d00.png", "dog/d01.png", "dog/d02.png", "a/same.png", "b/same.png"]
+    none = [""] * 5
+    one = Embeddings([*range(5)], paths, none, [None] * 5, np.ones((5, 1)), about, {"dog/bad.png": "broken"})
+    said = io.StringIO()
+    if isinstance(wanted, str):
+        with pytest.raises(UserError, match=f"not those of one image: {wanted}"):
+            _labelled(tmp_path / "labels.csv", one, Console(file=said))
+    else:
+        index, words = _labelled(tmp_path / "labels.csv", one, Console(file=said))
+        assert dict(zip(index, words, strict=True)) == wanted
+    assert ("could not be read" in said.getvalue()) == ("bad" in rows_of)
+
+
+def test_features_that_half_precision_cannot_hold_are_refused(tmp_path, encoder, monkeypatch):
+    fill(tmp_path / "images", 12)
+    monkeypatch.setattr(embedding.Extractor, "encode", lambda self, module, x: torch.full((len(x), 8), 7e4))
+    with pytest.raises(UserError, match="65,504"):
+        package.embed(str(tmp_path / "images"), encoder=str(tmp_path / encoder), out=tmp_path / "h.npz", half=True)
+
+
+def test_pictures_of_unreadable_images_do_not_enter_statistics():
+    x = torch.arange(10.0)[:, None]
+    batches = [(x[:4], ["", "broken", "", ""]), (x[4:8], [""] * 4), (x[8:], [""] * 2)]
+    found = [part.flatten().tolist() for part in embedding._readable(batches, 4)]
+    assert found == [[0, 2, 3, 4], [5, 6, 7, 8], [9]]
 
 
 def test_without_an_encoder_lite0_serves_or_it_is_said_what_to_type(tmp_path, frossl, monkeypatch):

@@ -84,6 +84,10 @@ def test_outliers_may_have_a_direction_or_a_length_of_their_own():
         assert outlier_scores(torch.cat([usual, odd]))[-1] == 1
 
 
+def test_images_that_are_alike_are_as_odd():
+    assert outlier_scores(torch.rand(1, 8).expand(30, 8)).tolist() == [0.0] * 30
+
+
 def test_clusters_are_the_blobs_the_largest_first(blobs):
     z, of = blobs
     found, near = clusters(z, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -31,12 +32,14 @@ def test_numpy_torch_lists_and_names_give_what_the_metric_gives(name):
     assert function(train, NAMES[y.numpy()], test, NAMES[test_y.numpy()].tolist()) == wanted
 
 
-def test_an_unknown_label_is_left_out():
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_an_unknown_label_is_left_out(missing):
     (train, y), (test, test_y) = blobs(), blobs(seed=1)
     names = NAMES[y.numpy()].astype(object)
-    names[::2] = None
+    names[::2], names[::4] = None, missing
     wanted = frossl.evals.knn(train[1::2], y[1::2], test, test_y)
-    assert frossl.evals.knn(train, names, test, NAMES[test_y.numpy()]) == wanted
+    for given in (names, names.tolist()):
+        assert frossl.evals.knn(train, given, test, NAMES[test_y.numpy()]) == wanted
     y[::2] = -1
     assert frossl.evals.knn(train, y, test, test_y) == wanted
 

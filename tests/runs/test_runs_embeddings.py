@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,7 @@ def test_what_was_written_in_parts_is_read_without_the_unreadable(tmp_path, name
     found = read_embeddings(tmp_path / name)
     assert np.array_equal(found.vectors, x[[0, 2, 3, 4]])
     assert found.vectors.dtype == dtype
+    assert found.rows == [0, 2, 3, 4]
     assert found.paths == [paths[i] for i in (0, 2, 3, 4)]
     assert found.splits == ["train"] * 3 + ["held-out"]
     assert found.labels == ["a", "b", None, "a"]
@@ -53,6 +56,7 @@ def test_parts_of_the_same_images_and_encoder_are_kept_and_of_another_removed(tm
     out = tmp_path / "e.npz"
     Parts(out, about()).add(np.ones((3, 4), "float32"), [""] * 3)
     assert Parts(out, about()).done == 3
+    assert Parts(out, replace(about(), targets=None, options={"seed": 0, "labels": False})).done == 3
     assert Parts(out, about(checksum="other")).done == 0
     assert Parts(out, about()).done == 0
 
@@ -64,7 +68,7 @@ def test_parquet_can_be_read_by_others(tmp_path):
     parts.add(np.ones((2, 4), "float32"), ["", ""])
     parts.join(["a", "b"], ["", ""], [None, "x"])
     table = pq.read_table(tmp_path / "e.parquet")
-    assert table.column_names == ["path", "split", "label", "vector", "encoder", "checksum"]
+    assert table.column_names == ["row", "path", "split", "label", "vector", "encoder", "checksum"]
     assert table.column("vector")[0].as_py() == [1.0] * 4
     assert table.column("checksum").to_pylist() == ["c", "c"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +34,8 @@ from frossl.runs.embeddings import (
     is_embeddings,
     read_about,
     read_embeddings,
+    relabelled,
+    write_embeddings,
 )
 from frossl.runs.encoders import read_any_encoder
 from frossl.train.evaluate import check_scale
@@ -42,6 +44,8 @@ from frossl.train.resources import device_of, workers_for
 UNTRAINED = "untrained"
 """The name of an encoder like the first that is given, with random weights."""
 PART, BATCH = 4096, 128
+HALF_ENDS = 65_504
+"""The largest number of float16."""
 SETTLED = 5000
 """Images that statistics of batch norms of an untrained encoder are taken from, spread evenly."""
 Tell = Callable[[int], None]
@@ -171,8 +175,21 @@ def untrained_like(subject: Subject, given: HowToEncode, images: Whole) -> Subje
     module = untrained_encoder(subject.spec, given.seed)
     index = np.linspace(0, len(images) - 1, min(len(images), SETTLED)).astype(int)
     made = subject_of(UNTRAINED, module, subject.spec, given, images)
-    made.extractor.settle_batch_norm_on(made.module, (x for x, _ in encoder_input(images.select(index), made, 512)))
+    made.extractor.settle_batch_norm_on(made.module, _readable(encoder_input(images.select(index), made, 512), 512))
     return replace(made, checksum=encoder_checksum(dict(module.state_dict()), made.spec))
+
+
+def _readable(batches: Iterable[tuple[Tensor, list[str]]], size: int) -> Iterator[Tensor]:
+    """The pictures of ``batches`` that are some, ``size`` at a time, what is left over last."""
+    held = torch.empty(0)
+    for x, reasons in batches:
+        x = x[[not reason for reason in reasons]]
+        held = torch.cat([held, x]) if len(held) else x
+        if len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if len(held):
+        yield held
 
 
 def encoder_input(images: Whole, subject: Subject, batch: int) -> Any:
@@ -195,7 +212,7 @@ def embed_to(
 ) -> None:
     """Writes the embeddings of ``images`` to ``out``, from where an earlier call was interrupted.
 
-    With ``keep`` a file that has them already stays.
+    With ``keep`` a file that has them already stays, and gets the labels and splits of now.
     """
     dtype = np.float16 if half else np.float32
     options = {k: v for k, v in to_plain(given.data_options()).items() if k not in ("workers", "check", "held_out")}
@@ -207,18 +224,25 @@ def embed_to(
         features=subject.spec.features,
         dtype=np.dtype(dtype).name,
         source=resolve_source(given.data, links=False),
-        options=options | {"range": images.data.range or None},
+        options=options | {"range": to_plain(images.data.range) or None},
         targets=images.data.targets,
         images=images.digest(),
         count=len(images),
     )
-    if keep and is_embeddings(str(out)) and read_about(out) == about:
+    if keep and is_embeddings(str(out)) and read_about(out).vectors() == about.vectors():
+        kept = read_embeddings(out)
+        if (now := relabelled(kept, images, about)) is not kept:
+            write_embeddings(out, now)
         return
     parts = Parts(out, about)
     if parts.done:
         terminal.say(console, f"going on after {parts.done:,} images, which were encoded before")
     with terminal.counting(console, "encoding", len(images), parts.done) as tell:
         for vectors, reasons in encoded(images, subject, parts.done, given.batch, tell):
+            if half and (largest := vectors.abs().max().item()) > HALF_ENDS:
+                raise UserError(
+                    f"--half: float16 ends at {HALF_ENDS:,}, and a feature is {largest:,.0f}; leave --half out"
+                )
             parts.add(vectors.numpy().astype(dtype), reasons)
     broken = sum(bool(reason) for _, _, reasons in parts for reason in reasons)
     if broken == len(images):
@@ -239,10 +263,10 @@ def encoded(images: Whole, subject: Subject, start: int, batch: int, tell: Tell)
         reasons += why
         tell(len(why))
         if len(reasons) >= PART:
-            yield torch.cat(vectors), reasons
+            yield torch.cat(vectors).cpu(), reasons
             vectors, reasons = [], []
     if reasons:
-        yield torch.cat(vectors), reasons
+        yield torch.cat(vectors).cpu(), reasons
 
 
 def embed(

@@ -36,7 +36,7 @@ from frossl.data.whole import Squares, Whole, square_batches
 from frossl.report import terminal
 from frossl.report.explore import Collection, write_page
 from frossl.runs.config import Config
-from frossl.runs.embeddings import Embeddings, data_frame, has_pyarrow, is_embeddings, read_embeddings
+from frossl.runs.embeddings import Embeddings, data_frame, has_pyarrow, is_embeddings, read_embeddings, relabelled
 from frossl.train.resources import device_of
 from frossl.train.side_by_side import arm_names
 
@@ -139,7 +139,7 @@ def explore_as(given: Explore, console: Console) -> Exploration:
     notes = [f"{broken:,} image{'s' * (broken > 1)} could not be read, left out"] if broken else []
     if len(kept) < len(first):
         notes.append(f"{len(kept):,} of {len(first):,} images were compared, spread evenly")
-    part = None if images is None else images.select(_places(images, [first.paths[i] for i in kept.tolist()]))
+    part = None if images is None else images.select(np.array(first.rows)[kept.numpy()])
     of = _collection(first, kept, part, tuple(notes), console)
     device = device_of(Config(data=given.data, device=given.device))
     findings, lists = {}, {}
@@ -172,7 +172,13 @@ def _embedded(given: Explore, out: Path, console: Console) -> tuple[Whole | None
         if given.encoder:
             raise UserError("--encoder: these embeddings have their encoder; give DATA to explore by others")
         one = read_embeddings(Path(given.data))
-        return _images_of(one, given, console), {one.about.encoder: one}
+        images = _images_of(one, given, console)
+        if images is not None:
+            now = relabelled(one, images, replace(one.about, targets=images.data.targets))
+            if now is not one:
+                terminal.warn(console, f"labels or splits of {one.about.source} changed; shown are those of now")
+            one = now
+        return images, {one.about.encoder: one}
     log = terminal.detail(console)
     encoders = list(given.encoder) or [default_encoder(None, log)]
     if encoders[0] == UNTRAINED:
@@ -226,17 +232,6 @@ def _collection(
     return Collection(
         Path(source_name(one.about.source)).name, paths, splits, labels, tuple(words), classes_N, pictures, notes
     )
-
-
-def _places(images: Whole, paths: Sequence[str]) -> np.ndarray:
-    """Where in ``images`` those of these ``paths`` are."""
-    wanted, at = iter(paths), []
-    path = next(wanted, None)
-    for i in range(len(images)):  # in the same order, with some left out
-        if path is not None and images.name(i) == path:
-            at.append(i)
-            path = next(wanted, None)
-    return np.array(at)
 
 
 def _pictures(part: Whole, console: Console) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import torch
@@ -97,7 +97,7 @@ def predict_as(given: Predict, console: Console) -> Predictions:
     if not 0 <= given.least <= 1:
         raise UserError(f"--least is a probability from 0 to 1, got {given.least}")
     one = _embeddings(given, console)
-    index, words = _labelled(given.labels, one)
+    index, words = _labelled(given.labels, one, console)
     names = sorted({*words})
     y = torch.tensor([names.index(word) for word in words])
     labelled = torch.tensor(index)
@@ -157,10 +157,11 @@ def _embeddings(given: Predict, console: Console) -> Embeddings:
     return read_embeddings(file)
 
 
-def _labelled(table: Path, one: Embeddings) -> tuple[list[int], list[str]]:
+def _labelled(table: Path, one: Embeddings, console: Console) -> tuple[list[int], list[str]]:
     """Numbers of the images that the table labels, and their labels.
 
-    A path is that of ``embeddings``, or its last part if no two images share it.
+    A path is that of ``embeddings``, or one of them ends with the other, folder by folder, and fits no second image.
+    Images that could not be read are passed over with a warning.
 
     Raises:
         UserError: no such columns, paths that are not there or not of one image, or two labels for one.
@@ -170,21 +171,30 @@ def _labelled(table: Path, one: Embeddings) -> tuple[list[int], list[str]]:
     columns = read_table(table)
     if not {"path", "label"} <= {*columns}:
         raise UserError(f"--labels: {table} needs the columns path and label; it has {', '.join(columns) or 'none'}")
-    exact: dict[str, list[int]] = {}
+    known = [PurePosixPath(path).parts for path in (*one.paths, *one.unreadable)]
     last: dict[str, list[int]] = {}
-    for i, path in enumerate(one.paths):
-        exact.setdefault(path, []).append(i)
-        last.setdefault(path.rpartition("/")[2], []).append(i)
+    for i, parts in enumerate(known):
+        last.setdefault(parts[-1], []).append(i)
     found: dict[int, str] = {}
-    missing = []
+    missing, unreadable = [], []
     for path, label in zip(columns["path"], columns["label"], strict=True):
-        if path is None or label is None:
+        word = "" if label is None else str(label).strip()
+        if path is None or not word:
             continue
-        places = exact.get(str(path)) or last.get(str(path).rpartition("/")[2], [])
+        parts = PurePosixPath(str(path)).parts
+        alike = last.get(parts[-1], []) if parts else []
+        fit = [i for i in alike if all(a == b for a, b in zip(parts[::-1], known[i][::-1], strict=False))]
+        places = [i for i in fit if known[i] == parts] or fit
         if len(places) != 1:
             missing.append(str(path))
-        elif found.setdefault(places[0], str(label).strip()) != str(label).strip():
-            raise UserError(f"--labels: {table} gives {path} two labels, {found[places[0]]} and {label}")
+        elif places[0] >= len(one):
+            unreadable.append(str(path))
+        elif found.setdefault(places[0], word) != word:
+            raise UserError(f"--labels: {table} gives {path} two labels, {found[places[0]]} and {word}")
+    if unreadable:
+        terminal.warn(
+            console, f"{len(unreadable):,} labelled images could not be read, passed over: {', '.join(unreadable[:5])}"
+        )
     if missing:
         raise UserError(
             f"--labels: {len(missing):,} paths of {table} are not those of one image: {', '.join(missing[:5])}. Paths "

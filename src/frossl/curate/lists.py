@@ -33,11 +33,8 @@ def outlier_scores(vectors_NF: Tensor) -> Tensor:
     features for what they do not know, which only their direction tells, others strong ones in usual directions.
     """
     require_finite(vectors_NF, "embeddings")
-    shares = [
-        _far(x).argsort(stable=True).argsort(stable=True) / max(1, len(x) - 1)
-        for x in (normalize(vectors_NF, dim=1), standardise(vectors_NF)[0])
-    ]
-    return torch.maximum(*shares)
+    far = [_far(x) for x in (normalize(vectors_NF, dim=1), standardise(vectors_NF)[0])]
+    return torch.maximum(*(torch.searchsorted(x.sort().values, x) / max(1, len(x) - 1) for x in far))
 
 
 def _far(x_NF: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ def of_arrays(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[st
     """``measure(features)`` as ``measure(train, train_labels, test, test_labels)``.
 
     Features are ``(N, F)`` numbers, labels ``(N,)`` class numbers, names of classes or values, or ``(N, T)`` of several
-    labels; torch, NumPy or lists. A label of -1, or None among names, is unknown; metrics that need no labels take
-    None for all of them. Options are those of the metric.
+    labels; torch, NumPy or lists. A label of -1, or None or NaN among names, is unknown; metrics that
+    need no labels take None for all of them. Options are those of the metric.
 
     Raises:
         UserError: shapes or labels that do not fit.
@@ -51,10 +51,18 @@ def _numbers(*labels: Any) -> tuple[tuple[str, ...], list[Tensor | None]]:
     given = [None if y is None else y if isinstance(y, Tensor) else np.asarray(y) for y in labels]
     if not any(isinstance(y, np.ndarray) and y.dtype.kind in "OUS" for y in given):
         return (), [None if y is None else torch.as_tensor(y) for y in given]
-    named = [[] if y is None else [None if name is None else str(name) for name in y.tolist()] for y in given]
+    # As objects, since NumPy makes the name "nan" of a NaN in a list of names.
+    given = [y if y is None or isinstance(y, Tensor | np.ndarray) else np.asarray(y, object) for y in labels]
+    named = [[] if y is None else [_name(label) for label in y.tolist()] for y in given]
     classes = tuple(sorted({name for names in named for name in names if name is not None}))
     number = {name: i for i, name in enumerate(classes)} | {None: -1}
     return classes, [
         None if y is None else torch.tensor([number[name] for name in names])
         for y, names in zip(given, named, strict=True)
     ]
+
+
+def _name(label: Any) -> str | None:
+    """None of what is missing: None, NaN, and the NA of pandas, which is neither equal to itself nor not."""
+    same = label == label
+    return str(label) if label is not None and isinstance(same, bool | np.bool_) and same else None

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +19,15 @@ from torch import Tensor
 from frossl.core.config import from_plain, to_plain
 from frossl.core.files import write_atomically, write_text
 from frossl.core.types import UserError
+from frossl.data.whole import Whole
 from frossl.nn.encoder import EncoderSpec
 
 EXTENSIONS = (".parquet", ".npz")
 _KEY = "frossl_embeddings"
+OF_LABELS = ("labels", "targets", "label_column")
+"""Options of data that say which labels there are."""
 _ABOUT = "about.json"
+_COLUMNS = ("row", "path", "split", "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +50,22 @@ class About:
     images: str
     count: int
 
+    def vectors(self) -> str:
+        """As JSON, what vectors depend on: all but where labels come from."""
+        options = {name: value for name, value in self.options.items() if name not in OF_LABELS}
+        return json.dumps(to_plain(replace(self, options=options, targets=None)), indent=2)
+
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """One vector for each image that could be read, ``(N, F)``, float32 or float16.
 
-    ``splits`` are ``train`` and ``held-out``, or empty where the data bring none; ``labels`` are words or None.
-    ``unreadable`` are paths of the others and why.
+    ``rows`` are their places among all images, as several may have one path. ``splits`` are ``train`` and
+    ``held-out``, or empty where the data bring none; ``labels`` are words or None. ``unreadable`` are paths of the
+    others and why.
     """
 
+    rows: list[int] = field(repr=False)
     paths: list[str] = field(repr=False)
     splits: list[str] = field(repr=False)
     labels: list[str | None] = field(repr=False)
@@ -121,13 +132,13 @@ def _pyarrow() -> Any:
 class Parts:
     """Vectors on their way to ``out``, in a folder beside it, a file for each stretch of images.
 
-    What is there of the same images and encoder is kept, anything else is removed.
+    What is there of the same images and encoder is kept, whatever their labels were; anything else is removed.
     """
 
     def __init__(self, out: Path, about: About) -> None:
         self.out, self.about = out, about
         self.folder = out.with_name(f".{out.name}.parts")
-        plain = json.dumps(to_plain(about), indent=2)
+        plain = about.vectors()
         if not (self.folder / _ABOUT).exists() or (self.folder / _ABOUT).read_text() != plain:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
@@ -170,43 +181,63 @@ class Parts:
         ``skipped`` are further images that could not be read, and why.
         """
         broken = {names[start + i]: reason for start, _, of in self for i, reason in enumerate(of) if reason}
-        told = json.dumps({"about": to_plain(self.about), "unreadable": {**skipped, **broken}})
         columns = (_columns(part, names, splits, labels) for part in self)
-        join = _join_parquet if self.out.suffix == ".parquet" else _join_npz
-        write_atomically(self.out, lambda path: join(path, self.about, told, columns))
+        _write(self.out, self.about, {**skipped, **broken}, columns)
         shutil.rmtree(self.folder)
 
 
-Columns = tuple[list[str], list[str], list[str | None], np.ndarray]
+def relabelled(one: Embeddings, images: Whole, about: About) -> Embeddings:
+    """``one`` with the splits and labels that ``images``, which are the same, have now; itself if it has these."""
+    splits, labels = ([of(i) for i in one.rows] for of in (images.split, images.label))
+    was, now = ([label or "" for label in of] for of in (one.labels, labels))
+    same = about == one.about and splits == one.splits and was == now
+    return one if same else replace(one, splits=splits, labels=labels, about=about)
+
+
+def write_embeddings(out: Path, one: Embeddings) -> None:
+    """Writes what :func:`read_embeddings` reads."""
+    _write(out, one.about, one.unreadable, iter([(one.rows, one.paths, one.splits, one.labels, one.vectors)]))
+
+
+Columns = tuple[list[int], list[str], list[str], list[str | None], np.ndarray]
+
+
+def _write(out: Path, about: About, unreadable: dict[str, str], columns: Iterator[Columns]) -> None:
+    told = json.dumps({"about": to_plain(about), "unreadable": unreadable})
+    join = _join_parquet if out.suffix == ".parquet" else _join_npz
+    write_atomically(out, lambda path: join(path, about, told, columns))
 
 
 def _columns(
     part: tuple[int, np.ndarray, list[str]], names: Sequence[str], splits: Sequence[str], labels: Sequence[str | None]
 ) -> Columns:
-    """Paths, splits, labels and vectors of the images of a part that could be read."""
+    """Rows, paths, splits, labels and vectors of the images of a part that could be read."""
     start, vectors, reasons = part
     kept = [i for i, reason in enumerate(reasons) if not reason]
     paths, of, words = ([column[start + i] for i in kept] for column in (names, splits, labels))
-    return paths, of, words, vectors[kept]  # type: ignore[return-value]
+    return [start + i for i in kept], paths, of, words, vectors[kept]  # type: ignore[return-value]
 
 
 def _join_parquet(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
     pa = _pyarrow()
     word = pa.dictionary(pa.int32(), pa.string())
     vector = pa.list_(pa.from_numpy_dtype(np.dtype(about.dtype)), about.features)
-    kinds = {"path": pa.string(), "split": word, "label": word, "vector": vector, "encoder": word, "checksum": word}
+    kinds = {"row": pa.int64(), "path": pa.string(), "split": word, "label": word, "vector": vector}
+    kinds |= {"encoder": word, "checksum": word}
     schema = pa.schema(kinds, metadata={_KEY: told})
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for paths, splits, labels, vectors in parts:
-            rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
+        for rows, paths, splits, labels, vectors in parts:
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
             words = [splits, labels, *([text] * len(paths) for text in (about.encoder, about.checksum))]
             of, label, *constant = (pa.array(x, pa.string()).dictionary_encode() for x in words)
-            writer.write_table(pa.Table.from_arrays([pa.array(paths), of, label, rows, *constant], schema=schema))
+            columns = [pa.array(rows, pa.int64()), pa.array(paths), of, label, lists, *constant]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _join_npz(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
-    paths, splits, labels, vectors = zip(*parts, strict=True)
+    rows, paths, splits, labels, vectors = zip(*parts, strict=True)
     columns: dict[str, Any] = {
+        "row": np.array([*chain(*rows)], np.int64),
         "path": np.array([*chain(*paths)], np.str_),
         "split": np.array([*chain(*splits)], np.str_),
         "label": np.array([label or "" for label in chain(*labels)], np.str_),
@@ -254,13 +285,14 @@ def read_embeddings(path: Path) -> Embeddings:
     if path.suffix == ".npz":
         with np.load(path) as file:
             told, vectors = json.loads(str(file[_KEY])), file["vector"]
-            columns = {name: file[name].tolist() for name in ("path", "split", "label")}
+            columns = {name: file[name].tolist() for name in _COLUMNS}
             columns["label"] = [word or None for word in columns["label"]]
     else:
         table = _pyarrow().parquet.read_table(path)
         told = json.loads(table.schema.metadata[_KEY.encode()])
-        columns = {name: table.column(name).to_pylist() for name in ("path", "split", "label")}
+        columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
         vectors = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("vector").chunks])
         vectors = vectors.reshape(len(columns["path"]), -1)
     about = from_plain(About, told["about"])
-    return Embeddings(columns["path"], columns["split"], columns["label"], vectors, about, told["unreadable"])
+    rows, paths, splits, labels = (columns[name] for name in _COLUMNS)
+    return Embeddings(rows, paths, splits, labels, vectors, about, told["unreadable"])
