@@ -13,8 +13,8 @@ from rich.console import Console
 from frossl.core.types import UserError
 from frossl.runs.config import Config
 from frossl.train import jobs
-from frossl.train.compare import Run
 from frossl.train.jobs import Part, carry_out_all, split_machine
+from frossl.train.planned import Run
 
 BESIDE_RUN = """
 import json, pathlib, sys, time

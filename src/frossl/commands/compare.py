@@ -27,6 +27,7 @@ from frossl.report.targets import Watched
 from frossl.runs.config import Config
 from frossl.train import compare
 from frossl.train.jobs import Jobs, carry_out_all, split_machine
+from frossl.train.planned import OVER, Run, check_plan, keep_plan
 from frossl.train.resources import device_of
 from frossl.train.tune import choose_rates, join_tuning, plan_trials, trial_protocols, with_rates
 
@@ -111,14 +112,14 @@ def run(args: list[str], console: Console) -> int:
     quiet = Console(quiet=True) if given.commands else console
     for planned in filter(None, (trials, runs)):
         compare.check(planned, given.protocol, quiet)
-    compare.check_plan(runs, {trial.arm for trial in trials})
+    check_plan(runs, {trial.arm for trial in trials})
     again = ["compare", *(arg for arg in args if arg != "--commands")]
     if given.dry_run or given.commands:
         return _list(given, trials, runs, again, console)
     about = _about(given, again, runs)
     command = [sys.executable, "-m", "frossl.cli", *again, "--only"]
     if trials:
-        compare.keep_plan(trials, about)
+        keep_plan(trials, about)
         how = trial_protocols(given.protocol), command, console, lambda: None, parts
         failed, stopped = carry_out_all(trials, *how)
         if stopped:
@@ -126,7 +127,7 @@ def run(args: list[str], console: Console) -> int:
         tuning = join_tuning(given.out, choose_rates(trials, given.protocol))
         about |= {"tuning": tuning}
         runs = with_rates(runs, tuning["chosen"])
-    compare.keep_plan(runs, about)
+    keep_plan(runs, about)
     failed, stopped = carry_out_all(runs, given.protocol, command, console, partial(write_comparison, given.out), parts)
     study = write_comparison(given.out)
     show_comparison(console, study)
@@ -134,14 +135,14 @@ def run(args: list[str], console: Console) -> int:
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
 
 
-def _about(given: Compare, again: list[str], runs: list[compare.Run]) -> dict[str, Any]:
+def _about(given: Compare, again: list[str], runs: list[Run]) -> dict[str, Any]:
     """What is kept of the command beside its runs; ``found_for`` says for which method a recipe was made."""
     found = {run.config.recipe: FOUND_FOR[run.config.recipe] for run in runs if run.config.recipe in FOUND_FOR}
     about = {"command": shlex.join(["frossl", *again]), "found_for": found}
     return about | {"target_metric": given.target_metric, "target": given.target}
 
 
-def _carry_out(given: Compare, trials: list[compare.Run], runs: list[compare.Run], console: Console) -> int:
+def _carry_out(given: Compare, trials: list[Run], runs: list[Run], console: Console) -> int:
     """The one run that was asked for, in this process."""
     assert given.only is not None
     planned = {run.name: run for run in (*trials, *runs)}
@@ -157,12 +158,10 @@ def _carry_out(given: Compare, trials: list[compare.Run], runs: list[compare.Run
     return 128 + signal.Signals[stopped] if stopped else 0
 
 
-def _list(
-    given: Compare, trials: list[compare.Run], runs: list[compare.Run], again: list[str], console: Console
-) -> int:
+def _list(given: Compare, trials: list[Run], runs: list[Run], again: list[str], console: Console) -> int:
     """Runs and how they stand; or a command for each that is left, of trials first, as what they find is needed."""
     states = {run.name: run.state(trial_protocols(given.protocol)) for run in trials}
-    trying = any(state not in compare.OVER for state in states.values())
+    trying = any(state not in OVER for state in states.values())
     if given.dry_run:
         states |= {run.name: run.state(given.protocol) for run in runs}
         for name, state in states.items():
@@ -170,15 +169,15 @@ def _list(
         return 0
     about = _about(given, again, runs)
     if trying:
-        compare.keep_plan(trials, about)
+        keep_plan(trials, about)
         print("# choose learning rates; then ask for --commands again", file=sys.stderr)
     else:
         if trials:
             about |= {"tuning": join_tuning(given.out, choose_rates(trials, given.protocol))}
             runs = with_rates(runs, about["tuning"]["chosen"])
-        compare.keep_plan(runs, about)
+        keep_plan(runs, about)
         states = {run.name: run.state(given.protocol) for run in runs}
     for name, state in states.items():
-        if state not in compare.OVER:
+        if state not in OVER:
             print(shlex.join(["frossl", *again, "--only", name]))
     return 0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,6 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
-from frossl import __version__
-from frossl.core.config import to_plain
-from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment, machine, peak_memory, speed_of
 from frossl.core.progress import Progress
@@ -31,88 +26,20 @@ from frossl.evals import applicable, defaults, find_metrics
 from frossl.evals.extract import BANK, EVALUATED
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
-from frossl.runs.config import FREE_TO_CHANGE, Config
+from frossl.runs.config import Config
 from frossl.runs.data import on_validation, open_run_data
 from frossl.runs.directory import read_run
 from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
 from frossl.train.evaluate import evaluate_run
 from frossl.train.loop import NonFiniteError, build, schedule
+from frossl.train.planned import Run, names_in
 from frossl.train.pretrain import pretrain
 from frossl.train.resources import device_of
 from frossl.views.recipes import pair
 
 PROTOCOLS = defaults("compare")
 """What is measured of every encoder: accuracies, and figures that need no labels."""
-OVER = ("done", "diverged")
-"""States of a run that nothing is left to do of."""
-FREE = (*FREE_TO_CHANGE, "out")
-"""What may differ when a comparison goes on."""
-TRIALS = "trials"
-"""Directory, in that of a comparison, of the short runs that choose learning rates."""
-
-Names = dict[str, tuple[str, str, int]]
-"""Arm, budget and seed of the run that has a name."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One pretraining of the plan: an arm, under a budget, with a seed.
-
-    With ``validation`` it is measured on a part of the training images, to choose options. A ``trial`` is one of many
-    short ones: few training images are used to measure it, and it has no report.
-    """
-
-    name: str
-    arm: str
-    budget: str
-    seed: int
-    config: Config
-    validation: bool = False
-    trial: bool = False
-
-    @classmethod
-    def plan(
-        cls, title: str, arm: str, budget: str, config: Config, out: Path, taken: Names | None = None, **more: Any
-    ) -> Run:
-        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``.
-
-        Its name joins ``taken``; where another run has it there already, a hash of ``title`` is appended.
-        """
-        name = re.sub(r"[^\w.]+", "-", title).strip("-")
-        own = (arm, budget, config.seed)
-        if taken is not None and taken.setdefault(name, own) != own:
-            name += f"-{sha256(title.encode()).hexdigest()[:8]}"
-        return cls(name, arm, budget, config.seed, replace(config, length=budget, out=out, name=name), **more)
-
-    @property
-    def path(self) -> Path:
-        return self.config.out / self.name
-
-    def log(self, suffix: str) -> Path:
-        """``logs/NAME`` with ``suffix``, in a directory that is there."""
-        logs = self.config.out / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        return logs / f"{self.name}{suffix}"
-
-    def outcome(self) -> dict[str, Any]:
-        """What is known of how it went: ``state`` is trained or diverged; nothing if it is not over."""
-        path = self.path / "outcome.json"
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def keep(self, outcome: dict[str, Any]) -> None:
-        """Writes :meth:`outcome`."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.path / "outcome.json", json.dumps(outcome, indent=2) + "\n")
-
-    def state(self, protocols: Sequence[str]) -> str:
-        """done, diverged, started or to do."""
-        outcome = self.outcome()
-        if outcome.get("state") == "diverged":
-            return "diverged"
-        if set(protocols) <= set(outcome.get("evaluated", ())):
-            return "done"
-        return "started" if self.path.exists() else "to do"
 
 
 def arm_options(arm: str) -> list[str]:
@@ -208,71 +135,6 @@ def _check(config: Config, data: Dataset) -> None:
         target_VNF = noise_VNF[: learner.method.setting.large_views]
         with torch.no_grad():
             learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
-
-
-def read_plan(out: Path) -> dict[str, Any]:
-    """What ``comparison.json`` in ``out`` holds; no runs if it is not there."""
-    path = out / "comparison.json"
-    return json.loads(path.read_text()) if path.exists() else {"runs": []}
-
-
-def names_in(out: Path) -> Names:
-    """The names that runs planned in ``out`` have."""
-    return {run["name"]: (run["arm"], run["budget"], run["seed"]) for run in read_plan(out)["runs"]}
-
-
-def check_plan(runs: Sequence[Run], tuned: Collection[str] = ()) -> None:
-    """Checks that ``runs`` can join what their directory has; the rates of the arms ``tuned`` are not chosen yet.
-
-    Raises:
-        UserError: a run of the same name was planned with other settings, an arm would have a learning rate that was
-            chosen in some of its runs only, or the directory holds something else.
-    """
-    out, before = runs[0].config.out, read_plan(runs[0].config.out)
-    known = {"logs", TRIALS, *(run.name for run in runs)}
-    if not before["runs"] and out.exists() and not {p.name for p in out.iterdir()} <= known:
-        raise UserError(f"{out} has something else in it; choose another directory with --out")
-    planned, chosen = {run["name"]: run for run in before["runs"]}, before.get("tuning", {}).get("chosen", {})
-    own = {run["arm"] for run in before["runs"]} - set(chosen)
-    for run in runs:
-        free = (*FREE, "lr") if run.arm in tuned else FREE
-        new = to_plain(run)
-        both = planned.get(run.name, new), new
-        old, new = ({"validation": r.get("validation", False)} | r["config"] for r in both)
-        changed = [f"{k} was {old.get(k)}, would be {v}" for k, v in new.items() if k not in free and old.get(k) != v]
-        if changed:
-            raise UserError(
-                f"{run.name} of {out} was planned with other settings: {'; '.join(changed)}. Leave that as it was, or "
-                "start another comparison with --out"
-            )
-        if run.arm in own if run.arm in tuned else run.config.lr != chosen.get(run.arm, run.config.lr):
-            was = "its own learning rate" if run.arm in own else f"the rate {chosen[run.arm]:g} by --tune-lr"
-            raise UserError(
-                f"{run.arm} of {out} was planned with {was}, and all its runs are to have the same. Leave --tune-lr as "
-                "it was, or start another comparison with --out"
-            )
-
-
-def keep_plan(runs: Sequence[Run], about: dict[str, Any]) -> None:
-    """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
-
-    ``about`` is what else is to be kept: the command, the target and the monitor's metric that is to reach it.
-
-    Raises:
-        UserError: see :func:`check_plan`.
-    """
-    check_plan(runs)
-    out = runs[0].config.out
-    before = read_plan(out)
-    planned = {run["name"]: run for run in before["runs"]}
-    for run in runs:
-        planned.setdefault(run.name, to_plain(run))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the directory {out}: {error.strerror}. Choose another with --out") from None
-    about = {"frossl": __version__, "machine": machine(), **about}
-    write_text(out / "comparison.json", json.dumps(before | about | {"runs": list(planned.values())}, indent=2) + "\n")
 
 
 def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:

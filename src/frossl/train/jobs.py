@@ -19,7 +19,7 @@ from rich.markup import escape
 from frossl.core.files import last_line
 from frossl.core.machine import available_cores
 from frossl.core.types import UserError
-from frossl.train.compare import OVER, Run
+from frossl.train.planned import OVER, Run
 from frossl.train.signals import stop_signals
 
 Jobs = int | Literal["auto"]

@@ -13,8 +13,8 @@ from frossl.evals import find_metrics
 from frossl.methods import find_method
 from frossl.report.study import measures
 from frossl.runs.record import read_record
-from frossl.train.compare import OVER, TRIALS, Run, names_in, read_plan
 from frossl.train.plan import peak_rate
+from frossl.train.planned import OVER, TRIALS, Run, names_in, read_plan
 
 FACTOR = 3.0
 """Between a learning rate that is tried and the next."""

@@ -7,7 +7,8 @@ import pytest
 
 from frossl.core.types import UserError
 from frossl.runs.config import Config
-from frossl.train.compare import Run, check_plan, keep_plan, plan_runs
+from frossl.train.compare import plan_runs
+from frossl.train.planned import Run, check_plan, keep_plan
 from frossl.train.tune import join_tuning, plan_trials
 
 
