@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from frossl.core.types import UserError
@@ -257,6 +259,15 @@ def test_a_supervised_arm_of_a_run_whose_best_checkpoint_alone_is_left(place):
         path.unlink()
     supervised_encoder(run)
     assert newest_checkpoint(run / "supervised")
+
+
+def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(place, monkeypatch):
+    run = pretrain(config(place / "images", place, name="fixed", evaluate=False, length="2it")).run
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    shown = StringIO()
+    assert "pretrained" in evaluate_run(run, protocols=("knn",), console=Console(file=shown, width=300)).arms
+    assert f"{run} cannot be written to" in shown.getvalue()
+    assert not (run / "evaluation.json").exists()
 
 
 def test_another_kind_of_device_chooses_its_own_precision(place, monkeypatch):

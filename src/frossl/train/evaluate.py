@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -50,11 +51,12 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
-    The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``, what numbers as labels are,
-    are those of the run by default; ``max_pixels`` is for images of ``source``. With ``weights`` "averaged" the moving
-    average of the encoder is an arm too, ``averaged``; the verdict is still that of the trained encoder. ``others`` are
-    further encoders, by arm; ``known`` arms are not measured again. At most ``bank`` training images are used.
+    The result is merged into ``evaluation.json`` of the run, if that can be written, under the name of the data. A run
+    of a module of one's own needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``,
+    what numbers as labels are, are those of the run by default; ``max_pixels`` is for images of ``source``. With
+    ``weights`` "averaged" the moving average of the encoder is an arm too, ``averaged``; the verdict is still that of
+    the trained encoder. ``others`` are further encoders, by arm; ``known`` arms are not measured again. At most
+    ``bank`` training images are used.
 
     Raises:
         UserError: no such run or protocol, a method without averaged network, an encoder whose keys do not all load, or
@@ -81,8 +83,12 @@ def evaluate_run(
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    kept = os.access(run, os.W_OK)
+    if not kept:
+        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
+
     def keep(evaluation: Evaluation) -> None:
-        if rank() == 0:
+        if rank() == 0 and kept:
             keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
 
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
