@@ -576,6 +576,16 @@ def test_a_run_saves_what_was_resolved_and_takes_it_from_another_machine(images,
         pretrain(dataclasses.replace(saved, lr=1.0, size=20), resume=run)
 
 
+def test_a_resumed_run_says_what_is_another_machine_with_or_without_an_accelerator():
+    shown = StringIO()
+    then = run_room.environment()
+    run_room.tell_differences(Console(file=shown, width=300), then)
+    assert shown.getvalue() == ""
+    run_room.tell_differences(Console(file=shown, width=300), then | {"threads": "99", "device": "NVIDIA H200"})
+    assert "threads was 99, is 1" in shown.getvalue()
+    assert "device was NVIDIA H200, is None" in shown.getvalue()
+
+
 def test_the_objective_of_a_resumed_run_stays(images, tmp_path):
     run = pretrain(config(images, tmp_path, name="r", length="2it")).run
     saved = read_run(run)[0]

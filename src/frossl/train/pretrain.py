@@ -262,6 +262,7 @@ def show_plan(
 def tell_differences(console: Console, then: dict[str, str]) -> None:
     """Says in what this machine differs from the one that saved; the run goes on, but not bit for bit."""
     now = environment()
-    differences = [f"{k} was {then.get(k)}, is {now[k]}" for k in now if then.get(k) != now[k]]
+    names = {**then, **now}  # of an accelerator there are some more
+    differences = [f"{k} was {then.get(k)}, is {now.get(k)}" for k in names if then.get(k) != now.get(k)]
     if differences:
         terminal.warn(console, f"Not bit for bit the same run from here on: {'; '.join(differences)}")
