@@ -14,12 +14,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from frossl.commands.embed import Embed, open_for
 from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
 from frossl.runs.checkpoint import newest_checkpoint
+from frossl.runs.config import Config
 from frossl.runs.directory import read_run
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.log import read_rows
@@ -27,6 +29,7 @@ from frossl.runs.record import read_record
 from frossl.train import evaluate as evaluate_module
 from frossl.train.evaluate import evaluate_run
 from frossl.train.pretrain import pretrain
+from frossl.train.side_by_side import evaluate_encoders
 from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
 from report.tiny_runs import config, folder
@@ -259,6 +262,22 @@ def test_a_supervised_arm_of_a_run_whose_best_checkpoint_alone_is_left(place):
         path.unlink()
     supervised_encoder(run)
     assert newest_checkpoint(run / "supervised")
+
+
+def test_what_is_measured_is_computed_in_the_precision_of_the_run_also_without_training(place, monkeypatch):
+    """cuDNN computes convolutions in TF32 unless it is told not to."""
+    run = pretrain(config(place / "images", place, name="exact", evaluate=False, length="2it", precision="32")).run
+    seen = []
+    for room in ("train.evaluate", "train.side_by_side", "commands.embed"):
+        monkeypatch.setattr(f"frossl.{room}.settle", lambda *how: seen.append(how))
+    wanted = (torch.device("cpu"), "32", False)
+    evaluate_run(run, protocols=("rank",), device="cpu")
+    source = str(place / "images")
+    of_images = Config(data=source, device="cpu", precision="32", workers=0, data_dir=place / "data")
+    evaluate_encoders(of_images, [str(run)], protocols=("rank",))
+    given = Embed(data=source, device="cpu", workers=0, data_dir=place / "data")
+    open_for(given, str(run), Console(quiet=True))
+    assert seen == [wanted] * 3
 
 
 def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(place, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from frossl.core.device import settle
 from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data import Dataset
@@ -80,6 +81,7 @@ def evaluate_run(
         check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)
+    settle(plan.device, plan.precision, own.deterministic)
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
