@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 
 import frossl.runs.data as run_data
 import frossl.train.loop as loop
-import frossl.train.plan as plan_room
 import frossl.train.pretrain as run_room
 from frossl.core.progress import LOOKS
 from frossl.core.registry import Registry
@@ -566,7 +565,7 @@ def test_a_run_saves_what_was_resolved_and_takes_it_from_another_machine(images,
     changes = {"precision": "auto", "size": None, "stem": "auto", "view_recipe": "auto", "views": None, "batch": None}
     run = pretrain(config(images, tmp_path, name="r", length="3it", **changes)).run
     saved = read_run(run)[0]
-    monkeypatch.setattr(plan_room, "cpu_has_bf16", lambda: saved.precision != "bf16")
+    monkeypatch.setattr("frossl.train.resources.cpu_has_bf16", lambda: saved.precision != "bf16")
     resolved = {"size": 16, "stem": "small", "view_recipe": "natural", "views": 2, "batch": 8}
     assert {name: getattr(saved, name) for name in resolved} == resolved
     assert saved.precision in ("32", "bf16")
