@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from frossl.commands import evaluate as evaluate_command
 from frossl.commands.embed import Embed, open_for
+from frossl.core.launch import Launch
 from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals.extract import Extractor
@@ -22,13 +25,14 @@ from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
 from frossl.runs.checkpoint import newest_checkpoint
 from frossl.runs.config import Config
-from frossl.runs.directory import read_run
+from frossl.runs.directory import FAILED, read_run
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.log import read_rows
 from frossl.runs.record import read_record
 from frossl.train import evaluate as evaluate_module
 from frossl.train.evaluate import evaluate_run
 from frossl.train.pretrain import pretrain
+from frossl.train.replay import replay
 from frossl.train.side_by_side import evaluate_encoders
 from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
@@ -302,6 +306,25 @@ def test_another_kind_of_device_chooses_its_own_precision(place, monkeypatch):
     )
     evaluate_run(run, protocols=("rank",), device="cpu")
     assert seen == [None]
+
+
+def test_a_run_in_tf32_is_evaluated_without_a_gpu_over_ranks_and_with_labels_and_not_replayed(place, monkeypatch):
+    run = pretrain(config(place / "images", place, name="tf32", evaluate=False, length="2it")).run
+    about = json.loads((run / "config.json").read_text())
+    about = about | {"device": "cuda:0", "config": about["config"] | {"precision": "tf32"}}
+    (run / "config.json").write_text(json.dumps(about))
+    seen = []
+    monkeypatch.setattr("frossl.commands.evaluate.launched", lambda: Launch(ranks=2))
+    monkeypatch.setattr("frossl.commands.evaluate.joined", lambda asked: nullcontext(seen.append(asked.precision)))
+    evaluate_command.run(
+        [str(run), "--device", "cpu", "--protocol", "knn", "--arms", "supervised"], Console(quiet=True)
+    )
+    assert seen == ["auto"]
+    assert {"pretrained", "supervised"} <= json.loads((run / "evaluation.json").read_text())["images"]["arms"].keys()
+    (run / FAILED).mkdir()
+    (run / FAILED / "step.json").write_text("{}")
+    with pytest.raises(UserError, match="was trained on cuda:0 in tf32, which cpu has not"):
+        replay(run, device="cpu")
 
 
 def test_what_is_given_as_the_untrained_encoder_stays_as_it_is(place):

@@ -66,7 +66,7 @@ def evaluate_run(
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
     saved, recipe = read_run(run)
-    own = _here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
+    own = here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if (began := start_of_run(run)) is not None:
         others = {START: began, **others}
@@ -110,7 +110,7 @@ def check_scale(data: Dataset, spec: EncoderSpec) -> None:
         )
 
 
-def _here(run: Path, own: Config) -> Config:
+def here(run: Path, own: Config) -> Config:
     """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
     other = device_of(own).type != torch.device(read_config(run)["device"]).type
     return dataclasses.replace(own, precision="auto") if other and own.precision not in ("64", "32") else own
