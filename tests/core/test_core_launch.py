@@ -86,9 +86,12 @@ def test_ranks_are_started_by_torchrun_and_the_first_failure_is_the_exit_code(en
     monkeypatch.setattr(launch, "cores", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", "")
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
     assert start_ranks(2, ["pretrain", "data", "--lr", "1"]) == wanted
     (args,) = asked
     assert (args.nproc_per_node, args.training_script) == ("2", "frossl.cli")
     assert args.training_script_args == ["pretrain", "data", "--lr", "1"]
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"
     assert args.standalone
     assert args.module

@@ -78,6 +78,7 @@ def start_ranks(count: int, command: Sequence[str]) -> int:
     # As variables, which versions of torchrun before these flags ignore. What nohup ignores must not end the ranks.
     passed_on = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if not _ignored(n)]
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(passed_on))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds in which ranks that were stopped may save
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say themselves what is wrong
     args = ["--standalone", "--nproc-per-node", str(count), "-m", "frossl.cli", *command]
     try:
