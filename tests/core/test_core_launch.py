@@ -28,6 +28,9 @@ def environment(monkeypatch):
 
 
 SLURM = {"SLURM_NTASKS": "11", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_NODEID": "2", "SLURM_JOB_ID": "7"}
+SLURM |= {"SLURM_STEP_NUM_TASKS": "11"}
+SCRIPT = {"SLURM_NTASKS": "11", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}
+"""What a plain command in the script of a job sees."""
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,8 @@ SLURM = {"SLURM_NTASKS": "11", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM
         (SLURM | {"SLURM_TASKS_PER_NODE": "4,4,3"}, Launch(9, 11, 1, 3, slurm=True)),
         (SLURM | {"SLURM_NTASKS_PER_NODE": "4"}, Launch(9, 11, 1, 4, slurm=True)),
         (SLURM | {"SLURM_JOB_NAME": "interactive"}, Launch()),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, Launch()),
+        (SCRIPT | {"SLURM_TASKS_PER_NODE": "4(x2),3"}, Launch()),
+        (SCRIPT | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}, Launch()),
     ],
 )
 def test_the_place_of_a_rank(environment, values, place):

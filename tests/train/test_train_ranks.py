@@ -233,7 +233,8 @@ def under_slurm(images: Path, out: Path, rank: int) -> int:
         del os.environ[name]
     port = (out / "port").read_text()
     os.environ |= {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_NODEID": str(rank)}
-    os.environ |= {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": port}
+    os.environ |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    os.environ |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": port}
     take = Stepper.__call__
 
     def warned(self, batch, step, *rest):
