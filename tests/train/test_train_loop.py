@@ -385,6 +385,7 @@ def test_one_command_starts_a_run_goes_on_with_it_and_can_be_given_again(images,
     asked = config(images, tmp_path, name="big", checkpoint_every="2it")
     (tmp_path / "big").mkdir()  # a run that was killed before it wrote its configuration
     (tmp_path / "big" / LOG).write_text("Data\n")
+    (tmp_path / "big" / ".config.json.partial").touch()  # killed while it wrote it
     with monkeypatch.context() as patch:
         kill_at(patch, 4)
         with pytest.raises(Killed):

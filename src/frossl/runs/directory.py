@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,8 +206,10 @@ def new_run_directory(config: Config, again: bool = False) -> Path:
         UserError: a run of that name exists, or the place cannot be written to.
     """
     stem = config.name or f"{source_name(config.data) or 'data'}-{config.method.replace(':', '.')}"
-    if again and (config.out / stem).is_dir() and {p.name for p in (config.out / stem).iterdir()} <= BEFORE:
-        return config.out / stem
+    if again and (config.out / stem).is_dir():
+        whole = {p.name for p in (config.out / stem).iterdir() if not fnmatch(p.name, ".*.partial")}
+        if whole <= BEFORE:
+            return config.out / stem
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     return first_free(config.out, names)
 
