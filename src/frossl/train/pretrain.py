@@ -97,7 +97,7 @@ def pretrain(
         resume = begun_run(config)
     if resume is not None:
         resume = Path(resume)
-        config = continued(resume, config)
+        config = continued(resume, config, own=backbone is not None)
     if config.wandb:
         require_wandb()
     with joined(config) as fabric, ExitStack() as held:
