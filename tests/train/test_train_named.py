@@ -61,7 +61,7 @@ def test_a_run_of_a_module_of_timm_goes_on_without_it(images, tmp_path, monkeypa
 
 
 def test_the_same_call_with_a_module_of_timm_goes_on_with_its_run(images, tmp_path):
-    asked = config(images, tmp_path, name="r", size=64, length="1it", backbone="resnet34", backbone_options="{}")
+    asked = config(images, tmp_path, name="r", size=64, length="1it", backbone="resnet34")
     for _ in range(2):
         run = pretrain(asked, backbone=resnet(), resume="auto").run
     assert encoder_in(run)["backbone"] == "resnet18"
