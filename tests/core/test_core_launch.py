@@ -28,6 +28,9 @@ def environment(monkeypatch):
 
 
 SLURM = {"SLURM_NTASKS": "11", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_NODEID": "2", "SLURM_JOB_ID": "7"}
+SLURM |= {"SLURM_STEP_NUM_TASKS": "11"}
+SCRIPT = {"SLURM_NTASKS": "11", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}
+"""What a plain command in the script of a job sees."""
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,8 @@ SLURM = {"SLURM_NTASKS": "11", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM
         (SLURM | {"SLURM_TASKS_PER_NODE": "4,4,3"}, Launch(9, 11, 1, 3, slurm=True)),
         (SLURM | {"SLURM_NTASKS_PER_NODE": "4"}, Launch(9, 11, 1, 4, slurm=True)),
         (SLURM | {"SLURM_JOB_NAME": "interactive"}, Launch()),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, Launch()),
+        (SCRIPT | {"SLURM_TASKS_PER_NODE": "4(x2),3"}, Launch()),
+        (SCRIPT | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}, Launch()),
     ],
 )
 def test_the_place_of_a_rank(environment, values, place):
@@ -86,9 +90,12 @@ def test_ranks_are_started_by_torchrun_and_the_first_failure_is_the_exit_code(en
     monkeypatch.setattr(launch, "cores", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", "")
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
     assert start_ranks(2, ["pretrain", "data", "--lr", "1"]) == wanted
     (args,) = asked
     assert (args.nproc_per_node, args.training_script) == ("2", "frossl.cli")
     assert args.training_script_args == ["pretrain", "data", "--lr", "1"]
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"
     assert args.standalone
     assert args.module

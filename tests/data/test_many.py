@@ -19,7 +19,9 @@ from frossl.data import open_data
 from frossl.data.folder import Files, list_images
 from frossl.data.loader import training_batches
 from frossl.data.names import Names
+from frossl.data.options import Opening
 from frossl.data.reading import Reading
+from frossl.data.scan import PROBE, Scan, look_through, noted
 from frossl.data.sources import LazyImages
 from frossl.views.recipes import View
 
@@ -123,6 +125,37 @@ def test_held_out_images_are_all_read_and_the_others_only_in_a_sample(sampled, m
     assert not test.unchecked
     assert len([test[i] for i in range(len(test))]) == len(test)
     assert len(whole.train) + len(whole.test) == COUNT - len(BROKEN)
+
+
+class Two:
+    """Sources that are named as those of another split."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def __len__(self) -> int:
+        return 2
+
+    def name(self, index: int) -> str:
+        return f"{index}.png"
+
+
+def test_splits_of_as_many_images_of_the_same_names_have_each_its_own_scan(monkeypatch):
+    made = []
+
+    def look(sources: Two, options: Opening, places: np.ndarray) -> Scan:
+        made.append(sources.at)
+        return Scan(np.array([sources.at]), np.empty(0, PROBE), [], [])
+
+    def kept() -> list[int]:
+        return [int(look_through(Two(at), Opening(), np.arange(2)).kept[0]) for at in (0, 1)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr("frossl.data.scan._look_through", look)
+    with noted() as scans:
+        assert kept() == [0, 1]
+    with noted(scans):
+        assert kept() == [0, 1]
+    assert made == [0, 1]
 
 
 def test_too_many_unreadable_held_out_images_stop(write, sampled):

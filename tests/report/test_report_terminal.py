@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from frossl.core.length import Length
 from frossl.core.progress import Progress
+from frossl.core.types import UserError
 from frossl.evals.suite import Evaluation
 from frossl.report.terminal import INDENT, logged, say, show_evaluation
 from frossl.train.display import TrainingDisplay, describe
@@ -80,6 +82,17 @@ def test_the_log_has_the_lines_of_a_terminal_and_none_of_its_bars(tmp_path):
     assert look.split()[:3] == ["50%", "step", "20/40"]
     assert (tmp_path / "other.txt").read_text() == "ZeroDivisionError: division by zero\n"
     assert "\x1b" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
+@pytest.mark.parametrize("place", ["/dev/full", "/dev"])
+def test_a_log_that_cannot_be_written_changes_nothing(place):
+    console = Console(file=StringIO())
+    with logged(console, Path(place)):
+        console.print("goes well")
+    with pytest.raises(UserError, match="what went wrong"), logged(console, Path(place)):
+        raise UserError("what went wrong")
+    assert printed(console) == ["goes well"]
 
 
 def test_a_loss_is_told_with_its_terms_and_figures_by_their_names():

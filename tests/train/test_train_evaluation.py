@@ -5,26 +5,35 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
+from frossl.commands import evaluate as evaluate_command
+from frossl.commands.embed import Embed, open_for
+from frossl.core.launch import Launch
 from frossl.core.types import UserError
 from frossl.data import DATASETS
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
 from frossl.runs.checkpoint import newest_checkpoint
-from frossl.runs.directory import read_run
+from frossl.runs.config import Config
+from frossl.runs.directory import FAILED, read_run
 from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.log import read_rows
 from frossl.runs.record import read_record
 from frossl.train import evaluate as evaluate_module
 from frossl.train.evaluate import evaluate_run
 from frossl.train.pretrain import pretrain
+from frossl.train.replay import replay
+from frossl.train.side_by_side import evaluate_encoders
 from frossl.train.step import Stepper
 from frossl.train.supervised import supervised_encoder
 from report.tiny_runs import config, folder
@@ -259,6 +268,31 @@ def test_a_supervised_arm_of_a_run_whose_best_checkpoint_alone_is_left(place):
     assert newest_checkpoint(run / "supervised")
 
 
+def test_what_is_measured_is_computed_in_the_precision_of_the_run_also_without_training(place, monkeypatch):
+    """cuDNN computes convolutions in TF32 unless it is told not to."""
+    run = pretrain(config(place / "images", place, name="exact", evaluate=False, length="2it", precision="32")).run
+    seen = []
+    for room in ("train.evaluate", "train.side_by_side", "commands.embed"):
+        monkeypatch.setattr(f"frossl.{room}.settle", lambda *how: seen.append(how))
+    wanted = (torch.device("cpu"), "32", False)
+    evaluate_run(run, protocols=("rank",), device="cpu")
+    source = str(place / "images")
+    of_images = Config(data=source, device="cpu", precision="32", workers=0, data_dir=place / "data")
+    evaluate_encoders(of_images, [str(run)], protocols=("rank",))
+    given = Embed(data=source, device="cpu", workers=0, data_dir=place / "data")
+    open_for(given, str(run), Console(quiet=True))
+    assert seen == [wanted] * 3
+
+
+def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(place, monkeypatch):
+    run = pretrain(config(place / "images", place, name="fixed", evaluate=False, length="2it")).run
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    shown = StringIO()
+    assert "pretrained" in evaluate_run(run, protocols=("knn",), console=Console(file=shown, width=300)).arms
+    assert f"{run} cannot be written to" in shown.getvalue()
+    assert not (run / "evaluation.json").exists()
+
+
 def test_another_kind_of_device_chooses_its_own_precision(place, monkeypatch):
     """A run that was trained in bfloat16 on a GPU is not evaluated in it on a processor that has it not."""
     run = pretrain(config(place / "images", place, name="gpu", evaluate=False, length="2it", precision="bf16")).run
@@ -272,6 +306,25 @@ def test_another_kind_of_device_chooses_its_own_precision(place, monkeypatch):
     )
     evaluate_run(run, protocols=("rank",), device="cpu")
     assert seen == [None]
+
+
+def test_a_run_in_tf32_is_evaluated_without_a_gpu_over_ranks_and_with_labels_and_not_replayed(place, monkeypatch):
+    run = pretrain(config(place / "images", place, name="tf32", evaluate=False, length="2it")).run
+    about = json.loads((run / "config.json").read_text())
+    about = about | {"device": "cuda:0", "config": about["config"] | {"precision": "tf32"}}
+    (run / "config.json").write_text(json.dumps(about))
+    seen = []
+    monkeypatch.setattr("frossl.commands.evaluate.launched", lambda: Launch(ranks=2))
+    monkeypatch.setattr("frossl.commands.evaluate.joined", lambda asked: nullcontext(seen.append(asked.precision)))
+    evaluate_command.run(
+        [str(run), "--device", "cpu", "--protocol", "knn", "--arms", "supervised"], Console(quiet=True)
+    )
+    assert seen == ["auto"]
+    assert {"pretrained", "supervised"} <= json.loads((run / "evaluation.json").read_text())["images"]["arms"].keys()
+    (run / FAILED).mkdir()
+    (run / FAILED / "step.json").write_text("{}")
+    with pytest.raises(UserError, match="was trained on cuda:0 in tf32, which cpu has not"):
+        replay(run, device="cpu")
 
 
 def test_what_is_given_as_the_untrained_encoder_stays_as_it_is(place):

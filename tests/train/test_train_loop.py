@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 
 import frossl.runs.data as run_data
 import frossl.train.loop as loop
-import frossl.train.plan as plan_room
 import frossl.train.pretrain as run_room
 from frossl.core.progress import LOOKS
 from frossl.core.registry import Registry
@@ -386,6 +385,7 @@ def test_one_command_starts_a_run_goes_on_with_it_and_can_be_given_again(images,
     asked = config(images, tmp_path, name="big", checkpoint_every="2it")
     (tmp_path / "big").mkdir()  # a run that was killed before it wrote its configuration
     (tmp_path / "big" / LOG).write_text("Data\n")
+    (tmp_path / "big" / ".config.json.partial").touch()  # killed while it wrote it
     with monkeypatch.context() as patch:
         kill_at(patch, 4)
         with pytest.raises(Killed):
@@ -566,7 +566,7 @@ def test_a_run_saves_what_was_resolved_and_takes_it_from_another_machine(images,
     changes = {"precision": "auto", "size": None, "stem": "auto", "view_recipe": "auto", "views": None, "batch": None}
     run = pretrain(config(images, tmp_path, name="r", length="3it", **changes)).run
     saved = read_run(run)[0]
-    monkeypatch.setattr(plan_room, "cpu_has_bf16", lambda: saved.precision != "bf16")
+    monkeypatch.setattr("frossl.train.resources.cpu_has_bf16", lambda: saved.precision != "bf16")
     resolved = {"size": 16, "stem": "small", "view_recipe": "natural", "views": 2, "batch": 8}
     assert {name: getattr(saved, name) for name in resolved} == resolved
     assert saved.precision in ("32", "bf16")
@@ -574,6 +574,16 @@ def test_a_run_saves_what_was_resolved_and_takes_it_from_another_machine(images,
         assert pretrain(given, resume=run).run == run
     with pytest.raises(UserError, match="--size, --lr would"):
         pretrain(dataclasses.replace(saved, lr=1.0, size=20), resume=run)
+
+
+def test_a_resumed_run_says_what_is_another_machine_with_or_without_an_accelerator():
+    shown = StringIO()
+    then = run_room.environment()
+    run_room.tell_differences(Console(file=shown, width=300), then)
+    assert shown.getvalue() == ""
+    run_room.tell_differences(Console(file=shown, width=300), then | {"threads": "99", "device": "NVIDIA H200"})
+    assert "threads was 99, is 1" in shown.getvalue()
+    assert "device was NVIDIA H200, is None" in shown.getvalue()
 
 
 def test_the_objective_of_a_resumed_run_stays(images, tmp_path):

@@ -60,6 +60,15 @@ def test_a_run_of_a_module_of_timm_goes_on_without_it(images, tmp_path, monkeypa
     assert supervised_encoder(run).state_dict().keys() == resnet().state_dict().keys()
 
 
+def test_the_same_call_with_a_module_of_timm_goes_on_with_its_run(images, tmp_path):
+    asked = config(images, tmp_path, name="r", size=64, length="1it", backbone="resnet34")
+    for _ in range(2):
+        run = pretrain(asked, backbone=resnet(), resume="auto").run
+    assert encoder_in(run)["backbone"] == "resnet18"
+    with pytest.raises(UserError, match="of the encoder"):
+        pretrain(asked, backbone=build_backbone("resnet18", stem="cifar", options=OPTIONS), resume="auto")
+
+
 def test_a_module_of_timm_keeps_the_weights_it_came_with(images, tmp_path):
     asked = config(images, tmp_path, name="r", method="random", objective=Random.Config())
     run = pretrain(asked, backbone=resnet()).run

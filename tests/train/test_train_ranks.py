@@ -213,6 +213,22 @@ def test_a_slow_rank_is_waited_for_and_when_it_is_killed_or_stopped_the_other_en
     assert [step for step, _ in losses(tmp_path / "r")] == list(range(1, 13))
 
 
+def see_another_disk(images: Path, out: Path, rank: int) -> None:
+    """The second rank does not see yet that the run has begun."""
+    if rank == 1:
+        sys.modules["frossl.train.pretrain"].begun_run = lambda config: None
+    with pytest.raises(UserError if rank == 1 else dist.RankError, match="the first rank with" if rank == 1 else ""):
+        pretrain(config(images, out, name="r", length="1it"), resume="auto")
+
+
+def test_ranks_that_would_not_go_on_with_the_same_run_end(images, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frossl.train.pretrain.write_report", lambda runs, output, **_: output)
+        pretrain(config(images, tmp_path, name="r", length="1it"))
+    said = tmp_path / "said"
+    finish(start_ranks(lambda rank: see_another_disk(images, tmp_path, rank), said), said)
+
+
 def wait_for_others(images: Path, out: Path, rank: int) -> None:
     ranks_room.START_UP = 1.0
     cli.COMMANDS["replay"] = types.SimpleNamespace(run=lambda *_: ranks_room.start(config(images, out)))
@@ -233,7 +249,8 @@ def under_slurm(images: Path, out: Path, rank: int) -> int:
         del os.environ[name]
     port = (out / "port").read_text()
     os.environ |= {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_NODEID": str(rank)}
-    os.environ |= {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": port}
+    os.environ |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    os.environ |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": port}
     take = Stepper.__call__
 
     def warned(self, batch, step, *rest):

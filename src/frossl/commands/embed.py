@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from frossl.core.config import to_plain
+from frossl.core.device import settle
 from frossl.core.types import UserError
 from frossl.data.open import join_sources, open_data, resolve_source
 from frossl.data.options import DataOptions, Log, quiet
@@ -150,6 +151,7 @@ def subject_of(name: str, module: nn.Module, spec: EncoderSpec, given: HowToEnco
     """What encodes ``images`` as ``given`` says."""
     config = Config(data=given.data, device=given.device, workers=given.workers)
     device = device_of(config)
+    settle(device, "32", config.deterministic)
     spec = replace(spec, features=feature_width(module, spec.channels, spec.size))
     checksum = encoder_checksum(dict(module.state_dict()), spec)
     module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from frossl.commands.report import open_in_browser
+from frossl.core.distributed import rank
 from frossl.core.launch import start_ranks, without
 from frossl.core.machine import keep_freed_pages
 from frossl.data.open import join_sources
@@ -46,7 +47,7 @@ def run(args: list[str], console: Console) -> int:
         return start_ranks(ranks, ["pretrain", *without(args, "--devices")])
     settle_process(given.config)
     outcome = pretrain(given.config, resume="auto" if given.resume == AUTO else given.resume, console=console)
-    if given.open and not outcome.stopped:
+    if given.open and rank() == 0 and not outcome.stopped:
         open_in_browser(outcome.run / "report.html", console)
     return 128 + signal.Signals[outcome.stopped] if outcome.stopped else 0
 

@@ -35,8 +35,9 @@ def launched() -> Launch:
         rank, ranks, local, here = (int(env[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         return Launch(rank, ranks, local, here)
     interactive = env.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in env and not interactive:
-        rank, ranks, local = (int(env[name]) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
+    # Of the step, which srun alone sets: the script of a job has SLURM_NTASKS too, and is one process.
+    if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in env and not interactive:
+        rank, ranks, local = (int(env[name]) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
         return Launch(rank, ranks, local, _tasks_here(ranks), slurm=True)
     if int(env.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
@@ -78,6 +79,7 @@ def start_ranks(count: int, command: Sequence[str]) -> int:
     # As variables, which versions of torchrun before these flags ignore. What nohup ignores must not end the ranks.
     passed_on = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if not _ignored(n)]
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(passed_on))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds in which ranks that were stopped may save
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say themselves what is wrong
     args = ["--standalone", "--nproc-per-node", str(count), "-m", "frossl.cli", *command]
     try:

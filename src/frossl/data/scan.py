@@ -57,9 +57,13 @@ _known: list[Noted] = []
 
 @contextmanager
 def noted(known: Noted | None = None) -> Iterator[Noted]:
-    """Notes the scans that are made meanwhile, without pixels; those that are ``known`` are not made."""
+    """Notes the scans that are made meanwhile, without pixels; those that are ``known`` are not made.
+
+    Of ``known`` ones of as many images and the same names, which may be those of several splits, each is taken once,
+    in their order.
+    """
     _noted.append([])
-    _known.append(known or [])
+    _known.append(list(known or []))
     try:
         yield _noted[-1]
     finally:
@@ -74,11 +78,20 @@ def look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan
     """
     count = len(sources)
     what = (count, sources.name(0), sources.name(count - 1), len(places)) if count else (0, "", "", 0)
-    scan = next((scan for known in _known for of, scan in known if of == what), None)
-    scan = scan or _look_through(sources, options, places)
+    scan = _taken(what) or _look_through(sources, options, places)
     for notes in _noted:
         notes.append((what, scan._replace(pixels=[])))
     return scan
+
+
+def _taken(what: tuple[int, str, str, int]) -> Scan | None:
+    """The next known scan of ``what``, which is not taken again."""
+    for known in _known:
+        for i, (of, scan) in enumerate(known):
+            if of == what:
+                del known[i]
+                return scan
+    return None
 
 
 def _look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan:

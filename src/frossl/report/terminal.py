@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -85,18 +86,26 @@ class _Copy(RenderHook):
 
 @contextmanager
 def logged(console: Console, path: Path) -> Iterator[None]:
-    """Adds what is printed meanwhile to a file, as plain lines, whether anybody sees the console or not."""
-    with path.open("a", buffering=1, encoding="utf-8", errors="replace") as file:
-        width = max(console.width, 100)
-        console.push_render_hook(_Copy(Console(file=file, width=width, color_system=None, emoji=False, soft_wrap=True)))
-        try:
-            yield
-        except Exception as error:
-            with suppress(OSError):
-                file.write(f"{type(error).__name__}: {error}\n".translate(CONTROLS))
-            raise
-        finally:
-            console.pop_render_hook()
+    """Adds what is printed meanwhile to a file, as plain lines, whether anybody sees the console or not.
+
+    Where the disk is full or cannot be written to, lines are missing there and nothing else.
+    """
+    try:
+        file = path.open("a", buffering=1, encoding="utf-8", errors="replace")
+    except OSError:
+        file = open(os.devnull, "a")  # noqa: SIM115  # closed below
+    width = max(console.width, 100)
+    console.push_render_hook(_Copy(Console(file=file, width=width, color_system=None, emoji=False, soft_wrap=True)))
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):
+            file.write(f"{type(error).__name__}: {error}\n".translate(CONTROLS))
+        raise
+    finally:
+        console.pop_render_hook()
+        with suppress(OSError):  # which writes again what could not be written
+            file.close()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,10 +121,11 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
     return config, tuple(from_plain(View, view) for view in saved["views"])
 
 
-def continued(run: Path, given: Config) -> Config:
+def continued(run: Path, given: Config, own: bool = False) -> Config:
     """The configuration of ``run`` with what ``given`` may change: :data:`FREE_TO_CHANGE`, length and place of data.
 
-    Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved.
+    Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved. With a module of one's
+    ``own`` nothing that ``given`` says of the backbone counts; :func:`refuse_differences` compares the encoders.
 
     Raises:
         UserError: ``given`` would make it another run.
@@ -134,7 +136,7 @@ def continued(run: Path, given: Config) -> Config:
     )
     length = saved.length if given.length == "auto" else str(Length.parse(given.length).as_images(saved.views or 2))
     fixed = now.keys() - {"objective", "data", "length", *FREE_TO_CHANGE}
-    if saved.init is not None and saved.init == given.init:  # which decided these
+    if own or (saved.init is not None and saved.init == given.init):  # which decided these
         fixed -= {"backbone", "backbone_options", "stem"}
     changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
@@ -205,8 +207,10 @@ def new_run_directory(config: Config, again: bool = False) -> Path:
         UserError: a run of that name exists, or the place cannot be written to.
     """
     stem = config.name or f"{source_name(config.data) or 'data'}-{config.method.replace(':', '.')}"
-    if again and (config.out / stem).is_dir() and {p.name for p in (config.out / stem).iterdir()} <= BEFORE:
-        return config.out / stem
+    if again and (config.out / stem).is_dir():
+        whole = {p.name for p in (config.out / stem).iterdir() if not fnmatch(p.name, ".*.partial")}
+        if whole <= BEFORE:
+            return config.out / stem
     names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     return first_free(config.out, names)
 

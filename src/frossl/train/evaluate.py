@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from frossl.core.device import settle
 from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data import Dataset
@@ -50,11 +52,12 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
-    The result is merged into ``evaluation.json`` of the run under the name of the data. A run of a module of one's own
-    needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``, what numbers as labels are,
-    are those of the run by default; ``max_pixels`` is for images of ``source``. With ``weights`` "averaged" the moving
-    average of the encoder is an arm too, ``averaged``; the verdict is still that of the trained encoder. ``others`` are
-    further encoders, by arm; ``known`` arms are not measured again. At most ``bank`` training images are used.
+    The result is merged into ``evaluation.json`` of the run, if that can be written, under the name of the data. A run
+    of a module of one's own needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``,
+    what numbers as labels are, are those of the run by default; ``max_pixels`` is for images of ``source``. With
+    ``weights`` "averaged" the moving average of the encoder is an arm too, ``averaged``; the verdict is still that of
+    the trained encoder. ``others`` are further encoders, by arm; ``known`` arms are not measured again. At most
+    ``bank`` training images are used.
 
     Raises:
         UserError: no such run or protocol, a method without averaged network, an encoder whose keys do not all load, or
@@ -63,7 +66,7 @@ def evaluate_run(
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
     saved, recipe = read_run(run)
-    own = _here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
+    own = here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if (began := start_of_run(run)) is not None:
         others = {START: began, **others}
@@ -78,11 +81,16 @@ def evaluate_run(
         check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)
+    settle(plan.device, plan.precision, own.deterministic)
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    kept = os.access(run, os.W_OK)
+    if not kept:
+        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
+
     def keep(evaluation: Evaluation) -> None:
-        if rank() == 0:
+        if rank() == 0 and kept:
             keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
 
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
@@ -102,7 +110,7 @@ def check_scale(data: Dataset, spec: EncoderSpec) -> None:
         )
 
 
-def _here(run: Path, own: Config) -> Config:
+def here(run: Path, own: Config) -> Config:
     """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
     other = device_of(own).type != torch.device(read_config(run)["device"]).type
     return dataclasses.replace(own, precision="auto") if other and own.precision not in ("64", "32") else own

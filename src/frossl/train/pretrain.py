@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from frossl.core.distributed import limit_waits, on_first_rank, rank, share, world_size
+from frossl.core.distributed import limit_waits, on_first_rank, rank, share, together, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
+from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals.suite import Evaluation
 from frossl.methods import find_method
@@ -97,12 +98,15 @@ def pretrain(
         resume = begun_run(config)
     if resume is not None:
         resume = Path(resume)
-        config = continued(resume, config)
+        config = continued(resume, config, own=backbone is not None)
     if config.wandb:
         require_wandb()
     with joined(config) as fabric, ExitStack() as held:
         if rank() > 0:
             console = Console(quiet=True)
+        mine = resume, *(getattr(config, name) for name in ALIKE)
+        first = share(mine)
+        together(lambda: _require_alike(first, mine))
         run = resume or share(on_first_rank(lambda: new_run_directory(config, again)))
         assert run is not None
 
@@ -114,6 +118,20 @@ def pretrain(
 
         on_first_rank(enter)
         return _pretrain_in(run, config, resume is not None, backbone, data, report, console, fabric)
+
+
+ALIKE = ("monitor_every", "checkpoint_every", "log_every", "telemetry_every", "track_eigenvalues", "length")
+"""Options that say when ranks meet, and which a resumed run may change."""
+
+
+def _require_alike(first: tuple[Any, ...], here: tuple[Any, ...]) -> None:
+    """Raises UserError where this rank would not do what the first does, which would wait for it for ever."""
+    if here != first:
+        raise UserError(
+            f"rank {rank()} would go on with {here[0] or 'nothing'}, the first rank with {first[0] or 'nothing'}, or "
+            f"their options differ ({', '.join(ALIKE)}): give all ranks the same command. If they have it, their "
+            "machines see a shared disk differently for a moment: start them again"
+        )
 
 
 def _pretrain_in(
@@ -262,6 +280,7 @@ def show_plan(
 def tell_differences(console: Console, then: dict[str, str]) -> None:
     """Says in what this machine differs from the one that saved; the run goes on, but not bit for bit."""
     now = environment()
-    differences = [f"{k} was {then.get(k)}, is {now[k]}" for k in now if then.get(k) != now[k]]
+    names = {**then, **now}  # of an accelerator there are some more
+    differences = [f"{k} was {then.get(k)}, is {now.get(k)}" for k in names if then.get(k) != now.get(k)]
     if differences:
         terminal.warn(console, f"Not bit for bit the same run from here on: {'; '.join(differences)}")

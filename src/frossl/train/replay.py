@@ -23,8 +23,10 @@ from frossl.runs.checkpoint import load_checkpoint
 from frossl.runs.data import for_training, open_data_of
 from frossl.runs.directory import FAILED, read_run, require_own
 from frossl.runs.encoders import start_weights
+from frossl.runs.record import read_config
 from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
+from frossl.train.resources import device_of
 from frossl.train.schedule import scheduled_share
 from frossl.train.state import set_up
 from frossl.train.step import NonFiniteError
@@ -53,7 +55,8 @@ def replay(
     ``backbone``.
 
     Raises:
-        UserError: no step of the run was not finite, or its data are no longer the same.
+        UserError: no step of the run was not finite, its data are no longer the same, or the device has not its
+            precision.
     """
     console = console or Console(quiet=True)
     require_own(run, backbone)
@@ -62,6 +65,12 @@ def replay(
     if not path.exists():
         raise UserError(f"{run} has no step to take again: {path} is written when a loss or gradient is not finite")
     found = json.loads(path.read_text())
+    there, precision = read_config(run)["device"], config.precision
+    if precision == "tf32" and device_of(config).type != torch.device(there).type:
+        raise UserError(
+            f"{run} was trained on {there} in {precision}, which {device_of(config)} has not: a step is taken again as "
+            "it was, on the kind of device that took it"
+        )
     fabric = start(config)
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from torch import nn
 
-from frossl.core.device import HALF
+from frossl.core.device import HALF, settle
 from frossl.core.types import UserError
 from frossl.data import Dataset
 from frossl.evals import defaults, find_metrics
@@ -54,8 +54,9 @@ def evaluate_encoders(
     data = open_together(lambda: open_run_data(_on_scale(config, starts), log))
     terminal.show_data(console, data)
     device = device_of(config)
-    half = HALF.get(find_precision(config.precision, device))
-    extractor = Extractor(device=device, half=half, workers=workers_for(config, data), over_ranks=True)
+    precision = find_precision(config.precision, device)
+    settle(device, precision, config.deterministic)
+    extractor = Extractor(device=device, half=HALF.get(precision), workers=workers_for(config, data), over_ranks=True)
     subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
     recipe = VIEWS[domain(data.channels)]
     for name, (state, spec) in starts.items():
