@@ -296,6 +296,8 @@ def test_a_length_in_minutes_ends_by_the_clock_and_resumes_with_its_time(images,
 @pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_request_saves_and_stops_at_a_step_and_the_rest_can_be_done_later(images, tmp_path, monkeypatch, request_):
     whole = pretrain(config(images, tmp_path, name="whole")).run
+    if signal.getsignal(request_) == signal.SIG_IGN:  # by whoever started the tests, such as nohup
+        signal.signal(request_, signal.SIG_DFL)
     before = signal.getsignal(request_)
     with monkeypatch.context() as patch:
         before_step(patch, 4, lambda: os.kill(os.getpid(), request_))

@@ -36,7 +36,7 @@ from frossl.train.pretrain import pretrain
 from frossl.train.ranks import joined, open_together
 from frossl.train.resources import _own_gpu, workers_for
 from frossl.train.step import Stepper
-from rank_programs import ended, finish, free_port, outlived, rank_environment, start_ranks
+from rank_programs import ended, finish, free_port, outlived, start_ranks
 
 METHODS_HERE = ["frossl", "dino", "mocov2plus", "corinfomax", "supervised"]
 STEADY = {"optimizer": "sgd", "lr": 0.02, "batch": 9, "precision": "64", "length": "2ep"}
@@ -245,8 +245,6 @@ def test_ranks_that_do_not_come_are_waited_for_up_to_a_limit(images, tmp_path):
 
 def under_slurm(images: Path, out: Path, rank: int) -> int:
     """A task of srun on a machine of its own, as the command line; the scheduler warns all tasks before step 5."""
-    for name in rank_environment(0, 2, 0):
-        del os.environ[name]
     port = (out / "port").read_text()
     os.environ |= {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_NODEID": str(rank)}
     os.environ |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
@@ -259,6 +257,7 @@ def under_slurm(images: Path, out: Path, rank: int) -> int:
         return take(self, batch, step, *rest)
 
     Stepper.__call__ = warned
+    importlib.import_module("frossl.train.pretrain").write_report = lambda runs, output, **_: output
     patched = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
     options = "--name r --resume auto --no-evaluate --batch 8 --length 3ep --projector 16-bn-relu-16 --workers 0"
     options += " --device cpu --precision 32 --log-every 1 --rank-timeout 60 --held-out 0.2 --monitor-every 100%"
@@ -266,12 +265,24 @@ def under_slurm(images: Path, out: Path, rank: int) -> int:
     cli.main([*words, "--backbone-options", json.dumps(patched)])
 
 
+def started_by_srun(images: Path, out: Path, rank: int) -> int:
+    """:func:`under_slurm` in an interpreter of its own, as srun starts it; its number."""
+    program = "import sys; from pathlib import Path; from test_train_ranks import under_slurm; "
+    program += "under_slurm(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))"
+    with (out / f"said.{rank}.txt").open("a") as said:
+        task = subprocess.Popen(
+            [sys.executable, "-c", program, str(images), str(out), str(rank)],
+            stdout=said,
+            stderr=said,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        )
+    return task.pid
+
+
 def test_tasks_of_a_scheduler_save_when_it_warns_them_and_the_same_command_ends_the_run(images, tmp_path):
     for wanted in (128 + signal.SIGUSR1, 0):
         (tmp_path / "port").write_text(str(free_port()))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("frossl.train.pretrain.write_report", lambda runs, output, **_: output)
-            tasks = start_ranks(lambda rank: under_slurm(images, tmp_path, rank), tmp_path / "said")
+        tasks = [started_by_srun(images, tmp_path, rank) for rank in range(2)]
         assert ended(tasks, 300) == [wanted] * 2, (tmp_path / "said.0.txt").read_text()
         assert (len(losses(tmp_path / "runs" / "r")) < 12) == (wanted > 0)
         (tmp_path / "again").touch()
