@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_report_browser import BROWSER, browse
 
-from frossl.curate.findings import Looking, look
+from frossl.curate.findings import ExploreOptions, analyse
 from frossl.curate.space import spread
 from frossl.report import explore
 from frossl.report.explore import Collection, write_page
@@ -74,8 +74,8 @@ def findings(of: Collection, seed: int = 0, points: int = 10**6):
     x = np.random.default_rng(seed).normal(size=(len(of.paths), 8)).astype("float32")
     x[-1] = x[0]
     mapped = spread(len(of.paths), points)
-    asked = Looking(alike=0.95, map="pca", label_first=5)
-    return look(x, of.pictures, of.classes_N, of.classes, of.splits, asked, mapped=mapped)
+    asked = ExploreOptions(alike=0.95, map="pca", label_first=5)
+    return analyse(x, of.pictures, of.classes_N, of.classes, of.splits, asked, mapped=mapped)
 
 
 @pytest.fixture

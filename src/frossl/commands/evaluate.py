@@ -22,7 +22,7 @@ from frossl.report.encoders import show_encoders, write_encoders
 from frossl.report.terminal import logged, wrote
 from frossl.runs.config import Config, Device, Images, backbone_options
 from frossl.runs.directory import LOG, Weights, encoder_of, read_run
-from frossl.train.evaluate import evaluate_run, here
+from frossl.train.evaluate import evaluate_run, on_this_device
 from frossl.train.ranks import Devices, joined, ranks_here
 from frossl.train.side_by_side import evaluate_encoders
 from frossl.train.supervised import supervised_encoder
@@ -95,7 +95,7 @@ def run(args: list[str], console: Console) -> int:
         config = Config(data=given.data, size=given.size, device=given.device, **given.data_options())
     else:
         encoder_of(given.run, given.weights)  # before an arm is trained
-        config = here(given.run, replace(read_run(given.run)[0], device=given.device))
+        config = on_this_device(given.run, replace(read_run(given.run)[0], device=given.device))
     if (ranks := ranks_here(given.devices, config)) > 1:
         return start_ranks(ranks, ["evaluate", *without(args, "--devices")])
     with joined(config) if launched().ranks > 1 else nullcontext():

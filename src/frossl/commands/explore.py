@@ -27,7 +27,7 @@ from frossl.commands.embed import (
 from frossl.core.files import write_text
 from frossl.core.types import UserError
 from frossl.curate.duplicates import SIDE
-from frossl.curate.findings import Findings, Looking, look
+from frossl.curate.findings import ExploreOptions, Findings, analyse
 from frossl.curate.neighbours import MOST
 from frossl.curate.space import spread
 from frossl.data.decode import UnreadableError
@@ -52,7 +52,7 @@ PAGE = "explore.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explore(HowToEncode, Looking):
+class Explore(HowToEncode, ExploreOptions):
     """Make a page and lists of the images of DATA, or of EMBEDDINGS that frossl embed wrote, and open them offline.
 
     Near-duplicates, outliers, clusters, labels to check, images to label first, and a map to select on.
@@ -149,7 +149,7 @@ def explore_as(given: Explore, console: Console) -> Exploration:
             how: dict[str, Any] = {"mapped": spread(len(kept), given.map_points), "tell": say}
             how |= {"pixels_of": lambda i: _pixels(part, i), "device": device}
             vectors = one.vectors[kept.numpy()].astype(np.float32)
-            findings[name] = look(vectors, of.pictures, of.classes_N, of.classes, of.splits, given, **how)
+            findings[name] = analyse(vectors, of.pictures, of.classes_N, of.classes, of.splits, given, **how)
         lists[name] = _lists(findings[name], of)
         where = out if len(lists) == 1 else out / name.replace("/", "_")
         where.mkdir(exist_ok=True)

@@ -29,7 +29,7 @@ def apply(function: type[Function], formula: Callable[..., Any], *args: Any) -> 
     return formula(*args) if transformed() else function.apply(*args)
 
 
-def twice_by(formula: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def double_backward_by(formula: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """For a ``backward`` written by hand: with ``create_graph`` autograd differentiates ``formula`` instead.
 
     ``formula`` takes the arguments of ``forward``. The first saved tensor must be the first argument, the only one with

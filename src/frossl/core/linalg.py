@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frossl.core import distributed
-from frossl.core.gradient import apply, readable, transformed, twice_by
+from frossl.core.gradient import apply, double_backward_by, readable, transformed
 from frossl.core.types import UserError
 
 P = ParamSpec("P")
@@ -298,6 +298,6 @@ class _LogDeterminant(torch.autograd.Function):
         return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
-    @twice_by(_log_determinant)
+    @double_backward_by(_log_determinant)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return torch.cholesky_inverse(ctx.saved_tensors[1]) * grad[..., None, None], None

@@ -22,7 +22,7 @@ MapChoice = Literal["auto", "umap", "pca"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
+class ExploreOptions:
     """What is asked of a collection."""
 
     alike: float = ALIKE
@@ -61,13 +61,13 @@ class Findings:
     seconds: dict[str, float]
 
 
-def look(
+def analyse(
     vectors: np.ndarray,
     pictures_NCHW: Tensor | None,
     classes_N: Tensor,
     names: Sequence[str],
     splits: Sequence[str],
-    asked: Looking,
+    asked: ExploreOptions,
     *,
     mapped: Tensor,
     pixels_of: Callable[[int], int] = lambda i: 0,

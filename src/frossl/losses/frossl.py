@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frossl.core import distributed
 from frossl.core.axes import Views, stack_views
-from frossl.core.gradient import apply, readable, transformed, twice_by
+from frossl.core.gradient import apply, double_backward_by, readable, transformed
 from frossl.core.linalg import (
     block_width,
     centre_columns,
@@ -213,7 +213,7 @@ class _FroSSL(torch.autograd.Function):
         return total, entropy, invariance
 
     @staticmethod
-    @twice_by(_by_formula)
+    @double_backward_by(_by_formula)
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if grad_outputs[0] is None:
             return (None,) * 5

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views
-from frossl.core.gradient import apply, twice_by
+from frossl.core.gradient import apply, double_backward_by
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import embeddings, register_loss, sum_of
@@ -109,7 +109,7 @@ class _EppsPulley(torch.autograd.Function):
         return torch.einsum("k,kvm->vm", weight, error_KVM.real.square() + error_KVM.imag.square())
 
     @staticmethod
-    @twice_by(_epps_pulley)
+    @double_backward_by(_epps_pulley)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         _, base, slope_KVM = ctx.saved_tensors
         # The gradient is the imaginary part of sum_k conj(-slope_k) exp(i k theta), here by Horner's rule.

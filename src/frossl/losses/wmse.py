@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views
-from frossl.core.gradient import apply, twice_by
+from frossl.core.gradient import apply, double_backward_by
 from frossl.core.linalg import cholesky, pair_products, unit_rows
 from frossl.core.types import Loss, UserError
 from frossl.losses.base import embeddings, register_loss, sum_of
@@ -113,7 +113,7 @@ class _Whitened(torch.autograd.Function):
         return y
 
     @staticmethod
-    @twice_by(_whiten)
+    @double_backward_by(_whiten)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         _, y, factor = ctx.saved_tensors
         share = (1 - ctx.rest[0]) / (y.shape[-2] - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -66,7 +66,7 @@ def evaluate_run(
     console, run = console or Console(quiet=True), Path(run)
     find_metrics(protocols)
     saved, recipe = read_run(run)
-    own = here(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
+    own = on_this_device(run, dataclasses.replace(saved, device=device, data_dir=data_dir or saved.data_dir))
     encoder, spec = load_encoder(encoder_of(run), backbone)
     if (began := start_of_run(run)) is not None:
         others = {START: began, **others}
@@ -85,20 +85,26 @@ def evaluate_run(
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    kept = os.access(run, os.W_OK)
-    if not kept:
-        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
-
-    def keep(evaluation: Evaluation) -> None:
-        if rank() == 0 and kept:
-            keep_evaluation(run / "evaluation.json", data.name, evaluation, source_of(run, own))
-
+    keep = _keeper(run, own, data.name, console)
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
     how |= {"protocols": protocols, "source": called, "bank": bank, "keep": keep}
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def _keeper(run: Path, own: Config, name: str, console: Console) -> Callable[[Evaluation], None]:
+    """What merges an evaluation on the data ``name`` into that of ``run``, on the first rank, if it can be written."""
+    writable = os.access(run, os.W_OK)
+    if not writable:
+        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
+
+    def keep(evaluation: Evaluation) -> None:
+        if rank() == 0 and writable:
+            keep_evaluation(run / "evaluation.json", name, evaluation, source_of(run, own))
+
+    return keep
 
 
 def check_scale(data: Dataset, spec: EncoderSpec) -> None:
@@ -110,7 +116,7 @@ def check_scale(data: Dataset, spec: EncoderSpec) -> None:
         )
 
 
-def here(run: Path, own: Config) -> Config:
+def on_this_device(run: Path, own: Config) -> Config:
     """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
     other = device_of(own).type != torch.device(read_config(run)["device"]).type
     return dataclasses.replace(own, precision="auto") if other and own.precision not in ("64", "32") else own

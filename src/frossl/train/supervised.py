@@ -23,7 +23,7 @@ from frossl.runs.data import open_data_of
 from frossl.runs.directory import read_run, require_own, worth_keeping
 from frossl.runs.encoders import START_FILE
 from frossl.runs.record import read_config
-from frossl.train.evaluate import here
+from frossl.train.evaluate import on_this_device
 from frossl.train.pretrain import train_run
 from frossl.train.ranks import open_together, start
 
@@ -62,7 +62,7 @@ def supervised_encoder(
 
         state = share(on_first_rank(prepare))
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
-        config = here(run, config)
+        config = on_this_device(run, config)
         try:
             data = open_together(lambda: open_data_of(run, config, terminal.detail(console)))
             _, stopped = train_run(config, place, state, copy.deepcopy(backbone), data, console, start(config))
