@@ -152,7 +152,10 @@ def drawn(draw: random.Random) -> Case:
         size = [draw.choice((1, 1, 2, 2, 3, 4, 5, 8, 13)) for _ in range(2)]
         inputs, outputs = (draw.choice((1, 3, 4, 8, 16, 24, 32, 64, 128, 256)) for _ in range(2))
         groups = draw.choice([1, 1, 1, *(g for g in (2, 4, 8, inputs) if inputs % g == outputs % g == 0)])
-        stride, batch = [draw.choice((1, 2, 2, 3, 4)) for _ in range(2)], draw.choice((1, 2, 3, 8, 16, 32, 64))
+        stride, batch = (
+            [draw.choice((1, 2, 2, 3, 4)) for _ in range(2)],
+            draw.choice((1, 2, 3, 8, 16, 32, 64)),
+        )
         work = kernel[0] * kernel[1] * size[0] * size[1] * inputs * outputs * batch / groups
         reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
         if work < 1e8 and all(m + 2 * p >= r for m, p, r in zip(size, padding, reach, strict=True)):

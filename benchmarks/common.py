@@ -28,7 +28,7 @@ from frossl.commands.bench import noise
 from frossl.core.config import to_plain
 from frossl.core.length import Length
 from frossl.core.progress import Progress
-from frossl.core.types import Moment
+from frossl.core.types import StepContext
 from frossl.data.arrays import from_tensors
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
@@ -215,9 +215,9 @@ def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Ro
     peak = torch.cuda.max_memory_reserved() / 2**20 if on_cuda else resident_mib("VmHWM") - before
     with torch.no_grad(), torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):
         h_VNF = torch.cat([learner.encode(learner.backbone, x) for x in batch.views])
-    target_VNF = None if learner.target is None else h_VNF[: learner.method.setting.large_views].detach()
+    target_VNF = None if learner.target is None else h_VNF[: learner.method.spec.large_views].detach()
     labels_N = None if batch.labels_N is None else batch.labels_N.to(plan.device)
-    moment = Moment(share=0.5, epoch=1e6, target_VNF=target_VNF, labels_N=labels_N)
+    moment = StepContext(progress=0.5, epoch=1e6, target_VNF=target_VNF, labels_N=labels_N)
 
     def heads_and_objective() -> None:
         with torch.autocast(plan.device.type, torch.bfloat16, enabled=bf16):

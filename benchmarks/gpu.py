@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from frossl.views.params import sample_params
 from rich.console import Console
 
 from common import DATA, Row, Watch, cost_on_noise, environment, heading, latest, run_jobs, table
@@ -44,7 +45,6 @@ from frossl.train.pretrain import pretrain
 from frossl.train.ranks import start
 from frossl.train.resources import device_of
 from frossl.train.step import Stepper
-from frossl.views.draw import draw
 from frossl.views.make import render_views
 from frossl.views.recipes import VIEWS, with_size
 
@@ -72,7 +72,7 @@ def views_parity(name: str, device: torch.device) -> Row:
     """Grey levels between views of the device and of the CPU."""
     recipe, data = with_size(VIEWS[name], 32), noise(16, 40)
     images = torch.nn.functional.avg_pool2d(data.train.images.float(), 5, 1, 2).byte()  # type: ignore[union-attr]
-    drawn = draw(recipe, seed=0, epoch=0, index_N=torch.arange(len(images)), height=40, width=40)
+    drawn = sample_params(recipe, seed=0, epoch=0, index_N=torch.arange(len(images)), height=40, width=40)
     off = [
         255 * (a.cpu() - b).abs()
         for a, b in zip(

@@ -171,7 +171,7 @@ def run_case(number: int, data: Dataset, source: str, device: str) -> Row:
         "method": method,
         "context": dataclasses.asdict(context_of(plan)),
         "stopped": stopped,
-        "vitals": [row for row in rows if row["kind"] == "vitals"],
+        "diagnostics": [row for row in rows if row["kind"] == "diagnostics"],
     }
     if stopped is None:
         row["knn"] = knn(extractor.data(learner.backbone, part, plan.spec))["knn"]
@@ -181,9 +181,9 @@ def run_case(number: int, data: Dataset, source: str, device: str) -> Row:
 def findings(row: Row) -> dict[str, int]:
     """What was found within the steps of a run, and the first step at which it was."""
     found: dict[str, int] = {}
-    for end, vitals in enumerate(row["vitals"], 1):
-        for finding in diagnose(row["vitals"][:end], Context(**row["context"])):
-            found.setdefault(finding.state, vitals["step"])
+    for end, diagnostics in enumerate(row["diagnostics"], 1):
+        for finding in diagnose(row["diagnostics"][:end], Context(**row["context"])):
+            found.setdefault(finding.state, diagnostics["step"])
     return found
 
 
@@ -191,7 +191,7 @@ def kind(row: Row) -> str:
     """healthy, collapsed or mis-set: what is set wrong but has not collapsed by the last step."""
     if row["group"] == "healthy":
         return "healthy"
-    last = row["vitals"][-1]
+    last = row["diagnostics"][-1]
     return (
         "collapsed" if min(last[f"{place}_effective_rank"] for place in ("backbone", "projector")) < ONE else "mis-set"
     )
@@ -202,7 +202,7 @@ def show(rows: list[Row], out: Path) -> str:
     rows = sorted({row["case"]: row for row in rows}.values(), key=lambda row: row["case"])
     start = next((f"{row['knn']:.3f}" for row in rows if row["case"] == UNTRAINED), "not measured")
     judged = [(row, findings(row)) for row in rows if row["case"] != UNTRAINED]
-    first_ranks = sorted(row["vitals"][0]["backbone_effective_rank"] for row, _ in judged)
+    first_ranks = sorted(row["diagnostics"][0]["backbone_effective_rank"] for row, _ in judged)
 
     def count(which: str, parity: int) -> str:
         half = [found for row, found in judged if kind(row) == which and row["case"] % 2 == parity]
@@ -210,9 +210,9 @@ def show(rows: list[Row], out: Path) -> str:
 
     def line(row: Row, found: dict[str, int]) -> list[str]:
         half = "set" if row["case"] % 2 == 0 else "test"
-        ranks = [vitals["backbone_effective_rank"] for vitals in row["vitals"]]
+        ranks = [diagnostics["backbone_effective_rank"] for diagnostics in row["diagnostics"]]
         figures = [f"{row['knn']:.3f}" if "knn" in row else "–", f"{ranks[-1]:.1f}", f"{min(ranks) / ranks[0]:.2f}"]
-        figures.append(f"{row['vitals'][-1]['projector_effective_rank']:.1f}")
+        figures.append(f"{row['diagnostics'][-1]['projector_effective_rank']:.1f}")
         said = "; ".join(f"{state} ({step})" for state, step in found.items()) or "nothing"
         return [f"`{row['method']}`", row["name"], half, *figures, said]
 
@@ -234,8 +234,8 @@ def show(rows: list[Row], out: Path) -> str:
         "methods with prototypes are there at that step as well; the monitor does not judge by this.) Some healthy "
         "runs come near a threshold: it is 0.15 for the lowest share. Longer runs were not studied. "
         "Rules and thresholds come from the even numbers; that for a view that says nothing was set, from case 18, "
-        "when most odd ones had been run, though not case 19, which it concerns. The monitor sees vitals of one batch "
-        f"at step 1 and every 20 steps; a plateau at ln K has to last for {STILL} of them and is told at step "
+        "when most odd ones had been run, though not case 19, which it concerns. The monitor sees diagnostics of one "
+        f"batch at step 1 and every 20 steps; a plateau at ln K has to last for {STILL} of them and is told at step "
         f"{20 * (STILL - 1)} at the earliest. Not every setting that is wrong costs accuracy so early."
     )
     parts = [

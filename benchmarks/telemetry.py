@@ -45,7 +45,7 @@ BLOCK = 10
 """Steps that are one draw of the bootstrap."""
 WHOLE = ("see", "held_out", "take")
 """What the training loop calls of telemetry."""
-PARTS = {"features": "embeddings", "batch_statistics": "vitals", "gather": "moments", "spectrum_of": "spectra"}
+PARTS = {"features": "embeddings", "batch_statistics": "diagnostics", "gather": "moments", "spectrum_of": "spectra"}
 """Functions of telemetry and what they are for."""
 AT, REACHES = (50, 100, 200, 500), (1, 4, 10, 20, 50, 100, 250, 500)
 """Steps at which reaches are compared, and the reaches, in steps."""
@@ -172,12 +172,12 @@ def interval(watched: list[float], alone: list[float]) -> tuple[float, float, fl
     blocks = [
         (sum(watched[i : i + BLOCK]), sum(alone[i : i + BLOCK])) for i in range(0, min(len(watched), len(alone)), BLOCK)
     ]
-    draw = random.Random(0)
+    sample_params = random.Random(0)
 
     def more(some: list[tuple[float, float]]) -> float:
         return 100 * (sum(a for a, _ in some) / sum(b for _, b in some) - 1)
 
-    drawn = sorted(more(draw.choices(blocks, k=len(blocks))) for _ in range(2000))
+    drawn = sorted(more(sample_params.choices(blocks, k=len(blocks))) for _ in range(2000))
     return more(blocks), drawn[49], drawn[1949]
 
 
@@ -214,8 +214,8 @@ def show(rows: list[Row], args: argparse.Namespace) -> str:
         f"one with telemetry every {rows[-1]['every']} steps, one without. Telemetry takes {whole:.2f} % of the wall "
         f"time of the run that has it, and its parts {parts:.2f} % of the processor time. Against the other run that "
         f"is {more:+.2f} % of the wall time in all ({low:+.2f} to {high:+.2f}; 95 %, bootstrap over blocks of {BLOCK} "
-        "steps, which does not know that two processes differ). Spectra and vitals come more often in the first 500 "
-        "steps than later."
+        "steps, which does not know that two processes differ). Spectra and diagnostics come more often in the first "
+        "500 steps than later."
     )
     found = [one for row in rows if row["study"] == "reach" for one in row["found"]]
     far = [

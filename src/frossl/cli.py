@@ -32,7 +32,7 @@ from frossl.commands import (
     views,
 )
 from frossl.commands import list as listing
-from frossl.core.distributed import LOST, RankError, leave, lost_rank, world_size
+from frossl.core.distributed import LOST, RankError, exit_process, lost_rank, world_size
 from frossl.core.files import CONTROLS
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         code = 130
     except Exception as error:
         code = _say(lost_rank(error) or error)
-    leave(code)
+    exit_process(code)
 
 
 class _Lasting:

@@ -25,14 +25,14 @@ from rank_programs import finish, outlived, start_ranks
 def exchange(folder: Path, r: int) -> None:
     td.init_process_group("gloo", timeout=timedelta(seconds=20))
     got = {"rank": dist.rank(), "ranks": dist.world_size(), "count": dist.global_count(3 + r, torch.zeros(1))}
-    got["stack"] = dist.stack_ranks(torch.full((2, 3), float(r)).T)
-    got["largest"] = dist.largest(10.0 - r, float(r))
-    got["text"] = dist.share("Größe\n" if r == 0 else "other")
-    got["empty"] = dist.share("")
+    got["stack"] = dist.all_gather_stacked(torch.full((2, 3), float(r)).T)
+    got["largest"] = dist.all_reduce_max(10.0 - r, float(r))
+    got["text"] = dist.broadcast_object("Größe\n" if r == 0 else "other")
+    got["empty"] = dist.broadcast_object("")
     got["join"] = dist.join(torch.full((2 - r, 1), float(r)), [2, 1])
-    got["first"] = dist.on_first_rank(lambda: (time.sleep(1), "done")[1])
+    got["first"] = dist.run_on_rank_zero(lambda: (time.sleep(1), "done")[1])
     try:
-        dist.on_first_rank(lambda: 1 / 0)
+        dist.run_on_rank_zero(lambda: 1 / 0)
     except Exception as error:
         got["error"] = type(error).__name__
     p = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(1))]
@@ -194,7 +194,7 @@ def again(r: int) -> None:
         os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + port)
         td.init_process_group("gloo")
         with dist.heartbeat(30.0), dist.heartbeat(30.0):
-            assert dist.largest(float(r)) == (1.0,)
+            assert dist.all_reduce_max(float(r)) == (1.0,)
         td.destroy_process_group()
 
 
@@ -260,8 +260,8 @@ def test_alone_everything_is_the_identity():
     x = torch.randn(3)
     assert dist.gather(x) is x
     assert dist.sum_over_ranks(x) is x
-    assert dist.largest(1.0, 2.0) == (1.0, 2.0)
-    assert dist.share("a") == "a"
-    assert dist.on_first_rank(lambda: 3) == 3
+    assert dist.all_reduce_max(1.0, 2.0) == (1.0, 2.0)
+    assert dist.broadcast_object("a") == "a"
+    assert dist.run_on_rank_zero(lambda: 3) == 3
     assert dist.together(lambda: 4) == 4
-    assert torch.equal(dist.stack_ranks(x), x[None])
+    assert torch.equal(dist.all_gather_stacked(x), x[None])

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from frossl.views.params import sample_params
 from pictures import decoded, encoded
 from PIL import Image
 
@@ -22,7 +23,6 @@ from frossl.data.decode import ORIENTATION_TAG, probe
 from frossl.data.loader import iterate_loader, plain_batches, prefetched, training_batches, view_batches
 from frossl.data.open import open_data
 from frossl.data.types import Split
-from frossl.views.draw import draw
 from frossl.views.make import crop_one
 from frossl.views.recipes import VIEWS, View, least_side
 
@@ -216,7 +216,7 @@ def test_no_crop_of_an_image_of_the_least_side_is_shrunk_by_less_than_two(name):
     recipe = tuple(replace(group, count=min(group.count, 2)) for group in VIEWS[name])
     side = least_side(recipe)
     for height, width in ((side, side), (side, 2 * side)):
-        drawn = draw(recipe, seed=0, epoch=0, index_N=torch.arange(2000), height=height, width=width)
+        drawn = sample_params(recipe, seed=0, epoch=0, index_N=torch.arange(2000), height=height, width=width)
         for group, d in zip(recipe, drawn, strict=True):
             assert min(d.height.min(), d.width.min()) >= 2 * group.size - 1
 
@@ -230,7 +230,7 @@ def test_a_view_of_a_reduced_jpeg_is_that_of_the_whole_one_within_two_grey_level
     reduced, full = decoded(content, 3, side), decoded(content, 3)
     assert reduced.shape[1] == side
     group = View(count=6, size=side // 4, scale=(0.3, 1.0), flip=0.5)
-    (drawn,) = draw((group,), seed=0, epoch=0, index_N=torch.tensor([0]), height=side, width=reduced.shape[2])
+    (drawn,) = sample_params((group,), seed=0, epoch=0, index_N=torch.tensor([0]), height=side, width=reduced.shape[2])
     times = {name: getattr(drawn, name) * reduction for name in ("top", "left", "height", "width")}
     a, b = crop_one(reduced, group, drawn).float(), crop_one(full, group, replace(drawn, **times)).float()
     assert b.std() > 5

@@ -248,7 +248,7 @@ def test_errors_are_named(name, what, dtype):
 # Precision
 
 
-def widened(inputs: dict[str, Any]) -> dict[str, Any]:
+def upcast(inputs: dict[str, Any]) -> dict[str, Any]:
     """The same numbers in float64."""
     return {
         key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -266,7 +266,7 @@ def assert_totals(got: Loss, wanted: Loss, bound: float) -> None:
 def test_embeddings_may_be_more_or_less_precise_than_what_they_meet(name, options, one, rest):
     """Queues, centres and statistics are float32 or float64 whatever the network computes in."""
     oracle = ORACLES[name]
-    inputs = widened(tensors(oracle, oracle.arguments(5, 3, 6, 4, **options)))
+    inputs = upcast(tensors(oracle, oracle.arguments(5, 3, 6, 4, **options)))
     wanted, _ = with_gradients(oracle, inputs)
     mixed = {
         key: value.to(one if key == oracle.embeddings[0] else rest)
@@ -287,7 +287,7 @@ def test_only_the_rounding_of_the_input_is_lost(name, options, dtype, images, wi
     arguments = oracle.arguments(8, 3, images, width, **options)
     inputs = tensors(oracle, arguments, dtype)
     loss, gradients = with_gradients(oracle, inputs)
-    exact, exact_gradients = with_gradients(oracle, widened(inputs))
+    exact, exact_gradients = with_gradients(oracle, upcast(inputs))
     assert {loss.total.dtype, *(term.dtype for term in loss.terms.values())} == {torch.float32}
     assert_totals(loss, exact, bound["value"])
     for key, gradient in gradients.items():

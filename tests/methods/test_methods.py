@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from frossl.core.config import from_plain, to_plain
-from frossl.core.types import Moment, Setting, UserError
+from frossl.core.types import MethodSpec, StepContext, UserError
 from frossl.methods import METHODS, find_method
 from frossl.methods.projector import ProjectorMethod
 
@@ -36,7 +36,7 @@ def small(name: str):
 
 def built(name: str, views: int = 2, joint: bool = True) -> torch.nn.Module:
     torch.manual_seed(0)
-    setting = Setting(features=FEATURES, views=views, classes=CLASSES, joint=joint)
+    setting = MethodSpec(features=FEATURES, views=views, classes=CLASSES, joint=joint)
     return METHODS[name](small(name), setting)
 
 
@@ -47,8 +47,8 @@ def features(count: int, images: int = IMAGES) -> torch.Tensor:
     return image + 0.3 * torch.randn(count, images, FEATURES, generator=generator)
 
 
-def at(h: torch.Tensor, share: float = 0.5, epoch: float = 5.0) -> Moment:
-    return Moment(share=share, epoch=epoch, target_VNF=h + 0.1, labels_N=torch.arange(h.shape[1]) % CLASSES)
+def at(h: torch.Tensor, share: float = 0.5, epoch: float = 5.0) -> StepContext:
+    return StepContext(progress=share, epoch=epoch, target_VNF=h + 0.1, labels_N=torch.arange(h.shape[1]) % CLASSES)
 
 
 def loss_of(method: torch.nn.Module, h: torch.Tensor):
@@ -86,7 +86,7 @@ def test_every_trained_parameter_gets_a_gradient_and_no_averaged_one(name):
     method, h = built(name), features(2).requires_grad_()
     loss_of(method, h).total.backward()
     assert bool((h.grad != 0).any())
-    averaged = tuple(method.averaged)
+    averaged = tuple(method.ema_pairs)
     for key, p in method.named_parameters():
         assert (p.grad is None) == key.startswith(averaged), key
 
@@ -107,7 +107,7 @@ def test_a_call_changes_nothing_and_commit_does(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_state_is_in_the_state_dict(name):
-    method, other = built(name), METHODS[name](small(name), Setting(features=FEATURES, classes=CLASSES))
+    method, other = built(name), METHODS[name](small(name), MethodSpec(features=FEATURES, classes=CLASSES))
     h = features(2)
     method.commit(loss_of(method, h))
     other.load_state_dict(method.state_dict())
@@ -136,9 +136,9 @@ def others(config, name: str) -> list:
 def course(name: str, config) -> list[float]:
     """Losses of steps before and after everything that acts from some epoch on, and how targets follow."""
     torch.manual_seed(0)
-    method, h = METHODS[name](config, Setting(features=FEATURES, views=3, classes=CLASSES)), features(3)
+    method, h = METHODS[name](config, MethodSpec(features=FEATURES, views=3, classes=CLASSES)), features(3)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
-    found = [method.momentum(share) for share in (0.0, 0.5, 1.0)] if method.averaged else []
+    found = [method.momentum(share) for share in (0.0, 0.5, 1.0)] if method.ema_pairs else []
     for epoch in (0.75, 1.5, 10.0, 20.0):
         torch.manual_seed(7)
         loss = method(h, at(h, epoch=epoch))
@@ -172,7 +172,7 @@ def test_without_a_weight_frossl_takes_four_times_images_over_width(images):
     chosen = loss_of(built("frossl"), h)
     torch.manual_seed(0)
     config = dataclasses.replace(small("frossl"), invariance_weight=4 * images / 8)
-    written = loss_of(METHODS["frossl"](config, Setting(features=FEATURES)), h)
+    written = loss_of(METHODS["frossl"](config, MethodSpec(features=FEATURES)), h)
     assert torch.equal(chosen.total, written.total)
 
 
@@ -191,13 +191,13 @@ def test_the_averaged_network_moves_less_and_less(name):
     rates = [method.momentum(share) for share in (0.0, 0.5, 1.0)]
     assert rates == sorted(rates)
     assert 0.9 <= rates[0] <= rates[-1] <= 1
-    assert method.averaged
+    assert method.ema_pairs
 
 
 @pytest.mark.parametrize("name", ["byol", "mocov2plus", "dino", "supervised", "supcon"])
 def test_what_is_missing_is_named(name):
     with pytest.raises(UserError, match=r"target_VNF|labels_N"):
-        built(name)(features(2), Moment())
+        built(name)(features(2), StepContext())
 
 
 @pytest.mark.parametrize("name", ["swav", "dino", "byol", "mocov2plus", "simsiam"])
@@ -207,11 +207,11 @@ def test_local_views_are_not_targets(name):
     Each is compared with the large views alone; a local view that were a target would be compared with the other.
     """
     torch.manual_seed(0)
-    setting = Setting(features=FEATURES, views=4, large=2, joint=False)
+    setting = MethodSpec(features=FEATURES, views=4, large=2, joint=False)
     method, h = METHODS[name](small(name), setting).double(), features(6).double()
 
     def loss(*local: int):
-        return method(h[[0, 1, *local]], Moment(epoch=5.0, target_VNF=h[:2]))
+        return method(h[[0, 1, *local]], StepContext(epoch=5.0, target_VNF=h[:2]))
 
     one, other, crossed, recrossed = loss(2, 3), loss(4, 5), loss(2, 5), loss(4, 3)
     assert one.total.item() != pytest.approx(other.total.item(), rel=1e-4)
@@ -290,7 +290,7 @@ def own(tmp_path, monkeypatch):
 def test_a_method_of_ones_own_is_found_by_module_and_class(own):
     kind = find_method("own_methods:Own")
     h = features(2)
-    assert kind(kind.Config(strength=1.0), Setting(features=FEATURES))(h, Moment()).total.item() > 0
+    assert kind(kind.Config(strength=1.0), MethodSpec(features=FEATURES))(h, StepContext()).total.item() > 0
 
 
 def test_a_loss_of_ones_own_is_a_method_whose_options_are_its_arguments(own):
@@ -303,8 +303,8 @@ def test_a_loss_of_ones_own_is_a_method_whose_options_are_its_arguments(own):
     losses = []
     for strength in (1.0, 3.0):
         torch.manual_seed(0)
-        method = kind(kind.Config(projector="6", strength=strength), Setting(features=FEATURES))
-        losses.append(method(features(2), Moment(labels_N=torch.arange(IMAGES))))
+        method = kind(kind.Config(projector="6", strength=strength), MethodSpec(features=FEATURES))
+        losses.append(method(features(2), StepContext(labels_N=torch.arange(IMAGES))))
     assert losses[1].total.item() == pytest.approx(3 * losses[0].total.item())
     assert losses[1].total.requires_grad
 

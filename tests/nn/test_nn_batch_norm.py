@@ -73,12 +73,12 @@ def test_kernels_over_ranks_give_the_batch_norm_of_the_whole_batch(monkeypatch):
     def everyone(call):
         """``call(rank)`` on each rank, all of which see what each of them sends."""
         messages.clear()
-        monkeypatch.setattr(batch_norm, "stack_ranks", lambda m: messages.append(m) or m[None])
+        monkeypatch.setattr(batch_norm, "all_gather_stacked", lambda m: messages.append(m) or m[None])
         monkeypatch.setattr(batch_norm, "sum_over_ranks", lambda m: messages.append(m) or m)
         for rank in range(2):
             call(rank)
         sent = [m.detach().clone() for m in messages]
-        monkeypatch.setattr(batch_norm, "stack_ranks", lambda m: torch.stack(sent))
+        monkeypatch.setattr(batch_norm, "all_gather_stacked", lambda m: torch.stack(sent))
         monkeypatch.setattr(batch_norm, "sum_over_ranks", lambda m: sum(sent))
         return [call(rank) for rank in range(2)]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from frossl.views.params import ORDERS, sample_params
 from PIL import Image
 
 from frossl.cli import main
@@ -34,7 +35,6 @@ from frossl.report.inspection import (
     typicality,
 )
 from frossl.report.pictures import CELL, sheet, thumbnail
-from frossl.views.draw import ORDERS, draw
 from frossl.views.recipes import View
 
 
@@ -157,7 +157,7 @@ def test_only_what_was_done_to_a_view_is_written_under_it():
 
 
 def _drawn(group: View):
-    return draw((group,), seed=0, epoch=0, index_N=torch.tensor([0]), height=16, width=16)[0]
+    return sample_params((group,), seed=0, epoch=0, index_N=torch.tensor([0]), height=16, width=16)[0]
 
 
 @pytest.mark.parametrize(("side", "kind"), [(28, "png"), (300, "jpeg")])

@@ -18,7 +18,7 @@ from frossl.report.comparison_page import render_comparison
 from frossl.report.figures import accuracy_figure
 from frossl.report.study import read_study
 from frossl.report.terminal import show_evaluation
-from frossl.report.words import glossary
+from frossl.report.verdict import glossary
 
 OWN = {
     "knn": 0.5,

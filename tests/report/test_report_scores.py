@@ -17,7 +17,7 @@ from frossl.report.comparison_tables import in_order
 from frossl.report.figures import accuracy_figure
 from frossl.report.study import read_study
 from frossl.report.terminal import show_evaluation
-from frossl.report.words import glossary, judge
+from frossl.report.verdict import glossary, judge
 from frossl.runs.record import read_record
 
 

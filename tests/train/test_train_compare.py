@@ -257,7 +257,7 @@ def test_a_run_whose_loss_is_no_number_has_diverged_and_stays_so(frossl, images,
 
     def bad(self, h_VNF, moment):
         loss = forward(self, h_VNF, moment)
-        return Loss(loss.total * torch.nan, loss.terms) if moment.share == 3 / 8 else loss
+        return Loss(loss.total * torch.nan, loss.terms) if moment.progress == 3 / 8 else loss
 
     monkeypatch.setattr(method, "forward", bad)
     code, said = frossl(*argv, "--only", "frossl-2ep-seed0")

@@ -162,7 +162,7 @@ def test_findings_say_what_is_seen_and_name_flags_that_there_are():
     (found,) = diagnose(window(projector_effective_rank=1.1), Context("vicreg", 128))
     assert "13.0 directions" in found.words
     assert "24.0" in found.words
-    assert "--variance-weight" in found.knob
+    assert "--variance-weight" in found.remedy
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if Context(m, 128).spread != Context("", 128).spread])

@@ -326,7 +326,7 @@ def test_evaluations_on_ranks_are_measured_once_and_are_those_of_one_process(ima
 def fail(where: str, rank: int) -> None:
     """The command line, as a rank whose other one dies during a backward pass or between steps, or fails itself."""
     torch.distributed.init_process_group("gloo")
-    dist.largest(0.0)
+    dist.all_reduce_max(0.0)
 
     def fails(*_, **__):
         if where == "own":
@@ -335,7 +335,7 @@ def fail(where: str, rank: int) -> None:
         loss = network(torch.ones(3, 2)).sum()
         if rank == 1:
             os._exit(9)
-        loss.backward() if where == "backward" else dist.largest(0.0)
+        loss.backward() if where == "backward" else dist.all_reduce_max(0.0)
 
     cli.COMMANDS["replay"] = types.SimpleNamespace(run=fails)
     cli.main(["replay", "run"])
@@ -372,11 +372,11 @@ def test_ranks_do_not_meet_at_every_step(images, tmp_path):
 
 
 def open_on_a_rank(images: Path, out: Path, rank: int) -> None:
-    real, looked = scan._scan, []
-    scan._scan = lambda *how: looked.append(1) or real(*how)
+    real, monitored = scan._scan, []
+    scan._scan = lambda *how: monitored.append(1) or real(*how)
     with joined(config(images, out)):
         data = open_together(lambda: open_data(str(images), held_out=0.2))
-    torch.save([len(looked), data.train.images, data.test.labels, data.mean], out / f"{rank}.pt")
+    torch.save([len(monitored), data.train.images, data.test.labels, data.mean], out / f"{rank}.pt")
 
 
 def test_only_the_first_rank_looks_through_the_images(images, tmp_path):

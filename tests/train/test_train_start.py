@@ -19,7 +19,7 @@ from frossl.evals.verdict import outcome, rank_state, verdict
 from frossl.methods import METHODS
 from frossl.nn.encoder import load_encoder
 from frossl.nn.optim import Anchor
-from frossl.report.words import judge
+from frossl.report.verdict import judge
 from frossl.runs.config import Config
 from frossl.runs.encoders import START_FILE
 from frossl.runs.log import read_rows

@@ -12,7 +12,7 @@ from test_train_loop import Killed, config, folder_of_images, kill_at, killed_at
 
 import frossl.train.telemetry as room
 from frossl.core.linalg import covariance_spectrum, second_moment_spectrum
-from frossl.core.types import Setting, UserError
+from frossl.core.types import MethodSpec, UserError
 from frossl.evals.alignment import alignment
 from frossl.evals.extract import Extractor
 from frossl.evals.lidar import lidar
@@ -47,7 +47,7 @@ def without_time(some):
 
 def method(kind=METHODS["frossl"], joint=True):
     torch.manual_seed(0)
-    return kind(kind.Config(projector="16-bn-relu-12"), Setting(features=6, joint=joint))
+    return kind(kind.Config(projector="16-bn-relu-12"), MethodSpec(features=6, joint=joint))
 
 
 def test_spectra_come_often_at_first_and_then_at_equal_distance():
@@ -57,10 +57,10 @@ def test_spectra_come_often_at_first_and_then_at_equal_distance():
     seldom = Telemetry(method(), CONTEXT, 1000)
     of = [seldom.next_spectrum(step)[1:] for step in (1, 50, 100, 900, 3000)]
     assert of == [(1, 1), (1, 5), (1, 10), (9, 11), (9, 11)]
-    vitals = [step for step in range(1, 241) if telemetry.vitals_due(step)]
-    assert vitals == [1, *range(4, 101, 4), *range(120, 241, 20)]
+    diagnostics = [step for step in range(1, 241) if telemetry.diagnostics_due(step)]
+    assert diagnostics == [1, *range(4, 101, 4), *range(120, 241, 20)]
     off = Telemetry(method(), CONTEXT, 0)
-    assert not any(off.vitals_due(step) or off.next_spectrum(step)[0] == step for step in range(1, 600))
+    assert not any(off.diagnostics_due(step) or off.next_spectrum(step)[0] == step for step in range(1, 600))
 
 
 def test_a_spectrum_is_of_all_samples_of_steps_before_it_and_pairs_are_of_a_few_of_them():
@@ -104,7 +104,7 @@ def test_of_features_too_wide_for_moments_the_samples_that_are_kept_are_told():
 def test_every_method_shows_its_embeddings_and_nothing_changes(name, joint):
     torch.manual_seed(0)
     kind = METHODS[name]
-    made = kind(kind.Config(), Setting(features=24, joint=joint))
+    made = kind(kind.Config(), MethodSpec(features=24, joint=joint))
     before = {k: v.clone() for k, v in made.state_dict().items()}
     random = torch.get_rng_state()
     h = torch.randn(2, 16, 24, generator=torch.Generator().manual_seed(1))
@@ -120,12 +120,12 @@ def test_every_method_shows_its_embeddings_and_nothing_changes(name, joint):
 
 def test_a_method_without_a_projector_is_watched_at_the_backbone():
     telemetry = Telemetry(
-        METHODS["supervised"](METHODS["supervised"].Config(), Setting(features=6, classes=3)), CONTEXT, 4
+        METHODS["supervised"](METHODS["supervised"].Config(), MethodSpec(features=6, classes=3)), CONTEXT, 4
     )
     telemetry.observe(1, torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0)), {})
     said = telemetry.drain()
     assert {row["where"] for kind, row in said if kind == "spectrum"} == {"backbone"}
-    assert not any(name.startswith("projector") for kind, row in said if kind == "vitals" for name in row)
+    assert not any(name.startswith("projector") for kind, row in said if kind == "diagnostics" for name in row)
 
 
 def test_watching_changes_nothing_of_the_run(images, tmp_path):
@@ -150,11 +150,11 @@ def test_a_run_has_rows_of_both_places_and_both_kinds_of_images(images, tmp_path
     for row in spectra:
         assert sum(row["eigenvalues"]) == pytest.approx(row["variance"], rel=1e-4)
         assert {"rankme", "stable_rank", "condition_number", "mean_to_spread", "uniformity"} <= row.keys()
-    vitals = rows(run, "vitals")
-    assert [row["step"] for row in vitals] == list(range(1, 13))
+    diagnostics = rows(run, "diagnostics")
+    assert [row["step"] for row in diagnostics] == list(range(1, 13))
     train = rows(run, "train")
-    assert [row["loss"] for row in vitals] == [row["loss"] for row in train]
-    assert [row["entropy"] for row in vitals] == [row["entropy"] for row in train]
+    assert [row["loss"] for row in diagnostics] == [row["loss"] for row in train]
+    assert [row["entropy"] for row in diagnostics] == [row["entropy"] for row in train]
     tracked = rows(run, "eigenvalues", "eigenvalues.jsonl")
     assert [row["step"] for row in tracked] == [1, 1, 2, 2, 3, 3, 4, 4]
     assert all(len(row["eigenvalues"]) <= 14 for row in tracked)
@@ -201,8 +201,8 @@ def finds(monkeypatch, states):
     monkeypatch.setattr(
         room,
         "diagnose",
-        lambda vitals, context: [
-            Finding(s, "words of it", "turn it") for row in vitals[-1:] for s in states.get(row["step"], [])
+        lambda diagnostics, context: [
+            Finding(s, "words of it", "turn it") for row in diagnostics[-1:] for s in states.get(row["step"], [])
         ],
     )
 
@@ -248,13 +248,13 @@ def test_tensorboard_has_every_figure_under_a_stable_name_and_the_views(images, 
         "monitor/knn",
         "spectrum/backbone/views/effective_rank",
         "spectrum/projector/held_out/von_neumann_entropy",
-        "vitals/backbone_view_noise",
+        "diagnostics/backbone_view_noise",
         "eigenvalues/projector/condition_number",
     } <= names
     assert board.Tags()["images"] == ["views"]
     assert board.Tags()["tensors"] == ["health/text_summary"]
-    wanted = [row["loss"] for row in rows(run, "vitals")]
-    assert [event.value for event in board.Scalars("vitals/loss")] == pytest.approx(wanted)
+    wanted = [row["loss"] for row in rows(run, "diagnostics")]
+    assert [event.value for event in board.Scalars("diagnostics/loss")] == pytest.approx(wanted)
 
 
 def test_without_the_package_wandb_is_refused_before_anything_is_made(images, tmp_path, monkeypatch):
@@ -281,8 +281,8 @@ def test_wandb_gets_the_numbers_of_every_row_under_one_id_and_is_finished(images
     assert len(ended) == 2
     assert (0, {"views": ("image", (20, 38, 3))}) in sent
     got = {(step, name): value for step, values in sent for name, value in values.items()}
-    for row in rows(made, "vitals"):
-        assert got[row["step"], "vitals/loss"] == row["loss"]
+    for row in rows(made, "diagnostics"):
+        assert got[row["step"], "diagnostics/loss"] == row["loss"]
     for row in rows(made, "monitor"):
         assert got[row["step"], "monitor/knn"] == row["knn"]
 

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from frossl.views.params import ORDERS, ViewParams, sample_params
 from torch import Tensor
 
 from frossl.core.types import UserError
 from frossl.views import colour
-from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import View
 
 STRONG = View(count=1, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5, grayscale=0.2)
 
 
-def drawn(n: int, view: View = STRONG) -> Drawn:
-    return draw((view,), seed=0, epoch=0, index_N=torch.arange(n), height=8, width=8)[0].map(lambda t: t[0])
+def drawn(n: int, view: View = STRONG) -> ViewParams:
+    return sample_params((view,), seed=0, epoch=0, index_N=torch.arange(n), height=8, width=8)[0].map(lambda t: t[0])
 
 
 def photographs(n: int, size: int = 8) -> Tensor:
@@ -24,7 +24,7 @@ def photographs(n: int, size: int = 8) -> Tensor:
     return x
 
 
-def changed(how: colour.Colour, x: Tensor, d: Drawn) -> Tensor:
+def changed(how: colour.Colour, x: Tensor, d: ViewParams) -> Tensor:
     y = x.clone()
     how(y, d)
     return y

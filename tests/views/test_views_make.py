@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from frossl.views.params import ORDERS, ViewParams, sample_params
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.make import crop, crop_one, finish_views, render_views
 from frossl.views.recipes import Recipe, View
 
@@ -31,11 +31,11 @@ def photographs(channels: int = 3, rows: int = ROWS, columns: int = COLUMNS, n: 
     return (30 + 190 * large).round().byte()
 
 
-def parameters(recipe: Recipe, n: int = N, rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> list[Drawn]:
-    return draw(recipe, seed=seed, epoch=0, index_N=torch.arange(n), height=rows, width=columns)
+def parameters(recipe: Recipe, n: int = N, rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> list[ViewParams]:
+    return sample_params(recipe, seed=seed, epoch=0, index_N=torch.arange(n), height=rows, width=columns)
 
 
-def one_by_one(image: Tensor, group: View, d: Drawn, v: int, n: int) -> tuple[Tensor, Tensor]:
+def one_by_one(image: Tensor, group: View, d: ViewParams, v: int, n: int) -> tuple[Tensor, Tensor]:
     """A view before normalisation by torchvision's functions in the documented order, and where it is certain.
 
     Solarizing jumps at its threshold, so a pixel within 1e-4 of it may go either way. Flip comes last, as there.
@@ -150,7 +150,7 @@ def test_a_sample_gives_the_same_view_in_any_batch():
     images, recipe = photographs(), (SOME,)
     index = torch.tensor([7, 2, 5])
     whole = render_views(images, recipe, parameters(recipe), MEAN, STD)[0]
-    drawn = draw(recipe, seed=0, epoch=0, index_N=index, height=ROWS, width=COLUMNS)
+    drawn = sample_params(recipe, seed=0, epoch=0, index_N=index, height=ROWS, width=COLUMNS)
     part = render_views(images[index], recipe, drawn, MEAN, STD)[0]
     torch.testing.assert_close(part, whole[:, index], rtol=0, atol=1e-4)
 
@@ -171,7 +171,7 @@ def test_crops_by_the_workers_equal_crops_by_the_batch(rows, columns, size, mode
     images = photographs(3, rows, columns, n=6)
     whole = crop(images.float(), group, parameters((group,), 6, rows, columns)[0])
     for n in range(6):
-        (d,) = draw((group,), seed=0, epoch=0, index_N=torch.tensor([n]), height=rows, width=columns)
+        (d,) = sample_params((group,), seed=0, epoch=0, index_N=torch.tensor([n]), height=rows, width=columns)
         one = crop_one(images[n], group, d)
         assert one.dtype == torch.uint8
         assert one.shape == (3, 3, size, size)

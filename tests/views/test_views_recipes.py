@@ -4,9 +4,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
+from frossl.views.params import sample_params
 
 from frossl.core.types import UserError
-from frossl.views.draw import draw
 from frossl.views.make import render_views
 from frossl.views.recipes import VIEWS, View, domain, left_out, pair, with_size, with_views
 
@@ -82,7 +82,7 @@ def test_every_dataset_of_the_paper_has_its_recipes():
 def test_every_recipe_makes_finite_views(name, channels):
     recipe = with_size(tuple(replace(group, count=min(group.count, 2)) for group in VIEWS[name]), 16)
     images = torch.randint(0, 256, (6, channels, 20, 24), generator=torch.Generator().manual_seed(0)).byte()
-    params = draw(recipe, seed=0, epoch=0, index_N=torch.arange(6), height=20, width=24)
+    params = sample_params(recipe, seed=0, epoch=0, index_N=torch.arange(6), height=20, width=24)
     views = render_views(images, recipe, params, [0.5] * channels, [0.25] * channels)
     assert sum(v.shape[0] for v in views) == sum(group.count for group in recipe)
     for v in views:

@@ -27,7 +27,7 @@ from frossl.runs.config import Config, Device
 from frossl.runs.data import open_run_data
 from frossl.train.loop import build, rank_batches
 from frossl.train.plan import make_plan
-from frossl.train.probe import look
+from frossl.train.probe import measure_encoder
 from frossl.train.ranks import start
 from frossl.train.resources import device_of
 from frossl.train.step import Stepper
@@ -147,7 +147,7 @@ def _train(given: BenchTrain) -> tuple[list[str], Rows]:
     telemetry = Telemetry(learner.method, context_of(plan), every)
     between = {
         "telemetry, a spectrum": lambda: telemetry.observe(every, features[0], {"loss": torch.zeros(())}),
-        "telemetry, the monitor": lambda: look(learner.backbone, data, plan.spec, plan.extractor(), None),
+        "telemetry, the monitor": lambda: measure_encoder(learner.backbone, data, plan.spec, plan.extractor(), None),
     }
     for name, work in between.items():
         (once,) = _seconds(work, device)

@@ -89,7 +89,7 @@ def shard_lengths(n: int, like: Tensor) -> tuple[int, ...]:
     planned = scope().shards
     if planned is not None and planned[rank()] == n:
         return planned
-    return tuple(stack_ranks(torch.tensor(n, device=like.device)).tolist())
+    return tuple(all_gather_stacked(torch.tensor(n, device=like.device)).tolist())
 
 
 def global_count(n: int, like: Tensor) -> int:
@@ -107,7 +107,7 @@ def broadcast(x: Tensor) -> Tensor:
     return copy
 
 
-def stack_ranks(x: Tensor) -> Tensor:
+def all_gather_stacked(x: Tensor) -> Tensor:
     """``x`` of every rank, all of one shape, as ``(ranks, ...)``, without a gradient."""
     if world_size() == 1:
         return x.detach()[None]
@@ -132,7 +132,7 @@ class _Gather(torch.autograd.Function):
         moved = x.movedim(dim, 0)
         padded = moved.new_zeros(max(ctx.lengths), *moved.shape[1:])
         padded[: len(moved)] = moved
-        parts = stack_ranks(padded)
+        parts = all_gather_stacked(padded)
         return torch.cat([part[:n] for part, n in zip(parts, ctx.lengths, strict=True)]).movedim(0, dim)
 
     @staticmethod
@@ -168,37 +168,37 @@ def limit_waits(seconds: float) -> None:
 _made: list[Any] = []
 
 
-def _hosts() -> Any:
+def _gloo_group() -> Any:
     """The processors of all ranks, for what must not wait for an accelerator; only :func:`heartbeat` ends a wait."""
     if not _made or _made[0] is not dist.group.WORLD:  # another group was begun in this process
         _made[:] = dist.group.WORLD, dist.new_group(backend="gloo", timeout=timedelta(days=7))
     return _made[1]
 
 
-def largest(*values: float) -> tuple[float, ...]:
+def all_reduce_max(*values: float) -> tuple[float, ...]:
     """The largest of each value over all ranks; numbers of the host, without a wait for the device."""
     if world_size() == 1:
         return values
     x = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(x, dist.ReduceOp.MAX, group=_hosts())
+    dist.all_reduce(x, dist.ReduceOp.MAX, group=_gloo_group())
     return tuple(x.tolist())
 
 
 def collect(values: Sequence[T]) -> list[T]:
     """What all ranks have, in their order; one small message where none has anything."""
-    if world_size() == 1 or not any(largest(float(len(values)))):
+    if world_size() == 1 or not any(all_reduce_max(float(len(values)))):
         return list(values)
     parts: list[Any] = [None] * world_size()
-    dist.all_gather_object(parts, list(values), group=_hosts())
+    dist.all_gather_object(parts, list(values), group=_gloo_group())
     return [value for part in parts for value in part]
 
 
-def share(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """The first rank's ``value``, which can be pickled."""
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, group=_hosts())
+    dist.broadcast_object_list(values, src=0, group=_gloo_group())
     return values[0]
 
 
@@ -209,16 +209,16 @@ def join(x: Tensor, lengths: Sequence[int]) -> Tensor:
     padded = x.new_zeros(max(lengths), *x.shape[1:])
     padded[: len(x)] = x
     parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded, group=_hosts())
+    dist.all_gather(parts, padded, group=_gloo_group())
     return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
 
-def on_first_rank(work: Callable[[], T]) -> T | None:
-    """What ``work`` returns, on the first rank; the others wait, as in :func:`together`, and get None."""
-    return together(work if rank() == 0 else lambda: None)
+def run_on_rank_zero(work: Callable[[], T]) -> T | None:
+    """What ``work`` returns, on the first rank; the others wait, as in :func:`run_with_heartbeat`, and get None."""
+    return run_with_heartbeat(work if rank() == 0 else lambda: None)
 
 
-def together(work: Callable[[], T]) -> T:
+def run_with_heartbeat(work: Callable[[], T]) -> T:
     """What ``work`` returns on each rank, where it may take any rank however long; it must not speak with others.
 
     Raises:
@@ -226,13 +226,13 @@ def together(work: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return work()
-    group = _hosts()
+    group = _gloo_group()
     try:
         result = work()
     except BaseException:  # the others are told when they come to it
         dist.all_reduce(torch.ones(1, dtype=torch.float64), dist.ReduceOp.MAX, group=group, async_op=True)
         raise
-    if any(largest(0.0)):
+    if any(all_reduce_max(0.0)):
         raise RankError(_FAILED)
     return result
 
@@ -315,7 +315,7 @@ def join_error(error: RuntimeError, rank: int, ranks: int, seconds: float) -> Ra
     )
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Ends the process with an exit code.
 
     A failed one among several ranks skips the interpreter's clean-up: threads that still wait for a rank that is gone

@@ -43,7 +43,7 @@ class Progress:
     seconds: float = 0.0
     extensions: tuple[Extension, ...] = ()
     best: float | None = None
-    looked: int = 0
+    monitored: int = 0
 
     @property
     def share(self) -> float:

@@ -35,7 +35,7 @@ class Loss(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class MethodSpec:
     """What a method is built for."""
 
     features: int
@@ -56,10 +56,10 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class StepContext:
     """What a method may know at a step besides the features of the views."""
 
-    share: float = 0.0
+    progress: float = 0.0
     """0 to 1 of the run that is done; where a finished run goes on, back to its middle and on again"""
     epoch: float = 0.0
     """epochs done"""

@@ -25,9 +25,9 @@ from frossl.core.types import UserError
 from frossl.data.sources import LazyImages, show
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
-from frossl.views.draw import draw
 from frossl.views.make import crop_one, finish_views, render_views
 from frossl.views.recipes import Recipe, least_side
+from frossl.views.params import sample_params
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ def _batches(
         resident = split.images.to(device) if fits(split.images, device) else None
         for epoch, index_N in plan:
             x = upload(split.images[index_N], device) if resident is None else resident[upload(index_N, device)]
-            drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
+            drawn = sample_params(recipe, seed=seed, epoch=epoch, index_N=index_N, height=x.shape[2], width=x.shape[3])
             yield Batch(index_N, labels(index_N), render_views(x, recipe, drawn, mean, std, compiled, dtype))
         return
     images = split.images
@@ -142,7 +142,7 @@ def _batches(
     crops_of = _Crops(images, recipe, seed)
     batches = iterate_loader(crops_of, workers, batch_sampler=keys, collate_fn=_stack, pin_memory=device.type == "cuda")
     for epoch, skipped, index_N, shown_N, height, width, crops in batches:
-        drawn = draw(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
+        drawn = sample_params(recipe, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
         crops = [c.to(device, non_blocking=True) for c in crops]
         yield Batch(index_N, labels(shown_N), finish_views(crops, recipe, drawn, mean, std, compiled, dtype), skipped)
 
@@ -256,7 +256,9 @@ class _Crops:
         epoch, i = key
         image, shown, skipped = show(self.images, i)
         height, width = image.shape[1:]
-        drawn = draw(self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width)
+        drawn = sample_params(
+            self.recipe, seed=self.seed, epoch=epoch, index_N=torch.tensor([i]), height=height, width=width
+        )
         crops = [crop_one(image, group, d) for group, d in zip(self.recipe, drawn, strict=True)]
         return epoch, skipped, i, shown, height, width, crops
 

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from frossl.core.device import upload
-from frossl.core.distributed import collect, join, on_first_rank, rank, share, together, world_size
+from frossl.core.distributed import (
+    broadcast_object,
+    collect,
+    join,
+    rank,
+    run_on_rank_zero,
+    run_with_heartbeat,
+    world_size,
+)
 from frossl.core.types import Features, known
 from frossl.data.loader import plain_batches, view_batches
 from frossl.data.sources import LazyImages
@@ -54,7 +62,7 @@ class Extractor:
         batches = self.batches(part, spec)
         h_NF = self.each(lambda: collected(self.encode(encoder, x) for x in batches))
         h_NF = torch.empty(0, spec.features) if h_NF is None else h_NF  # more ranks than images
-        return join(h_NF, [len(share) for share in shares]) if self.shared else h_NF
+        return join(h_NF, [len(broadcast_object) for broadcast_object in shares]) if self.shared else h_NF
 
     def batches(self, split: Split, spec: EncoderSpec) -> Iterator[Tensor]:
         """Every image of ``split`` as the encoder is fed."""
@@ -63,18 +71,18 @@ class Extractor:
 
     def each(self, work: Callable[[], T]) -> T:
         """What ``work``, in which ranks do not speak with each other, returns on this one; slow ones are waited for."""
-        return together(work) if self.shared else work()
+        return run_with_heartbeat(work) if self.shared else work()
 
     def first(self, work: Callable[[], T]) -> T:
         """What ``work``, in which ranks do not speak with each other, returns on the first, which alone does it."""
-        return share(on_first_rank(work)) if self.shared else work()  # type: ignore[return-value]
+        return broadcast_object(run_on_rank_zero(work)) if self.shared else work()  # type: ignore[return-value]
 
     def spread(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What ``work`` returns of each item; ranks take turns at them."""
         if not self.shared:
             return [work(item) for item in items]
         numbers = range(rank(), len(items), world_size())
-        done = dict(collect(together(lambda: [(i, work(items[i])) for i in numbers])))
+        done = dict(collect(run_with_heartbeat(lambda: [(i, work(items[i])) for i in numbers])))
         return [done[i] for i in range(len(items))]
 
     def alone(self) -> Extractor:

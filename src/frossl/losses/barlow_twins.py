@@ -11,7 +11,7 @@ from torch import Tensor
 from frossl.core.axes import Views
 from frossl.core.linalg import inverse_root, moment_matrix, pair_products, rounding_noise
 from frossl.core.types import Loss
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -56,7 +56,7 @@ def barlow_twins(
     diagonal_PD = torch.cat([(z_VND[v] * z_VND[v + 1 :]).sum(1) for v in range(len(z_VND) - 1)])
     on_diagonal = (1 - diagonal_PD).square().sum(1).mean()
     off_diagonal = _square_norm(z_VND) - diagonal_PD.square().sum(1).mean()
-    return sum_of(on_diagonal=scale * on_diagonal, off_diagonal=scale * off_diagonal_weight * off_diagonal)
+    return make_loss(on_diagonal=scale * on_diagonal, off_diagonal=scale * off_diagonal_weight * off_diagonal)
 
 
 def _square_norm(z_VND: Tensor) -> Tensor:

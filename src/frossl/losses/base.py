@@ -54,15 +54,15 @@ def embeddings(z: Views) -> Tensor:
     Raises:
         UserError: fewer than two views, unequal shapes, or integers.
     """
-    return gather(widened(stack_views(z)), dim=1)
+    return gather(upcast(stack_views(z)), dim=1)
 
 
-def widened(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """``x`` in float32, or float64 if it came so."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def sum_of(state: Mapping[str, Tensor] = MappingProxyType({}), **terms: Tensor) -> Loss:
+def make_loss(state: Mapping[str, Tensor] = MappingProxyType({}), **terms: Tensor) -> Loss:
     """The :class:`Loss` whose total is the sum of ``terms``."""
     total = torch.stack(list(terms.values())).sum()
     return Loss(total, {name: term.detach() for name, term in terms.items()}, state)

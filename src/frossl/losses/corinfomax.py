@@ -11,7 +11,7 @@ from torch import Tensor
 from frossl.core.axes import Views
 from frossl.core.linalg import log_determinant, moment_matrix, pair_distance, unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -63,7 +63,7 @@ def corinfomax(
         covariance + epsilon * torch.eye(width, dtype=x.dtype, device=x.device),
         "CorInfoMax: a running covariance is not positive definite; use a larger epsilon",
     )
-    return sum_of(
+    return make_loss(
         {"mean": mean.detach(), "covariance": covariance.detach()},
         log_determinant=-2 / width * determinant.mean().to(z_VND.dtype),
         invariance=invariance_weight * pair_distance(z_VND),

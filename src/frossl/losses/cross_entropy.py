@@ -8,7 +8,7 @@ from torch.nn import functional
 from frossl.core.axes import Views, fold, fold_labels
 from frossl.core.gradient import readable
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 from frossl.losses.targets import class_numbers
 
 
@@ -40,4 +40,4 @@ def cross_entropy(logits: Views, labels: Tensor) -> Loss:
     if highest >= classes:
         raise UserError(f"cross_entropy: label {highest} is not one of the {classes} classes, 0 to {classes - 1}")
     loss = functional.cross_entropy(fold(logits_VNK), fold_labels(labels_N, views), ignore_index=-1)
-    return sum_of(cross_entropy=loss)
+    return make_loss(cross_entropy=loss)

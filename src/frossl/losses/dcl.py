@@ -10,7 +10,7 @@ import torch
 from frossl.core.axes import Views, fold
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 from frossl.losses.targets import across_views
 
 
@@ -48,4 +48,4 @@ def dcl(z: Views, *, temperature: float = 0.1) -> Loss:
     z_BD = fold(z_VND)
     own_image_BB = torch.eye(images, dtype=torch.bool, device=z_BD.device).repeat(views, views)
     negatives_B = (z_BD @ z_BD.T / temperature).masked_fill(own_image_BB, -torch.inf).logsumexp(1)
-    return sum_of(contrastive=negatives_B.mean() - across_views(z_VND, z_VND) / temperature)
+    return make_loss(contrastive=negatives_B.mean() - across_views(z_VND, z_VND) / temperature)

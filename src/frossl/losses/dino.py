@@ -9,8 +9,8 @@ from torch import Tensor
 
 from frossl.core.axes import Views
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of, widened
-from frossl.losses.targets import across_views, stopped
+from frossl.losses.base import embeddings, make_loss, register_loss, upcast
+from frossl.losses.targets import across_views, detached_targets
 
 
 @register_loss
@@ -47,11 +47,11 @@ def dino(
     As in the public code, which averages over pairs where the paper's equation 3 adds them. Cost linear in V.
     """
     student_VNK = embeddings(student)
-    teacher_GNK = stopped(teacher, student_VNK)
-    centre_K = widened(centre.detach())
+    teacher_GNK = detached_targets(teacher, student_VNK)
+    centre_K = upcast(centre.detach())
     if centre_K.shape != teacher_GNK.shape[2:]:
         raise UserError(f"the centre must be ({teacher_GNK.shape[2]},) like a score, got {tuple(centre_K.shape)}")
     target_GNK = ((teacher_GNK - centre_K) / teacher_temperature).softmax(2)
     log_probabilities_VNK = (student_VNK / student_temperature).log_softmax(2)
     moved_K = centre_momentum * centre_K + (1 - centre_momentum) * teacher_GNK.mean((0, 1))
-    return sum_of({"centre": moved_K}, distillation=-across_views(log_probabilities_VNK, target_GNK))
+    return make_loss({"centre": moved_K}, distillation=-across_views(log_probabilities_VNK, target_GNK))

@@ -10,7 +10,7 @@ import torch
 from frossl.core.axes import Views
 from frossl.core.linalg import log_determinant, smaller_moment, unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -55,7 +55,7 @@ def empssl(
         matrix + torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device),
         "EMP-SSL: the coding rate is lost in rounding; use a larger distortion",
     )
-    return sum_of(
+    return make_loss(
         invariance=-invariance_weight * similarity,
         coding_rate=-coding_rate_weight / 2 * rate.mean(),
     )

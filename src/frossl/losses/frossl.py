@@ -25,7 +25,7 @@ from frossl.core.linalg import (
     square_norm,
 )
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import register_loss, widened, without_autocast
+from frossl.losses.base import register_loss, upcast, without_autocast
 
 ViewScaling = Literal["pairs", "mean", "unbiased"]
 Normalise = Literal["batch", "sample"]
@@ -86,7 +86,7 @@ def frossl(
     True
     """
     _check_options(view_scaling, normalise, kernel)
-    z_VND = widened(stack_views(z))
+    z_VND = upcast(stack_views(z))
     weight = _weight(z_VND, invariance_weight, view_scaling)
     options = weight, centre, normalise == "batch", log
     by_formula = partial(_by_formula, gaussian=kernel == "gaussian")

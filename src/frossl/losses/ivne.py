@@ -11,7 +11,7 @@ import torch
 from frossl.core.axes import Views
 from frossl.core.linalg import pair_products, squared_singular_values, unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -42,4 +42,4 @@ def ivne(z: Views, *, entropy_weight: float = 1.0, similarity_weight: float = 4.
     values, alive = squared_singular_values(z_VND)
     eigenvalues = torch.where(alive, values / z_VND.shape[1], 1)  # 1 log 1 = 0, which is what 0 log 0 stands for
     entropy = torch.special.entr(eigenvalues).sum(1).mean().to(z_VND.dtype)
-    return sum_of(entropy=-entropy_weight * entropy, similarity=-similarity_weight * pair_products(z_VND).mean())
+    return make_loss(entropy=-entropy_weight * entropy, similarity=-similarity_weight * pair_products(z_VND).mean())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from frossl.core.axes import Views
 from frossl.core.linalg import nuclear_norm, unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -33,4 +33,4 @@ def mmcr(z: Views) -> Loss:
     or, where N is about D, the singular values.
     """
     z_VND = unit_rows(embeddings(z))
-    return sum_of(nuclear_norm=-nuclear_norm(z_VND.mean(0, keepdim=True)).to(z_VND.dtype))
+    return make_loss(nuclear_norm=-nuclear_norm(z_VND.mean(0, keepdim=True)).to(z_VND.dtype))

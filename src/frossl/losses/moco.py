@@ -13,8 +13,8 @@ from torch.nn.functional import logsigmoid
 from frossl.core.axes import Views
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
-from frossl.losses.targets import stopped
+from frossl.losses.base import embeddings, make_loss, register_loss
+from frossl.losses.targets import detached_targets
 
 
 @register_loss
@@ -43,7 +43,7 @@ def moco(query: Views, key: Views, queue: Tensor, *, temperature: float = 0.2) -
     a loop over the G queues leaves each view's own queue out.
     """
     query_VND = unit_rows(embeddings(query))
-    key_GND = unit_rows(stopped(key, query_VND))
+    key_GND = unit_rows(detached_targets(key, query_VND))
     queue_GQD = queue.detach().to(query_VND.dtype)
     targets, _, width = key_GND.shape
     if queue_GQD.ndim != 3 or queue_GQD.shape[::2] != (targets, width) or queue_GQD.shape[1] < 1:
@@ -55,4 +55,4 @@ def moco(query: Views, key: Views, queue: Tensor, *, temperature: float = 0.2) -
         negatives_UN = (others_UND @ queue_GQD[g].T / temperature).logsumexp(2)
         losses.append(-logsigmoid(positive_UN - negatives_UN).mean())
     newest_GQD = torch.cat([key_GND, queue_GQD], dim=1)[:, : queue_GQD.shape[1]]
-    return sum_of({"queue": newest_GQD}, contrastive=torch.stack(losses).mean())
+    return make_loss({"queue": newest_GQD}, contrastive=torch.stack(losses).mean())

@@ -10,7 +10,7 @@ import torch
 from frossl.core.axes import Views, fold
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -47,4 +47,4 @@ def ntxent(z: Views, *, temperature: float = 0.1) -> Loss:
     logits_VNVN = logits_BB.view(views, images, views, images)
     positives_VVN = logits_VNVN.diagonal(dim1=1, dim2=3)
     loss_VN = logits_BB.logsumexp(1).view(views, images) - positives_VVN.logsumexp(1)
-    return sum_of(contrastive=loss_VN.mean())
+    return make_loss(contrastive=loss_VN.mean())

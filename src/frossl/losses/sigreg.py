@@ -16,7 +16,7 @@ from frossl.core.axes import Views
 from frossl.core.gradient import apply, double_backward_by
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -69,7 +69,7 @@ def sigreg(
     projections = z_VND @ unit_rows(directions.detach().to(z_VND).T).T
     statistic = n * apply(_EppsPulley, _epps_pulley, projections, knots, reach).mean()
     prediction = (z_VND - z_VND[:large].mean(0)).square().mean()
-    return sum_of(gaussianity=weight * statistic, prediction=(1 - weight) * prediction)
+    return make_loss(gaussianity=weight * statistic, prediction=(1 - weight) * prediction)
 
 
 def _knots(knots: int, reach: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

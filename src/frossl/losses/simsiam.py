@@ -8,8 +8,8 @@ from __future__ import annotations
 from frossl.core.axes import Views
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import embeddings, register_loss, sum_of
-from frossl.losses.targets import across_views, stopped
+from frossl.losses.base import embeddings, make_loss, register_loss
+from frossl.losses.targets import across_views, detached_targets
 
 
 @register_loss
@@ -36,5 +36,5 @@ def simsiam(prediction: Views, z: Views) -> Loss:
     -1.0
     """
     prediction_VND = embeddings(prediction)
-    cosine = across_views(unit_rows(prediction_VND), unit_rows(stopped(z, prediction_VND)))
-    return sum_of(similarity=-cosine)
+    cosine = across_views(unit_rows(prediction_VND), unit_rows(detached_targets(z, prediction_VND)))
+    return make_loss(similarity=-cosine)

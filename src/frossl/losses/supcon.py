@@ -11,7 +11,7 @@ from torch import Tensor
 from frossl.core.axes import Views, fold, unfold
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 from frossl.losses.targets import class_numbers
 
 
@@ -54,4 +54,4 @@ def supcon(z: Views, labels: Tensor, *, temperature: float = 0.1) -> Loss:
     class_ND = alike_NN @ z_VND.sum(0)
     positive_VN = (z_VND * class_ND - z_VND * z_VND).sum(2) / (views * alike_NN.sum(1) - 1)
     loss_VN = unfold(logits_BB.logsumexp(1), views) - positive_VN / temperature
-    return sum_of(contrastive=loss_VN.mean())
+    return make_loss(contrastive=loss_VN.mean())

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from frossl.core.axes import Views
-from frossl.core.distributed import stack_ranks
+from frossl.core.distributed import all_gather_stacked
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of, widened
-from frossl.losses.targets import across_views, stopped
+from frossl.losses.base import embeddings, make_loss, register_loss, upcast
+from frossl.losses.targets import across_views, detached_targets
 
 
 @register_loss
@@ -40,7 +40,7 @@ def swav(scores: Views, assignments: Views, *, temperature: float = 0.1) -> Loss
     """
     scores_VNK = embeddings(scores)
     log_probabilities_VNK = (scores_VNK / temperature).log_softmax(2)
-    return sum_of(swapped=-across_views(log_probabilities_VNK, stopped(assignments, scores_VNK)))
+    return make_loss(swapped=-across_views(log_probabilities_VNK, detached_targets(assignments, scores_VNK)))
 
 
 @torch.no_grad()
@@ -70,10 +70,10 @@ def sinkhorn(scores: Tensor, queue: Tensor | None = None, *, epsilon: float = 0.
     """
     if iterations < 1:
         raise UserError(f"sinkhorn needs at least 1 iteration, got {iterations}")
-    log_q = widened(scores) / epsilon
-    log_queue = log_q[..., :0, :] if queue is None else widened(queue) / epsilon
+    log_q = upcast(scores) / epsilon
+    log_queue = log_q[..., :0, :] if queue is None else upcast(queue) / epsilon
     for _ in range(iterations):
-        masses = torch.cat([*stack_ranks(log_q.logsumexp(-2, keepdim=True)), log_queue], dim=-2)
+        masses = torch.cat([*all_gather_stacked(log_q.logsumexp(-2, keepdim=True)), log_queue], dim=-2)
         mass = masses.logsumexp(-2, keepdim=True)
         log_q, log_queue = ((x - mass).log_softmax(-1) for x in (log_q, log_queue))
     return log_q.exp()

@@ -7,17 +7,17 @@ from torch import Tensor
 from frossl.core.axes import Views, as_tensor
 from frossl.core.distributed import gather
 from frossl.core.types import UserError
-from frossl.losses.base import widened
+from frossl.losses.base import upcast
 
 
-def stopped(target: Views, views_VND: Tensor) -> Tensor:
+def detached_targets(target: Views, views_VND: Tensor) -> Tensor:
     """Targets ``(G, N, D)`` of the first G of V views, of the global batch, without gradient, float32 or wider.
 
     Raises:
         UserError: they are no tensors, or not of the images, the width or at most the number of views of ``views_VND``.
     """
     x = as_tensor(target).detach()
-    x_GND = gather(widened(x), dim=1) if x.ndim == 3 else x
+    x_GND = gather(upcast(x), dim=1) if x.ndim == 3 else x
     if x_GND.ndim != 3 or not 1 <= len(x_GND) <= len(views_VND) or x_GND.shape[1:] != views_VND.shape[1:]:
         raise UserError(
             f"targets must be (G, N, D) for the first G of the views {tuple(views_VND.shape)}, got {tuple(x_GND.shape)}"

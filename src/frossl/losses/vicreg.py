@@ -9,7 +9,7 @@ from __future__ import annotations
 from frossl.core.axes import Views
 from frossl.core.linalg import moment_matrix, pair_distance, square_norm
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -61,7 +61,7 @@ def vicreg(
         moment_VDD = moment_matrix(centred.transpose(1, 2))
         off_diagonal = square_norm(moment_VDD - moment_VDD.diagonal(dim1=1, dim2=2).diag_embed())
     covariance = off_diagonal / ((n - 1) ** 2 * width)
-    return sum_of(
+    return make_loss(
         invariance=invariance_weight * pair_distance(z_VND),
         variance=variance_weight * 2 * shortfall.mean(),
         covariance=covariance_weight * 2 * covariance.mean(),

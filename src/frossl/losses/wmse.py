@@ -14,7 +14,7 @@ from frossl.core.axes import Views
 from frossl.core.gradient import apply, double_backward_by
 from frossl.core.linalg import cholesky, pair_products, unit_rows
 from frossl.core.types import Loss, UserError
-from frossl.losses.base import embeddings, register_loss, sum_of
+from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
@@ -69,7 +69,7 @@ def wmse(
     taken = permutations[:, : n // size * size]
     batches = z_VND.index_select(1, taken.flatten()).unflatten(1, (-1, size))
     white: Tensor = apply(_Whitened, _whiten, batches, epsilon)
-    return sum_of(similarity=2 - 2 * pair_products(unit_rows(white), stop_gradient).mean())
+    return make_loss(similarity=2 - 2 * pair_products(unit_rows(white), stop_gradient).mean())
 
 
 def _whiten(z: Tensor, epsilon: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from frossl.core.axes import over_views
 from frossl.core.registry import Registry
-from frossl.core.types import Loss, Moment, Setting, UserError
+from frossl.core.types import Loss, MethodSpec, StepContext, UserError
 
 METHODS: Registry[Any] = Registry("method")
 
@@ -31,37 +31,37 @@ class Method(nn.Module):
     """the objective takes eigenvalues, for which each step waits for an accelerator"""
     trains: ClassVar[bool] = True
     """whether there is anything to learn; the untrained arm has nothing"""
-    steady: ClassVar[tuple[str, ...]] = ()
+    constant_lr: ClassVar[tuple[str, ...]] = ()
     """names of sub-modules that keep the peak learning rate while that of the others follows the schedule"""
-    averaged: ClassVar[dict[str, str]] = {}
+    ema_pairs: ClassVar[dict[str, str]] = {}
     """names of sub-modules that follow others as moving averages: target -> online"""
 
     embeds: ClassVar[str] = "projector"
     """name of the sub-module that makes of features what the objective sees, for those who watch"""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, spec: MethodSpec) -> None:
         super().__init__()
-        self.setting = setting
+        self.spec = spec
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         """Loss of backbone features ``(V, N, F)`` of all views, those of the largest resolution first."""
         raise NotImplementedError
 
-    def momentum(self, share: float) -> float | None:
+    def momentum(self, progress: float) -> float | None:
         """How much of its old self an averaged network keeps at ``share`` of the run; None if there is none.
 
         A method that gives a number gets ``moment.target_VNF``.
         """
         return None
 
-    def scheduled(self, share: float, epoch: float) -> dict[str, float]:
+    def scheduled(self, progress: float, epoch: float) -> dict[str, float]:
         """What follows a schedule, by name, at ``share`` of the run and ``epoch``; for the log."""
-        momentum = self.momentum(share)
+        momentum = self.momentum(progress)
         return {} if momentum is None else {"momentum": momentum}
 
     def project(self, head: nn.Module, h_VNF: Tensor) -> Tensor:
         """``head`` on every view, ``(V, N, F)`` to ``(V, N, D)``."""
-        return over_views(head, h_VNF, self.setting.joint)
+        return over_views(head, h_VNF, self.spec.joint)
 
     @torch.no_grad()
     def embed(self, h_VNF: Tensor) -> Tensor | None:
@@ -74,7 +74,7 @@ class Method(nn.Module):
             return None
         kept = {name: buffer.clone() for name, buffer in head.named_buffers()}
         dtype = next((p.dtype for p in head.parameters()), h_VNF.dtype)
-        return over_views(lambda x: functional_call(head, kept, (x,)), h_VNF.to(dtype), self.setting.joint)
+        return over_views(lambda x: functional_call(head, kept, (x,)), h_VNF.to(dtype), self.spec.joint)
 
     @torch.no_grad()
     def commit(self, loss: Loss, good: Tensor | None = None) -> None:
@@ -84,7 +84,7 @@ class Method(nn.Module):
             buffers[name].copy_(value if good is None else torch.where(good.bool(), value, buffers[name]))
 
 
-def needed(value: Tensor | None, name: str) -> Tensor:
+def require(value: Tensor | None, name: str) -> Tensor:
     """``value``, the field ``name`` of a moment.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.byol import byol
 from frossl.methods.base import METHODS
 from frossl.methods.momentum import MomentumMethod
@@ -30,10 +30,10 @@ class BYOL(MomentumMethod):
         final_momentum: float = 1.0
         """the same at the end, along half a cosine"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting, mlp(setting.features, config.projector))
-        width = output_width(setting.features, config.projector)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(config, spec, mlp(spec.features, config.projector))
+        width = output_width(spec.features, config.projector)
         self.predictor = mlp(width, f"{config.predictor_width}-bn-relu-{width}")
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
-        return byol(self.project(self.predictor, self.project(self.head, h_VNF)), self.target(moment))
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
+        return byol(self.project(self.predictor, self.project(self.head, h_VNF)), self.target(context))

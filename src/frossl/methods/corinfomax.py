@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.corinfomax import corinfomax
 from frossl.methods.base import METHODS, Method
 from frossl.nn.mlp import mlp, output_width
@@ -37,16 +37,16 @@ class CorInfoMax(Method):
         epsilon: float = 1e-6
         """added to the covariance's diagonal"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(spec)
         self.config = config
-        self.projector = mlp(setting.features, config.projector)
-        width = output_width(setting.features, config.projector)
+        self.projector = mlp(spec.features, config.projector)
+        width = output_width(spec.features, config.projector)
         start = config.initial_covariance * torch.eye(width, dtype=torch.float64)
-        self.register_buffer("mean", torch.zeros(setting.views, width, dtype=torch.float64))
-        self.register_buffer("covariance", start.repeat(setting.views, 1, 1))
+        self.register_buffer("mean", torch.zeros(spec.views, width, dtype=torch.float64))
+        self.register_buffer("covariance", start.repeat(spec.views, 1, 1))
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         c = self.config
         return corinfomax(
             self.project(self.projector, h_VNF),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.dino import dino
 from frossl.methods.base import METHODS
 from frossl.methods.momentum import MomentumMethod
@@ -47,29 +47,29 @@ class DINO(MomentumMethod):
         final_momentum: float = 1.0
         """the same at the end, along half a cosine"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        width = output_width(setting.features, config.projector)
-        head = nn.Sequential(mlp(setting.features, config.projector), Prototypes(width, config.prototypes))
-        super().__init__(config, setting, head)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        width = output_width(spec.features, config.projector)
+        head = nn.Sequential(mlp(spec.features, config.projector), Prototypes(width, config.prototypes))
+        super().__init__(config, spec, head)
         self.register_buffer("centre", torch.zeros(config.prototypes))
 
-    def scheduled(self, share: float, epoch: float) -> dict[str, float]:
-        return {**super().scheduled(share, epoch), "teacher_temperature": self.teacher_temperature(epoch)}
+    def scheduled(self, progress: float, epoch: float) -> dict[str, float]:
+        return {**super().scheduled(progress, epoch), "teacher_temperature": self.teacher_temperature(epoch)}
 
     def teacher_temperature(self, epoch: float) -> float:
         c = self.config
         warm = min(epoch / c.teacher_warmup, 1.0) if c.teacher_warmup else 1.0
         return c.first_teacher_temperature + warm * (c.teacher_temperature - c.first_teacher_temperature)
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         c = self.config
         projector, prototypes = self.head.children()
-        student_VNK = prototypes(self.project(projector, h_VNF), frozen=moment.epoch < c.freeze_prototypes)
+        student_VNK = prototypes(self.project(projector, h_VNF), frozen=context.epoch < c.freeze_prototypes)
         return dino(
             student_VNK,
-            self.target(moment),
+            self.target(context),
             self.centre,
             student_temperature=c.student_temperature,
-            teacher_temperature=self.teacher_temperature(moment.epoch),
+            teacher_temperature=self.teacher_temperature(context.epoch),
             centre_momentum=c.centre_momentum,
         )

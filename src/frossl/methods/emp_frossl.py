@@ -6,7 +6,7 @@ from torch import Tensor
 
 from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss
-from frossl.losses.base import widened
+from frossl.losses.base import upcast
 from frossl.losses.frossl import ViewScaling, frossl
 from frossl.methods.of_loss import add_loss
 
@@ -25,7 +25,7 @@ def emp_frossl(
         view_scaling: how w scales with the number of views V: unbiased V/(V-1), pairs V (public code), mean 1
         centre: subtract each view's mean over the batch first; --no-centre is the public code
     """
-    unit_VND = unit_rows(widened(z_VND))
+    unit_VND = unit_rows(upcast(z_VND))
     return frossl(unit_VND, invariance_weight=invariance_weight, view_scaling=view_scaling, centre=centre)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frossl.core.linalg import unit_rows
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.moco import moco
 from frossl.methods.base import METHODS
 from frossl.methods.momentum import MomentumMethod
@@ -39,11 +39,11 @@ class MoCoV2Plus(MomentumMethod):
         final_momentum: float = 0.999
         """the same at the end, along half a cosine"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting, mlp(setting.features, config.projector))
-        width = output_width(setting.features, config.projector)
-        self.register_buffer("queue", unit_rows(torch.randn(setting.large_views, config.queue, width)))
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(config, spec, mlp(spec.features, config.projector))
+        width = output_width(spec.features, config.projector)
+        self.register_buffer("queue", unit_rows(torch.randn(spec.large_views, config.queue, width)))
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         query_VND = self.project(self.head, h_VNF)
-        return moco(query_VND, self.target(moment), self.queue, temperature=self.config.temperature)
+        return moco(query_VND, self.target(context), self.queue, temperature=self.config.temperature)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from frossl.core.types import Loss, Moment, Setting
-from frossl.losses.base import sum_of
-from frossl.methods.base import Method, needed
+from frossl.core.types import Loss, MethodSpec, StepContext
+from frossl.losses.base import make_loss
+from frossl.methods.base import Method, require
 from frossl.nn.mlp import mlp
 
 
@@ -21,16 +21,16 @@ class ProjectorMethod(Method):
     filled_in: ClassVar[set[str]]
     """arguments of the loss that are no options but come from the batch and the views: ``labels``, ``large``"""
 
-    def __init__(self, config: Any, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, config: Any, spec: MethodSpec) -> None:
+        super().__init__(spec)
         self.config = config
-        self.projector = mlp(setting.features, config.projector)
+        self.projector = mlp(spec.features, config.projector)
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         arguments = {name: value for name, value in vars(self.config).items() if name != "projector"}
         if "labels" in self.filled_in:
-            arguments["labels"] = needed(moment.labels_N, "labels_N")
+            arguments["labels"] = require(context.labels_N, "labels_N")
         if "large" in self.filled_in:
-            arguments["large"] = self.setting.large_views
+            arguments["large"] = self.spec.large_views
         loss = type(self).loss(self.project(self.projector, h_VNF), **arguments)
-        return sum_of(loss=loss) if isinstance(loss, Tensor) else loss
+        return make_loss(loss=loss) if isinstance(loss, Tensor) else loss

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.methods.base import METHODS, Method
 
 
@@ -20,10 +20,10 @@ class Random(Method):
     class Config:
         """No options."""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(spec)
         self.config = config
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         """Zero, with a gradient of zero, whatever the features are."""
         return Loss(h_VNF[:0].float().sum(), {})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.simsiam import simsiam
 from frossl.methods.base import METHODS, Method
 from frossl.nn.mlp import mlp, output_width
@@ -16,7 +16,7 @@ from frossl.nn.mlp import mlp, output_width
 class SimSiam(Method):
     """Predicts the projection of another view, which gets no gradient; no negatives, no moving average."""
 
-    steady = ("predictor",)
+    constant_lr = ("predictor",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -27,13 +27,13 @@ class SimSiam(Method):
         predictor_width: int = 256
         """hidden width of the predictor (paper: 512, a quarter of the projector's output)"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(spec)
         self.config = config
-        self.projector = mlp(setting.features, config.projector)
-        width = output_width(setting.features, config.projector)
+        self.projector = mlp(spec.features, config.projector)
+        width = output_width(spec.features, config.projector)
         self.predictor = mlp(width, f"{config.predictor_width}-bn-relu-{width}")
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         z_VND = self.project(self.projector, h_VNF)
-        return simsiam(self.project(self.predictor, z_VND), z_VND[: self.setting.large_views])
+        return simsiam(self.project(self.predictor, z_VND), z_VND[: self.spec.large_views])

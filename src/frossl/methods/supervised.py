@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from frossl.core.types import Loss, Moment, Setting, UserError
+from frossl.core.types import Loss, MethodSpec, StepContext, UserError
 from frossl.losses.cross_entropy import cross_entropy
-from frossl.methods.base import METHODS, Method, needed
+from frossl.methods.base import METHODS, Method, require
 from frossl.nn.mlp import mlp, output_width
 
 
@@ -25,13 +25,13 @@ class Supervised(Method):
         projector: str = ""
         """layers between the backbone's features and the linear classifier: widths, bn, relu joined by '-' (none)"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
-        if setting.classes < 1:
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(spec)
+        if spec.classes < 1:
             raise UserError("supervised training needs data with labels; these have no classes")
         self.config = config
-        classifier = nn.Linear(output_width(setting.features, config.projector), setting.classes)
-        self.head = mlp(setting.features, config.projector).append(classifier)
+        classifier = nn.Linear(output_width(spec.features, config.projector), spec.classes)
+        self.head = mlp(spec.features, config.projector).append(classifier)
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
-        return cross_entropy(self.project(self.head, h_VNF), needed(moment.labels_N, "labels_N"))
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
+        return cross_entropy(self.project(self.head, h_VNF), require(context.labels_N, "labels_N"))

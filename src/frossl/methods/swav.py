@@ -9,8 +9,8 @@ from torch import Tensor
 
 from frossl.core.distributed import gather
 from frossl.core.linalg import unit_rows
-from frossl.core.types import Loss, Moment, Setting
-from frossl.losses.base import widened
+from frossl.core.types import Loss, MethodSpec, StepContext
+from frossl.losses.base import upcast
 from frossl.losses.swav import sinkhorn, swav
 from frossl.methods.base import METHODS, Method
 from frossl.nn.mlp import mlp, output_width
@@ -44,22 +44,22 @@ class SwAV(Method):
         queue_from: float = 15.0
         """epochs before the queue is used, so that it holds embeddings that no longer change much"""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(spec)
         self.config = config
-        self.projector = mlp(setting.features, config.projector)
-        width = output_width(setting.features, config.projector)
+        self.projector = mlp(spec.features, config.projector)
+        width = output_width(spec.features, config.projector)
         self.prototypes = Prototypes(width, config.prototypes)
-        self.register_buffer("queue", unit_rows(torch.randn(setting.large_views, config.queue, width)))
+        self.register_buffer("queue", unit_rows(torch.randn(spec.large_views, config.queue, width)))
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         c = self.config
         z_VND = self.project(self.projector, h_VNF)
-        scores_VNK = self.prototypes(z_VND, frozen=moment.epoch < c.freeze_prototypes)
-        large = slice(self.setting.large_views)
+        scores_VNK = self.prototypes(z_VND, frozen=context.epoch < c.freeze_prototypes)
+        large = slice(self.spec.large_views)
         with torch.no_grad():
-            earlier_GQK = self.prototypes(self.queue) if c.queue and moment.epoch >= c.queue_from else None
+            earlier_GQK = self.prototypes(self.queue) if c.queue and context.epoch >= c.queue_from else None
             assignments_GNK = sinkhorn(scores_VNK[large], earlier_GQK, epsilon=c.epsilon, iterations=c.iterations)
-            newest_GND = gather(unit_rows(widened(z_VND[large])), dim=1) if c.queue else self.queue
+            newest_GND = gather(unit_rows(upcast(z_VND[large])), dim=1) if c.queue else self.queue
             queue_GQD = torch.cat([newest_GND, self.queue], dim=1)[:, : c.queue]
         return swav(scores_VNK, assignments_GNK, temperature=c.temperature)._replace(state={"queue": queue_GQD})

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from frossl.core.distributed import stack_ranks, sum_over_ranks, world_size
+from frossl.core.distributed import all_gather_stacked, sum_over_ranks, world_size
 
 
 class BatchNormOverRanks(TorchFunctionMode):
@@ -68,7 +68,9 @@ class _OverRanks(torch.autograd.Function):
         ctx.axes, ctx.shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
         variance, mean = torch.var_mean(wide, ctx.axes, correction=0)
         count = torch.full_like(mean[:1], x.numel() // x.shape[1])
-        counts, means, variances = stack_ranks(torch.cat([count, mean, variance])).split([1, *[len(mean)] * 2], 1)
+        counts, means, variances = all_gather_stacked(torch.cat([count, mean, variance])).split(
+            [1, *[len(mean)] * 2], 1
+        )
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         variance = (counts * (variances + (means - mean).square())).sum(0) / count
@@ -117,7 +119,7 @@ class _ByKernels(torch.autograd.Function):
             x = x.contiguous()
         mean, scale = torch.batch_norm_stats(x, eps)
         count = torch.full_like(mean[:1], x.numel() // x.shape[1])
-        means, scales, counts = stack_ranks(torch.cat([mean, scale, count])).split([*[len(mean)] * 2, 1], 1)
+        means, scales, counts = all_gather_stacked(torch.cat([mean, scale, count])).split([*[len(mean)] * 2, 1], 1)
         counts = counts.flatten()
         mean, scale = torch.batch_norm_gather_stats_with_counts(
             x, means.contiguous(), scales.contiguous(), running_mean, running_var, momentum, eps, counts

@@ -16,14 +16,14 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, keep: float, good: Tensor | None = None) -> None:
+def ema_update(target: nn.Module, online: nn.Module, momentum: float, good: Tensor | None = None) -> None:
     """``target <- keep target + (1 - keep) online`` for all parameters, unless ``good``, on their device, is 0.
 
     Batch-norm statistics are left alone: the target sees the same images and has its own.
     """
     averages, values = list(target.parameters()), list(online.parameters())
-    share = torch.full((), 1 - keep, device=averages[0].device) if good is None else good * (1 - keep)
-    lerp_all(averages, values, share)
+    weight = torch.full((), 1 - momentum, device=averages[0].device) if good is None else good * (1 - momentum)
+    lerp_all(averages, values, weight)
 
 
 def lerp_all(xs: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> None:
@@ -42,6 +42,6 @@ def lerp_all(xs: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> No
     torch._foreach_add_(list(xs), steps)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def cosine(share: float, start: float, end: float) -> float:
+def cosine(weight: float, start: float, end: float) -> float:
     """From ``start`` to ``end`` along half a cosine while ``share`` goes from 0 to 1 (BYOL, arXiv 2006.07733)."""
-    return end - (end - start) * (math.cos(math.pi * min(share, 1.0)) + 1) / 2
+    return end - (end - start) * (math.cos(math.pi * min(weight, 1.0)) + 1) / 2

@@ -148,7 +148,7 @@ def build_optimizer(
     *,
     lr: float,
     weight_decay: float,
-    steady: Iterable[nn.Module] = (),
+    constant_lr: Iterable[nn.Module] = (),
     scales: Mapping[nn.Parameter, float] = MappingProxyType({}),
     encoder: nn.Module | None = None,
 ) -> Optimizer:
@@ -169,7 +169,7 @@ def build_optimizer(
     if not (lr > 0 and weight_decay >= 0):
         raise UserError(f"the learning rate must be positive and the weight decay at least 0; got {lr}, {weight_decay}")
     params = [p for module in modules for p in module.parameters() if p.requires_grad]
-    kept = {id(p) for module in steady for p in module.parameters()}
+    kept = {id(p) for module in constant_lr for p in module.parameters()}
     inside = set(map(id, encoder.parameters())) if encoder is not None else set()
     parts: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {(False, False, False, 1.0): []}
     for p in params:

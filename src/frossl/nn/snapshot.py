@@ -15,9 +15,9 @@ class Snapshot:
         self.groups: dict[torch.dtype, list[Tensor]] = {}
         for x in tensors:
             self.groups.setdefault(x.dtype, []).append(x)
-        self.take()
+        self.save()
 
-    def take(self) -> None:
+    def save(self) -> None:
         self.values = {dtype: _joined(group) for dtype, group in self.groups.items()}
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from frossl.nn.backbones import create, sized_options, takes_one_size
 
 FLEXIBLE = ({}, {"dynamic_img_size": True})
 """timm's options that may let an encoder built for one size take others, by resampling its position embedding."""
-Look = Callable[[bool, nn.Module, tuple[Tensor, ...]], None]
+Visit = Callable[[bool, nn.Module, tuple[Tensor, ...]], None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _try(name: str, options: str, channels: int, size: int, built: int) -> Sight
     cut: set[int] = set()
     embedded: set[int] = set()
 
-    def look(embeds: bool, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def visit(embeds: bool, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         height, width = inputs[0].shape[-2:]
         if not isinstance(layer, nn.Conv2d | nn.Unfold):
             embedded.update(side for side in _patch(layer) if size % side)
@@ -108,23 +108,23 @@ def _try(name: str, options: str, channels: int, size: int, built: int) -> Sight
             cut.update(stride * max(1, round(size / height)) for stride in _cut(layer, height, width))
 
     try:
-        stages = _run(name, options, channels, size, built, "meta", look)
+        stages = _run(name, options, channels, size, built, "meta", visit)
         if not cut and stages > 1 and takes_one_size(name):
             # Indices in tables of relative positions have no values there; MViTv2 has some that do not exist.
-            _run(name, options, channels, size, built, "cpu", look)
+            _run(name, options, channels, size, built, "cpu", visit)
     except Exception:  # whatever it says, it does not take this size
         return Sight(False, max(cut or embedded, default=0))
     return Sight(not cut, max(cut, default=0))
 
 
-def _run(name: str, options: str, channels: int, size: int, built: int, device: str, look: Look) -> int:
+def _run(name: str, options: str, channels: int, size: int, built: int, device: str, visit: Visit) -> int:
     """Encodes a blank image; returns how many resolutions the encoder has."""
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
         model = create(name, channels, sized_options(name, built, json.loads(options))).eval()
         for path, layer in model.named_modules():
             if layer is model or isinstance(layer, nn.Conv2d | nn.Unfold):
                 embeds = isinstance(layer, nn.Unfold) or "patch_embed" in path.split(".")
-                layer.register_forward_pre_hook(partial(look, embeds))
+                layer.register_forward_pre_hook(partial(visit, embeds))
         model(torch.zeros(1, channels, size, size))
     return len({stage.get("reduction") for stage in getattr(model, "feature_info", ())})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
-from frossl.report import race
+from frossl.report import comparison_figures
 from frossl.report.comparison import NOTES, as_markdown, conclude, data_name, left_out, notes, plan_notes, run_time
 from frossl.report.comparison_tables import arm_name, tables, tuning_table
 from frossl.report.figures import Figure
@@ -38,7 +38,7 @@ def write_comparison(path: Path) -> Study:
 
 def render_comparison(study: Study) -> str:
     """The page of a study."""
-    lines = race.looks(study)
+    lines = comparison_figures.looks(study)
     done = [t for t in study.trials if t.state == "done"]
     records: dict[str, Record] = {}
     for trial in done:
@@ -71,12 +71,12 @@ def _budget(study: Study, result: BudgetResult, lines: dict[str, Figure]) -> dic
         "mood": mood,
         "headline": headline,
         "sentences": [*(conclude(result, m) for m in result.rankings), *left_out(result)],
-        "endings": race.ending_figures(result, lines),
+        "endings": comparison_figures.ending_figures(result, lines),
         "bars": ranking is not None and ranking.widest is not None,
-        "curves": race.curve_figures([t for t in study.trials if t.budget == result.budget], lines),
+        "curves": comparison_figures.curve_figures([t for t in study.trials if t.budget == result.budget], lines),
         "tables": tables(result),
         "notes": notes(result),
-        "free": race.label_free_figures(result, lines),
+        "free": comparison_figures.label_free_figures(result, lines),
     }
 
 

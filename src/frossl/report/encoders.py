@@ -21,7 +21,7 @@ from frossl.report.arms import arms_of
 from frossl.report.page import render_page
 from frossl.report.table import Cell, Table, minus
 from frossl.report.tables import accuracy_table
-from frossl.report.words import glossary
+from frossl.report.verdict import glossary
 from frossl.runs.directory import first_free
 
 

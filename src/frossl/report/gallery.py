@@ -23,9 +23,9 @@ from frossl.report.inspection import (
 )
 from frossl.report.pictures import sheet, thumbnail
 from frossl.report.table import minus
-from frossl.report.words import duplicates_warning
-from frossl.views.draw import ORDERS, Drawn, draw
+from frossl.report.verdict import duplicates_warning
 from frossl.views.recipes import Recipe, View
+from frossl.views.params import ORDERS, ViewParams, sample_params
 
 IMAGES_WITH_VIEWS, VIEWS_SHOWN, VIEW_SIDE = 4, 8, 112
 QUERIES, NEAREST = 8, 8
@@ -56,14 +56,14 @@ def views_of_image(data: Dataset, recipe: Recipe, i: int, seed: int) -> tuple[Sh
     height, width = shown.image.shape[1:]
     made = views_of(data.train, recipe, index, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
     pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
-    drawn = draw(recipe, seed=seed, epoch=0, index_N=index, height=height, width=width)
+    drawn = sample_params(recipe, seed=seed, epoch=0, index_N=index, height=height, width=width)
     sizes = list(dict.fromkeys(group.size for group in recipe))  # groups of one resolution come out together
     groups = sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
     texts = [describe_view(group, d, v, shown.image.shape) for group, d in groups for v in range(group.count)]
     return shown, list(zip(pictures, texts, strict=True))
 
 
-def describe_view(group: View, drawn: Drawn, v: int, shape: Sequence[int]) -> list[str]:
+def describe_view(group: View, drawn: ViewParams, v: int, shape: Sequence[int]) -> list[str]:
     """What was done to an image of ``shape`` for view ``v``, in the order in which it was done; only what was done."""
     channels, height, width = shape
     one = drawn.map(lambda x_VN: x_VN[v, 0])

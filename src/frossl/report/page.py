@@ -20,7 +20,7 @@ from frossl.data import Dataset
 from frossl.report import figures
 from frossl.report.run_summary import RunSummary, summarise_run
 from frossl.report.tables import accuracy_tables, settings, time_table
-from frossl.report.words import glossary
+from frossl.report.verdict import glossary
 from frossl.runs.record import read_records
 
 PICTURES = ("views", "neighbours", "map", "confusion", "typical", "near_duplicates")

@@ -22,7 +22,7 @@ from frossl.report.gallery import show_encoder, show_views
 from frossl.report.inspection import inspect_encoder, spectrum_shares
 from frossl.report.tables import summary
 from frossl.report.terminal import duration
-from frossl.report.words import Verdict, judge
+from frossl.report.verdict import Verdict, judge
 from frossl.runs.config import Config
 from frossl.runs.data import for_training, open_data_of, source_of
 from frossl.runs.directory import read_run

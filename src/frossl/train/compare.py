@@ -19,7 +19,7 @@ from rich.markup import escape
 from frossl.core.length import Length
 from frossl.core.machine import environment, machine, peak_memory, speed_of
 from frossl.core.progress import Progress
-from frossl.core.types import Moment, UserError
+from frossl.core.types import StepContext, UserError
 from frossl.data import Dataset
 from frossl.data.options import COLUMNS
 from frossl.evals import applicable, defaults, find_metrics
@@ -132,9 +132,9 @@ def _check(config: Config, data: Dataset) -> None:
     if learner.method.trains:
         noise_VNF = torch.randn(plan.views, batch, plan.spec.features)
         labels_N = torch.arange(batch) % max(1, len(data.classes))
-        target_VNF = noise_VNF[: learner.method.setting.large_views]
+        target_VNF = noise_VNF[: learner.method.spec.large_views]
         with torch.no_grad():
-            learner.method(noise_VNF, Moment(target_VNF=target_VNF, labels_N=labels_N))
+            learner.method(noise_VNF, StepContext(target_VNF=target_VNF, labels_N=labels_N))
 
 
 def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:

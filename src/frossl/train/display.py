@@ -56,7 +56,7 @@ class TrainingDisplay:
             left = f"{duration(took / gone * (1 - share))} left" if gone > 0 else ""
             self.bar.lines = lines
             self.bar.update(self.task, completed=share, visible=True, where=where, left=left, speed=speed)
-        if progress.looked == step:
+        if progress.monitored == step:
             parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
 

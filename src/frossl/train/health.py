@@ -1,6 +1,6 @@
-"""What state a run is in, what is seen, and what to do: rules over the rows ``vitals`` of its log.
+"""What state a run is in, what is seen, and what to do: rules over the rows ``diagnostics`` of its log.
 
-Thresholds were set on one half of 40 runs and tried on the other (docs/results/health.md). Vitals are of views as
+Thresholds were set on one half of 40 runs and tried on the other (docs/results/health.md). Diagnostics are of views as
 training makes them, with batch statistics; the first of them are those of the untrained encoder.
 """
 
@@ -52,7 +52,7 @@ class Finding:
 
     state: str
     words: str
-    knob: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Context:
 
 
 def diagnose(rows: Sequence[Row], context: Context) -> list[Finding]:
-    """Findings at the newest of the rows ``vitals`` of one run, oldest first; none if all seems well.
+    """Findings at the newest of the rows ``diagnostics`` of one run, oldest first; none if all seems well.
 
     Rows that do not begin with the untrained encoder say nothing, as there is nothing to compare with. Of several
     collapses only the most complete is told.

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from frossl.core.axes import over_views
 from frossl.core.length import Length
-from frossl.core.types import Loss, Moment
+from frossl.core.types import Loss, StepContext
 from frossl.methods import Method
-from frossl.nn.ema import follow, frozen_copy
+from frossl.nn.ema import ema_update, frozen_copy
 from frossl.nn.modes import kept_in_eval, train_mode
 from frossl.nn.optim import build_optimizer, layer_scales
 from frossl.train.plan import Plan
@@ -34,7 +34,7 @@ class Learner(nn.Module):
         return self
 
     def forward(
-        self, views: list[Tensor], share: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
+        self, views: list[Tensor], progress: float = 0.0, epoch: float = 0.0, labels_N: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Views ``(V, N, C, S, S)`` by resolution, largest first, to loss and features ``(V, N, F)``."""
         h_VNF = torch.cat([self.encode(self.backbone, x) for x in views])
@@ -42,37 +42,35 @@ class Learner(nn.Module):
         if self.target is not None:
             with torch.no_grad():
                 target_VNF = self.encode(self.target, views[0])
-        return self.objective(h_VNF, target_VNF, share, epoch, labels_N).total, h_VNF
+        return self.objective(h_VNF, target_VNF, progress, epoch, labels_N).total, h_VNF
 
     def objective(
-        self, h_VNF: Tensor, target_VNF: Tensor | None, share: float, epoch: float, labels_N: Tensor | None
+        self, h_VNF: Tensor, target_VNF: Tensor | None, progress: float, epoch: float, labels_N: Tensor | None
     ) -> Loss:
         """The method's loss of features, kept for :meth:`remember`."""
         labels_N = labels_N if self.method.uses_labels else None
-        moment = Moment(share=share, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N)
-        self.loss = loss = self.method(h_VNF, moment)
+        context = StepContext(progress=progress, epoch=epoch, target_VNF=target_VNF, labels_N=labels_N)
+        self.loss = loss = self.method(h_VNF, context)
         return loss
 
     def encode(self, network: nn.Module, x_VNCHW: Tensor) -> Tensor:
         """Features ``(V, N, F)``."""
-        return over_views(
-            lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.setting.joint
-        )
+        return over_views(lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.spec.joint)
 
     def networks(self) -> list[nn.Module]:
         """Those that a step calls: the encoder, heads, and what follows them as averages."""
         return [m for m in (self.backbone, self.target, *self.method.children()) if m is not None]
 
-    def remember(self, share: float, good: Tensor) -> None:
+    def remember(self, progress: float, good: Tensor) -> None:
         """If the step was ``good``, the method's new state takes effect and averaged networks follow the trained."""
         assert self.loss is not None
         self.method.commit(self.loss, good)
         self.loss = None
-        keep = self.method.momentum(share)
+        keep = self.method.momentum(progress)
         if keep is not None and self.target is not None:
-            follow(self.target, self.backbone, keep, good)
-            for target, online in self.method.averaged.items():
-                follow(getattr(self.method, target), getattr(self.method, online), keep, good)
+            ema_update(self.target, self.backbone, keep, good)
+            for target, online in self.method.ema_pairs.items():
+                ema_update(getattr(self.method, target), getattr(self.method, online), keep, good)
 
     def changing_buffers(self) -> list[Tensor]:
         """Those that a forward pass may change, batch norms' above all; not the method's own, which it commits."""
@@ -81,11 +79,17 @@ class Learner(nn.Module):
 
     def optimizer(self, plan: Plan) -> torch.optim.Optimizer:
         """The optimiser of everything that is trained."""
-        steady = [getattr(self.method, name) for name in self.method.steady]
+        constant_lr = [getattr(self.method, name) for name in self.method.constant_lr]
         config = plan.config
         scales = {} if config.layer_decay == 1 else layer_scales(self.backbone, config.layer_decay)
         apart = self.backbone if Length.parse(config.freeze).amount else None
-        how = {"lr": plan.lr, "weight_decay": config.weight_decay, "steady": steady, "scales": scales, "encoder": apart}
+        how = {
+            "lr": plan.lr,
+            "weight_decay": config.weight_decay,
+            "constant_lr": constant_lr,
+            "scales": scales,
+            "encoder": apart,
+        }
         return build_optimizer(config.optimizer, [self], **how)
 
 

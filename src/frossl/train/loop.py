@@ -18,10 +18,10 @@ from rich.console import Console
 from torch import nn
 
 from frossl.core.device import fork_random
-from frossl.core.distributed import collect, largest, on_first_rank, rank, world_size
+from frossl.core.distributed import all_reduce_max, collect, rank, run_on_rank_zero, world_size
 from frossl.core.files import write_text
 from frossl.core.length import Length
-from frossl.core.types import Setting, UserError
+from frossl.core.types import MethodSpec, UserError
 from frossl.data.loader import Batch, batch_index, training_batches
 from frossl.data.options import Log, quiet
 from frossl.data.types import Dataset, Skipped
@@ -39,7 +39,7 @@ from frossl.runs.unreadable import Unreadable
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
-from frossl.train.probe import look
+from frossl.train.probe import measure_encoder
 from frossl.train.ranks import start
 from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
 from frossl.train.signals import stop_signals
@@ -88,7 +88,7 @@ def build(
         )
     plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, features=width))
     large = max(group.size for group in plan.recipe)
-    setting = Setting(
+    setting = MethodSpec(
         features=width,
         views=plan.views,
         large=sum(group.count for group in plan.recipe if group.size == large),
@@ -108,7 +108,7 @@ def measure_step(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric) ->
             stepper(batch, step, 0.0, 0.0)["loss"].item()  # waits for the device
             if step == 1:
                 started = time.perf_counter()
-        return largest(time.perf_counter() - started)[0]
+        return all_reduce_max(time.perf_counter() - started)[0]
 
 
 def train(
@@ -153,14 +153,14 @@ def train(
             loop.meet()
             loop.save()
         except NonFiniteError as error:
-            raise loop.leave(error) from None
+            raise loop.save_nonfinite_state(error) from None
         except UserError:
             if world_size() == 1:  # the state is that after the last whole step
                 with suppress(UserError, NonFiniteError):
                     loop.save()
             raise
-    on_first_rank(lambda: _save_encoders(run, learner, plan.spec))
-    return (stopped or ["a signal to another rank"])[0] if any(largest(len(stopped))) else None
+    run_on_rank_zero(lambda: _save_encoders(run, learner, plan.spec))
+    return (stopped or ["a signal to another rank"])[0] if any(all_reduce_max(len(stopped))) else None
 
 
 def _save_encoders(run: Path, learner: Learner, spec: EncoderSpec) -> None:
@@ -185,7 +185,7 @@ class _Loop:
         self.watch: StartWatch | None = None
         self.extractor = plan.extractor(over_ranks=True)
         how = {"extractor": self.extractor, "probe": state.probe, "with_ridge": self.config.monitor_ridge}
-        self.look = partial(look, data=data, spec=plan.spec, **how)
+        self.measure_encoder = partial(measure_encoder, data=data, spec=plan.spec, **how)
         self.learner.train()
         self.batches = rank_batches(data, plan, step)
         self.shown: dict[str, float] = {}
@@ -207,7 +207,7 @@ class _Loop:
 
     def tick(self) -> float:
         """Counts the time since the last call, that of the slowest rank; the seconds so far."""
-        (self.progress.seconds,) = largest(self.progress.seconds + time.perf_counter() - self.clock)
+        (self.progress.seconds,) = all_reduce_max(self.progress.seconds + time.perf_counter() - self.clock)
         self.clock = time.perf_counter()
         return self.progress.seconds
 
@@ -217,7 +217,7 @@ class _Loop:
         In one process after every step; else for every row of the log, or about once a second where that is sooner.
         """
         progress, began = self.progress, self.progress.seconds
-        (stops,) = largest(float(len(self.stopped)))
+        (stops,) = all_reduce_max(float(len(self.stopped)))
         self.stopping = stops > 0
         took = max(self.tick() - began, 1e-9)
         self.meeting = progress.step + max(1, int((progress.step - self.met) / took))
@@ -262,9 +262,9 @@ class _Loop:
     def look_at_encoder(self) -> bool:
         """Adds the monitor's row; says whether its kNN, balanced where classes are uneven, is the best so far."""
         progress = self.progress
-        progress.looked = progress.step
+        progress.monitored = progress.step
         began = self.tick()
-        values, held_out_NF = self.look(self.learner.backbone)
+        values, held_out_NF = self.measure_encoder(self.learner.backbone)
         self.telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
         took, found = self.tick() - began, None
         if self.watch is not None:
@@ -285,7 +285,7 @@ class _Loop:
 
     def watch_start(self, encoder: nn.Module) -> None:
         """Measures the encoder that training began with, which the monitor then compares with; the first row at 0."""
-        values, held_out_NF = self.look(encoder)
+        values, held_out_NF = self.measure_encoder(encoder)
         values.pop("probe", None)  # it has learned from other features, or nothing yet
         self.watch = StartWatch(values, held_out_NF, sample(self.data).test.labels, self.log.history)
         if self.progress.step == 0:
@@ -302,9 +302,9 @@ class _Loop:
             if best:
                 keep_as_best(path)
 
-        on_first_rank(write)
+        run_on_rank_zero(write)
 
-    def leave(self, error: NonFiniteError) -> NonFiniteError:
+    def save_nonfinite_state(self, error: NonFiniteError) -> NonFiniteError:
         """Writes what ``frossl replay`` needs to take the bad step again; the error with the images of that step."""
         self.progress.step = error.step
         epoch, index_N = batch_index(len(self.data.train), self.plan.batch, self.config.seed, error.step)
@@ -316,7 +316,7 @@ class _Loop:
             about = {"step": found.step, "epoch": epoch, "values": values, "images": found.images, "state": path.name}
             write_text(self.run / FAILED / "step.json", json.dumps(about, indent=2) + "\n")
 
-        on_first_rank(write)
+        run_on_rank_zero(write)
         return found
 
 

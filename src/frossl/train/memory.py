@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from frossl.core.device import HALF, fits, fork_random, free_memory
-from frossl.core.distributed import largest, world_size
+from frossl.core.distributed import all_reduce_max, world_size
 from frossl.data.loader import training_batches
 from frossl.data.types import Dataset
 from frossl.train.learner import Learner, place
@@ -115,7 +115,7 @@ def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Calla
     """
     found = need(learner, plan, data)
     shard = math.ceil(plan.batch / world_size())
-    most = max(1, int(-largest(-min(found.most, 1e9))[0]))
+    most = max(1, int(-all_reduce_max(-min(found.most, 1e9))[0]))
     at_once = min(plan.config.micro_batch or shard, shard)
     size = f"about {found.step(at_once) / 2**30:.2g} GiB"
     if math.isfinite(found.free):

@@ -15,7 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from frossl.core.distributed import limit_waits, on_first_rank, rank, share, together, world_size
+from frossl.core.distributed import (
+    broadcast_object,
+    limit_waits,
+    rank,
+    run_on_rank_zero,
+    run_with_heartbeat,
+    world_size,
+)
 from frossl.core.files import write_text
 from frossl.core.length import Length
 from frossl.core.machine import environment
@@ -105,9 +112,9 @@ def pretrain(
         if rank() > 0:
             console = Console(quiet=True)
         mine = resume, *(getattr(config, name) for name in ALIKE)
-        first = share(mine)
-        together(lambda: _require_alike(first, mine))
-        run = resume or share(on_first_rank(lambda: new_run_directory(config, again)))
+        first = broadcast_object(mine)
+        run_with_heartbeat(lambda: _require_alike(first, mine))
+        run = resume or broadcast_object(run_on_rank_zero(lambda: new_run_directory(config, again)))
         assert run is not None
 
         def enter() -> None:
@@ -116,7 +123,7 @@ def pretrain(
                 refuse_begun(run)  # by another process while this one waited
             held.enter_context(logged(console, run / LOG))
 
-        on_first_rank(enter)
+        run_on_rank_zero(enter)
         return _pretrain_in(run, config, resume is not None, backbone, data, report, console, fabric)
 
 
@@ -178,8 +185,8 @@ def _newest_state(run: Path, console: Console) -> dict[str, Any] | None:
     begun = not ended_before_a_save(run)
     if not begun:
         terminal.warn(console, f"{run} ended before its first save and begins again")
-    found = on_first_rank(lambda: load_newest(run, partial(terminal.warn, console)) if begun else None)
-    path = share(found[0] if found else None)
+    found = run_on_rank_zero(lambda: load_newest(run, partial(terminal.warn, console)) if begun else None)
+    path = broadcast_object(found[0] if found else None)
     return found[1] if found else load_checkpoint(path) if path else None
 
 
@@ -224,7 +231,7 @@ def train_run(
         keep_whereabouts(run, config, data)
 
     if state is None:
-        on_first_rank(write)  # the others read the start of the run
+        run_on_rank_zero(write)  # the others read the start of the run
     if extended is not None:
         warmup, steps = schedule(plan, extended, len(data.train))[2], len(data.train) // plan.batch
         epochs = extended.step / steps, (extended.total or extended.step) / steps

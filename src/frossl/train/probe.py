@@ -53,7 +53,7 @@ class OnlineProbe(nn.Module):
         return right.double().mean().item()
 
 
-def look(
+def measure_encoder(
     encoder: nn.Module,
     data: Dataset,
     spec: EncoderSpec,

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 
 from frossl.core.device import Precision, settle
-from frossl.core.distributed import heartbeat, join_error, on_first_rank, share, together, world_size
+from frossl.core.distributed import (
+    broadcast_object,
+    heartbeat,
+    join_error,
+    run_on_rank_zero,
+    run_with_heartbeat,
+    world_size,
+)
 from frossl.core.launch import Launch, launched
 from frossl.core.types import UserError
 from frossl.data.scan import noted
@@ -128,9 +135,9 @@ def open_together(opened: Callable[[], T]) -> T:
     Only the first looks through all images; the others take over what it found.
     """
     with noted() as scans:
-        first = on_first_rank(opened)
-    with noted(share(scans)):
-        return together(lambda: first or opened())
+        first = run_on_rank_zero(opened)
+    with noted(broadcast_object(scans)):
+        return run_with_heartbeat(lambda: first or opened())
 
 
 def _environment(here: Launch) -> Any:

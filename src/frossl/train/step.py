@@ -99,17 +99,17 @@ class Stepper:
         self.names: list[str] = []
         self.values = torch.zeros(0, device=fabric.device)
 
-    def __call__(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None = None) -> Scalars:
+    def __call__(self, batch: Batch, step: int, progress: float, epoch: float, watch: Watch | None = None) -> Scalars:
         """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
 
         ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
         Returns these scalars on the device, and ``probe_on_views`` where there is a probe: its accuracy on the views,
         NaN where a batch has no labels.
         """
-        self.before.take()
+        self.before.save()
         try:
             with within(Scope(shards=self.shards)):
-                return self._take(batch, step, share, epoch, watch)
+                return self._step(batch, step, progress, epoch, watch)
         except BaseException as error:
             self.before.restore()
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -123,9 +123,9 @@ class Stepper:
                 raise UserError(f"--deterministic: {said}. Leave the flag out, or take another method") from None
             raise
 
-    def _take(self, batch: Batch, step: int, share: float, epoch: float, watch: Watch | None) -> Scalars:
+    def _step(self, batch: Batch, step: int, progress: float, epoch: float, watch: Watch | None) -> Scalars:
         self.optimizer.zero_grad()
-        loss, h_VNF = self._learn(batch, step, share, epoch)
+        loss, h_VNF = self._learn(batch, step, progress, epoch)
         values = {"loss": loss.total.detach(), **loss.terms, "grad_norm": gradient_norm(self.learner, self.clip)}
         good = self._judge(step, values)
         if watch is not None:
@@ -133,7 +133,7 @@ class Stepper:
                 watch(step + 1, h_VNF, values)
         step_if(good, self.optimizer, self.wrapped.step)
         self.anchor.pull(self.optimizer, good)
-        self.learner.remember(share, good)
+        self.learner.remember(progress, good)
         if self.probe is not None and batch.labels_N is not None:
             labels_N = batch.labels_N
             if world_size() > 1:  # the probe is the same on all ranks
@@ -151,13 +151,13 @@ class Stepper:
         if not bool(self.good):
             raise NonFiniteError(self.first + int(self.taken), dict(zip(self.names, self.values.tolist(), strict=True)))
 
-    def _learn(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Loss, Tensor]:
+    def _learn(self, batch: Batch, step: int, progress: float, epoch: float) -> tuple[Loss, Tensor]:
         """Gradients of the global loss in all parameters; the loss and the features."""
         with self._statistics(), narrow_in_float32(self.learner, self.fabric.device, self.bf16):
             self._seed(step, 0)
             if self.chunks > 1:
-                return self._in_chunks(batch, step, share, epoch)
-            total, h_VNF = self.model(batch.views, share, epoch, batch.labels_N)
+                return self._in_chunks(batch, step, progress, epoch)
+            total, h_VNF = self.model(batch.views, progress, epoch, batch.labels_N)
             with _kept(self.buffers if self.recomputes else []):
                 self._backward(total)
             self._unscale()
@@ -171,7 +171,7 @@ class Stepper:
         if self.scale is not None:
             self.scale.unscale(self.learner.parameters())
 
-    def _in_chunks(self, batch: Batch, step: int, share: float, epoch: float) -> tuple[Loss, Tensor]:
+    def _in_chunks(self, batch: Batch, step: int, progress: float, epoch: float) -> tuple[Loss, Tensor]:
         """The same, with activations of the encoder for a part of the images at a time (Gao et al., arXiv 2101.06983).
 
         The encoder runs twice: for features without gradient, of which the loss of the whole batch gives its gradient,
@@ -190,7 +190,7 @@ class Stepper:
         h_VNF.requires_grad_()
         self._seed(step, 0)
         with fabric.autocast():
-            loss = learner.objective(h_VNF, target_VNF, share, epoch, batch.labels_N)
+            loss = learner.objective(h_VNF, target_VNF, progress, epoch, batch.labels_N)
         self._backward(loss.total)
         with _kept(self.buffers):
             assert h_VNF.grad is not None
@@ -205,7 +205,7 @@ class Stepper:
 
     def _parts(self, x_VNCHW: Tensor) -> list[tuple[slice, slice]]:
         """Views and images of each part: all views at once where batch norms are joint, else view by view."""
-        views = [slice(None)] if self.learner.method.setting.joint else [slice(v, v + 1) for v in range(len(x_VNCHW))]
+        views = [slice(None)] if self.learner.method.spec.joint else [slice(v, v + 1) for v in range(len(x_VNCHW))]
         images = torch.arange(x_VNCHW.shape[1]).tensor_split(self.chunks)
         return [(v, slice(int(i[0]), int(i[-1]) + 1)) for i in images if len(i) for v in views]
 

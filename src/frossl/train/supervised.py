@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from frossl.core.distributed import on_first_rank, rank, share
+from frossl.core.distributed import broadcast_object, rank, run_on_rank_zero
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.nn.encoder import load_encoder
@@ -60,7 +60,7 @@ def supervised_encoder(
                 shutil.copyfile(run / START_FILE, place / START_FILE)
             return load_newest(place, partial(terminal.warn, console))[1] if begun else None
 
-        state = share(on_first_rank(prepare))
+        state = broadcast_object(run_on_rank_zero(prepare))
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         config = on_this_device(run, config)
         try:
@@ -81,7 +81,7 @@ def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Confi
     first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
     length = Length.parse(first)
 
-    def share(text: str) -> str:
+    def broadcast_object(text: str) -> str:
         part = Length.parse(text)
         return f"{100 * part.amount / length.amount:.6f}%" if part.unit == "min" else text
 
@@ -91,8 +91,8 @@ def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Confi
         objective=None,
         labels=True,
         length=f"{steps}it",
-        warmup=share(config.warmup),
-        freeze=share(config.freeze),
+        warmup=broadcast_object(config.warmup),
+        freeze=broadcast_object(config.freeze),
         out=run,
         name="supervised",
         **changes,

@@ -39,14 +39,14 @@ APART = 5
 TOP = 14
 """Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
 HOLD = 3
-"""Vitals in a row without a finding after which it is over."""
+"""Diagnostics in a row without a finding after which it is over."""
 Row = tuple[str, dict[str, Any]]
 
 
 class Telemetry:
-    """Rows about features h of the backbone and embeddings z: ``spectrum``, ``vitals``, ``health``, ``eigenvalues``.
+    """Rows about features h of the backbone and embeddings z: ``spectrum``, ``diagnostics``, ``health``, ``eigenvalues``.
 
-    ``every``: steps between spectra; before that they are taken at steps 1, 2, 5, 10, 20, 50 and so on. Vitals are
+    ``every``: steps between spectra; before that they are taken at steps 1, 2, 5, 10, 20, 50 and so on. Diagnostics are
     taken 25 times as often up to step ``every`` and 5 times as often later. 0 turns both off. Eigenvalues are
     followed step by step for the first ``track`` steps.
     """
@@ -55,9 +55,9 @@ class Telemetry:
         self.method, self.context, self.every, self.track = method, context, every, track
         self.moments: dict[str, Moments] = {}
         self.kept: dict[str, list[Tensor]] = {}
-        self.looked = 0
+        self.monitored = 0
         self.rows: list[Row] = []
-        self.vitals: list[dict[str, Any]] = []
+        self.diagnostics: list[dict[str, Any]] = []
         self.standing: set[str] = set()
 
     @torch.no_grad()
@@ -65,18 +65,18 @@ class Telemetry:
         """Takes what step number ``step`` (from 1) made, before the update; ``values`` are its loss, terms and norm."""
         due, apart, count = self.next_spectrum(step)
         gathered = due - step in range(0, count * apart, apart)
-        vitals, tracked = self.vitals_due(step), step <= self.track
-        if not (vitals or tracked or gathered):
+        diagnostics, tracked = self.diagnostics_due(step), step <= self.track
+        if not (diagnostics or tracked or gathered):
             return
         features = self.features(h_VNF)
         if tracked:
             self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
-        if vitals:
+        if diagnostics:
             row = read(values)
             if not math.isfinite(row.get("grad_norm", 0.0)):  # of a step that is left out
                 del row["grad_norm"]
             row |= {f"{k}_{name}": v for k, x in features.items() for name, v in batch_statistics(x).items()}
-            self.rows.append(("vitals", row))
+            self.rows.append(("diagnostics", row))
             self.judge({"step": step} | row)
         if gathered:
             for name, x in features.items():
@@ -100,9 +100,9 @@ class Telemetry:
 
         Embeddings are by the heads in eval mode.
         """
-        if not self.every or (self.looked and not last and step - self.looked < self.every // APART):
+        if not self.every or (self.monitored and not last and step - self.monitored < self.every // APART):
             return
-        self.looked = step
+        self.monitored = step
         with eval_mode(self.method):
             for name, x_VNF in self.features(h_NF[None].to(_device(self.method))).items():
                 self.spectrum(name, "held_out", x_VNF)
@@ -118,10 +118,10 @@ class Telemetry:
         more = moments is not None and moments.count > x_VNF.shape[0] * x_VNF.shape[1]
         self.rows.append(("spectrum", {"where": where, "on": on, **spectrum_of(x_VNF, moments if more else None)}))
 
-    def judge(self, vitals: dict[str, Any]) -> None:
-        """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` vitals."""
-        self.vitals.append(vitals)
-        recent = [diagnose(self.vitals[: len(self.vitals) - i], self.context) for i in range(HOLD)]
+    def judge(self, diagnostics: dict[str, Any]) -> None:
+        """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` diagnostics."""
+        self.diagnostics.append(diagnostics)
+        recent = [diagnose(self.diagnostics[: len(self.diagnostics) - i], self.context) for i in range(HOLD)]
         self.rows += [("health", dataclasses.asdict(f)) for f in recent[0] if f.state not in self.standing]
         over = self.standing - {f.state for found in recent for f in found}
         for state in sorted(over):
@@ -135,7 +135,7 @@ class Telemetry:
         rows, self.rows = self.rows, []
         return rows
 
-    def vitals_due(self, step: int) -> bool:
+    def diagnostics_due(self, step: int) -> bool:
         apart = max(1, self.every // (25 if step <= self.every else 5))
         return self.every > 0 and (step == 1 or step % apart == 0)
 
@@ -160,12 +160,12 @@ class Telemetry:
 
     def read_log(self, history: list[dict[str, Any]]) -> None:
         """Goes on from the rows of the log of a run that is resumed."""
-        self.vitals = [row for row in history if row["kind"] == "vitals"]
+        self.diagnostics = [row for row in history if row["kind"] == "diagnostics"]
         for row in history:
             if row["kind"] == "health":
                 (self.standing.discard if row.get("over") else self.standing.add)(row["state"])
             if row.get("on") == "held_out":
-                self.looked = row["step"]
+                self.monitored = row["step"]
 
 
 def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:

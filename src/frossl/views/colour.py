@@ -18,9 +18,9 @@ from torch import Tensor
 from frossl.core.machine import has_compiler
 from frossl.core.types import UserError
 from frossl.views import ops
-from frossl.views.draw import ORDERS, Drawn
+from frossl.views.params import ORDERS, ViewParams
 
-Colour = Callable[[Tensor, Drawn], None]
+Colour = Callable[[Tensor, ViewParams], None]
 """Changes float ``(B, C, H, W)`` in [0, 1] in place as was drawn for these B samples."""
 
 Masked = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
@@ -33,16 +33,16 @@ PIECE_BYTES = 2**19
 """The compiled kernel takes pieces of one size, which stay in the cache and need one compilation."""
 
 
-def jitter(x_BCHW: Tensor, drawn: Drawn) -> None:
+def jitter(x_BCHW: Tensor, params: ViewParams) -> None:
     """Eager: at each of the four steps, every operation runs on just the samples whose turn it is."""
-    kinds = torch.tensor(ORDERS)[drawn.order]
+    kinds = torch.tensor(ORDERS)[params.order]
     coloured = x_BCHW.shape[1] == 3
     for step in range(4):
         for kind, change in enumerate(CHANGES if coloured else CHANGES[:SATURATION]):
-            chosen = (drawn.jitter & (kinds[:, step] == kind)).nonzero()[:, 0]
+            chosen = (params.jitter & (kinds[:, step] == kind)).nonzero()[:, 0]
             if len(chosen):
-                x_BCHW[chosen] = change(x_BCHW[chosen], drawn.factors[chosen, kind])
-    chosen = drawn.grayscale.nonzero()[:, 0]
+                x_BCHW[chosen] = change(x_BCHW[chosen], params.factors[chosen, kind])
+    chosen = params.grayscale.nonzero()[:, 0]
     if coloured and len(chosen):
         x_BCHW[chosen] = ops.grayscale(x_BCHW[chosen])
 
@@ -63,9 +63,9 @@ def find_colour(compiled: bool, channels: int) -> Colour:
     return compiled_jitter
 
 
-def compiled_jitter(x_B3HW: Tensor, drawn: Drawn) -> None:
+def compiled_jitter(x_B3HW: Tensor, params: ViewParams) -> None:
     """Every sample goes through three blends, the hue and three blends; those not drawn change nothing."""
-    parameters = (blends(drawn, 3), drawn.factors[:, HUE].contiguous(), drawn.jitter, drawn.grayscale)
+    parameters = (blends(params, 3), params.factors[:, HUE].contiguous(), params.jitter, params.grayscale)
     piece = max(1, PIECE_BYTES // x_B3HW[0].nbytes)
     with torch.no_grad():
         for start in range(0, len(x_B3HW), piece):
@@ -82,12 +82,12 @@ def masked_in_one_kernel(x_B3HW: Tensor, *parameters: Tensor) -> None:
     _kernel(x_B3HW.shape, x_B3HW.device)(x_B3HW, *parameters)
 
 
-def blends(drawn: Drawn, channels: int) -> Tensor:
+def blends(params: ViewParams, channels: int) -> Tensor:
     """``(B, 6, 3)``: in each of six slots the weights of an image, of its grey and of the mean of its grey."""
-    kind_B6 = torch.where(drawn.jitter[:, None], SLOTS[drawn.order], -1)
+    kind_B6 = torch.where(params.jitter[:, None], SLOTS[params.order], -1)
     if channels != 3:  # which have no saturation
         kind_B6 = kind_B6.masked_fill(kind_B6 == SATURATION, -1)
-    factor_B6 = torch.where(kind_B6 < 0, 1, drawn.factors.gather(1, kind_B6.clamp_min(0)))
+    factor_B6 = torch.where(kind_B6 < 0, 1, params.factors.gather(1, kind_B6.clamp_min(0)))
     blends_B63 = torch.stack([factor_B6, (1 - factor_B6) * (kind_B6 == SATURATION)], 2)
     return torch.cat([blends_B63, ((1 - factor_B6) * (kind_B6 == CONTRAST))[:, :, None]], 2)
 

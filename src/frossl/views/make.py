@@ -20,21 +20,21 @@ from frossl.core.axes import fold, unfold
 from frossl.core.types import UserError
 from frossl.views import ops
 from frossl.views.colour import Colour, find_colour
-from frossl.views.draw import Drawn
 from frossl.views.on_device import cut, make_on_device, pack, rows_of
 from frossl.views.recipes import Recipe, View
+from frossl.views.params import ViewParams
 
 BLOCK_BYTES = 2**22
 """Float pixels that are worked on at once on the CPU: as many as stay in the caches."""
 
-Take = Callable[[int, int], Tensor]
+CropFn = Callable[[int, int], Tensor]
 """Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
 
 
 def render_views(
     images_NCHW: Tensor,
     recipe: Recipe,
-    drawn: Sequence[Drawn],
+    params: Sequence[ViewParams],
     mean: Sequence[float],
     std: Sequence[float],
     compiled: bool = False,
@@ -48,16 +48,16 @@ def render_views(
     _check(images_NCHW.shape[1], mean, std)
     if images_NCHW.device.type != "cpu":
         sources = [cut(images_NCHW, group) for group in recipe]
-        return make_on_device(sources, recipe, drawn, mean, std, images_NCHW.device, compiled, dtype)
+        return make_on_device(sources, recipe, params, mean, std, images_NCHW.device, compiled, dtype)
     source = images_NCHW.contiguous(memory_format=torch.channels_last)
-    takes = [partial(_cut_each, source, group, d.map(fold)) for group, d in zip(recipe, drawn, strict=True)]
-    return _finish(takes, recipe, drawn, mean, std, compiled, dtype)
+    takes = [partial(_crop_each, source, group, d.map(fold)) for group, d in zip(recipe, params, strict=True)]
+    return _apply_photometric(takes, recipe, params, mean, std, compiled, dtype)
 
 
 def finish_views(
     crops: Sequence[Tensor],
     recipe: Recipe,
-    drawn: Sequence[Drawn],
+    params: Sequence[ViewParams],
     mean: Sequence[float],
     std: Sequence[float],
     compiled: bool = False,
@@ -67,18 +67,18 @@ def finish_views(
     _check(crops[0].shape[2], mean, std)
     if crops[0].device.type != "cpu":
         sources = [rows_of(x) for x in crops]
-        return make_on_device(sources, recipe, drawn, mean, std, crops[0].device, compiled, dtype)
-    return _finish([partial(_rows, fold(x)) for x in crops], recipe, drawn, mean, std, compiled, dtype)
+        return make_on_device(sources, recipe, params, mean, std, crops[0].device, compiled, dtype)
+    return _apply_photometric([partial(_rows, fold(x)) for x in crops], recipe, params, mean, std, compiled, dtype)
 
 
-def crop_one(image_CHW: Tensor, group: View, drawn: Drawn) -> Tensor:
-    """``(V, C, S, S)`` uint8 crops of one uint8 image of any size, for the workers that decode; N = 1 in ``drawn``."""
-    return _cut_each(image_CHW[None], group, drawn.map(fold), 0, group.count)
+def crop_one(image_CHW: Tensor, group: View, params: ViewParams) -> Tensor:
+    """``(V, C, S, S)`` uint8 crops of one uint8 image of any size, for the workers that decode; N = 1 in ``params``."""
+    return _crop_each(image_CHW[None], group, params.map(fold), 0, group.count)
 
 
-def crop(images_NCHW: Tensor, group: View, drawn: Drawn) -> Tensor:
+def crop(images_NCHW: Tensor, group: View, params: ViewParams) -> Tensor:
     """``(V, N, C, S, S)`` resized, mirrored crops of float images in [0, 255], as accelerators make them."""
-    packed, columns = pack(drawn.map(fold), [0.0], [1.0])
+    packed, columns = pack(params.map(fold), [0.0], [1.0])
     parts = {name: packed[:, at].squeeze(1) for name, at in columns.items()}
     return unfold(cut(images_NCHW, group)(0, len(packed), parts), group.count)
 
@@ -87,9 +87,9 @@ def _rows(x_BCSS: Tensor, start: int, stop: int) -> Tensor:
     return x_BCSS[start:stop]
 
 
-def _cut_each(images_NCHW: Tensor, group: View, drawn: Drawn, start: int, stop: int) -> Tensor:
-    """Crops by torchvision's resampling in uint8, one view after the other; ``drawn`` is folded."""
-    boxes = torch.stack([drawn.top, drawn.left, drawn.height, drawn.width], 1)[start:stop].long().tolist()
+def _crop_each(images_NCHW: Tensor, group: View, params: ViewParams, start: int, stop: int) -> Tensor:
+    """Crops by torchvision's resampling in uint8, one view after the other; ``params`` is folded."""
+    boxes = torch.stack([params.top, params.left, params.height, params.width], 1)[start:stop].long().tolist()
     n = len(images_NCHW)
     resize = partial(
         F.interpolate, size=(group.size, group.size), mode=group.interpolation, antialias=True, align_corners=False
@@ -100,8 +100,8 @@ def _cut_each(images_NCHW: Tensor, group: View, drawn: Drawn, start: int, stop: 
             for i, (top, left, height, width) in enumerate(boxes, start)
         ]
     )
-    _apply(crops, drawn.flip[start:stop], lambda chosen, _: chosen.flip(-1))
-    _apply(crops, drawn.vertical[start:stop], lambda chosen, _: chosen.flip(-2))
+    _apply(crops, params.flip[start:stop], lambda chosen, _: chosen.flip(-1))
+    _apply(crops, params.vertical[start:stop], lambda chosen, _: chosen.flip(-2))
     return crops
 
 
@@ -110,10 +110,10 @@ def _check(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
         raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
 
 
-def _finish(
-    takes: Sequence[Take],
+def _apply_photometric(
+    takes: Sequence[CropFn],
     recipe: Recipe,
-    drawn: Sequence[Drawn],
+    params: Sequence[ViewParams],
     mean: Sequence[float],
     std: Sequence[float],
     compiled: bool,
@@ -123,7 +123,7 @@ def _finish(
     scale = 1 / torch.tensor(std)[:, None, None]
     shift = -torch.tensor(mean)[:, None, None] * scale
     threads = torch.get_num_threads()
-    images = drawn[0].top.shape[1]
+    images = params[0].top.shape[1]
     sizes = list(dict.fromkeys(group.size for group in recipe))
     views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
     made = {
@@ -133,12 +133,12 @@ def _finish(
     free = dict(made)
     blocks: list[Callable[[], None]] = []
 
-    def fill(take: Take, start: int, stop: int, group: View, drawn: Drawn, out: Tensor) -> None:
+    def fill(take: CropFn, start: int, stop: int, group: View, params: ViewParams, out: Tensor) -> None:
         x = take(start, stop).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        _photometric(x, group, drawn, colour)
+        _photometric(x, group, params, colour)
         out.copy_(x.mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last))
 
-    for take, group, d in zip(takes, recipe, drawn, strict=True):
+    for take, group, d in zip(takes, recipe, params, strict=True):
         total, flat = group.count * images, d.map(fold)
         out, free[group.size] = free[group.size].tensor_split([total])
         block = max(1, min(BLOCK_BYTES // (4 * channels * group.size**2), -(-total // threads)))
@@ -164,12 +164,12 @@ def _each(blocks: Sequence[Callable[[], None]], threads: int) -> None:
         torch.set_num_threads(threads)  # what any thread sets holds for all that begin later
 
 
-def _photometric(x_BCSS: Tensor, group: View, drawn: Drawn, colour: Colour) -> None:
-    """Colour, blur and solarize, in place; ``drawn`` is that of these samples."""
-    colour(x_BCSS, drawn)
+def _photometric(x_BCSS: Tensor, group: View, params: ViewParams, colour: Colour) -> None:
+    """Colour, blur and solarize, in place; ``params`` is that of these samples."""
+    colour(x_BCSS, params)
     radius = math.ceil(3 * group.blur_sigma[1])
-    _apply(x_BCSS, drawn.blur, lambda chosen, i: ops.gaussian_blur(chosen, drawn.sigma[i], radius))
-    _apply(x_BCSS, drawn.solarize, lambda chosen, _: ops.solarize(chosen, group.solarize_threshold))
+    _apply(x_BCSS, params.blur, lambda chosen, i: ops.gaussian_blur(chosen, params.sigma[i], radius))
+    _apply(x_BCSS, params.solarize, lambda chosen, _: ops.solarize(chosen, group.solarize_threshold))
 
 
 def _apply(x: Tensor, where_B: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:

@@ -16,8 +16,8 @@ from frossl.core.axes import fold, unfold
 from frossl.core.device import upload
 from frossl.views import ops
 from frossl.views.colour import HUE, Masked, blends, masked_in_one_kernel, masked_jitter
-from frossl.views.draw import Drawn
 from frossl.views.recipes import Recipe, View
+from frossl.views.params import ViewParams
 
 BLOCK_BYTES = 2**28
 """Float pixels that are worked on at once."""
@@ -26,18 +26,18 @@ CropFn = Callable[[int, int, dict[str, Tensor]], Tensor]
 """Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
 
 
-def pack(drawn: Drawn, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, dict[str, slice]]:
-    """Parameters of B views, ``drawn`` folded, as float32 ``(B, K)``, and which columns hold what."""
+def pack(params: ViewParams, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, dict[str, slice]]:
+    """Parameters of B views, ``params`` folded, as float32 ``(B, K)``, and which columns hold what."""
     scale = 1 / torch.tensor(std)
     rows = {
-        **{name: getattr(drawn, name) for name in ("top", "left", "height", "width", "vertical", "flip", "jitter")},
-        **{name: getattr(drawn, name) for name in ("grayscale", "blur", "sigma", "solarize")},
-        "hue": drawn.factors[:, HUE],
-        "blends": blends(drawn, len(mean)).flatten(1),
-        "scale": scale.expand(len(drawn.top), -1),
-        "shift": (-torch.tensor(mean) * scale).expand(len(drawn.top), -1),
+        **{name: getattr(params, name) for name in ("top", "left", "height", "width", "vertical", "flip", "jitter")},
+        **{name: getattr(params, name) for name in ("grayscale", "blur", "sigma", "solarize")},
+        "hue": params.factors[:, HUE],
+        "blends": blends(params, len(mean)).flatten(1),
+        "scale": scale.expand(len(params.top), -1),
+        "shift": (-torch.tensor(mean) * scale).expand(len(params.top), -1),
     }
-    parts = {name: value.float().reshape(len(drawn.top), -1) for name, value in rows.items()}
+    parts = {name: value.float().reshape(len(params.top), -1) for name, value in rows.items()}
     columns, start = {}, 0
     for name, part in parts.items():
         columns[name] = slice(start, start := start + part.shape[1])
@@ -47,7 +47,7 @@ def pack(drawn: Drawn, mean: Sequence[float], std: Sequence[float]) -> tuple[Ten
 def make_on_device(
     sources: Sequence[CropFn],
     recipe: Recipe,
-    drawn: Sequence[Drawn],
+    params: Sequence[ViewParams],
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
@@ -56,13 +56,13 @@ def make_on_device(
 ) -> list[Tensor]:
     """A tensor ``(V, N, C, S, S)``, channels last, for each resolution S in order, of ``dtype``."""
     colour: Masked = masked_in_one_kernel if compiled and len(mean) == 3 else masked_jitter
-    channels, images = len(mean), drawn[0].top.shape[1]
+    channels, images = len(mean), params[0].top.shape[1]
     sizes = list(dict.fromkeys(group.size for group in recipe))
     views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
     layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
     made = {s: torch.empty((views[s] * images, channels, s, s), **layout) for s in sizes}
     free = dict(made)
-    for source, group, d in zip(sources, recipe, drawn, strict=True):
+    for source, group, d in zip(sources, recipe, params, strict=True):
         total = group.count * images
         out, free[group.size] = free[group.size].tensor_split([total])
         packed, columns = pack(d.map(fold), mean, std)

@@ -98,12 +98,12 @@ def left_out(recipe: Recipe, channels: int) -> str:
         return ""
     asked = [
         name
-        for name, drawn in (
+        for name, params in (
             ("saturation", lambda g: g.jitter and g.saturation),
             ("hue", lambda g: g.jitter and g.hue),
             ("grayscale", lambda g: g.grayscale),
         )
-        if any(drawn(group) for group in recipe)
+        if any(params(group) for group in recipe)
     ]
     images = f"images have {channels} channel{'s' * (channels != 1)}"
     return f"left out of the views, as {images} and not the three of colour: {', '.join(asked)}" if asked else ""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from frossl.core.types import UserError
-from frossl.views.draw import draw
 from frossl.views.make import render_views
 from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
+from frossl.views.params import sample_params
 
 
 def make_views(
@@ -59,8 +59,8 @@ def make_views(
     if index_N.shape != (n,) or index_N.is_floating_point():
         raise UserError(f"index must be {n} integers, one per image; got {index_N.dtype} {tuple(index_N.shape)}")
     groups = resolve(recipe, size, views)
-    drawn = draw(groups, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
-    made = render_views(images_NCHW, groups, drawn, mean or [0.0] * channels, std or [1.0] * channels)
+    params = sample_params(groups, seed=seed, epoch=epoch, index_N=index_N, height=height, width=width)
+    made = render_views(images_NCHW, groups, params, mean or [0.0] * channels, std or [1.0] * channels)
     return made[0] if len(made) == 1 else made
 
 

@@ -5,24 +5,24 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from frossl.views.params import ORDERS, ViewParams, sample_params
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from frossl.views.draw import ORDERS, Drawn, draw
 from frossl.views.recipes import View
 
 RICH = View(count=3, jitter=0.7, flip=0.4, vertical=0.3, grayscale=0.3, blur=0.6, solarize=0.2)
-NAMES = [f.name for f in fields(Drawn)]
+NAMES = [f.name for f in fields(ViewParams)]
 
 
-def drawn(view: View, n: int = 4000, **changes) -> Drawn:
+def drawn(view: View, n: int = 4000, **changes) -> ViewParams:
     keys = {"seed": 0, "epoch": 0, "index_N": torch.arange(n), "height": 32, "width": 48, **changes}
-    (only,) = draw((view,), **keys)
+    (only,) = sample_params((view,), **keys)
     return only
 
 
-def same(a: Drawn, b: Drawn, at_a=..., at_b=...) -> bool:
+def same(a: ViewParams, b: ViewParams, at_a=..., at_b=...) -> bool:
     return all(torch.equal(getattr(a, name)[at_a], getattr(b, name)[at_b]) for name in NAMES)
 
 
@@ -37,7 +37,7 @@ def same(a: Drawn, b: Drawn, at_a=..., at_b=...) -> bool:
 )
 def test_a_sample_draws_the_same_in_any_batch_at_any_place(index, seed, epoch, data):
     keys = {"seed": seed, "epoch": epoch}
-    order = data.draw(st.permutations(range(len(index))))
+    order = data.sample_params(st.permutations(range(len(index))))
     batch = drawn(RICH, index_N=torch.tensor(index), **keys)
     shuffled = drawn(RICH, index_N=torch.tensor([index[i] for i in order]), **keys)
     assert same(batch, shuffled, (slice(None), list(order)))
@@ -62,7 +62,7 @@ def test_every_key_changes_every_parameter(key):
         "seed": lambda: drawn(RICH, n, seed=1),
         "epoch": lambda: drawn(RICH, n, epoch=1),
         "sample": lambda: drawn(RICH, index_N=torch.arange(n) + n),
-        "view": lambda: draw((RICH, RICH), seed=0, epoch=0, index_N=torch.arange(n), height=32, width=48)[1],
+        "view": lambda: sample_params((RICH, RICH), seed=0, epoch=0, index_N=torch.arange(n), height=32, width=48)[1],
     }[key]()
     for name in NAMES:
         assert not torch.equal(getattr(base, name), getattr(other, name))
@@ -71,8 +71,8 @@ def test_every_key_changes_every_parameter(key):
 def test_a_view_draws_the_same_however_views_are_grouped():
     index = torch.arange(16)
     keys = {"seed": 3, "epoch": 2, "index_N": index, "height": 32, "width": 48}
-    (whole,) = draw((replace(RICH, count=5),), **keys)
-    parts = draw((replace(RICH, count=2), replace(RICH, count=3)), **keys)
+    (whole,) = sample_params((replace(RICH, count=5),), **keys)
+    parts = sample_params((replace(RICH, count=2), replace(RICH, count=3)), **keys)
     assert [p.top.shape for p in parts] == [(2, 16), (3, 16)]
     for name in NAMES:
         assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(whole, name))

@@ -20,7 +20,7 @@ _DRAWS = 2 * _TRIES + 14
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ViewParams:
     """What was drawn for ``(V, N)`` views of one group; crops in whole pixels as torchvision's."""
 
     top: Tensor
@@ -37,14 +37,14 @@ class Drawn:
     solarize: Tensor
     vertical: Tensor
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+    def map(self, change: Callable[[Tensor], Tensor]) -> ViewParams:
         """``change`` done to every field."""
-        return Drawn(*(change(getattr(self, field.name)) for field in fields(self)))
+        return ViewParams(*(change(getattr(self, field.name)) for field in fields(self)))
 
 
-def draw(
+def sample_params(
     recipe: Recipe, *, seed: int, epoch: int, index_N: Tensor, height: Tensor | int, width: Tensor | int
-) -> list[Drawn]:
+) -> list[ViewParams]:
     """Parameters for every group of ``recipe`` for the samples ``index_N`` of ``height`` x ``width`` pixels.
 
     Distributions as torchvision's RandomResizedCrop (ten tries, then the largest centred crop within the
@@ -55,16 +55,16 @@ def draw(
         np.broadcast_to(np.asarray(height, np.float64), index.shape),
         np.broadcast_to(np.asarray(width, np.float64), index.shape),
     )
-    drawn, first = [], 0
+    params, first = [], 0
     for group in recipe:
         view = np.arange(first, first + group.count)[:, None]
         u = uniforms(_DRAWS, seed, epoch, index[None, :], view)
-        drawn.append(_draw_group(group, u, *sizes))
+        params.append(_draw_group(group, u, *sizes))
         first += group.count
-    return drawn
+    return params
 
 
-def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarray) -> Drawn:
+def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarray) -> ViewParams:
     def between(low: float, high: float, x: np.ndarray) -> np.ndarray:
         return low + (high - low) * x
 
@@ -100,7 +100,7 @@ def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarra
     def real(x: np.ndarray) -> Tensor:
         return torch.from_numpy(x.astype(np.float32))
 
-    return Drawn(
+    return ViewParams(
         top=real(top),
         left=real(left),
         height=real(crop_h),

@@ -10,7 +10,7 @@ import pytest
 from frossl.evals.suite import Evaluation
 from frossl.evals.verdict import COLLAPSES
 from frossl.report.arms import Arm, arms_of
-from frossl.report.words import glossary, judge
+from frossl.report.verdict import glossary, judge
 from frossl.runs.record import Record
 
 
