@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frossl.views.params import sample_params
 from rich.console import Console
 
 from common import DATA, Row, Watch, cost_on_noise, environment, heading, latest, run_jobs, table
@@ -46,6 +45,7 @@ from frossl.train.ranks import start
 from frossl.train.resources import device_of
 from frossl.train.step import Stepper
 from frossl.views.make import render_views
+from frossl.views.params import sample_params
 from frossl.views.recipes import VIEWS, with_size
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

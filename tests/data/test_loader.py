@@ -11,7 +11,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from frossl.views.params import sample_params
 from pictures import decoded, encoded
 from PIL import Image
 
@@ -24,6 +23,7 @@ from frossl.data.loader import iterate_loader, plain_batches, prefetched, traini
 from frossl.data.open import open_data
 from frossl.data.types import Split
 from frossl.views.make import crop_one
+from frossl.views.params import sample_params
 from frossl.views.recipes import VIEWS, View, least_side
 
 RECIPE = (View(size=16, blur=0.5, solarize=0.2), View(size=8, count=3))

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from frossl.views.params import ORDERS, sample_params
 from PIL import Image
 
 from frossl.cli import main
@@ -35,6 +34,7 @@ from frossl.report.inspection import (
     typicality,
 )
 from frossl.report.pictures import CELL, sheet, thumbnail
+from frossl.views.params import ORDERS, sample_params
 from frossl.views.recipes import View
 
 

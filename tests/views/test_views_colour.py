@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from frossl.views.params import ORDERS, ViewParams, sample_params
 from torch import Tensor
 
 from frossl.core.types import UserError
 from frossl.views import colour
+from frossl.views.params import ORDERS, ViewParams, sample_params
 from frossl.views.recipes import View
 
 STRONG = View(count=1, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5, grayscale=0.2)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from frossl.views.params import ORDERS, ViewParams, sample_params
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from frossl.views.make import crop, crop_one, finish_views, render_views
+from frossl.views.params import ORDERS, ViewParams, sample_params
 from frossl.views.recipes import Recipe, View
 
 N, ROWS, COLUMNS = 10, 26, 34

@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from frossl.views.params import ORDERS, ViewParams, sample_params
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
+from frossl.views.params import ORDERS, ViewParams, sample_params
 from frossl.views.recipes import View
 
 RICH = View(count=3, jitter=0.7, flip=0.4, vertical=0.3, grayscale=0.3, blur=0.6, solarize=0.2)

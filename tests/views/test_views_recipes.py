@@ -4,10 +4,10 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-from frossl.views.params import sample_params
 
 from frossl.core.types import UserError
 from frossl.views.make import render_views
+from frossl.views.params import sample_params
 from frossl.views.recipes import VIEWS, View, domain, left_out, pair, with_size, with_views
 
 # Section 3.3 of the fact sheet: per group of views (count, pixels), scale, jitter probability, (brightness,

@@ -26,8 +26,8 @@ from frossl.data.sources import LazyImages, show
 from frossl.data.types import Dataset, LazySequence, Skipped, Split
 from frossl.views import ops
 from frossl.views.make import crop_one, finish_views, render_views
-from frossl.views.recipes import Recipe, least_side
 from frossl.views.params import sample_params
+from frossl.views.recipes import Recipe, least_side
 
 T = TypeVar("T")
 

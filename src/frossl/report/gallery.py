@@ -24,8 +24,8 @@ from frossl.report.inspection import (
 from frossl.report.pictures import sheet, thumbnail
 from frossl.report.table import minus
 from frossl.report.verdict import duplicates_warning
-from frossl.views.recipes import Recipe, View
 from frossl.views.params import ORDERS, ViewParams, sample_params
+from frossl.views.recipes import Recipe, View
 
 IMAGES_WITH_VIEWS, VIEWS_SHOWN, VIEW_SIDE = 4, 8, 112
 QUERIES, NEAREST = 8, 8

@@ -21,8 +21,8 @@ from frossl.core.types import UserError
 from frossl.views import ops
 from frossl.views.colour import Colour, find_colour
 from frossl.views.on_device import cut, make_on_device, pack, rows_of
-from frossl.views.recipes import Recipe, View
 from frossl.views.params import ViewParams
+from frossl.views.recipes import Recipe, View
 
 BLOCK_BYTES = 2**22
 """Float pixels that are worked on at once on the CPU: as many as stay in the caches."""

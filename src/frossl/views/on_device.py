@@ -16,8 +16,8 @@ from frossl.core.axes import fold, unfold
 from frossl.core.device import upload
 from frossl.views import ops
 from frossl.views.colour import HUE, Masked, blends, masked_in_one_kernel, masked_jitter
-from frossl.views.recipes import Recipe, View
 from frossl.views.params import ViewParams
+from frossl.views.recipes import Recipe, View
 
 BLOCK_BYTES = 2**28
 """Float pixels that are worked on at once."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from frossl.core.types import UserError
 from frossl.views.make import render_views
-from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
 from frossl.views.params import sample_params
+from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
 
 
 def make_views(
