@@ -44,10 +44,10 @@ Row = tuple[str, dict[str, Any]]
 
 
 class Telemetry:
-    """Rows about features h of the backbone and embeddings z: ``spectrum``, ``diagnostics``, ``health``, ``eigenvalues``.
+    """Rows of features h and embeddings z: ``spectrum``, ``diagnostics``, ``health``, ``eigenvalues``.
 
-    ``every``: steps between spectra; before that they are taken at steps 1, 2, 5, 10, 20, 50 and so on. Diagnostics are
-    taken 25 times as often up to step ``every`` and 5 times as often later. 0 turns both off. Eigenvalues are
+    ``every``: steps between spectra; before that they are taken at steps 1, 2, 5, 10, 20, 50 and so on. Diagnostics
+    are taken 25 times as often up to step ``every`` and 5 times as often later. 0 turns both off. Eigenvalues are
     followed step by step for the first ``track`` steps.
     """
 
