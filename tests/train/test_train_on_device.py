@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
 from test_train_guard import TRAINED, narrow
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from fake_cuda import DEVICE, READ, Fabric, fake_cuda
 from frossl.commands.bench import noise
@@ -31,7 +34,9 @@ def data_of(labels: bool) -> Dataset:
     return data if labels else from_tensors(*(Split(s.images) for s in (data.train, data.test)), name="noise")
 
 
-def stepped(method: str, labels: bool = True, precision: str = "bf16", warm_up: bool = False, **changes):
+def stepped(
+    method: str, labels: bool = True, precision: str = "bf16", warm_up: bool = False, batch: int = 16, **changes
+):
     """What a step of ``method`` costs, at which nothing of telemetry is due, and its scalars.
 
     The first, which also makes what an optimiser keeps, or the one after ``warm_up``.
@@ -43,7 +48,7 @@ def stepped(method: str, labels: bool = True, precision: str = "bf16", warm_up: 
         objective=narrow(method),
         backbone_options='{"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}',
         precision=precision,
-        batch=16,
+        batch=batch,
         device="cpu",
         **changes,
     )
@@ -92,3 +97,20 @@ def test_nor_does_one_of_another_kind(changes):
     assert counts.row()["kernels"] <= KERNELS * (2 if "micro_batch" in changes else 1)
     assert ("probe_on_views" in scalars) == changes.get("labels", True)
     assert ("loss_scale" in scalars) == (changes.get("precision") == "fp16")
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_nor_does_one_of_two_ranks(method):
+    with ranks_that_answer_nothing(2):
+        counts, _ = stepped(method, batch=32)
+    assert {kind for kind, _ in counts.waits} == ({READ} if method in WAITING else set()), counts.waits
+
+
+@contextlib.contextmanager
+def ranks_that_answer_nothing(ranks: int):
+    """A process group whose collectives return at once; what they give is not looked at by tests that count."""
+    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "broadcast", lambda x, src, group: None)  # torch's asks the driver, which is not there
+        yield
+    dist.destroy_process_group()
