@@ -188,7 +188,7 @@ def beside_peers(rounds: int, device: torch.device) -> Iterable[dict]:
             }
 
 
-def sample_params(path: Path, measured: dict[str, dict[tuple[int, int, int], float]], needs: dict[str, str]) -> None:
+def draw(path: Path, measured: dict[str, dict[tuple[int, int, int], float]], needs: dict[str, str]) -> None:
     """Three panels: time against V, N and D."""
     panels = []
     for axis, name in enumerate(("views V", "images N", "width D")):
@@ -226,7 +226,7 @@ def main() -> None:
         for shape, ms in by_shape.items()
     ]
     write_rows(args.out, [*rows, *peers], about)
-    sample_params(args.plot, measured, {name: words for name, (words, _) in shares.items()})
+    draw(args.plot, measured, {name: words for name, (words, _) in shares.items()})
 
     note = (
         f"Milliseconds of value and gradient in float32 on {args.device}, median of "

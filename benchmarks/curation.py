@@ -177,13 +177,13 @@ def few_labels(base: Tensor, held_out: Tensor, planted: Planted, seed: int) -> R
         draws: dict[str, list[float]] = {}
         for how in ("uniform", "random", "typical"):
             got: dict[str, list[float]] = {"accuracy": [], "calibration": [], "coverage_90": [], "promised": []}
-            for sample_params in range(DRAWS):
-                generator = torch.Generator().manual_seed(1000 * seed + sample_params)
+            for draw in range(DRAWS):
+                generator = torch.Generator().manual_seed(1000 * seed + draw)
                 if how == "uniform":
                     chosen = torch.randperm(len(base), generator=generator)[:count]
                 else:
-                    chosen = choose(z, count, how, 1000 * seed + sample_params)
-                said = predict_labels(x, chosen, planted.labels[chosen], 10, sample_params)
+                    chosen = choose(z, count, how, 1000 * seed + draw)
+                said = predict_labels(x, chosen, planted.labels[chosen], 10, draw)
                 sure, best = said.probabilities[test].max(1)
                 right = best == y_test
                 most = sure.argsort(descending=True)[: round(0.9 * len(sure))]

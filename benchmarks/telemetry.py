@@ -172,12 +172,12 @@ def interval(watched: list[float], alone: list[float]) -> tuple[float, float, fl
     blocks = [
         (sum(watched[i : i + BLOCK]), sum(alone[i : i + BLOCK])) for i in range(0, min(len(watched), len(alone)), BLOCK)
     ]
-    sample_params = random.Random(0)
+    draw = random.Random(0)
 
     def more(some: list[tuple[float, float]]) -> float:
         return 100 * (sum(a for a, _ in some) / sum(b for _, b in some) - 1)
 
-    drawn = sorted(more(sample_params.choices(blocks, k=len(blocks))) for _ in range(2000))
+    drawn = sorted(more(draw.choices(blocks, k=len(blocks))) for _ in range(2000))
     return more(blocks), drawn[49], drawn[1949]
 
 

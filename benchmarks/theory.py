@@ -165,7 +165,7 @@ def embeddings() -> dict[str, Tensor]:
     }
 
 
-def sample_params(runs: dict[str, dict[str, np.ndarray]], directory: Path) -> None:
+def draw(runs: dict[str, dict[str, np.ndarray]], directory: Path) -> None:
     """The three figures."""
     panels = []
     drawn = np.unique(np.geomspace(1, RECORDS, 160).astype(int))
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, default=Path("docs/results"), help="where the figures go")
     args = parser.parse_args()
     runs = simulate()
-    sample_params(runs, args.plots)
+    draw(runs, args.plots)
     print(show(runs))
 
 

@@ -96,14 +96,14 @@ def killed_once(images: Path, out: Path, number: int, method: str, ranks: int, w
 
     Where it was killed before there was anything to go on with, the same command is given again.
     """
-    sample_params = random.Random(f"{number} {ranks}")
+    draw = random.Random(f"{number} {ranks}")
     run = out / f"killed{number}"
     asked = asked_for(images, out, run.name, method)
-    after = sample_params.uniform(0, work)
+    after = draw.uniform(0, work)
     processes = started(run, asked, ranks)
     while worked(processes[0]) < after:
         time.sleep(0.002)
-    victims = processes if sample_params.random() < 0.5 else [sample_params.choice(processes)]
+    victims = processes if draw.random() < 0.5 else [draw.choice(processes)]
     for p in victims:
         os.kill(p, signal.SIGKILL)
     codes = ended(processes)

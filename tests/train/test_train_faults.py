@@ -137,8 +137,8 @@ def test_a_death_at_any_byte_leaves_the_old_one(tmp_path):
     for step in (1, 2):
         save_checkpoint(tmp_path / "checkpoints", step, state(step))
     size = newest_checkpoint(tmp_path).stat().st_size
-    sample_params = random.Random(0)
-    for offset in [0, 1, 7, 8, size - 1, *(sample_params.randrange(size) for _ in range(20))]:
+    draw = random.Random(0)
+    for offset in [0, 1, 7, 8, size - 1, *(draw.randrange(size) for _ in range(20))]:
 
         def work(offset=offset) -> None:
             def write(path: Path, whole: bytes) -> None:
@@ -162,9 +162,9 @@ def test_a_disk_that_is_full_at_any_byte_changes_nothing(tmp_path):
         save_checkpoint(tmp_path / "checkpoints", step, state(step))
     before = {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()}
     size = newest_checkpoint(tmp_path).stat().st_size
-    sample_params = random.Random(1)
+    draw = random.Random(1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for offset in [0, 8, size - 1, *(sample_params.randrange(size) for _ in range(100))]:
+    for offset in [0, 8, size - 1, *(draw.randrange(size) for _ in range(100))]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (offset, limits[1]))
         try:
             with pytest.raises(UserError, match="could not write"):
@@ -189,17 +189,17 @@ def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_old_o
 
 def damaged(whole: bytes) -> list[tuple[str, bytes]]:
     """200 files with one bit turned, 100 cut off, 20 with a page of zeros."""
-    sample_params = random.Random(2)
+    draw = random.Random(2)
     found = []
     for _ in range(200):
-        bit = sample_params.randrange(8 * len(whole))
+        bit = draw.randrange(8 * len(whole))
         turned = bytearray(whole)
         turned[bit // 8] ^= 1 << bit % 8
         found.append((f"bit {bit}", bytes(turned)))
-    found += [(f"cut at {n}", whole[:n]) for n in (sample_params.randrange(len(whole)) for _ in range(100))]
+    found += [(f"cut at {n}", whole[:n]) for n in (draw.randrange(len(whole)) for _ in range(100))]
     pages = 0
     while pages < 20:
-        start = 512 * sample_params.randrange(len(whole) // 512)
+        start = 512 * draw.randrange(len(whole) // 512)
         zeroed = whole[:start] + bytes(len(whole[start : start + 512])) + whole[start + 512 :]
         if zeroed != whole:
             found.append((f"zeros at {start}", zeroed))

@@ -62,7 +62,7 @@ class Extractor:
         batches = self.batches(part, spec)
         h_NF = self.each(lambda: collected(self.encode(encoder, x) for x in batches))
         h_NF = torch.empty(0, spec.features) if h_NF is None else h_NF  # more ranks than images
-        return join(h_NF, [len(broadcast_object) for broadcast_object in shares]) if self.shared else h_NF
+        return join(h_NF, [len(part) for part in shares]) if self.shared else h_NF
 
     def batches(self, split: Split, spec: EncoderSpec) -> Iterator[Tensor]:
         """Every image of ``split`` as the encoder is fed."""

@@ -81,7 +81,7 @@ def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Confi
     first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
     length = Length.parse(first)
 
-    def broadcast_object(text: str) -> str:
+    def as_share(text: str) -> str:
         part = Length.parse(text)
         return f"{100 * part.amount / length.amount:.6f}%" if part.unit == "min" else text
 
@@ -91,8 +91,8 @@ def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Confi
         objective=None,
         labels=True,
         length=f"{steps}it",
-        warmup=broadcast_object(config.warmup),
-        freeze=broadcast_object(config.freeze),
+        warmup=as_share(config.warmup),
+        freeze=as_share(config.freeze),
         out=run,
         name="supervised",
         **changes,
