@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import pytest
 import torch
@@ -9,11 +10,15 @@ from small_data import Lazy, dark_and_bright, dataset, images, spec
 from torch import nn
 
 import frossl.evals.extract as extract
-from frossl.core.types import UserError
+from fake_cuda import DEVICE, MIX, fake_cuda
+from frossl.core.types import Features, UserError
 from frossl.data import open_data
 from frossl.data.loader import plain_batches
 from frossl.data.types import Split
-from frossl.evals.extract import Extractor, first, pick, pixels
+from frossl.evals.extract import Extractor, first, on_device, pick, pixels
+from frossl.evals.knn import knn
+from frossl.evals.ridge import ridge
+from frossl.evals.spectral import effective_rank
 from frossl.views.recipes import View
 
 
@@ -253,3 +258,18 @@ def test_features_are_collected_in_order_whatever_stays_on_the_device(monkeypatc
     parts = [torch.rand(n, 3) for n in (2, 1, 4)]
     assert torch.equal(extract.collected(iter(parts)), torch.cat(parts))
     assert extract.collected([]) is None
+
+
+@pytest.mark.parametrize(("free", "there"), [(1e9, True), (100.0, False)])
+def test_features_go_to_a_device_that_has_room_and_metrics_stay_there(monkeypatch, free, there):
+    y = torch.arange(8) % 2
+    features = Features(torch.randn(8, 4), torch.randn(8, 4), y, y)
+    assert on_device(features, torch.device("cpu")) is features
+    with fake_cuda() as counts:
+        monkeypatch.setattr(extract, "free_memory", lambda device: free)
+        monkeypatch.setattr(sys.modules["frossl.evals.ridge"], "with_balanced", lambda *answers: {})  # counts classes
+        placed = on_device(features, DEVICE)
+        assert {x.device == DEVICE for x in (placed.train_NF, placed.test_NF, placed.train_labels)} == {there}
+        for measured in (knn, ridge, lambda f: effective_rank(f.test_NF)) if there else ():
+            measured(placed)
+    assert MIX not in {kind for kind, _ in counts.waits}, counts.waits

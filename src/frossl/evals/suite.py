@@ -18,7 +18,7 @@ from frossl.core.types import known as known_labels
 from frossl.data.types import Dataset
 from frossl.evals import Column, Subject, applicable, columns, measure, scores
 from frossl.evals.balanced import uneven
-from frossl.evals.extract import EVALUATED, PIXELS, Extractor, first, pixels
+from frossl.evals.extract import EVALUATED, PIXELS, Extractor, first, on_device, pixels
 from frossl.evals.guess import GUESSES, WORDS, guess
 from frossl.evals.interval import collect_answers, pack_answers
 from frossl.nn.encoder import EncoderSpec
@@ -143,7 +143,7 @@ def measure_arms(
         with collect_answers() as answers:
             if of_features := [name for name, m in wanted.items() if not m.of_encoder]:
                 features = extractor.data(network, data, fed, views)
-                values = extractor.first(lambda: measure(features, of_features))
+                values = extractor.first(lambda: measure(on_device(features, extractor.device), of_features))
             subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
             alone = replace(subject, extractor=extractor.alone())
             for m in wanted.values():

@@ -11,7 +11,7 @@ from frossl.core.linalg import or_nothing
 from frossl.core.types import Features, any_known
 from frossl.data.types import Dataset
 from frossl.evals.balanced import are_uneven
-from frossl.evals.extract import Extractor, sample
+from frossl.evals.extract import Extractor, on_device, sample
 from frossl.evals.knn import knn
 from frossl.evals.ridge import ridge
 from frossl.evals.spectral import effective_rank
@@ -48,7 +48,7 @@ class OnlineProbe(nn.Module):
         self.layers.eval()
         device = next(self.parameters()).device
         known = labels_N >= 0
-        right = self.layers(h_NF[known].to(device)).argmax(1).cpu() == labels_N[known]
+        right = self.layers(h_NF[known].to(device)).argmax(1) == labels_N[known].to(device)
         self.layers.train()
         return right.double().mean().item()
 
@@ -71,9 +71,10 @@ def measure_encoder(
     classes_N = data.test.labels if data.classes and any_known(data.test.labels) else None
 
     def measured() -> dict[str, float]:
-        values = _figures(features, probe, classes_N is not None and are_uneven(classes_N))
+        placed = on_device(features, extractor.device)
+        values = _figures(placed, probe, classes_N is not None and are_uneven(classes_N))
         if with_ridge and "knn" in values:
-            values |= {name: value for name, value in ridge(features).items() if name == "ridge"}
+            values |= {name: value for name, value in ridge(placed).items() if name == "ridge"}
         return values
 
     return extractor.first(measured), features.test_NF
