@@ -183,8 +183,8 @@ def test_truncated_jpeg_is_found_by_probe():
 def test_damage_is_either_readable_or_named(kind, data):
     """Whatever bytes come, probe and decode agree on readability and size, and raise nothing else."""
     content = bytearray(encoded(picture(), kind))
-    for _ in range(data.sample_params(st.integers(1, 5))):
-        content[data.sample_params(st.integers(0, len(content) - 1))] = data.sample_params(st.integers(0, 255))
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
         size = probe(bytes(content))[0].size
     except UnreadableError:

@@ -37,7 +37,7 @@ def same(a: ViewParams, b: ViewParams, at_a=..., at_b=...) -> bool:
 )
 def test_a_sample_draws_the_same_in_any_batch_at_any_place(index, seed, epoch, data):
     keys = {"seed": seed, "epoch": epoch}
-    order = data.sample_params(st.permutations(range(len(index))))
+    order = data.draw(st.permutations(range(len(index))))
     batch = drawn(RICH, index_N=torch.tensor(index), **keys)
     shuffled = drawn(RICH, index_N=torch.tensor([index[i] for i in order]), **keys)
     assert same(batch, shuffled, (slice(None), list(order)))
