@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -150,27 +149,6 @@ def measure(images: Tensor | LazySequence, options: Opening) -> tuple[tuple[floa
     mean, square = np.stack(list(in_threads(moments, len(chosen), options.workers))).mean(0)
     std = np.sqrt(np.maximum(square - np.square(mean), MIN_STD**2))
     return tuple(mean.tolist()), tuple(std.tolist()), int(used.sum())
-
-
-def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The number of the class of each value, int64 and -1 for None, NaN and -1, and the names of all classes.
-
-    With ``names``, values are numbers of theirs; else the classes are the values, sorted.
-    """
-    if names is None:
-        names = sorted(
-            {value for value in values if _is_known(value)}, key=lambda value: (isinstance(value, str), value)
-        )
-        number = {name: i for i, name in enumerate(names)}
-        labels = (number[value] if _is_known(value) else -1 for value in values)
-    else:
-        labels = (value if _is_known(value) else -1 for value in values)
-    labels = np.fromiter(labels, np.int64, len(values))
-    return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
-
-
-def _is_known(value: Any) -> bool:
-    return value is not None and value == value and value != -1
 
 
 def hold_out(

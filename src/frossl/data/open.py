@@ -17,9 +17,8 @@ from frossl.data.formats import EXTENSIONS
 from frossl.data.hub import PREFIX, fetch
 from frossl.data.names import Names
 from frossl.data.options import COLUMNS, DataOptions, Opening
-from frossl.data.parts import Found, Part, join, to_dataset
+from frossl.data.parts import Found, Part, divide, join, to_dataset
 from frossl.data.records import DATASETS
-from frossl.data.splits import divide
 from frossl.data.tables import is_table
 from frossl.data.types import Dataset
 

@@ -20,7 +20,7 @@ from frossl.core.types import UserError
 from frossl.data.build import assemble
 from frossl.data.folder import Files, list_images
 from frossl.data.options import Opening
-from frossl.data.parts import Found, Part, to_dataset
+from frossl.data.parts import LABELS, Found, Part, to_dataset
 from frossl.data.reading import with_channels
 from frossl.data.types import Dataset, Split
 from frossl.data.wnids import WNID, fingerprint, label_table, read_ids
@@ -182,9 +182,10 @@ def _class_folders(record: Record, options: Opening) -> Dataset:
             f"n01440764; it holds {len(classes)}, {len(strange)} of them called otherwise {strange[:5]}. "
             "Put the right classes there, or open the folder by its path."
         )
+    labels = [train.folders(), [name or None for name in test_names]]
     parts = [
-        Part(train, train.folders() if options.labels else None, place=f"{folder}/train"),
-        Part(test, [name or None for name in test_names] if options.labels else None, place=f"{folder}/val"),
+        Part(split, {LABELS: names} if options.labels else {}, f"{folder}/{place}")
+        for split, names, place in zip((train, test), labels, ("train", "val"), strict=True)
     ]
     found = Found(
         record.name,

@@ -23,7 +23,7 @@ from frossl.data.formats import EXTENSIONS
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
 from frossl.data.splits import split_files
-from frossl.data.tables import Columns, choose_column, typed
+from frossl.data.tables import Columns, by_role, check_column, choose_label
 
 BLOCK = 512
 TEXTS = ("cls", "json", "txt")
@@ -85,18 +85,11 @@ def find_in_shards(path: Path, files: Sequence[Path], options: Opening) -> Found
         sources, samples = _images(place, group, options, notes)
         parts.append(Part(sources, place=place))
         columns.append(_columns(group, samples, sources.names) if options.labels or options.group else {})
-    label = ""
-    if options.labels:
-        label, doubt = choose_column(columns[0], options.label_column, "the shards", (options.group or "",))
-        notes += [doubt] * bool(doubt and columns[0])
-    if options.label_column and not label:
-        only = ", ".join(columns[0]) or "none"
-        raise UserError(f"--label-column {options.label_column}: shards have no such label, only {only}")
-    for i, found in enumerate(columns):
-        labels, groups = (typed(found[name]) if name in found else None for name in (label, options.group))
-        parts[i] = parts[i]._replace(labels=labels, groups=groups)
+    label, doubts = choose_label(columns[0], options, "the shards")
+    check_column("--label-column", options.label_column, columns[0], "the shards")
+    parts = [part._replace(columns=by_role(found, label, options)) for part, found in zip(parts, columns, strict=True)]
     origin = f"{label!r} of the shards" if label else "shards have none"
-    return Found(path.resolve().stem, f"tar shards {path}", parts, notes, origin)
+    return Found(path.resolve().stem, f"tar shards {path}", parts, notes + doubts, origin)
 
 
 def _images(
