@@ -20,7 +20,7 @@ CACHE = "parquet-cache"
 IMAGES = ("image", "img", "picture", "pixel_values", "jpg", "png")
 """Columns that are taken for images where there are several that hold bytes."""
 SAMPLED = 10_000
-"""Rows by which columns are told apart."""
+"""Rows that are read to find the column of labels."""
 SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
 """Files of a folder that ``save_to_disk`` wrote."""
 
@@ -133,21 +133,16 @@ def _sampled(table: Any) -> Columns:
 
 def _may_be_read(field: Any) -> bool:
     """Whether a column holds something small: no images or other bytes, unless they are called labels."""
-    if _import("pyarrow").types.is_struct(field.type):
-        return not _holds_images(field)
-    return not _is_bytes(field.type) or field.name in LABEL_NAMES
-
-
-def _is_bytes(kind: Any) -> bool:
-    types = _import("pyarrow").types
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return not _holds_images(field) or (
+        field.name in LABEL_NAMES and not _import("pyarrow").types.is_struct(field.type)
+    )
 
 
 def _holds_images(field: Any) -> bool:
-    is_struct = _import("pyarrow").types.is_struct(field.type)
-    return any(one.name == "bytes" and _is_bytes(one.type) for one in (field.type if is_struct else ())) or _is_bytes(
-        field.type
-    )
+    """Whether a column holds bytes, or structs with ``bytes``."""
+    types = _import("pyarrow").types
+    inner = [one for one in field.type if one.name == "bytes"] if types.is_struct(field.type) else [field]
+    return any(types.is_binary(one.type) or types.is_large_binary(one.type) for one in inner)
 
 
 def _image_column(file: Path, schema: Any, given: str | None) -> str:
@@ -156,10 +151,11 @@ def _image_column(file: Path, schema: Any, given: str | None) -> str:
     chosen = given or next((name for name in IMAGES if name in fitting), fitting[0] if len(fitting) == 1 else "")
     if chosen in fitting:
         return chosen
-    problem = f"several columns hold bytes: {', '.join(fitting)}; say which are images with --image-column"
-    if given or not fitting:
-        of = "--image-column " + given if given else "'image' or another name"
-        problem = f"it has no column of images (bytes, or a struct with bytes) {of}, only {', '.join(schema.names)}"
+    if fitting and not given:
+        problem = f"several columns hold bytes: {', '.join(fitting)}; say which are images with --image-column"
+    else:
+        name = f"--image-column {given}" if given else "'image' or another name"
+        problem = f"it has no column of images (bytes, or a struct with bytes) {name}, only {', '.join(schema.names)}"
     raise UserError(f"cannot read {file} as Parquet with a column of images: {problem}")
 
 

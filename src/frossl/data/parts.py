@@ -131,7 +131,7 @@ def divide(found: Found) -> Found:
     if strange:
         counts = ", ".join(f"{word or 'nothing'} ({strange.count(word):,})" for word in sorted({*strange}))
         raise UserError(
-            f"{part.place}: the column 'split' holds {counts}, of which none is a split; expected is one of "
+            f"{part.place}: the column 'split' holds {counts}; expected are only "
             f"{', '.join(WORDS)}. Correct it, or rename the column to have images held out by the seed"
         )
     splits = np.array([WORDS[word] for word in words])
@@ -259,10 +259,12 @@ def _is_group(value: Any) -> bool:
 
 def _named(part: Part, groups: Sequence[Any], notes: list[str]) -> np.ndarray:
     """Groups as text; an image that belongs to none is one of its own, and a note counts them."""
-    lonely = [i for i, group in enumerate(groups) if not _is_group(group)]
-    if lonely:
-        notes.append(f"--group: {len(lonely):,} images belong to no group, such as {part.sources.name(lonely[0])!r}")
+    ungrouped = [i for i, group in enumerate(groups) if not _is_group(group)]
+    if ungrouped:
+        notes.append(
+            f"--group: {len(ungrouped):,} images belong to no group, such as {part.sources.name(ungrouped[0])!r}"
+        )
     names = [str(group) for group in groups]
-    for i in lonely:
+    for i in ungrouped:
         names[i] = f"\0{part.sources.name(i)}"
     return np.array(names)

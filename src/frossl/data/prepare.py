@@ -167,13 +167,10 @@ def _labels(tree: Tree, root: str, given: Path | None) -> tuple[dict[str, str], 
                 f"looked for {', '.join(LABEL_FILES)} there, above, and in {DEVKIT}/. Give one with --labels FILE"
             )
     folder, place = join(*PurePosixPath(path).parts[:-1]), str(tree.place / path)
-
-    def numbered() -> dict[int, str]:
-        if "meta.mat" not in tree.names(folder):
-            return {}
-        return devkit_ids(tree.read(join(folder, "meta.mat")), str(tree.place / folder / "meta.mat"))
-
-    return label_table(tree.read(path).decode(errors="replace"), place, numbered), place
+    devkit, table = {}, join(folder, "meta.mat")
+    if "meta.mat" in tree.names(folder):
+        devkit = devkit_ids(tree.read(table), str(tree.place / table))
+    return label_table(tree.read(path).decode(errors="replace"), place, devkit), place
 
 
 def _check_classes(record: Record, source: Path, ids: tuple[str, ...], counts: dict[str, Counter[str]]) -> None:
@@ -193,14 +190,14 @@ def _check_classes(record: Record, source: Path, ids: tuple[str, ...], counts: d
 def _odd_counts(record: Record, counts: dict[str, Counter[str]], known: bool) -> list[str]:
     """Where there are more or fewer images than the record has, of every class if all should have as many."""
     notes = []
-    for split, wanted in (("train", record.train), ("val", record.test)):
-        each, rest = divmod(wanted, record.class_count)
+    for split, expected in (("train", record.train), ("val", record.test)):
+        each, rest = divmod(expected, record.class_count)
         found = counts[split]
         odd = [f"{wnid} has {n}" for wnid, n in found.items() if n != each and not rest]
         if odd:
             notes.append(f"{split}/: every class of {record.name} has {each} images, but here {listed(odd)}")
-        elif rest and known and found.total() != wanted:
-            notes.append(f"{split}/: {found.total():,} images, where {record.name} is known to have {wanted:,}")
+        elif rest and known and found.total() != expected:
+            notes.append(f"{split}/: {found.total():,} images, where {record.name} is known to have {expected:,}")
     return notes
 
 

@@ -95,7 +95,7 @@ def find_in_shards(path: Path, files: Sequence[Path], options: Opening) -> Found
 def _images(
     place: str, files: Sequence[Path], options: Opening, notes: list[str]
 ) -> tuple[Shards, list[dict[str, Member]]]:
-    """The images of some shards, and all files of the sample of each by what stands behind the first dot."""
+    """The images of some shards, and for each the files of its sample by their extension after the first dot."""
     samples: dict[tuple[int, str], dict[str, Member]] = {}
     for member in index(files, options, notes):
         folder, _, last = member.name.rpartition("/")
@@ -123,7 +123,7 @@ def _masked(kind: str) -> tuple[bool, int, str]:
 
 
 def _columns(files: Sequence[Path], samples: list[dict[str, Member]], images: list[str]) -> Columns:
-    """What stands beside images: texts of .cls and .txt, fields of .json; else the folder of each, if all have one."""
+    """Columns from the files of samples: text of .cls and .txt, fields of .json; else the folder of each image."""
     columns: Columns = {}
     beside = [(i, kind, sample[kind]) for i, sample in enumerate(samples) for kind in TEXTS if kind in sample]
     for shard, members in groupby(beside, key=lambda one: one[2].shard):
