@@ -21,11 +21,12 @@ import torch
 from PIL import Image
 
 from common import DATA, Row, environment, heading, in_fresh_process, latest, resident_mib, run_jobs, seconds, table
-from frossl.data.build import build, number_labels
+from frossl.data.build import build
 from frossl.data.folder import Files, list_images
 from frossl.data.loader import epoch_order, training_batches
 from frossl.data.options import Opening
 from frossl.data.sources import Encoded
+from frossl.data.targets import number_labels
 from frossl.data.types import Dataset
 from frossl.views.recipes import View
 

@@ -18,7 +18,7 @@ from frossl.core.types import UserError
 from frossl.data import DATASETS, open_data
 from frossl.data import prepare as preparing
 from frossl.data.prepare import prepare
-from frossl.data.trees import FolderTree
+from frossl.data.trees import Tree
 from frossl.data.wnids import FIRST, HELD_OUT, imagenet_ids
 
 IDS = {name: DATASETS[name].ids() for name in ("imagenet100", "tiny-imagenet")}
@@ -227,7 +227,7 @@ def test_where_no_link_can_be_made_images_are_copied_which_is_said_before(have, 
 
 
 def test_a_disk_that_is_too_full_or_fills_up_leaves_nothing(have, to, monkeypatch):
-    put = FolderTree.put
+    put = Tree.put
 
     def full(tree, path, target, mode):
         if target.name.endswith("12.JPEG"):
@@ -238,7 +238,7 @@ def test_a_disk_that_is_too_full_or_fills_up_leaves_nothing(have, to, monkeypatc
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
         with pytest.raises(UserError, match=r"copies need [0-9.e-]+ GB, and .* has 0 GB free"):
             prepare("imagenet100", have, to("imagenet100"), mode="copy")
-    monkeypatch.setattr(FolderTree, "put", full)
+    monkeypatch.setattr(Tree, "put", full)
     with pytest.raises(UserError, match=r"No space left on device. Nothing was made"):
         prepare("imagenet100", have, to("imagenet100"))
     assert not list(to("imagenet100").parent.iterdir())

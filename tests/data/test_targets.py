@@ -93,12 +93,10 @@ def test_arrays_bring_several_labels_an_image(tmp_path, kind):
         open_data(saved(tmp_path, np.full((25, 2), 7), images=25))
 
 
-def test_lists_that_hold_nothing_are_no_labels_and_names_must_be_enough():
+def test_lists_that_hold_nothing_are_no_labels_and_those_of_one_label_are_classes():
     assert read_labels([[], [], None]).note == ""
-    assert read_labels([[1], [0, 1], [None]], names=["a", "b"]).numbers.tolist() == [[0, 1], [1, 1], [0, 0]]
-    assert read_labels([[4], [7], [4]]).classes == ("4", "7")  # one each
-    with pytest.raises(UserError, match="2 names"):
-        read_labels([[2], [0, 1]], names=["a", "b"])
+    assert read_labels([["b"], ["a", "b"], [None]], names=("a", "b")).numbers.tolist() == [[0, 1], [1, 1], [0, 0]]
+    assert read_labels([[4], [7], [4]]).classes == ("4", "7")
 
 
 def test_tensors_bring_values_and_several_labels():
@@ -143,6 +141,22 @@ def test_parquet_brings_values_of_the_same_kind_in_both_splits(parquet, tmp_path
     assert data.targets == "values"
     assert data.train.labels.isnan().tolist() == [False, False, True, False]
     assert data.test.labels.tolist() == [2.0, 1.0]
+
+
+def test_parquet_brings_numbers_of_named_labels_and_names_must_be_enough(parquet, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    source, where = parquet(train=[[1], [0, 1], []], test=[[0], [1, 0]]), {"data_dir": tmp_path / "data"}
+    for names in (["a", "b"], ["a"]):
+        for split in ("train", "test"):
+            path = tmp_path / "set" / f"{split}.parquet"
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path))
+            feature = {"label": datasets.Sequence(datasets.ClassLabel(names=names))}
+            table.cast(datasets.Features({**table.features, **feature})).to_parquet(path)
+        if len(names) == 2:
+            data = open_data(source, **where)
+            assert (data.tags, data.train.labels.tolist()) == (("a", "b"), [[0, 1], [1, 1], [0, 0]])
+    with pytest.raises(UserError, match="0 to 1, with 1 names"):
+        open_data(source, **where)
 
 
 def test_parquet_brings_lists_of_names_or_numbers(parquet, tmp_path):

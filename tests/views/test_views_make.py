@@ -10,7 +10,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from frossl.views.make import crop, crop_one, finish_views, render_views
+from frossl.core.axes import fold, unfold
+from frossl.views.make import crop_one, finish_views, render_views
+from frossl.views.on_device import cut, pack
 from frossl.views.params import ORDERS, ViewParams, sample_params
 from frossl.views.recipes import Recipe, View
 
@@ -57,6 +59,13 @@ def one_by_one(image: Tensor, group: View, d: ViewParams, v: int, n: int) -> tup
         x = tv.solarize(x, group.solarize_threshold)
     mirrored = [axis for axis, drew in ((-1, d.flip), (-2, d.vertical)) if drew[v, n]]
     return x.flip(mirrored), certain.flip(mirrored)
+
+
+def crop(images: Tensor, group: View, params: ViewParams) -> Tensor:
+    """``(V, N, C, S, S)`` crops as accelerators make them."""
+    packed, columns = pack(params.map(fold), [0.0], [1.0])
+    parts = {name: packed[:, at].squeeze(1) for name, at in columns.items()}
+    return unfold(cut(images, group)(0, len(packed), parts), group.count)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

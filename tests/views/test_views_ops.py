@@ -43,7 +43,13 @@ def test_resized_crop_equals_torchvision(rows, columns, size, mode, tolerance):
     height[2], width[2] = rows, 2
     top, left = integers(0, rows - height, 3), integers(0, columns - width, 4)
     flip = rand(BATCH, seed=5) < 0.5
-    got = ops.resized_crop(x, *(t.float() for t in (top, left, height, width)), size, mode, flip)
+    whole = ops.resized_crop(x, *(t.float() for t in (top, left, height, width)), size, mode)
+    lines, mirrored = (
+        ops.resampling_matrix(start.float(), length.float(), side, size, mode, flipped)
+        for start, length, side, flipped in ((top, height, rows, None), (left, width, columns, flip))
+    )
+    got = ops.separable(x, lines, mirrored)
+    assert torch.equal(got[~flip], whole[~flip])
     assert 0 < flip.sum() < BATCH
     for i in range(BATCH):
         box = [int(t[i]) for t in (top, left, height, width)]
@@ -66,8 +72,11 @@ def test_resampling_rows_sum_to_one_and_do_not_see_beyond_the_crop(mode):
 def test_a_whole_crop_at_the_same_size_is_the_image(mode):
     x, zero, whole = rand(BATCH, 3, 16, 16), torch.zeros(BATCH), torch.full((BATCH,), 16.0)
     flip = torch.arange(BATCH) % 2 == 0
-    got = ops.resized_crop(x, zero, zero, whole, whole, 16, mode, flip)
-    assert torch.equal(got, torch.where(flip[:, None, None, None], x.flip(-1), x))
+    assert torch.equal(ops.resized_crop(x, zero, zero, whole, whole, 16, mode), x)
+    mirrored = ops.resampling_matrix(zero, whole, 16, 16, mode, flip)
+    assert torch.equal(
+        ops.separable(x, torch.eye(16)[None], mirrored), torch.where(flip[:, None, None, None], x.flip(-1), x)
+    )
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])

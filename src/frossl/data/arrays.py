@@ -70,24 +70,25 @@ def _checked(split: Split, classes: tuple[str, ...], tags: tuple[str, ...]) -> S
         raise UserError(f"images are a uint8 tensor (N, C, H, W) with values from 0 to 255; got {got}")
     if y is None:
         return split
-    if y.ndim == 2 and y.shape[1] > 1 and len(y) == len(x) and y.dtype in (torch.bool, torch.int64):
-        if not (y.dtype == torch.bool or -1 <= int(y.min()) <= int(y.max()) <= 1) or len(tags) not in (0, y.shape[1]):
-            got = f"{y.shape[1]} from {int(y.min())} to {int(y.max())}, with {len(tags)} names"
-            raise UserError(f"several labels of an image are 0 or 1 each, or -1 where unknown; got {got}")
-        return Split(x, y.long())
-    if tuple(y.shape) == (len(x),) and y.is_floating_point():
+    several = y.ndim == 2 and y.shape[1] > 1
+    whole = y.dtype == torch.int64 or (several and y.dtype == torch.bool)
+    if len(y) != len(x) or not (several or y.ndim == 1) or not (whole or (y.is_floating_point() and not several)):
+        raise UserError(f"labels of {len(x):,} images are int64 ({len(x)},); got {tuple(y.shape)} of {y.dtype}")
+    if y.is_floating_point():
         if classes or bool(y.isinf().any()):
             got = f"{len(classes)} names of classes" if classes else "an infinite one"
             raise UserError(f"floats as labels are values to predict, finite or NaN where unknown; got {got}")
         return split
-    if tuple(y.shape) != (len(x),) or y.dtype != torch.int64:
-        raise UserError(f"labels of {len(x):,} images are int64 ({len(x)},); got {tuple(y.shape)} of {y.dtype}")
-    if not -1 <= int(y.min()) <= int(y.max()) < len(classes):
+    low, high = int(y.min()), int(y.max())
+    if several and not (-1 <= low <= high <= 1 and len(tags) in (0, y.shape[1])):
+        got = f"{y.shape[1]} from {low} to {high}, with {len(tags)} names"
+        raise UserError(f"several labels of an image are 0 or 1 each, or -1 where unknown; got {got}")
+    if not (several or -1 <= low <= high < len(classes)):
         raise UserError(
-            f"labels go from {int(y.min())} to {int(y.max())}, with {len(classes)} names of classes; "
-            "name all, or give values to predict as floats"
+            f"labels go from {low} to {high}, with {len(classes)} names of classes; name all, or give values to "
+            "predict as floats"
         )
-    return split
+    return Split(x, y.long())
 
 
 def open_arrays(path: Path, options: Opening) -> Dataset:
@@ -103,26 +104,25 @@ def open_arrays(path: Path, options: Opening) -> Dataset:
         raise UserError(f"{path} holds decoded images already; leave --cache out")
     arrays = _arrays(path)
     keys = [key for key in arrays if key in (*TRAIN, *HELD_OUT)]
-    counts = {key: len(arrays[name]) if (name := _labels_of(key)) in arrays else None for key in keys}
-    orders = {key: _axes(path, key, arrays[key].shape, counts[key], options.axes) for key in keys}
+    orders = {key: _axes(path, key, arrays[key].shape, arrays.get(_labels_of(key)), options.axes) for key in keys}
     if len(set(orders.values())) > 1:
         raise UserError(f"{path}: axes differ ({orders}); write both arrays alike, or say which with --axes")
-    ordered = {key: _in_order(path, key, arrays[key], orders[key]) for key in keys}
-    images, reading, said = _as_bytes(path, list(ordered.values()), options)
+    images, reading, said = _as_bytes(path, [_in_order(path, key, arrays[key], orders[key]) for key in keys], options)
     splits, classes, tags, notes = [Split(x) for x in images], (), (), []
     if options.labels:
-        given = [y for key in keys if (y := _labels(path, key, arrays, len(ordered[key]))) is not None]
+        found = (_labels(path, key, arrays, len(x)) for key, x in zip(keys, images, strict=True))
+        given = [y for y in found if y is not None]
         notes = [f"no labels: no array {' and '.join(map(_labels_of, keys))} with one word or number for each image"]
         if len(given) == len(images):
             read = read_labels(np.concatenate(given).tolist(), targets=options.targets)
-            notes = [read.note or "no labels: none is known"]
-            parts = torch.from_numpy(read.numbers).split([len(x) for x in images])
-            labels, classes, tags = parts if read.note else [None] * len(images), read.classes, read.tags
-            splits = [Split(x, y) for x, y in zip(images, labels, strict=True)]
+            classes, tags, notes = read.classes, read.tags, [read.note or "no labels: none is known"]
+            if read.note:
+                parts = torch.from_numpy(read.numbers).split([len(x) for x in images])
+                splits = [Split(x, y) for x, y in zip(images, parts, strict=True)]
     how = {"name": path.stem, "held_out": options.held_out, "seed": options.seed}
     data = from_tensors(*splits, classes=classes, tags=tags, **how)
-    values = arrays[keys[0]].dtype.name
     notes = (*said, *data.notes, *notes)
+    values = arrays[keys[0]].dtype.name
     return replace(data, source=f"arrays in {path}", values=values, range=reading.range, notes=notes)
 
 
@@ -150,7 +150,7 @@ def _labels_of(key: str) -> str:
     return key.replace("images", "labels")
 
 
-def _axes(path: Path, key: str, shape: tuple[int, ...], labels: int | None, given: str | None) -> str:
+def _axes(path: Path, key: str, shape: tuple[int, ...], labels: np.ndarray | None, given: str | None) -> str:
     """The order of the axes: as many images as labels, few channels, and no other order that fits.
 
     Raises:
@@ -158,23 +158,24 @@ def _axes(path: Path, key: str, shape: tuple[int, ...], labels: int | None, give
     """
     if given is not None and len(given) == len(shape):
         return given
-    if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > 4 and shape[2] != labels:
+    count = None if labels is None or not labels.ndim else len(labels)
+    if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > 4 and shape[2] != count:
         raise UserError(f"{path}: {key} is {shape}, one image in colour; give several, as (N, H, W, C)")
-    fitting = [axes for axes in ORDERS if len(axes) == len(shape) and _fits(axes, shape, labels)]
-    fitting = fitting or [axes for axes in ORDERS if len(axes) == len(shape) and _fits(axes, shape, None)]
+
+    def fits(axes: str, count: int | None) -> bool:
+        size = dict(zip(axes, shape, strict=True))
+        if size.get("C", 0) > min(MAX_CHANNELS, size["H"], size["W"]):
+            return False
+        if count is not None:
+            return size["N"] == count
+        return axes[0] == "N" or (size["H"] == size["W"] != size["N"] and shape[-2] != shape[-1])
+
+    orders = [axes for axes in ORDERS if len(axes) == len(shape)]
+    fitting = [axes for axes in orders if fits(axes, count)] or [axes for axes in orders if fits(axes, None)]
     if len(fitting) == 1:
         return fitting[0]
     doubt = f"its axes may be {' or '.join(fitting)}" if fitting else f"its axes are none of {', '.join(ORDERS)}"
     raise UserError(f"{path}: {key} is {shape}, {doubt}; say which with --axes, for example --axes {ORDERS[0]}")
-
-
-def _fits(axes: str, shape: tuple[int, ...], labels: int | None) -> bool:
-    size = dict(zip(axes, shape, strict=True))
-    if "C" in axes and size["C"] > min(MAX_CHANNELS, size["H"], size["W"]):
-        return False
-    if labels is not None:
-        return size["N"] == labels
-    return axes[0] == "N" or (size["H"] == size["W"] != size["N"] and shape[-2] != shape[-1])
 
 
 def _in_order(path: Path, key: str, array: np.ndarray, axes: str) -> np.ndarray:

@@ -1,10 +1,9 @@
-"""From encoded images, wherever they lie, to a :class:`Dataset`: one scan, one skip policy, one store."""
+"""From encoded images of any source to a :class:`Dataset`: one scan, one rule for broken images, one store."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from frossl.data.types import Dataset, LazySequence, Skipped, Split
 
 MAX_HELD_OUT = 10_000
 ORDERS, MAX_TURNS = 20, 200_000
-"""Orders of groups that are tried, fewer where there are many groups."""
+"""Orders of groups that are tried, and the most groups in all of them."""
 MAX_UNREADABLE = 0.05
 LISTED = 20
 # Mean and standard deviation settle early: a sample of images, fewer when they are large.
@@ -56,11 +55,11 @@ def build(
     probes = np.concatenate([scan.probes for scan in scans])
     reading, said = decide(source, parts[0].sources, scans[0].probes, probes, options)
     notes, channels = [*notes, *said], reading.channels
-    images = [
-        LazyImages(part.sources, scan.kept.view(SharedArray), reading, 0, options.max_pixels, not scan.whole)
-        for part, scan in read
-    ]
-    lazy = [_lazy(name, x, options) for x in images]
+    lazy = []
+    for part, scan in read:
+        x = LazyImages(part.sources, scan.kept.view(SharedArray), reading, 0, options.max_pixels, not scan.whole)
+        small = replace(x, least=2 * (options.cache or 0))
+        lazy.append(x if options.cache is None else store(name, small, options.cache, options))
     labels = [None if part.labels is None else part.labels[scan.kept] for part, scan in read]
     stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
     sizes = np.concatenate(stored) if stored else probes["size"].astype(np.int64)
@@ -69,8 +68,8 @@ def build(
     if not scans[0].whole:
         in_memory = False
         notes.append(
-            f"--check on-read: {readable[0]:,} images, chosen by a hash, stand for the sizes, channels and values "
-            "of all; one that cannot be read later is replaced by another and listed"
+            f"--check on-read: {readable[0]:,} images, chosen by a hash, decide the sizes, channels and values "
+            "of all; an image that cannot be read later is replaced by another and listed"
         )
     notes = [*notes, *note_on_large(probes["size"], options.cache)]
     places = [np.arange(len(x)) for x in lazy]
@@ -152,34 +151,13 @@ def measure(images: Tensor | LazySequence, options: Opening) -> tuple[tuple[floa
     return tuple(mean.tolist()), tuple(std.tolist()), int(used.sum())
 
 
-def number_labels(values: Sequence[Any], names: Sequence[Any] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The number of the class of each value, int64 and -1 for None, NaN and -1, and the names of all classes.
-
-    With ``names``, values are numbers of theirs; else the classes are the values, sorted.
-    """
-    if names is None:
-        names = sorted(
-            {value for value in values if _is_known(value)}, key=lambda value: (isinstance(value, str), value)
-        )
-        number = {name: i for i, name in enumerate(names)}
-        labels = (number[value] if _is_known(value) else -1 for value in values)
-    else:
-        labels = (value if _is_known(value) else -1 for value in values)
-    labels = np.fromiter(labels, np.int64, len(values))
-    return labels, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
-
-
-def _is_known(value: Any) -> bool:
-    return value is not None and value == value and value != -1
-
-
 def hold_out(
     count: int, labels: np.ndarray | None, options: Opening, groups: np.ndarray | None = None
 ) -> tuple[list[np.ndarray], str]:
-    """Places in two so that every one of the :func:`strata` gives the same share, nearly, and a note on it.
+    """Indices of training and of held-out images, with nearly the same fraction of each of the :func:`strata`; a note.
 
-    In a seeded order, the k-th of a class's n images stands at (k + 1/2) / n; those that stand first are held out. Of
-    ``groups``, the name of each image's, all images are held out or none.
+    In a seeded order, the k-th of the n images of a class gets the rank (k + 1/2) / n; the lowest ranks are held out.
+    ``groups`` names the group of each image; groups stay whole.
     """
     order = np.random.default_rng(options.seed).permutation(count)
     even = np.zeros(count, np.int64) if labels is None else strata(labels)
@@ -209,7 +187,7 @@ def validation_part(data: Dataset, share: float) -> Dataset:
 
 
 def whole_groups(groups: np.ndarray, strata: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, str]:
-    """Which images are held out, with all others of their group, and how many groups these are, in words.
+    """Which images are held out, in whole groups, and a phrase with the number of groups.
 
     In a seeded order a group is held out if that brings the strata nearer to ``share``; of some orders the best.
 
@@ -222,9 +200,9 @@ def whole_groups(groups: np.ndarray, strata: np.ndarray, share: float, seed: int
     _, stratum = np.unique(strata, return_inverse=True)
     pairs, counts = np.unique(np.stack([group, stratum], 1), axis=0, return_counts=True)
     starts = np.searchsorted(pairs[:, 0], np.arange(len(names) + 1))
-    wanted, rng, best = share * np.bincount(stratum), np.random.default_rng(seed), (np.inf, np.empty(0))
+    goal, rng, best = share * np.bincount(stratum), np.random.default_rng(seed), (np.inf, np.empty(0))
     for _ in range(max(1, min(ORDERS, MAX_TURNS // len(names)))):
-        missing, held = wanted.copy(), np.zeros(len(names), bool)
+        missing, held = goal.copy(), np.zeros(len(names), bool)
         for i in rng.permutation(len(names)):
             of, n = pairs[starts[i] : starts[i + 1], 1], counts[starts[i] : starts[i + 1]]
             held[i] = np.abs(missing[of] - n).sum() < np.abs(missing[of]).sum()
@@ -237,16 +215,10 @@ def whole_groups(groups: np.ndarray, strata: np.ndarray, share: float, seed: int
 
 
 def strata(labels: np.ndarray) -> np.ndarray:
-    """Numbers of what each image shall be held out evenly of: its class, the tenth of its value, all its labels."""
+    """The stratum of each image, as a number: its class, the decile of its value, or its combination of labels."""
     if labels.dtype.kind == "f":
         return np.argsort(np.argsort(labels, kind="stable")) * 10 // len(labels)
     return labels if labels.ndim == 1 else np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _lazy(name: str, images: LazyImages, options: Opening) -> LazyImages | Stored:
-    if options.cache is None:
-        return images
-    return store(name, replace(images, least=2 * options.cache), options.cache, options)
 
 
 def _check_readable(source: str, skipped: Sequence[Skipped], in_splits: Sequence[int]) -> None:
@@ -260,14 +232,14 @@ def _check_readable(source: str, skipped: Sequence[Skipped], in_splits: Sequence
         problem = "one of its two splits has no readable image"
     else:
         return
-    lines = [f"\n  {skip.path}: {skip.reason}" for skip in skipped[:LISTED]]
-    if len(skipped) > LISTED:
-        lines.append(f"\n  and {len(skipped) - LISTED:,} more")
-    raise UserError(f"{source}: {problem}.{''.join(lines)}\nMend or remove such files, add images, and try again.")
+    lines = [f"{skip.path}: {skip.reason}" for skip in skipped[:LISTED]]
+    lines += [f"and {len(skipped) - LISTED:,} more"] if len(skipped) > LISTED else []
+    listed = "".join(f"\n  {line}" for line in lines)
+    raise UserError(f"{source}: {problem}.{listed}\nMend or remove such files, add images, and try again.")
 
 
 def _stack(images: LazySequence | list[Tensor], index: np.ndarray, shape: tuple[int, ...], options: Opening) -> Tensor:
-    """The images at ``index`` in one tensor, with channels as given: grey ones may have to be repeated."""
+    """The images at ``index`` in one tensor of ``shape`` ``(C, H, W)``; grey images are broadcast over channels."""
     shape = (len(index), *map(int, shape))
     images_NCHW = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)  # as views are cut from it
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -129,17 +129,16 @@ def store(name: str, images: LazyImages, size: int, options: Opening) -> Stored:
     manifest = {"format": FORMAT, "name": name, "size": size, "reading": asdict(images.reading), **sources}
     digest = sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     directory, text = options.data_dir / CACHE / f"{name}-{size}px-{digest[:12]}", json.dumps(manifest, indent=1) + "\n"
-    rows = _whole_rows(directory, text, len(images), images.reading.channels)
-    if len(rows) < len(images):
+    stored = partial(_whole_rows, directory, text, len(images), images.reading.channels)
+    if len(stored()) < len(images):
         with alone(directory / "lock", options.log):
-            rows = _whole_rows(directory, text, len(images), images.reading.channels)
+            rows = stored()
             if len(rows) < len(images):
                 options.log(f"{directory}: {len(rows):,} of {len(images):,} images are stored; decoding the others")
                 _fill(images, directory, rows, text, size, options)
-                rows = _whole_rows(directory, text, len(images), images.reading.channels)
-    stored = Stored(directory, rows.view(SharedArray), images.reading.channels)
-    _verify(stored, options)
-    return stored
+    whole = Stored(directory, stored().view(SharedArray), images.reading.channels)
+    _verify(whole, options)
+    return whole
 
 
 def _whole_rows(directory: Path, text: str, count: int, channels: int) -> np.ndarray:

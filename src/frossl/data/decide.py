@@ -1,4 +1,4 @@
-"""What the images of a data set have in common, and so how all of them are read; what is decided is said.
+"""How all images of a data set are read, decided from what they have in common; notes say what was decided.
 
 Images of 8 bits stay 0 to 255. Those of more share one intensity range, given or measured on training images.
 """
@@ -20,16 +20,16 @@ from frossl.data.threads import in_threads
 
 PERCENTILES = (0.1, 99.9)
 NEAR = 0.1
-"""Values no further from the percentiles than this share of the distance between them are in the range too."""
+"""The range extends to values within this fraction of the distance between the percentiles beyond them."""
 IMAGES, PIXELS, KEY = 1000, 4096, 1 << 33
 """A range is measured on at most so many images, chosen by a hash, and so many evenly spaced pixels of each."""
 FEW_LEVELS = 16
 ALIKE = 0.5
-"""Channels share a range if each takes at least this share of it."""
+"""Channels share a range if each spans at least this fraction of it."""
 MAX_PAGES = 8
 BYTES = b"uint8"
 TRANSPARENT = 0.5
-"""Share of fully opaque or clear pixels from which on a further sample is transparency."""
+"""Fraction of fully opaque or clear pixels from which on an extra sample is transparency."""
 
 
 def decide(
@@ -49,7 +49,7 @@ def decide(
     shallow = int((probes["dtype"] == BYTES).sum())
     deep = [dtype for dtype in dtypes(probes) if dtype != BYTES.decode()]
     if moving := int(probes["moving"].sum()):
-        notes.append(f"{moving:,} files are animations, of which the first frame is used")
+        notes.append(f"{moving:,} files are animations, only their first frame is used")
     if not deep and not options.range:
         return replace(reading, deep=False), notes
     if len(deep) > 1 and not options.range:
@@ -72,7 +72,7 @@ def dtypes(probes: np.ndarray) -> list[str]:
 
 
 def _pages(name: str, probes: np.ndarray, options: Opening) -> tuple[int, list[str]]:
-    """How many pages are channels, none if only the first is read; and notes."""
+    """How many pages are read as channels, 0 if only the first page is read; and notes."""
     numbers = np.unique(probes["pages"])
     most = int(numbers.max())
     if most == 1:
@@ -90,7 +90,7 @@ def _pages(name: str, probes: np.ndarray, options: Opening) -> tuple[int, list[s
 
 
 def _extra(probes: np.ndarray, notes: list[str]) -> bool:
-    """Whether a further sample is a channel; a note is added."""
+    """Whether the extra sample is a channel and not transparency; adds a note."""
     shares = probes["opaque"][~np.isnan(probes["opaque"])]
     if not len(shares):
         return False
@@ -103,23 +103,23 @@ def _extra(probes: np.ndarray, notes: list[str]) -> bool:
 
 
 def _channels(name: str, probes: np.ndarray, options: Opening, pages: int, extra: bool, notes: list[str]) -> int:
-    """Channels of all images, as they have them or as was asked for; a note is added for those left out."""
+    """The number of channels of all images, found or asked for; adds a note on channels that are not used."""
     samples = probes["samples"] + (extra & ~np.isnan(probes["opaque"]))
     found = Counter((samples * probes["pages"] if pages else samples).tolist())
-    most, wanted = max(found), options.channels
+    most, asked = max(found), options.channels
     counts = ", ".join(f"{number:,} with {channels}" for channels, number in sorted(found.items()))
-    if wanted is None:
+    if asked is None:
         if len(found) > 1 and set(found) != {1, 3}:
             least = min(found)
             raise UserError(
                 f"{name}: images differ in their channels ({counts}); --channels {least} reads the first {least}"
             )
         return most
-    if any(channels < wanted and (channels, wanted) != (1, 3) for channels in found):
-        raise UserError(f"{name}: --channels {wanted}, but there are images of fewer channels ({counts})")
-    if most > wanted and (most, wanted) != (3, 1):
-        notes.append(f"channels {wanted + 1} to {most} are not used")
-    return wanted
+    if any(channels < asked and (channels, asked) != (1, 3) for channels in found):
+        raise UserError(f"{name}: --channels {asked}, but there are images of fewer channels ({counts})")
+    if most > asked and (most, asked) != (3, 1):
+        notes.append(f"channels {asked + 1} to {most} are not used")
+    return asked
 
 
 def _sampled(sources: Sources, places: np.ndarray, reading: Reading, options: Opening) -> tuple[np.ndarray, int]:
@@ -148,7 +148,7 @@ def some_pixels(values_HWC: np.ndarray) -> np.ndarray:
 def fit_range(
     name: str, values_PC: np.ndarray, images: int, reading: Reading, given: tuple[float, ...] | None
 ) -> tuple[Reading, str]:
-    """``reading`` with the range of values ``(P, C)``, if it is not ``given``, and a note on what is left of them.
+    """``reading`` with the range ``given`` or that of values ``(P, C)``, and a note on the levels that remain.
 
     It is measured from percentile 0.1 to 99.9 of what is finite, and as far as values go within a tenth of that beyond;
     one for all channels, unless one of them takes less than half of it.

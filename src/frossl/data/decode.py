@@ -1,4 +1,4 @@
-"""From an encoded image to uint8 pixels, in one way for files and for bytes.
+"""From an encoded image, a file or bytes, to uint8 pixels.
 
 The first frame of an animation; EXIF orientation applied; transparency laid over white; the rest as a
 :class:`~frossl.data.reading.Reading` says.
@@ -93,35 +93,26 @@ def _check(image: Image.Image) -> None:
     """Raises :class:`UnreadableError` for what Pillow opens but would not read as it is."""
     if image.mode not in GREY | COLOUR:
         raise UnreadableError(f"colour mode {image.mode} is not supported")
-    how = image.tile[0].args if isinstance(image, PpmImageFile) and image.mode == "RGB" else ()
-    if isinstance(how, tuple) and how and how[1] > 255:
+    raw = image.tile[0].args if isinstance(image, PpmImageFile | PngImageFile) and image.tile else ()
+    if isinstance(image, PpmImageFile) and image.mode == "RGB" and isinstance(raw, tuple) and raw and raw[1] > 255:
         raise UnreadableError("colour of 16 bits in a PPM is not supported; write PNG or TIFF")
     if isinstance(image, JpegImageFile):
-        _check_end(image)
-    if isinstance(image, PngImageFile) and "transparency" in image.info:
-        _fit_transparency(image)
-
-
-def _check_end(image: JpegImageFile) -> None:
-    """A JPEG whose end was never written, as of a download into a file of full size, may decode without complaint."""
-    assert image.fp is not None
-    place = image.fp.tell()  # where the pixels begin; thumbnails with an end of their own lie before
-    if b"\xff\xd9" not in image.fp.read():
-        raise UnreadableError("image file is truncated (it has no end marker)")
-    image.fp.seek(place)
-
-
-def _fit_transparency(image: PngImageFile) -> None:
-    """Pillow rescales grey of 2 or 4 bits and colour of 16 to 8 bits, but not the value that is transparent."""
-    raw, value = image.tile[0].args, image.info["transparency"]
-    if raw in ("L;2", "L;4"):
-        image.info["transparency"] = value * (85 if raw == "L;2" else 17)
-    elif raw == "RGB;16B":
-        image.info["transparency"] = tuple(v >> 8 for v in value)
+        # A JPEG whose end was never written, as of a download into a file of full size, may decode without complaint.
+        assert image.fp is not None
+        place = image.fp.tell()  # where the pixels begin; thumbnails with an end of their own lie before
+        if b"\xff\xd9" not in image.fp.read():
+            raise UnreadableError("image file is truncated (it has no end marker)")
+        image.fp.seek(place)
+    if isinstance(image, PngImageFile) and (value := image.info.get("transparency")) is not None:
+        # Pillow rescales grey of 2 or 4 bits and colour of 16 bits to 8 bits, but not the value that is transparent.
+        if raw in ("L;2", "L;4"):
+            image.info["transparency"] = value * (85 if raw == "L;2" else 17)
+        elif raw == "RGB;16B":
+            image.info["transparency"] = tuple(v >> 8 for v in value)
 
 
 def _orientation(image: Image.Image) -> int:
-    """How a loaded image lies, from 1 (upright) to 8; upright where its metadata are damaged, which harms no pixel."""
+    """The EXIF orientation of a loaded image, 1 (upright) to 8; 1 if its metadata are damaged."""
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
     except BROKEN:
@@ -189,7 +180,7 @@ def intensities(encoded: str | bytes, reading: Reading, max_pixels: int | None =
 
 
 def _opaque(alpha_HW: np.ndarray) -> float:
-    """The share of pixels that are fully opaque or clear; 1 too where there are so few values that each is meant."""
+    """The fraction of pixels that are fully opaque or clear; 1 if alpha has at most four different values."""
     few = len(np.unique(alpha_HW)) <= FEW_VALUES
     return 1.0 if few else float(np.mean((alpha_HW == 0) | (alpha_HW == _top(alpha_HW))))
 
@@ -234,7 +225,7 @@ def _tensor(x_HWC: np.ndarray, channels: int) -> Tensor:
 def _values(image: Image.Image) -> np.ndarray:
     values_HW = np.asarray(image)
     signed = isinstance(image, TiffImageFile) and image.tag_v2.get(DEPTH) == (16,) and image.mode == "I"
-    return values_HW.astype(np.int16) if signed else values_HW  # Pillow widens them
+    return values_HW.astype(np.int16) if signed else values_HW  # Pillow widens signed 16-bit values
 
 
 def _dtype(image: Image.Image) -> str:
@@ -247,5 +238,5 @@ def _deep(image: Image.Image) -> np.ndarray:
     if not isinstance(image, TiffImageFile):
         return values_HWC
     if image.tag_v2.get(PHOTOMETRIC) == 0 and values_HWC.dtype.kind == "u":
-        values_HWC = _top(values_HWC) - values_HWC  # white is zero, which Pillow heeds in eight bits alone
+        values_HWC = _top(values_HWC) - values_HWC  # Pillow inverts white-is-zero images of 8 bits only
     return without_nodata(values_HWC, image.tag_v2.get(NODATA))

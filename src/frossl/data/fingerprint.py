@@ -1,4 +1,4 @@
-"""What images are, wherever they lie."""
+"""A fingerprint of images and labels that does not depend on where they lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frossl.data.threads import in_threads
 from frossl.data.types import Dataset, Split
 
 SAMPLED = 200
-"""Images of a split that are looked at where they have to be decoded."""
+"""Images of a split that are hashed if they have to be decoded."""
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def fingerprint(data: Dataset) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In what two fingerprints differ, in a few words each."""
+    """The differences of two fingerprints, as phrases."""
     changed = [key for key in then if then[key] != now.get(key)]
     return [f"images were {then[key]}, are {now.get(key)}" if key == "images" else f"other {key}" for key in changed]
 

@@ -13,13 +13,10 @@ from frossl.core.types import UserError
 from frossl.data.formats import EXTENSIONS, NOT_IMAGES, has_image_content
 from frossl.data.names import Names
 from frossl.data.options import Opening
-from frossl.data.parts import Found, Part, chain
+from frossl.data.parts import LABELS, Found, Part, concatenate
+from frossl.data.splits import HELD_OUT, TRAIN, UNLABELLED, WORDS
 from frossl.data.tables import is_table, labels_beside
 
-TRAIN_NAMES = ("train", "training")
-HELD_OUT_NAMES = ("test", "testing", "val", "valid", "validation")
-UNLABELLED_NAMES = ("unlabeled", "unlabelled")
-SPLIT_NAMES = {*TRAIN_NAMES, *HELD_OUT_NAMES, *UNLABELLED_NAMES}
 IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "photos", "jpegimages", "leftimg8bit"])
 MASK_FOLDERS = {
     *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "seg"),
@@ -73,7 +70,7 @@ class Files:
     def classes(self) -> tuple[str, ...]:
         """The sub-folders, if they look like classes."""
         names = set(self.folders())
-        splits = {name.lower() for name in names} <= SPLIT_NAMES
+        splits = {name.lower() for name in names} <= WORDS.keys()
         return () if len(names) < 2 or "" in names or splits else tuple(sorted(names))
 
 
@@ -126,18 +123,18 @@ def find_in_folder(folder: Path, options: Opening) -> Found:
     files, notes = list_images(folder)
     files = _without_folder(_without_masks(files, notes))
     splits = [_without_folder(split) for split in _splits(files, options, notes)]
-    unlabelled = splits.pop(0)
-    count = len(splits)
-    splits += [unlabelled] * bool(len(unlabelled))
-    parts = [Part(part, place=part.prefix or "the folder") for part in splits]
-    parts, origin = labels_beside(folder, [split.prefix for split in splits], parts, options, notes)
+    parts = [Part(split, place=split.prefix or "the folder") for split in splits]
+    parts, origin = labels_beside(folder, parts, options, notes)
     if options.labels and not origin:
-        classes = splits[0].classes()
+        classes = splits[1].classes()
         origin = "sub-folders" if classes else "images do not all lie in two or more sub-folders, one for each class"
-        for i, split in enumerate(splits[: count if classes else 0]):
-            parts[i] = parts[i]._replace(labels=[name or None for name in split.folders()])
-    parts = [chain([parts[0], *parts[count:]]), *parts[1:count]]
-    return Found(folder.resolve().name, f"folder {folder}", parts, notes, origin)
+        for i, split in enumerate(splits[1:] if classes else (), 1):
+            parts[i] = parts[i]._replace(
+                columns=parts[i].columns | {LABELS: [name or None for name in split.folders()]}
+            )
+    unlabelled, train, *test = parts
+    train = concatenate([train, unlabelled]) if len(unlabelled.sources) else train
+    return Found(folder.resolve().name, f"folder {folder}", [train, *test], notes, origin)
 
 
 def _without_folder(files: Files) -> Files:
@@ -179,7 +176,7 @@ def _mask_folders(folders: set[str]) -> tuple[str, ...]:
     def holds_masks(folder: str) -> bool:
         above, _, last = folder.rpartition("/")
         of, beside = MASK_OF.fullmatch(last.lower()), siblings[above]
-        of_these = of is not None and of[1] in beside & (SPLIT_NAMES | IMAGE_FOLDERS)
+        of_these = of is not None and of[1] in beside & (WORDS.keys() | IMAGE_FOLDERS)
         return of_these or (last.lower() in MASK_FOLDERS and bool(beside & IMAGE_FOLDERS))
 
     return tuple(f"{folder}/" for folder in sorted(folders - {""}) if holds_masks(folder))
@@ -209,27 +206,22 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
 
 
 def _splits(files: Files, options: Opening, notes: list[str]) -> list[Files]:
-    """Images without labels beside the training images, those, and held-out ones if there are any; with a note."""
-    tops = set(files.folders())
-    parts = {
-        top.lower(): files.below(f"{files.prefix}{top}/")
-        for top in sorted(tops, reverse=True)
-        if top.lower() in SPLIT_NAMES
-    }
-    train = next((parts[name] for name in TRAIN_NAMES if name in parts), None)
-    held_out = [parts[name] for name in HELD_OUT_NAMES if name in parts]
-    unlabelled = next((parts[name] for name in UNLABELLED_NAMES if name in parts), files.select(()))
+    """Images without labels, training images, and held-out ones if there are any; with a note."""
+    tops = {top.lower(): top for top in sorted({*files.folders()}, reverse=True)}
+    parts = {name: files.below(f"{files.prefix}{top}/") for name, top in tops.items() if name in WORDS}
+    train = next((parts[name] for name in TRAIN if name in parts), None)
+    held_out = [parts[name] for name in HELD_OUT if name in parts]
+    unlabelled = next((parts[name] for name in UNLABELLED if name in parts), files.select(()))
     if train is None or not (held_out or len(train) + len(unlabelled) == len(files)):
         return [files.select(()), files]
     classes = set(train.classes())
     alike = [part for part in held_out if classes.intersection(part.folders())]
     test = (alike if alike and options.labels else held_out)[:1]
     used = [part.prefix for part in (train, *test, unlabelled)]
-    unused = sorted(f"{files.prefix}{top}/" if top else "images beside them" for top in tops)
-    unused = [place for place in unused if place not in used]
-    rest = f"; not used: {', '.join(unused)}" if unused else ""
+    unused = [f"{files.prefix}{top}/" if top else "images beside them" for top in sorted({*files.folders()})]
+    rest = ", ".join(place for place in unused if place not in used)
     if test:
-        notes.append(f"splits come from {train.prefix} and {test[0].prefix}{rest}")
+        notes.append(f"splits come from {train.prefix} and {test[0].prefix}" + (f"; not used: {rest}" if rest else ""))
     if len(unlabelled):
         notes.append(f"{len(unlabelled):,} images of {unlabelled.prefix} are trained on too, without labels")
     return [unlabelled, train, *test]

@@ -12,15 +12,15 @@ import numpy as np
 from frossl.core.types import UserError
 from frossl.data.decode import UnreadableError
 from frossl.data.options import Opening
-from frossl.data.parts import Found, Part
+from frossl.data.parts import GROUPS, LABELS, Found, Part
 from frossl.data.splits import choose_splits, split_files, split_of
-from frossl.data.tables import LABELS, Columns, choose_column
+from frossl.data.tables import LABEL_NAMES, Columns, check_column, choose_label
 
 CACHE = "parquet-cache"
 IMAGES = ("image", "img", "picture", "pixel_values", "jpg", "png")
 """Columns that are taken for images where there are several that hold bytes."""
 SAMPLED = 10_000
-"""Rows by which columns are told apart."""
+"""Rows that are read to find the column of labels."""
 SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
 """Files of a folder that ``save_to_disk`` wrote."""
 
@@ -93,23 +93,35 @@ def _found(
 ) -> Found:
     file, first = tables[0][1:3]
     images = [_image_column(file, table.schema, options.image_column) for _, file, table, *_ in tables]
-    label = ""
-    if options.labels:
-        label, doubt = choose_column(_sampled(first), options.label_column, file.name, (images[0], options.group or ""))
-        notes += [doubt] * bool(doubt)
-    if options.label_column and not label:
-        raise UserError(f"--label-column {options.label_column}: {file} has only {', '.join(first.column_names)}")
+    sampled = _sampled(first)
+    label, doubts = choose_label(sampled, options, file.name, (images[0],))
+    check_column("--label-column", options.label_column, sampled, str(file))
     parts = []
     for image, (place, file, table, features, state) in zip(images, tables, strict=True):
-        labels, groups = (
-            table.column(name).to_pylist() if name in table.column_names else None for name in (label, options.group)
-        )
+        columns = {
+            role: table.column(name).to_pylist()
+            for role, name in ((LABELS, label), (GROUPS, options.group))
+            if name in table.column_names
+        }
         feature = features.get(label)
-        names = getattr(getattr(feature, "feature", feature), "names", None) or ()
-        parts.append(Part(Rows(table, image, file.name, state), labels, tuple(names), groups, place))
-    return Found(
-        path.resolve().stem, source, parts, notes, f"the column {label!r}" if label else "no column tells them"
-    )
+        names = tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
+        if names and LABELS in columns:
+            columns[LABELS] = _named(columns[LABELS], names, f"the label column of {place}")
+        parts.append(Part(Rows(table, image, file.name, state), columns, place, names))
+    origin = f"the column {label!r}" if label else "no column can be labels"
+    return Found(path.resolve().stem, source, parts, notes + doubts, origin)
+
+
+def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[Any]:
+    """Labels, or lists of them, with the names of classes in place of their numbers; None for -1."""
+    known = {label for value in values for label in (value if isinstance(value, list) else [value])} - {None}
+    if not all(-1 <= label < len(names) for label in known):
+        raise UserError(
+            f"{where} goes from {min(known)} to {max(known)}, with {len(names)} names of classes. Mend it, or open the "
+            "data without labels (--no-labels)"
+        )
+    name = dict(enumerate(names))
+    return [[name.get(x) for x in value] if isinstance(value, list) else name.get(value) for value in values]
 
 
 def _sampled(table: Any) -> Columns:
@@ -121,33 +133,29 @@ def _sampled(table: Any) -> Columns:
 
 def _may_be_read(field: Any) -> bool:
     """Whether a column holds something small: no images or other bytes, unless they are called labels."""
-    if _import("pyarrow").types.is_struct(field.type):
-        return not _holds_images(field)
-    return not _is_bytes(field.type) or field.name in LABELS
-
-
-def _is_bytes(kind: Any) -> bool:
-    types = _import("pyarrow").types
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return not _holds_images(field) or (
+        field.name in LABEL_NAMES and not _import("pyarrow").types.is_struct(field.type)
+    )
 
 
 def _holds_images(field: Any) -> bool:
-    is_struct = _import("pyarrow").types.is_struct(field.type)
-    return any(one.name == "bytes" and _is_bytes(one.type) for one in (field.type if is_struct else ())) or _is_bytes(
-        field.type
-    )
+    """Whether a column holds bytes, or structs with ``bytes``."""
+    types = _import("pyarrow").types
+    inner = [one for one in field.type if one.name == "bytes"] if types.is_struct(field.type) else [field]
+    return any(types.is_binary(one.type) or types.is_large_binary(one.type) for one in inner)
 
 
 def _image_column(file: Path, schema: Any, given: str | None) -> str:
     fitting = [field.name for field in schema if _holds_images(field)]
-    fitting = [name for name in fitting if name not in LABELS] or fitting
+    fitting = [name for name in fitting if name not in LABEL_NAMES] or fitting
     chosen = given or next((name for name in IMAGES if name in fitting), fitting[0] if len(fitting) == 1 else "")
     if chosen in fitting:
         return chosen
-    problem = f"several columns hold bytes: {', '.join(fitting)}; say which are images with --image-column"
-    if given or not fitting:
-        of = "--image-column " + given if given else "'image' or another name"
-        problem = f"it has no column of images (bytes, or a struct with bytes) {of}, only {', '.join(schema.names)}"
+    if fitting and not given:
+        problem = f"several columns hold bytes: {', '.join(fitting)}; say which are images with --image-column"
+    else:
+        name = f"--image-column {given}" if given else "'image' or another name"
+        problem = f"it has no column of images (bytes, or a struct with bytes) {name}, only {', '.join(schema.names)}"
     raise UserError(f"cannot read {file} as Parquet with a column of images: {problem}")
 
 

@@ -1,4 +1,4 @@
-"""Batches: which images come when, as training views or as plain images for evaluation."""
+"""Batches of training views, and of plain images for evaluation, with the order of images."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class Batch:
     views: list[Tensor]
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors on the device."""
+        return self.views if self.labels_N is None else [*self.views, self.labels_N]
+
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     """The order of all images in ``epoch``: a permutation that depends on nothing but its arguments."""
@@ -70,11 +75,11 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Batches without end from ``first_step`` on; the same whatever the number of workers and the start.
 
-    Of each batch, a rank gets one of ``ranks`` consecutive parts, the first of which may be longer by an image.
-    ``compiled`` makes colours in one compiled kernel, with other rounding. ``prefetch`` makes each batch in
-    a thread while the one before is trained on: by default on CUDA alone, since on the CPU both want the same cores.
-    ``own_stream`` has that thread's work done beside that of the step on CUDA, where no one has run it yet.
-    ``dtype`` is that of the views, for loops whose encoder takes another than float32.
+    Each rank gets one of ``ranks`` consecutive parts of each batch; the first parts may be longer by one image.
+    ``compiled`` makes colours in one compiled kernel, with other rounding. ``prefetch`` makes each batch in a thread
+    while the one before is trained on: by default on CUDA only, since on the CPU both compete for the same cores.
+    ``own_stream`` runs the work of that thread on a CUDA stream of its own, beside the step. ``dtype`` is that of the
+    views, for loops whose encoder takes another than float32.
     """
     plan = epoch_indices(len(data.train), batch, seed, first_step, rank, ranks)
     batches = _batches(data.train, recipe, data.mean, data.std, plan, seed, workers, device, compiled, dtype)
@@ -102,7 +107,7 @@ def views_of(
     seed: int,
     epoch: int = 0,
 ) -> list[Tensor]:
-    """The very views that training with ``seed`` makes of the images at ``index_N`` in ``epoch``, on the CPU."""
+    """The same views that training with ``seed`` makes of the images at ``index_N`` in ``epoch``, on the CPU."""
     return next(_batches(split, recipe, mean, std, [(epoch, index_N)], seed, 0, "cpu")).views
 
 
@@ -124,9 +129,8 @@ def _batches(
     device = torch.device(device)
 
     def labels(index_N: Tensor) -> Tensor | None:
-        if split.labels is None or split.labels.is_floating_point():  # values, from which no step learns
-            return None if split.labels is None else split.labels[index_N]
-        return upload(split.labels[index_N], device)
+        y = None if split.labels is None else split.labels[index_N]
+        return y if y is None or y.is_floating_point() else upload(y, device)  # no step learns from values
 
     if isinstance(split.images, Tensor):
         resident = split.images.to(device) if fits(split.images, device) else None
@@ -157,7 +161,7 @@ def prefetched(batches: Iterator[T], device: torch.device, own_stream: bool = Fa
             torch.set_num_threads(threads)  # what any thread sets holds for all that begin later
             if device.index is not None:
                 thread.submit(torch.cuda.set_device, device).result()
-            make = partial(side.run, partial(next, batches, None), _tensors)
+            make = partial(side.run, partial(next, batches, None), lambda item: getattr(item, "tensors", []))
             following = thread.submit(make)
             while (item := following.result()()) is not None:
                 following = thread.submit(make)
@@ -165,13 +169,6 @@ def prefetched(batches: Iterator[T], device: torch.device, own_stream: bool = Fa
     finally:
         if isinstance(batches, Generator):
             batches.close()
-
-
-def _tensors(item: Any) -> list[Tensor]:
-    """Those of a batch that are on its device."""
-    if not isinstance(item, Batch):
-        return []
-    return item.views if item.labels_N is None else [*item.views, item.labels_N]
 
 
 def batch_index(images: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
@@ -208,24 +205,23 @@ def iterate_loader(items: Any, workers: int, **how: Any) -> Iterator[Any]:
     except UserError as error:  # a worker's comes with its traceback
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
     except RuntimeError as error:
-        in_worker = "bootstrapping phase" in str(error)  # which runs the script and comes to the same call
-        if "DataLoader worker" not in str(error) and not in_worker:
+        said = str(error)
+        in_worker = "bootstrapping phase" in said  # which runs the script and comes to the same call
+        if not in_worker and "DataLoader worker" not in said:
             raise
         if in_worker or (not begun and _runs_script_again()):
             raise UserError(
                 f"processes that decode images are started by {multiprocessing.get_start_method()!r} here, so each "
                 'runs your script again. Put the call in it under if __name__ == "__main__": or give workers=0'
             ) from None
-        if "bus error" in str(error).lower():
-            raise UserError(
-                "a process that decodes images ended with a bus error: /dev/shm, through which they hand over images, "
-                f"is full ({shared_memory() / 2**20:,.0f} MiB free). Give fewer --workers, or more shared memory "
-                "(docker run --shm-size 8g). Training goes on with --resume"
-            ) from None
-        raise UserError(
-            f"a process that decodes images ended ({str(error).splitlines()[0]}). If memory ran out, give fewer "
-            "--workers. Training goes on with --resume"
-        ) from None
+        problem = f"({said.splitlines()[0]}). If memory ran out, give fewer --workers"
+        if "bus error" in said.lower():
+            problem = (
+                "with a bus error: /dev/shm, through which they hand over images, is full "
+                f"({shared_memory() / 2**20:,.0f} MiB free). Give fewer --workers, or more shared memory (docker run "
+                "--shm-size 8g)"
+            )
+        raise UserError(f"a process that decodes images ended {problem}. Training goes on with --resume") from None
 
 
 def _runs_script_again() -> bool:
@@ -282,8 +278,7 @@ def plain_batches(
 ) -> Iterator[Tensor]:
     """Every image of ``split`` in order, as normalised ``(B, C, size, size)``: the centre square, resized.
 
-    What is one batch is decoded without workers: one of these would be no faster, and takes seconds to start where
-    processes are spawned.
+    A single batch is decoded without workers: starting them costs more than they save.
     """
     shift, scale = (upload(torch.tensor(t), device)[:, None, None] for t in (mean, std))
     if isinstance(split.images, Tensor):
@@ -319,10 +314,13 @@ class CentreCrops:
         return len(self.images)
 
     def __getitem__(self, i: int) -> Tensor:
-        from torchvision.transforms.v2 import functional as tv
+        return centre_crop(self.images[i], self.size, self.interpolation)
 
-        x = self.images[i]
-        (height, width), side = x.shape[1:], min(x.shape[1:])
-        x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
-        mode = tv.InterpolationMode(self.interpolation)
-        return tv.resize(x, [self.size, self.size], interpolation=mode, antialias=True)
+
+def centre_crop(x_CHW: Tensor, size: int, interpolation: str) -> Tensor:
+    """The largest centred square of a uint8 image, resized to ``size`` pixels."""
+    from torchvision.transforms.v2 import functional as tv
+
+    (height, width), side = x_CHW.shape[1:], min(x_CHW.shape[1:])
+    x = tv.crop(x_CHW, (height - side) // 2, (width - side) // 2, side, side)
+    return tv.resize(x, [size, size], interpolation=tv.InterpolationMode(interpolation), antialias=True)

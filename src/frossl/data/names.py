@@ -1,4 +1,4 @@
-"""Millions of names in two arrays, where a list of strings takes several times the memory in every worker."""
+"""Millions of names in two arrays, which take a fraction of the memory of a list of strings in every worker."""
 
 from __future__ import annotations
 

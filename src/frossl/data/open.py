@@ -1,4 +1,4 @@
-"""The one door to images: a name, folders, lists, shards, Parquet files, or arrays."""
+"""Open images by a name, or from folders, lists, shards, Parquet files, or arrays."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from frossl.data.formats import EXTENSIONS
 from frossl.data.hub import PREFIX, fetch
 from frossl.data.names import Names
 from frossl.data.options import COLUMNS, DataOptions, Opening
-from frossl.data.parts import Found, Part, join, to_dataset
+from frossl.data.parts import Found, Part, divide, join, to_dataset
 from frossl.data.records import DATASETS
-from frossl.data.splits import divide
 from frossl.data.tables import is_table
 from frossl.data.types import Dataset
 
 FEW_IMAGES = 100
-"""So many pictures may lie beside Parquet files, as those of a README do."""
+"""Most images beside Parquet files, such as those of a README."""
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -43,13 +42,18 @@ def open_data(source: str, options: DataOptions | None = None, **changes: Any) -
         UserError: there is nothing of that name, it cannot be read, or the options do not fit it.
     """
     opening = Opening(**({} if options is None else options.data_options()) | changes)
+    there = _exists(source)
+    as_arrays = there and source.lower().endswith(arrays.EXTENSIONS) and Path(source).expanduser().is_file()
+    if source in DATASETS or as_arrays:
+        given = [name for name in COLUMNS if getattr(opening, name) is not None]
+        if given:
+            flag = f"--{given[0].replace('_', '-')}"
+            raise UserError(f"{flag}: the images of {source} have neither columns nor names; leave it out")
     if source in DATASETS:
-        if _exists(source):
+        if there:
             opening.log(f"{source} is read as the name of a data set; for the folder of that name write ./{source}")
-        _refuse_columns(source, opening)
         return DATASETS[source].open(opening)
-    if _exists(source) and source.lower().endswith(arrays.EXTENSIONS) and Path(source).expanduser().is_file():
-        _refuse_columns(source, opening)
+    if as_arrays:
         return arrays.open_arrays(Path(source).expanduser(), opening)
     return to_dataset(join([divide(_find(paths, opening)) for paths in _grouped(_paths(source, opening))]), opening)
 
@@ -66,7 +70,7 @@ def parts_of(source: str) -> list[str]:
 
 
 def resolve_source(source: str, links: bool = True) -> str:
-    """``source`` with whole paths, through ``links`` or not, equal where the images are the same."""
+    """``source`` with absolute paths, ``links`` resolved or not: equal if the images are the same."""
 
     def whole(part: str) -> str:
         if part in DATASETS or part.startswith(PREFIX):
@@ -101,15 +105,8 @@ def _exists(source: str) -> bool:
         raise UserError(f"cannot open {source}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _refuse_columns(source: str, opening: Opening) -> None:
-    given = [name for name in COLUMNS if getattr(opening, name) is not None]
-    if given:
-        flag = f"--{given[0].replace('_', '-')}"
-        raise UserError(f"{flag}: the images of {source} have neither columns nor names; leave it out")
-
-
 def _paths(source: str, opening: Opening) -> list[Path]:
-    """What there is of the parts of ``source``, patterns expanded and the Hub's files fetched."""
+    """The files and folders of ``source``: patterns expanded, files of the Hub fetched."""
     found = []
     for part in parts_of(source):
         if part.startswith(PREFIX):
@@ -147,51 +144,48 @@ def _grouped(paths: Sequence[Path]) -> list[list[Path]]:
     """Files of one kind, such as shards, are one source; each folder and each list is its own."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
-        extension = path.suffix.lower()
+        extension = "" if path.is_dir() else path.suffix.lower()
         kind = "image" if extension in EXTENSIONS else extension if extension in (".tar", ".parquet") else str(path)
-        groups.setdefault(str(path) if path.is_dir() else kind, []).append(path)
+        groups.setdefault(kind, []).append(path)
     return list(groups.values())
 
 
 def _find(paths: list[Path], opening: Opening) -> Found:
-    first = paths[0]
-    extension = first.suffix.lower()
-    if first.is_dir():
-        return _find_in_folder(first, opening)
-    place = first if len(paths) == 1 else Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    place, extension = paths[0], paths[0].suffix.lower()
+    if place.is_dir():
+        if hf.is_saved(place):
+            return hf.find_saved(place, opening)
+        if paths := _files_of(place, ".parquet", FEW_IMAGES):
+            return hf.find_in_parquet(place, paths, opening)
+        if paths := _files_of(place, ".tar", 0):
+            return shards.find_in_shards(place, paths, opening)
+        return find_in_folder(place, opening)
+    if len(paths) > 1:
+        place = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     if extension == ".parquet":
         return hf.find_in_parquet(place, paths, opening)
     if extension == ".tar":
         return shards.find_in_shards(place, paths, opening)
     if extension in lists.KINDS:
-        return lists.find_in_list(first, opening)
+        return lists.find_in_list(place, opening)
     if extension in EXTENSIONS and len(paths) > 1:
         files = Files(str(place), Names(sorted(os.path.relpath(path, place) for path in paths)))
         return Found(place.name, f"{len(paths):,} images in {place}", [Part(files, place=str(place))], [])
     raise UserError(
-        f"{first} is a file{f' of type {extension}' if extension else ''}. Give a folder of images, a list of them "
+        f"{place} is a file{f' of type {extension}' if extension else ''}. Give a folder of images, a list of them "
         "(.txt, .csv), .parquet or .tar files or a folder of them, arrays in an .npy or .npz file alone, or the name "
         "of a data set."
     )
 
 
-def _find_in_folder(folder: Path, opening: Opening) -> Found:
-    if hf.is_saved(folder):
-        return hf.find_saved(folder, opening)
-    if files := _files_of(folder, ".parquet", FEW_IMAGES):
-        return hf.find_in_parquet(folder, files, opening)
-    if files := _files_of(folder, ".tar", 0):
-        return shards.find_in_shards(folder, files, opening)
-    return find_in_folder(folder, opening)
-
-
 def _files_of(folder: Path, extension: str, images: int) -> list[Path]:
-    """The files of a kind in a folder or its ``data/``, else at any depth beside no more than so many ``images``."""
-    if images:
-        for place in (folder, folder / "data"):
-            here = sorted(path for path in place.glob(f"*{extension}") if _shown(path.name))
-            if here:
-                return here
+    """The files of a kind in a folder or its ``data/``, else at any depth unless more than ``images`` lie beside them.
+
+    Without ``images``, they are looked for at any depth alone.
+    """
+    for place in (folder, folder / "data") if images else ():
+        if here := sorted(path for path in place.glob(f"*{extension}") if _shown(path.name)):
+            return here
     found, seen = [], 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

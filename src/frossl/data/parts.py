@@ -1,4 +1,4 @@
-"""From any source to a :class:`Dataset`: its splits with labels as they stand there, compared, then built."""
+"""From any source to a :class:`Dataset`: its splits, with labels that can be compared, then built."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from frossl.core.shared import SharedArray
 from frossl.core.types import UserError
-from frossl.data.build import LISTED, Statistics, build
+from frossl.data.build import Statistics, build
 from frossl.data.options import Opening
 from frossl.data.sources import Encoded, Sources
+from frossl.data.splits import WORDS, some
 from frossl.data.targets import Labels, read_labels
 from frossl.data.types import Dataset
 
+LABELS, GROUPS, SPLITS = ROLES = ("labels", "groups", "splits")
+
 
 class Part(NamedTuple):
-    """One split: images and, where there are any, the label of each and the group that it belongs to.
+    """One split: images, and in ``columns`` what the source says of each, by the name of its role.
 
-    Labels are as they stand in the source: numbers, words, lists; None, NaN or -1 where unknown. With ``names``,
-    numbers are theirs. ``place`` is what messages call it. ``splits`` are the words of a table that
-    :func:`frossl.data.splits.divide` goes by, None of images that it does not name.
+    ``labels`` are numbers, words, or lists of them, None, NaN or -1 where unknown; ``groups`` are names of what must
+    stay in one split; ``splits`` are the words of a column that names the split of each image, None for images without
+    a row. ``names`` are all classes in order, if the source names them. ``place`` is what messages call the part.
     """
 
     sources: Sources
-    labels: Sequence[Any] | None = None
-    names: tuple[str, ...] = ()
-    groups: Sequence[Any] | None = None
+    columns: Any = MappingProxyType({})
     place: str = "the training split"
-    splits: Sequence[Any] | None = None
+    names: tuple[str, ...] = ()
 
 
 class Found(NamedTuple):
@@ -47,22 +50,24 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
-    """Several sources, one after the other; ``prefixes`` go before their names."""
+class Joined:
+    """Several sources, one after the other, or only those of their images at ``index``; prefixes go before names."""
 
     sources: tuple[Sources, ...]
     prefixes: tuple[str, ...]
+    index: np.ndarray | None = None
 
     @cached_property
     def ends(self) -> list[int]:
         return list(accumulate(map(len, self.sources)))
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return self.ends[-1] if self.index is None else len(self.index)
 
     def _at(self, index: int) -> tuple[int, int]:
-        which = bisect_right(self.ends, index)
-        return which, index - (self.ends[which - 1] if which else 0)
+        place = index if self.index is None else int(self.index[index])
+        which = bisect_right(self.ends, place)
+        return which, place - (self.ends[which - 1] if which else 0)
 
     def __getitem__(self, index: int, /) -> str | bytes:
         which, place = self._at(index)
@@ -77,38 +82,18 @@ class Chain:
         return self.sources[which].stamp(place)
 
 
-def chain(parts: Sequence[Part], prefixes: Sequence[str] = ()) -> Part:
-    """Parts as one; unknown are the labels of those that have none."""
+def concatenate(parts: Sequence[Part], prefixes: Sequence[str] = ()) -> Part:
+    """Several parts as one; what a part does not say of its images is unknown."""
     if len(parts) == 1:
         return parts[0]
-    sources = Chain(tuple(part.sources for part in parts), tuple(prefixes) or ("",) * len(parts))
-    alike = len({part.names for part in parts if part.labels is not None}) == 1
-    names = next((part.names for part in parts if part.labels is not None), ()) if alike else ()
-    labels = groups = words = None
-    if any(part.labels is not None for part in parts):
-        labels = [label for part in parts for label in (_labels(part) if alike else _words(part))]
-    if any(part.groups is not None for part in parts):
-        groups = [group for part in parts for group in part.groups or [None] * len(part.sources)]
-    if any(part.splits is not None for part in parts):
-        words = [word for part in parts for word in part.splits or [None] * len(part.sources)]
-    return Part(sources, labels, names, groups, parts[0].place, words)
-
-
-def _labels(part: Part) -> Sequence[Any]:
-    return [None] * len(part.sources) if part.labels is None else part.labels
-
-
-def _words(part: Part) -> Sequence[Any]:
-    """Labels with names in place of their numbers."""
-    if not part.names:
-        return _labels(part)
-
-    def word(label: Any) -> Any:
-        if isinstance(label, list):
-            return [word(one) for one in label]
-        return None if label is None or label == -1 else part.names[label]
-
-    return [word(label) for label in _labels(part)]
+    sources = Joined(tuple(part.sources for part in parts), tuple(prefixes) or ("",) * len(parts))
+    columns = {
+        role: [value for part in parts for value in part.columns.get(role) or [None] * len(part.sources)]
+        for role in ROLES
+        if any(role in part.columns for part in parts)
+    }
+    names = {part.names for part in parts if LABELS in part.columns}
+    return Part(sources, columns, parts[0].place, names.pop() if len(names) == 1 else ())
 
 
 def join(found: Sequence[Found]) -> Found:
@@ -116,13 +101,54 @@ def join(found: Sequence[Found]) -> Found:
     if len(found) == 1:
         return found[0]
     heads = [f"{one.name}/" for one in found]
-    train = chain([one.parts[0] for one in found], heads)
+    parts = [concatenate([one.parts[0] for one in found], heads)]
     held_out = [(one.parts[1], head) for one, head in zip(found, heads, strict=True) if len(one.parts) > 1]
-    parts = [train, chain(*zip(*held_out, strict=True))] if held_out else [train]
+    if held_out:
+        parts.append(concatenate(*zip(*held_out, strict=True)))
     notes = [f"{one.name}: {note}" for one in found for note in one.notes]
     origins = dict.fromkeys(one.origin for one in found if one.origin)
     name = "+".join(one.name for one in found)[:100]
     return Found(name, " + ".join(one.source for one in found), parts, notes, " and ".join(origins))
+
+
+def divide(found: Found) -> Found:
+    """``found`` with its only part in two where a column names the split of images; those without are trained on.
+
+    Validation images are held out where there are no test images, or where these alone have no labels.
+
+    Raises:
+        UserError: the column holds something else than the name of a split.
+    """
+    places = [part.place for part in found.parts if SPLITS in part.columns]
+    if not places:
+        return found
+    if len(found.parts) > 1:
+        note = f"the column 'split' of {' and '.join(places)} is not used: folders or files are the splits"
+        return found._replace(notes=[*found.notes, note])
+    (part,) = found.parts
+    words = ["train" if word is None else str(word).strip().lower() for word in part.columns[SPLITS]]
+    strange = [word for word in words if word not in WORDS]
+    if strange:
+        counts = ", ".join(f"{word or 'nothing'} ({strange.count(word):,})" for word in sorted({*strange}))
+        raise UserError(
+            f"{part.place}: the column 'split' holds {counts}; expected are only "
+            f"{', '.join(WORDS)}. Correct it, or rename the column to have images held out by the seed"
+        )
+    splits = np.array([WORDS[word] for word in words])
+    named = {}
+    for name in ("train", "test", "validation"):
+        index = np.flatnonzero(splits == name)
+        columns = {role: [values[i] for i in index.tolist()] for role, values in part.columns.items()}
+        sources = Joined((part.sources,), ("",), index.view(SharedArray))
+        if len(index):
+            named[name] = part._replace(sources=sources, columns=columns, place=f"the split {name}")
+    held_out = [name for name in ("test", "validation") if name in named]
+    labelled = [n for n in held_out if any(label is not None for label in named[n].columns.get(LABELS, ()))]
+    used = [*(["train"] if "train" in named else []), *(labelled or held_out)[:1]]
+    counts = ", ".join(f"{len(one.sources):,} {name}" for name, one in named.items())
+    unused = [name for name in named if name not in used]
+    note = f"splits come from the column 'split': {counts}" + (f"; not used: {', '.join(unused)}" if unused else "")
+    return found._replace(parts=[named[name] for name in used], notes=[*found.notes, note])
 
 
 def to_dataset(found: Found, options: Opening, statistics: Statistics | None = None) -> Dataset:
@@ -144,10 +170,10 @@ def to_dataset(found: Found, options: Opening, statistics: Statistics | None = N
 def _compared(found: Found, options: Opening, notes: list[str]) -> list[Labels]:
     """The labels of the parts that are used, on the classes of the first; notes say what came of them."""
     train, *others = found.parts
-    first = Labels(np.empty(0)) if train.labels is None else _read(train, options.targets)
+    first = read_labels(train.columns.get(LABELS, ()), train.names, options.targets)
     if not first.note:
         why = found.origin or "there are none"
-        notes.append(f"no labels: {why}" if train.labels is None else f"no labels: nothing is in {why}")
+        notes.append(f"no labels: {f'nothing is in {why}' if LABELS in train.columns else why}")
         return [first] * len(found.parts)
     origin = found.origin or "the labels"
     said = first.note.replace("the labels", origin)
@@ -163,65 +189,29 @@ def _compared(found: Found, options: Opening, notes: list[str]) -> list[Labels]:
     return [first]
 
 
-def _read(part: Part, targets: str, tags: tuple[str, ...] = ()) -> Labels:
-    """The labels of a part, with UserError that names it."""
-    values: Sequence[Any] = part.labels or []
-    several = any(isinstance(value, list) for value in values)
-    wrong = ""
-    if any(isinstance(label, list | dict) for value in values for label in (value if several else [value]) or ()):
-        wrong = f"must hold one number or word for each image, or a list of them, got {values[0]}"
-    elif part.names and not several:
-        known = [value for value in values if value is not None]
-        if not all(-1 <= value < len(part.names) for value in known):
-            wrong = f"goes from {min(known)} to {max(known)}, with {len(part.names)} names of classes"
-    if wrong:
-        raise UserError(
-            f"the label column of {part.place} {wrong}. Mend it, or open the data without labels (--no-labels)."
-        )
-    return read_labels(values, part.names or None, targets, tags)
-
-
 def _like(first: Labels, test: Part, train_place: str, notes: list[str]) -> Labels | None:
-    """The labels of held-out images as those of ``first``; None where they have none in common."""
-    if test.labels is None:
+    """The labels of held-out images on the classes or tags of ``first``; None where none of these is known."""
+    second = read_labels(test.columns.get(LABELS, ()), test.names, first.kind, first.tags)
+    if not second.note:
         return None
-    if first.tags:
-        test = test._replace(labels=_words(test), names=())
-        extra = {str(label) for value in test.labels or () if _is_words(value) for label in value} - {*first.tags}
-        if extra:
-            notes.append(f"labels that only {test.place} has are left out: {_some(sorted(extra))}")
-            kept = [
-                [x for x in value if str(x) not in extra] if _is_words(value) else value for value in test.labels or ()
-            ]
-            test = test._replace(labels=kept)
-    second = _read(test, first.kind, first.tags)
-    if not second.note or not first.classes:
-        return second if second.note else None
+    if not first.classes:
+        notes += [f"{test.place}: {second.note}"] if first.tags else []
+        return second
     number = {name: i for i, name in enumerate(first.classes)}
-    places = np.array([*(number.get(name, -1) for name in second.classes), -1])
-    numbers = places[second.numbers]
+    numbers = np.array([*(number.get(name, -1) for name in second.classes), -1])[second.numbers]
     if not (numbers >= 0).any():
         return None
     strange = [name for name in second.classes if name not in number]
     if strange:
         notes.append(
             f"{(second.numbers >= 0).sum() - (numbers >= 0).sum():,} images of {test.place} are of classes that "
-            f"{train_place} has not and count as unlabelled: {_some(strange)}"
+            f"{train_place} has not and count as unlabelled: {some(strange)}"
         )
     absent = np.setdiff1d(first.numbers[first.numbers >= 0], numbers)
     if absent.size:
-        names = _some([first.classes[i] for i in absent])
+        names = some(first.classes[i] for i in absent)
         notes.append(f"{test.place} has no image of {names}; accuracies are over the other classes")
     return replace(second, numbers=numbers, classes=first.classes)
-
-
-def _is_words(value: Any) -> bool:
-    """Whether the labels of an image are listed by name, not as 0 and 1."""
-    return isinstance(value, list) and not all(label in (0, 1, -1) for label in value)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
 
 
 def _groups(parts: Sequence[Part], pattern: str, notes: list[str]) -> np.ndarray | None:
@@ -230,8 +220,8 @@ def _groups(parts: Sequence[Part], pattern: str, notes: list[str]) -> np.ndarray
     Raises:
         UserError: ``pattern`` is no column of the data and no regular expression that fits a name.
     """
-    column = any(part.groups is not None for part in parts)
-    found = [(part.groups or []) if column else _by_name(part, pattern) for part in parts]
+    column = any(GROUPS in part.columns for part in parts)
+    found = [part.columns.get(GROUPS, ()) if column else _by_name(part, pattern) for part in parts]
     known = [any(map(_is_group, groups)) for groups in found]
     if not any(known):
         raise UserError(
@@ -239,7 +229,7 @@ def _groups(parts: Sequence[Part], pattern: str, notes: list[str]) -> np.ndarray
             f"{parts[0].sources.name(0)!r}; the first group of the regular expression, or all that it matches, is the "
             "name of a patient, video or burst"
         )
-    named = [_named(part, groups, notes) for part, groups, there in zip(parts, found, known, strict=True) if there]
+    named = [_named(part, groups, notes) for part, groups, has in zip(parts, found, known, strict=True) if has]
     if len(parts) == 1:
         return named[0]
     if all(known):
@@ -269,10 +259,12 @@ def _is_group(value: Any) -> bool:
 
 def _named(part: Part, groups: Sequence[Any], notes: list[str]) -> np.ndarray:
     """Groups as text; an image that belongs to none is one of its own, and a note counts them."""
-    lonely = [i for i, group in enumerate(groups) if not _is_group(group)]
-    if lonely:
-        notes.append(f"--group: {len(lonely):,} images belong to no group, such as {part.sources.name(lonely[0])!r}")
+    ungrouped = [i for i, group in enumerate(groups) if not _is_group(group)]
+    if ungrouped:
+        notes.append(
+            f"--group: {len(ungrouped):,} images belong to no group, such as {part.sources.name(ungrouped[0])!r}"
+        )
     names = [str(group) for group in groups]
-    for i in lonely:
+    for i in ungrouped:
         names[i] = f"\0{part.sources.name(i)}"
     return np.array(names)

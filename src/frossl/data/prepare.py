@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from frossl.core.files import write_folder
 from frossl.core.types import UserError
@@ -16,7 +16,7 @@ from frossl.data.formats import EXTENSIONS
 from frossl.data.options import DataOptions, Log, quiet
 from frossl.data.records import DATASETS, Record
 from frossl.data.threads import counted, in_threads
-from frossl.data.trees import FolderTree, Mode, Tree, ZipTree, join, open_tree
+from frossl.data.trees import Mode, Tree, join
 from frossl.data.wnids import WNID, devkit_ids, fingerprint, label_table, listed, read_ids
 
 ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -32,18 +32,6 @@ KINDS: dict[Mode, str] = {
     "symlink": "symbolic links to files in {source}, which must stay there",
     "copy": "copies, {size:.2g} GB, of files in {source}",
 }
-
-
-class Image(NamedTuple):
-    """A file of the source, and where it goes below the new folder."""
-
-    source: str
-    split: Literal["train", "val"]
-    wnid: str
-
-    @property
-    def target(self) -> str:
-        return f"{self.split}/{self.wnid}/{PurePosixPath(self.source).name}"
 
 
 @dataclass(frozen=True)
@@ -81,32 +69,38 @@ def prepare(
     record = DATASETS[name]
     to = to.expanduser() if to else DataOptions.data_dir / record.folder
     _check_target(record, to)
-    ids = _ids(record, classes)
+    ids = read_ids(classes) if classes else record.ids()
+    if len(ids) != record.class_count:
+        raise UserError(f"{classes} has {len(ids)} classes, and {record.name} has {record.class_count}")
     source = source.expanduser().absolute()
     try:
-        tree = open_tree(source)
+        tree = Tree(source)
         root = _root(tree, record)
-        train = {wnid: _images(tree, join(root, "train", wnid)) for wnid in ids}
-        val, origin = _val(tree, root, ids, labels)
-        images = [Image(path, "train", wnid) for wnid, paths in train.items() for path in paths]
-        images += [Image(path, "val", wnid) for wnid in ids for path in val.get(wnid, [])]
-        counts = {split: Counter(image.wnid for image in images if image.split == split) for split in ("train", "val")}
+        found = {"train": {wnid: _images(tree, join(root, "train", wnid)) for wnid in ids}}
+        found["val"], origin = _val(tree, root, ids, labels)
+        targets = {
+            f"{split}/{wnid}/{PurePosixPath(path).name}": path
+            for split, images in found.items()
+            for wnid in ids
+            for path in images.get(wnid, ())
+        }
+        counts = {split: Counter({w: len(images.get(w, ())) for w in ids}) for split, images in found.items()}
         _check_classes(record, source, ids, counts)
-        kind = _kind(tree, images[0], to) if mode == "auto" or isinstance(tree, ZipTree) else mode
+        kind = _kind(tree, next(iter(targets.values())), to) if mode == "auto" or tree.archive else mode
         if mode not in ("auto", kind):
             raise UserError(f"--mode {mode}: images in a zip can only be copied; unpack it, or leave --mode out")
-        size = _announce_copies(tree, images, to, log) if kind == "copy" else 0
-        write_folder(to, partial(_fill, tree, images, kind, log))
+        size = _announce_copies(tree, list(targets.values()), to, log) if kind == "copy" else 0
+        write_folder(to, partial(_fill, tree, targets, kind, log))
     except OSError as error:
         reason = f"{error.filename or source}: {error.strerror or error}"
         raise UserError(f"could not make {to} of {source}: {reason}. Nothing was made") from None
-    facts = [
+    facts = (
         KINDS[kind].format(source=source, size=size / 1e9),
         *origin,
         fingerprint(ids, record.ids(), record.class_list),
-    ]
+    )
     odd = _odd_counts(record, counts, known=ids == record.ids())
-    return Prepared(to, counts["train"], counts["val"], tuple(facts), tuple(odd))
+    return Prepared(to, counts["train"], counts["val"], facts, tuple(odd))
 
 
 def _check_target(record: Record, to: Path) -> None:
@@ -117,13 +111,6 @@ def _check_target(record: Record, to: Path) -> None:
             f"{to} is there already, and is left as it is. Is it {record.name}? Then frossl pretrain {record.name} "
             f"--data-dir {to.parent} opens it. Else remove it, or give another place with --to"
         )
-
-
-def _ids(record: Record, classes: Path | None) -> tuple[str, ...]:
-    ids = read_ids(classes) if classes else record.ids()
-    if len(ids) != record.class_count:
-        raise UserError(f"{classes} has {len(ids)} classes, and {record.name} has {record.class_count}")
-    return ids
 
 
 def _root(tree: Tree, record: Record) -> str:
@@ -168,7 +155,7 @@ def _val(tree: Tree, root: str, ids: tuple[str, ...], labels: Path | None) -> tu
 def _labels(tree: Tree, root: str, given: Path | None) -> tuple[dict[str, str], str]:
     """The class of each image of a flat ``val/`` from the file given, or from the first that is found; and its path."""
     if given is not None:
-        tree, path = FolderTree(given.parent), given.name
+        tree, path = Tree(given.parent), given.name
     else:
         parts = PurePosixPath(root).parts
         bases = [join(root, "val"), *(join(*parts[:depth]) for depth in range(len(parts), -1, -1))]
@@ -180,13 +167,10 @@ def _labels(tree: Tree, root: str, given: Path | None) -> tuple[dict[str, str], 
                 f"looked for {', '.join(LABEL_FILES)} there, above, and in {DEVKIT}/. Give one with --labels FILE"
             )
     folder, place = join(*PurePosixPath(path).parts[:-1]), str(tree.place / path)
-
-    def numbered() -> dict[int, str]:
-        if "meta.mat" not in tree.names(folder):
-            return {}
-        return devkit_ids(tree.read(join(folder, "meta.mat")), str(tree.place / folder / "meta.mat"))
-
-    return label_table(tree.read(path).decode(errors="replace"), place, numbered), place
+    devkit, table = {}, join(folder, "meta.mat")
+    if "meta.mat" in tree.names(folder):
+        devkit = devkit_ids(tree.read(table), str(tree.place / table))
+    return label_table(tree.read(path).decode(errors="replace"), place, devkit), place
 
 
 def _check_classes(record: Record, source: Path, ids: tuple[str, ...], counts: dict[str, Counter[str]]) -> None:
@@ -206,27 +190,27 @@ def _check_classes(record: Record, source: Path, ids: tuple[str, ...], counts: d
 def _odd_counts(record: Record, counts: dict[str, Counter[str]], known: bool) -> list[str]:
     """Where there are more or fewer images than the record has, of every class if all should have as many."""
     notes = []
-    for split, wanted in (("train", record.train), ("val", record.test)):
-        each, rest = divmod(wanted, record.class_count)
+    for split, expected in (("train", record.train), ("val", record.test)):
+        each, rest = divmod(expected, record.class_count)
         found = counts[split]
         odd = [f"{wnid} has {n}" for wnid, n in found.items() if n != each and not rest]
         if odd:
             notes.append(f"{split}/: every class of {record.name} has {each} images, but here {listed(odd)}")
-        elif rest and known and found.total() != wanted:
-            notes.append(f"{split}/: {found.total():,} images, where {record.name} is known to have {wanted:,}")
+        elif rest and known and found.total() != expected:
+            notes.append(f"{split}/: {found.total():,} images, where {record.name} is known to have {expected:,}")
     return notes
 
 
-def _kind(tree: Tree, image: Image, to: Path) -> Mode:
+def _kind(tree: Tree, image: str, to: Path) -> Mode:
     """The first kind of link that can be made, tried with one image; of a zip there are copies only."""
-    if isinstance(tree, ZipTree):
+    if tree.archive:
         return "copy"
     to.parent.mkdir(parents=True, exist_ok=True)
     trial = to.with_name(f".{to.name}.trial")
     for kind in ("link", "symlink"):
         trial.unlink(missing_ok=True)
         try:
-            tree.put(image.source, trial, kind)
+            tree.put(image, trial, kind)
         except OSError:
             continue
         trial.unlink()
@@ -234,9 +218,9 @@ def _kind(tree: Tree, image: Image, to: Path) -> Mode:
     return "copy"
 
 
-def _announce_copies(tree: Tree, images: list[Image], to: Path, log: Log) -> int:
-    """Says how many bytes copies take, and returns it; UserError if the disk has not as many."""
-    size = sum(tree.size(image.source) for image in images)
+def _announce_copies(tree: Tree, images: list[str], to: Path, log: Log) -> int:
+    """Logs how many bytes copies take, and returns it; UserError if the disk has less space."""
+    size = sum(map(tree.size, images))
     to.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(to.parent).free
     if size > free:
@@ -245,19 +229,20 @@ def _announce_copies(tree: Tree, images: list[Image], to: Path, log: Log) -> int
     return size
 
 
-def _fill(tree: Tree, images: list[Image], mode: Mode, log: Log, folder: Path) -> None:
-    for place in {os.path.dirname(image.target) for image in images}:
+def _fill(tree: Tree, targets: dict[str, str], mode: Mode, log: Log, folder: Path) -> None:
+    for place in {os.path.dirname(target) for target in targets}:
         (folder / place).mkdir(parents=True)
+    files = list(targets.items())
 
     def put(i: int) -> None:
-        image = images[i]
+        target, source = files[i]
         try:
-            tree.put(image.source, folder / image.target, mode)
+            tree.put(source, folder / target, mode)
         except OSError as error:
             raise UserError(
-                f"could not make a {mode} of {tree.place / image.source}: {error.strerror or error}. Nothing was made"
+                f"could not make a {mode} of {tree.place / source}: {error.strerror or error}. Nothing was made"
                 f"{'' if mode == 'copy' else '; --mode copy needs no links'}"
             ) from None
 
-    for _ in counted(in_threads(put, len(images), None), "placed", 1, len(images), log):
+    for _ in counted(in_threads(put, len(files), None), "placed", 1, len(files), log):
         pass

@@ -20,7 +20,7 @@ from frossl.core.types import UserError
 from frossl.data.build import assemble
 from frossl.data.folder import Files, list_images
 from frossl.data.options import Opening
-from frossl.data.parts import Found, Part, to_dataset
+from frossl.data.parts import LABELS, Found, Part, to_dataset
 from frossl.data.reading import with_channels
 from frossl.data.types import Dataset, Split
 from frossl.data.wnids import WNID, fingerprint, label_table, read_ids
@@ -71,10 +71,10 @@ class Record:
         """
         options = replace(options, channels=options.channels or self.channels)
         data = _class_folders(self, options) if self.folder else _in_memory(self, options)
-        found, wanted = (len(data.train), len(data.test)), (self.train, self.test)
-        if found != wanted:
+        found, expected = (len(data.train), len(data.test)), (self.train, self.test)
+        if found != expected:
             odd = "{:,} training and {:,} held-out images, where {} is known to have {:,} and {:,}"
-            data = replace(data, notes=(*data.notes, odd.format(*found, self.name, *wanted)))
+            data = replace(data, notes=(*data.notes, odd.format(*found, self.name, *expected)))
         return data
 
 
@@ -137,28 +137,26 @@ def _from_torchvision(data: Any) -> Pair:
         images = images[:, None]
     elif images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2)
-    labels = data.targets if hasattr(data, "targets") else data.labels
-    return images, torch.as_tensor(labels, dtype=torch.int64)
+    return images, torch.as_tensor(data.targets if hasattr(data, "targets") else data.labels, dtype=torch.int64)
 
 
 def _from_idx(folder: Path, part: str) -> Pair:
     """A pair of gzipped IDX files (the MNIST format) as images ``(N, 1, H, W)`` and labels; UserError if damaged."""
-    images, labels = (_read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    arrays, path = [], folder
+    try:
+        for kind in ("images-idx3", "labels-idx1"):
+            path = folder / f"{part}-{kind}-ubyte.gz"
+            raw = gzip.decompress(path.read_bytes())
+            if raw[:3] != bytes([0, 0, 8]):
+                raise ValueError(f"it is no IDX file of bytes, and begins with {raw[:4].hex()}")
+            shape = np.frombuffer(raw, ">u4", raw[3], 4)
+            arrays.append(np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape.tolist()).copy())
+    except (OSError, EOFError, LookupError, ValueError, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {error}; install it again") from error
+    images, labels = arrays
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(f"{folder}: {part} has images {images.shape} and labels {labels.shape}; install it again")
     return torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """Bytes in as many dimensions as the file says."""
-    try:
-        raw = gzip.decompress(path.read_bytes())
-        if raw[:3] != bytes([0, 0, 8]):
-            raise ValueError(f"it is no IDX file of bytes, and begins with {raw[:4].hex()}")
-        shape = np.frombuffer(raw, ">u4", raw[3], 4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape.tolist()).copy()
-    except (OSError, EOFError, LookupError, ValueError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}; install it again") from error
 
 
 def _class_folders(record: Record, options: Opening) -> Dataset:
@@ -183,17 +181,13 @@ def _class_folders(record: Record, options: Opening) -> Dataset:
             "Put the right classes there, or open the folder by its path."
         )
     parts = [
-        Part(train, train.folders() if options.labels else None, place=f"{folder}/train"),
-        Part(test, [name or None for name in test_names] if options.labels else None, place=f"{folder}/val"),
+        Part(split, {LABELS: [name or None for name in names]} if options.labels else {}, f"{folder}/{place}")
+        for split, names, place in ((train, train.folders(), "train"), (test, test_names, "val"))
     ]
-    found = Found(
-        record.name,
-        f"folder {folder}",
-        parts,
-        [*notes, fingerprint(classes, record.ids(), record.class_list)],
-        "sub-folders",
+    notes.append(fingerprint(classes, record.ids(), record.class_list))
+    data = to_dataset(
+        Found(record.name, f"folder {folder}", parts, notes, "sub-folders"), options, (record.mean, record.std)
     )
-    data = to_dataset(found, options, (record.mean, record.std))
     return replace(data, classes=record.classes or data.classes) if data.classes else data
 
 

@@ -47,9 +47,7 @@ def open_samples(file: IO[bytes], all_pages: bool, max_pixels: int | None) -> Sa
     file.seek(0)
     if head in TIFF:
         return None if _plain_tiff(file) else _read_tiff(file, all_pages, max_pixels)
-    if head != PNG and head not in JPEG2000:
-        return None
-    decoder = _decoder(file, head)
+    decoder = _decoder(file)
     file.seek(0)
     if decoder is None:
         return None
@@ -130,18 +128,18 @@ def upright(values_HWC: np.ndarray, orientation: int | None) -> np.ndarray:
     return (values_HWC.swapaxes(0, 1) if transposed else values_HWC)[::rows, ::columns]
 
 
-def _decoder(file: IO[bytes], head: bytes) -> str | None:
-    """The function of imagecodecs for colours that Pillow would cut down to 8 bits."""
-    if head == PNG:
-        start = file.read(26)  # signature, length and kind of the header chunk, width, height, depth, colour type
-        return "png_decode" if start[24:25] == b"\x10" and start[25] in (2, 4, 6) else None
-    if head in JPEG2000:
-        content = file.read()
-        place = content.find(SIZE_MARKER) + len(SIZE_MARKER) + 36  # of the number of components, then come their bits
-        components = int.from_bytes(content[place : place + 2], "big")
-        bits = 1 + int.from_bytes(content[place + 2 : place + 3], "big")
-        return "jpeg2k_decode" if components > 4 or (components > 1 and bits > 8) else None
-    return None
+def _decoder(file: IO[bytes]) -> str | None:
+    """The function of imagecodecs for colours that Pillow would cut down to 8 bits; None of other images."""
+    head = file.read(26)  # of a PNG: signature, length and kind of the header chunk, width, height, depth, colour type
+    if head.startswith(PNG):
+        return "png_decode" if head[24:25] == b"\x10" and head[25] in (2, 4, 6) else None
+    if head[:4] not in JPEG2000:
+        return None
+    content = head + file.read()
+    place = content.find(SIZE_MARKER) + len(SIZE_MARKER) + 36  # of the number of components, then come their bits
+    components = int.from_bytes(content[place : place + 2], "big")
+    bits = 1 + int.from_bytes(content[place + 2 : place + 3], "big")
+    return "jpeg2k_decode" if components > 4 or (components > 1 and bits > 8) else None
 
 
 def _package(name: str) -> Any:

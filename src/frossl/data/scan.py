@@ -1,4 +1,4 @@
-"""One look through encoded images: which can be read, what they are, and the pixels of small ones."""
+"""One pass over encoded images: which can be read, their properties, and the pixels of small ones."""
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ class Scan(NamedTuple):
 
 Noted = list[tuple[tuple[int, str, str, int], Scan]]
 _noted: list[Noted] = []
-_known: list[Noted] = []
+_known: Noted = []
 
 
 @contextmanager
 def noted(known: Noted | None = None) -> Iterator[Noted]:
-    """Notes the scans that are made meanwhile, without pixels; those that are ``known`` are not made.
+    """Collects the scans that are made meanwhile, without pixels; scans that are ``known`` are used and not made.
 
-    Of ``known`` ones of as many images and the same names, which may be those of several splits, each is taken once,
-    in their order.
+    Splits may have as many images of the same names: each known scan is used once, in order.
     """
-    _noted.append([])
-    _known.append(list(known or []))
+    scans: Noted = []
+    _noted.append(scans)
+    _known[:] = known or []
     try:
-        yield _noted[-1]
+        yield scans
     finally:
         _noted.pop()
-        _known.pop()
+        _known.clear()
 
 
 def look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan:
@@ -78,20 +78,11 @@ def look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan
     """
     count = len(sources)
     what = (count, sources.name(0), sources.name(count - 1), len(places)) if count else (0, "", "", 0)
-    scan = _taken(what) or _look_through(sources, options, places)
-    for notes in _noted:
-        notes.append((what, scan._replace(pixels=[])))
+    place = next((i for i, (known, _) in enumerate(_known) if known == what), None)
+    scan = _look_through(sources, options, places) if place is None else _known.pop(place)[1]
+    for scans in _noted:
+        scans.append((what, scan._replace(pixels=[])))
     return scan
-
-
-def _taken(what: tuple[int, str, str, int]) -> Scan | None:
-    """The next known scan of ``what``, which is not taken again."""
-    for known in _known:
-        for i, (of, scan) in enumerate(known):
-            if of == what:
-                del known[i]
-                return scan
-    return None
 
 
 def _look_through(sources: Sources, options: Opening, places: np.ndarray) -> Scan:
@@ -99,9 +90,8 @@ def _look_through(sources: Sources, options: Opening, places: np.ndarray) -> Sca
         return _scan(sources, options, places, np.empty(0, PROBE))
     digest = checksum(sources, range(len(sources)))
     path = options.data_dir / CACHE / f"images-{_digest(json.dumps([FORMAT, options.pages, digest]).encode())[:16]}.bin"
-    known = _remembered(path)
-    with nullcontext() if len(known) else alone(path.with_suffix(".lock"), options.log):
-        known = known if len(known) else _remembered(path)
+    with nullcontext() if len(_remembered(path)) else alone(path.with_suffix(".lock"), options.log):
+        known = _remembered(path)
         scan = _scan(sources, options, places, known)
         if len(scan.probes) > len(known):
             content = io.BytesIO()

@@ -23,7 +23,7 @@ from frossl.data.formats import EXTENSIONS
 from frossl.data.options import Opening
 from frossl.data.parts import Found, Part
 from frossl.data.splits import split_files
-from frossl.data.tables import Columns, choose_column, typed
+from frossl.data.tables import Columns, by_role, check_column, choose_label
 
 BLOCK = 512
 TEXTS = ("cls", "json", "txt")
@@ -85,24 +85,17 @@ def find_in_shards(path: Path, files: Sequence[Path], options: Opening) -> Found
         sources, samples = _images(place, group, options, notes)
         parts.append(Part(sources, place=place))
         columns.append(_columns(group, samples, sources.names) if options.labels or options.group else {})
-    label = ""
-    if options.labels:
-        label, doubt = choose_column(columns[0], options.label_column, "the shards", (options.group or "",))
-        notes += [doubt] * bool(doubt and columns[0])
-    if options.label_column and not label:
-        only = ", ".join(columns[0]) or "none"
-        raise UserError(f"--label-column {options.label_column}: shards have no such label, only {only}")
-    for i, found in enumerate(columns):
-        labels, groups = (typed(found[name]) if name in found else None for name in (label, options.group))
-        parts[i] = parts[i]._replace(labels=labels, groups=groups)
+    label, doubts = choose_label(columns[0], options, "the shards")
+    check_column("--label-column", options.label_column, columns[0], "the shards")
+    parts = [part._replace(columns=by_role(found, label, options)) for part, found in zip(parts, columns, strict=True)]
     origin = f"{label!r} of the shards" if label else "shards have none"
-    return Found(path.resolve().stem, f"tar shards {path}", parts, notes, origin)
+    return Found(path.resolve().stem, f"tar shards {path}", parts, notes + doubts, origin)
 
 
 def _images(
     place: str, files: Sequence[Path], options: Opening, notes: list[str]
 ) -> tuple[Shards, list[dict[str, Member]]]:
-    """The images of some shards, and all files of the sample of each by what stands behind the first dot."""
+    """The images of some shards, and for each the files of its sample by their extension after the first dot."""
     samples: dict[tuple[int, str], dict[str, Member]] = {}
     for member in index(files, options, notes):
         folder, _, last = member.name.rpartition("/")
@@ -130,7 +123,7 @@ def _masked(kind: str) -> tuple[bool, int, str]:
 
 
 def _columns(files: Sequence[Path], samples: list[dict[str, Member]], images: list[str]) -> Columns:
-    """What stands beside images: texts of .cls and .txt, fields of .json; else the folder of each, if all have one."""
+    """Columns from the files of samples: text of .cls and .txt, fields of .json; else the folder of each image."""
     columns: Columns = {}
     beside = [(i, kind, sample[kind]) for i, sample in enumerate(samples) for kind in TEXTS if kind in sample]
     for shard, members in groupby(beside, key=lambda one: one[2].shard):

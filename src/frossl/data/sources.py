@@ -1,4 +1,4 @@
-"""Encoded images, wherever they lie, before they are a :class:`~frossl.data.types.Dataset`."""
+"""Encoded images of any source, before they are a :class:`~frossl.data.types.Dataset`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTEMPTS, KEY = 20, 1 << 34
 class Sources(Protocol):
     """Encoded images in order: paths or bytes, with names for messages. Indexing may raise UnreadableError.
 
-    A stamp is another one when the encoded image may be.
+    The stamp of an image changes when its file may have changed.
     """
 
     def __len__(self) -> int: ...
@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A decoded image, the index of it, and those that could not be read before it was chosen in their place."""
+    """A decoded image, its index, and the unreadable images that it replaces."""
 
     image: Tensor
     chosen: int
@@ -47,7 +47,7 @@ class Shown(NamedTuple):
 
 
 def show(images: Tensor | LazySequence, index: int) -> Shown:
-    """The image at ``index`` or, if it cannot be read and need not be, the one that training shows in its place."""
+    """The image at ``index`` or, if images are unchecked and it cannot be read, the one that training shows instead."""
     return images.show(index) if isinstance(images, LazyImages) else Shown(images[index], index)
 
 

@@ -1,4 +1,4 @@
-"""What a column of labels is: classes, values to predict, or several labels an image."""
+"""What labels are: classes, values to predict, or several labels an image."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any, Literal
 import numpy as np
 
 from frossl.core.types import UserError
-from frossl.data.build import LISTED, number_labels
+from frossl.data.splits import some
 
 FEW_CLASSES = 20
-"""Up to so many different whole numbers are classes."""
+"""Up to this many different whole numbers are classes."""
 IMAGES_A_CLASS, IMAGES_A_NUMBER = 10, 50
-"""So many images for each number make more of them classes, if they are numbered without a gap, or if they are not."""
+"""Images per number above which more numbers are classes: numbered from 0 or 1 without a gap, or with gaps."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a column.
+    """The labels of some images.
 
     Class numbers, int64 ``(N,)``, with the names of ``classes``; or values, float64 ``(N,)``; or 0 and 1, int64
-    ``(N, K)``, with the names ``tags`` of K labels. Unknown is -1, of values NaN. ``note`` says what was decided.
+    ``(N, K)``, with the names ``tags`` of K labels. Unknown is -1, of values NaN. ``note`` says what was decided, and
+    is empty if no label is known.
     """
 
     numbers: np.ndarray
@@ -32,37 +33,52 @@ class Labels:
 
     @property
     def kind(self) -> Literal["classes", "values"]:
-        """What another split of the same data must be read as."""
+        """How another split of the same data must be read."""
         return "values" if self.numbers.dtype.kind == "f" else "classes"
 
 
 def read_labels(
-    values: Sequence[Any], names: Sequence[Any] | None = None, targets: str = "auto", tags: tuple[str, ...] = ()
+    values: Sequence[Any], names: tuple[str, ...] = (), targets: str = "auto", tags: tuple[str, ...] = ()
 ) -> Labels:
     """One label for each image, a number or a word, or a list of them; None, NaN and -1 where unknown.
 
-    With ``names``, numbers are theirs and so classes. Else numbers are classes or values by :func:`are_values`, unless
-    ``targets`` says which. ``tags`` are those of another split, if labels are lists.
+    Numbers are classes or values by :func:`are_values`, unless ``targets`` says which. ``names`` are all classes, if
+    they are known. ``tags`` are those of the training split, if labels are lists.
 
     Raises:
-        UserError: values are asked for and labels are no finite numbers, or lists hold what is not among ``tags``.
+        UserError: labels are nested, or values are asked for and labels are no finite numbers.
     """
     lists = [value for value in values if isinstance(value, list)]
+    if any(isinstance(label, list | dict) for value in values for label in (value if lists else [value]) or ()):
+        raise UserError(
+            f"labels must be one number or word for each image, or a list of them; got {values[0]}. Mend them, or "
+            "open the data without labels (--no-labels)"
+        )
     if lists and (tags or any(len(value) != 1 for value in lists)):
         return _several(values, names, tags)
-    if lists:  # of one label each
-        values = [value[0] if isinstance(value, list) else value for value in values]
-    measured = targets == "values" or (targets == "auto" and names is None and _all_numbers(values))
+    values = [value[0] if isinstance(value, list) else value for value in values]
+    measured = targets == "values" or (targets == "auto" and not names and _all_numbers(values))
     found = _as_values(values) if measured else np.empty(0)
     known = found[~np.isnan(found)]
     if len(known) and (targets == "values" or are_values(known)):
         whole = "" if targets == "values" or (known % 1).any() else "; if they number classes, give --targets classes"
-        note = f"labels are values, from {known.min():g} to {known.max():g}{whole}"
-        return Labels(found, note=note)
+        return Labels(found, note=f"labels are values, from {known.min():g} to {known.max():g}{whole}")
     numbers, classes = number_labels(values, names)
     many = measured and len(classes) > FEW_CLASSES
     note = "; if their numbers are measurements, give --targets values" if many else ""
     return Labels(numbers, classes, note=f"{len(classes)} classes come from the labels{note}" if classes else "")
+
+
+def number_labels(values: Sequence[Any], names: Sequence[Any] = ()) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The number of the class of each value, int64 and -1 for None, NaN and -1, and the names of all classes.
+
+    The classes are ``names`` or, without, the values in order, numbers first.
+    """
+    unknown = {value for value in values if value is None or value != value or value == -1}
+    names = names or sorted({*values} - unknown, key=lambda value: (isinstance(value, str), value))
+    number = {name: i for i, name in enumerate(names)}
+    numbers = np.fromiter((number.get(value, -1) for value in values), np.int64, len(values))
+    return numbers, tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
 def are_values(known_N: np.ndarray) -> bool:
@@ -87,10 +103,8 @@ def are_values(known_N: np.ndarray) -> bool:
 
 
 def _all_numbers(values: Sequence[Any]) -> bool:
-    known = [value for value in values if value is not None]
-    return all(isinstance(value, int | float) for value in known) and not all(
-        isinstance(value, bool) for value in known
-    )
+    kinds = {type(value) for value in values if value is not None}
+    return all(issubclass(kind, int | float) for kind in kinds) and kinds != {bool}
 
 
 def _as_values(values: Sequence[Any]) -> np.ndarray:
@@ -98,45 +112,43 @@ def _as_values(values: Sequence[Any]) -> np.ndarray:
     try:
         found = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     except ValueError as error:
-        raise UserError(
-            f"--targets values: a label is no number ({error}); leave it out to read them as classes"
-        ) from None
+        raise UserError(f"--targets values: a label is no number ({error}); leave it out to read classes") from None
     if np.isinf(found).any():
         raise UserError("a label is infinite; labels are finite numbers, and NaN where they are unknown")
-    negative = found[found < 0]
-    return np.where(found == -1, np.nan, found) if (negative == -1).all() else found
+    return np.where(found == -1, np.nan, found) if (found[found < 0] == -1).all() else found
 
 
-def _several(values: Sequence[Any], names: Sequence[Any] | None, tags: tuple[str, ...]) -> Labels:
-    """0 and 1 for each of K labels: lists are of K such numbers, or have the names or numbers of an image's labels."""
-    from sklearn.preprocessing import MultiLabelBinarizer  # takes a second to import
+def _several(values: Sequence[Any], names: tuple[str, ...], tags: tuple[str, ...]) -> Labels:
+    """0 and 1 for each of K labels, from lists of K such numbers, or of the labels that an image has.
 
-    values = [value if value is None else [label for label in value if label is not None] for value in values]
-    known = [value for value in values if value is not None]
-    flat, lengths = {label for value in known for label in value}, {len(value) for value in known}
-    if len(lengths) == 1 and max(lengths) > 1 and flat <= {-1, 0, 1} and not _numbers_of_labels(known):
-        width = max(lengths)
-        tags = tags or tuple(map(str, names or range(width)))
-        numbers = np.array([[-1] * width if value is None else value for value in values], np.int64)
+    Labels that are not among ``tags``, if there are any, are left out.
+    """
+    lists = [value if value is None else [label for label in value if label is not None] for value in values]
+    known = [value for value in lists if value is not None]
+    flat, widths = {label for value in known for label in value}, {len(value) for value in known}
+    # Where no list has anything twice, 0 and 1 are themselves labels.
+    if (
+        len(widths) == 1
+        and max(widths) > 1
+        and flat <= {-1, 0, 1}
+        and any(len({*value}) < len(value) for value in known)
+    ):
+        width, left_out = max(widths), []
+        tags = tags or tuple(map(str, range(width)))
+        if width != len(tags):
+            raise UserError(f"images have {width} labels, with {len(tags)} names; give as many to all")
+        numbers = np.array([[-1] * width if value is None else value for value in lists], np.int64)
     elif not flat:
         return Labels(np.full(len(values), -1, np.int64))
     else:
-        if names and not all(0 <= label < len(names) for label in flat):
-            raise UserError(f"labels go from {min(flat)} to {max(flat)}, with {len(names)} names; name all")
-        words = [[str(names[label] if names else label) for label in value or ()] for value in values]
-        tags = tags or tuple(map(str, names or sorted(flat)))
-        if extra := {word for row in words for word in row} - set(tags):
-            raise UserError(
-                f"labels that only the held-out split has: {', '.join(sorted(extra)[:LISTED])}. Leave them out"
-            )
-        numbers = np.array(MultiLabelBinarizer(classes=tags).fit_transform(words), np.int64)
-        numbers[[value is None for value in values]] = -1
-    if numbers.shape[1] != len(tags):
-        raise UserError(f"images have {numbers.shape[1]} labels, with {len(tags)} names; give as many to all")
+        left_out = sorted({str(label) for label in flat} - {*tags}) if tags else []
+        tags = tags or names or tuple(map(str, sorted(flat)))
+        number = {tag: i for i, tag in enumerate(tags)}
+        numbers = np.zeros((len(lists), len(tags)), np.int64)
+        for row, value in zip(numbers, lists, strict=True):
+            row[[number[str(label)] for label in value or () if str(label) in number]] = 1
+            if value is None:
+                row[:] = -1
     mean = (numbers == 1).sum() / max(len(known), 1)
-    return Labels(numbers, tags=tags, note=f"{len(tags)} labels, {mean:.2g} of them an image")
-
-
-def _numbers_of_labels(lists: Sequence[Sequence[Any]]) -> bool:
-    """Whether no list has anything twice, so that its 0 and 1 are numbers of labels, each of which it has."""
-    return all(len(set(value)) == len(value) for value in lists)
+    note = f"; labels that only these images have are left out: {some(left_out)}" if left_out else ""
+    return Labels(numbers, tags=tags, note=f"{len(tags)} labels, {mean:.2g} of them an image{note}")

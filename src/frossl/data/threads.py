@@ -1,4 +1,4 @@
-"""Work on many images, shared out among threads, with word of how far it is."""
+"""Work on many images in threads, with progress in the log."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def in_threads(function: Callable[[int], T], count: int, workers: int | None) ->
 
 
 def counted(results: Iterable[T], done: str, first: int, total: int, log: Log) -> Iterator[T]:
-    """``results``, of which the first has the number ``first`` of ``total``; says every 10 s how many are done."""
+    """``results``, numbered from ``first`` to ``total``; logs every 10 s how many are done."""
     due = monotonic() + SECONDS_BETWEEN_LOGS
     for number, result in enumerate(results, first):
         yield result

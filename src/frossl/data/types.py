@@ -64,8 +64,8 @@ class Dataset:
     ``test`` holds the held-out images. ``classes`` is empty unless labels are classes, ``tags`` are the names of K
     labels of which an image may have several. ``mean`` and ``std`` are per channel, of
     images scaled to [0, 1]. ``smallest``, ``largest`` and ``typical`` are the minimum, maximum and median of
-    the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the bits came from, ``values``
-    of which type they were there, ``range`` which of them became 0 and 255, a pair for all channels or one for each.
+    the heights and of the widths, each as ``(H, W)``. ``source`` says in one line where the images came from,
+    ``values`` is their type there, ``range`` the values that became 0 and 255, a pair for all channels or one for each.
     ``levels`` counts the numbers from 0 to 255 that were met in a sample. ``notes`` are sentences on what was decided.
     ``drawn`` is whether the held-out images were chosen by the seed, so that another seed has others.
     """

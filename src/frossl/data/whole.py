@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,25 +13,18 @@ from torch import Tensor
 
 from frossl.core.types import known
 from frossl.data.decode import UnreadableError
-from frossl.data.loader import iterate_loader
+from frossl.data.loader import centre_crop, iterate_loader
 from frossl.data.sources import LazyImages
-from frossl.data.types import Dataset, Split
+from frossl.data.types import Dataset
 
 TRAIN, HELD_OUT = "train", "held-out"
-
-
-class Picture(NamedTuple):
-    """A square uint8 picture, or zeros and why there is none."""
-
-    x: Tensor
-    reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Whole:
     """The images of ``data``, of its own two splits or, where it brings no such splits, of one without a name.
 
-    ``rows`` ``(N, 2)`` says of each image in which split of ``data`` and where there it is.
+    ``rows`` ``(N, 2)`` holds the split of ``data`` (0 train, 1 held out) and the index in it of each image.
     """
 
     data: Dataset
@@ -42,23 +35,23 @@ class Whole:
         return len(self.rows)
 
     def __getitem__(self, i: int, /) -> Tensor:
-        """Uint8 ``(C, H, W)``; raises UnreadableError."""
         return self.decoded(i)
 
     def decoded(self, i: int, least: int = 0) -> Tensor:
-        """As ``self[i]``; a large JPEG may be read with a shorter side of ``least`` pixels, if that is not 0."""
+        """Uint8 ``(C, H, W)``; a large JPEG may be read with a shorter side of ``least`` pixels, if that is not 0.
+
+        Raises:
+            UnreadableError: the image cannot be read.
+        """
         images, at = self._at(i)
         if not isinstance(images, LazyImages):
             return images[at]
-        return (images if least == images.least else replace(images, least=least)).decode(at)
+        return replace(images, least=least).decode(at)
 
-    def _at(self, i: int) -> tuple[Tensor | LazyImages, int]:
+    def _at(self, i: int) -> tuple[Any, int]:
+        """The images of the split that image ``i`` lies in, and its place there."""
         which, at = self.rows[i].tolist()
-        return self._splits[which].images, at  # type: ignore[return-value]
-
-    @property
-    def _splits(self) -> tuple[Split, Split]:
-        return self.data.train, self.data.test
+        return (self.data.train, self.data.test)[which].images, at
 
     def name(self, i: int) -> str:
         """The path below the source or, of images that have none, the split and the place in it."""
@@ -74,7 +67,7 @@ class Whole:
     def label(self, i: int) -> str | None:
         """The label in words: the name of a class, a value, or several names; None if unknown."""
         which, at = self.rows[i].tolist()
-        labels = self._splits[which].labels
+        labels = (self.data.train, self.data.test)[which].labels
         if labels is None or not bool(known(labels[at : at + 1])[0]):
             return None
         if labels.ndim == 2:
@@ -103,11 +96,10 @@ def whole(data: Dataset) -> Whole:
     """All images of ``data``: in the order of their source, if its held-out images were not its own choice."""
     train, test = data.train.images, data.test.images
     rows = np.concatenate([np.stack([np.full(len(x), k), np.arange(len(x))], 1) for k, x in enumerate((train, test))])
-    one = isinstance(train, LazyImages) and isinstance(test, LazyImages) and train.sources is test.sources
-    if one:
-        places = np.concatenate([train.index, test.index])  # type: ignore[union-attr]
-        rows = rows[places.argsort(kind="stable")]
-    return Whole(data, rows, not one)
+    if isinstance(train, LazyImages) and isinstance(test, LazyImages) and train.sources is test.sources:
+        places = np.concatenate([train.index, test.index])
+        return Whole(data, rows[places.argsort(kind="stable")], divided=False)
+    return Whole(data, rows, divided=True)
 
 
 @dataclass(frozen=True)
@@ -122,26 +114,19 @@ class Squares:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> Picture:
-        from torchvision.transforms.v2 import functional as tv
-
+    def __getitem__(self, i: int) -> tuple[Tensor, str]:
         try:
-            x = self.images.decoded(i, self.least)
+            return centre_crop(self.images.decoded(i, self.least), self.size, self.interpolation), ""
         except UnreadableError as error:
-            return Picture(torch.zeros(self.images.data.channels, self.size, self.size, dtype=torch.uint8), str(error))
-        (height, width), side = x.shape[1:], min(x.shape[1:])
-        if height == width == self.size:
-            return Picture(x)
-        x = tv.crop(x, (height - side) // 2, (width - side) // 2, side, side)
-        mode = tv.InterpolationMode(self.interpolation)
-        return Picture(tv.resize(x, [self.size, self.size], interpolation=mode, antialias=True))
+            shape = (self.images.data.channels, self.size, self.size)
+            return torch.zeros(shape, dtype=torch.uint8), str(error)
 
 
 def square_batches(squares: Squares, batch: int, workers: int) -> Iterator[tuple[Tensor, list[str]]]:
-    """Uint8 pictures ``(B, C, size, size)`` in order, and why some of them are none, empty of those that are."""
+    """Uint8 pictures ``(B, C, size, size)`` in order, and for each why it could not be read, empty if it could."""
     how = {"batch_size": batch, "collate_fn": _collate}
     yield from iterate_loader(squares, workers if len(squares) > batch else 0, **how)
 
 
-def _collate(pictures: list[Picture]) -> tuple[Tensor, list[str]]:
-    return torch.stack([picture.x for picture in pictures]), [picture.reason for picture in pictures]
+def _collate(pictures: list[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
+    return torch.stack([x for x, _ in pictures]), [reason for _, reason in pictures]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 
 from frossl.core.types import UserError
 
@@ -49,13 +50,13 @@ def listed(names: list[str]) -> str:
     return f"{len(names):,} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
 
 
-def label_table(text: str, place: str, numbered: Callable[[], Mapping[int, str]] | None = None) -> dict[str, str]:
+def label_table(text: str, place: str, devkit: Mapping[int, str] = MappingProxyType({})) -> dict[str, str]:
     """The WordNet id of each image, by its name without folder and extension.
 
     A line has the image and, after a tab, comma or space, its WordNet id (``val_annotations.txt`` of Tiny ImageNet,
     ``LOC_val_solution.csv`` of Kaggle) or the number of its class among the sorted 1,000 of ImageNet from 0
     (``val.txt`` of Caffe); or it has no image but the k-th line is of the k-th image of ImageNet, with the id or with
-    the number that ``numbered`` explains (``ILSVRC2012_validation_ground_truth.txt``).
+    the number of its class in ``devkit`` (``ILSVRC2012_validation_ground_truth.txt``).
 
     Raises:
         UserError: a line is none of these, or the first image of ImageNet has another class than there.
@@ -64,16 +65,20 @@ def label_table(text: str, place: str, numbered: Callable[[], Mapping[int, str]]
     if rows and not any(WNID.fullmatch(word) or word.isdecimal() for word in rows[0][1:2] or rows[0]):
         rows = rows[1:]  # the names of columns
     named = all(len(row) > 1 for row in rows)
-    words = {Path(row[0]).stem: row[1] for row in rows} if named else _by_number([row[0] for row in rows])
+    if named:
+        words = {Path(row[0]).stem: row[1] for row in rows}
+    else:
+        words = {HELD_OUT.format(i): row[0] for i, row in enumerate(rows, 1)}
     if any(word.isdecimal() for word in words.values()):
-        ids = imagenet_ids() if named else numbered() if numbered else {}
+        ids = imagenet_ids() if named else devkit
         words = {image: ids.get(int(word), word) if word.isdecimal() else word for image, word in words.items()}
     strange = next(((image, word) for image, word in words.items() if not WNID.fullmatch(word)), None)
     if strange or not words:
         said = f"gives {strange[0]} the class {strange[1]!r}" if strange else "is empty"
         raise UserError(
-            f"{place} {said}. Wanted are lines of an image and its WordNet id such as n01440764, or its number from 0 "
-            "among the sorted classes of ImageNet; or the file of ImageNet's development kit, with its meta.mat beside"
+            f"{place} {said}. Expected are lines of an image and its WordNet id such as n01440764, or its number from "
+            "0 among the sorted classes of ImageNet; or the file of ImageNet's development kit, with its meta.mat "
+            "beside it"
         )
     if words.get(HELD_OUT.format(1), FIRST) != FIRST:
         raise UserError(
@@ -81,10 +86,6 @@ def label_table(text: str, place: str, numbered: Callable[[], Mapping[int, str]]
             f"{FIRST}: its classes are numbered in another order. Give a file with WordNet ids"
         )
     return words
-
-
-def _by_number(words: list[str]) -> dict[str, str]:
-    return {HELD_OUT.format(i): word for i, word in enumerate(words, 1)}
 
 
 def imagenet_ids() -> dict[int, str]:

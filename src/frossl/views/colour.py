@@ -21,7 +21,7 @@ from frossl.views import ops
 from frossl.views.params import ORDERS, ViewParams
 
 Colour = Callable[[Tensor, ViewParams], None]
-"""Changes float ``(B, C, H, W)`` in [0, 1] in place as was drawn for these B samples."""
+"""Changes float ``(B, C, H, W)`` in [0, 1] in place, by the parameters of these B samples."""
 
 Masked = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 """The same of :func:`blends` ``(B, 6, 3)``, shift of the hue, and which samples are jittered and made grey."""
@@ -48,7 +48,7 @@ def jitter(x_BCHW: Tensor, params: ViewParams) -> None:
 
 
 def find_colour(compiled: bool, channels: int) -> Colour:
-    """How colours are made on the CPU: compiled if asked for, where that means anything (colour images).
+    """The colour jitter for the CPU: compiled if asked for and images are RGB, else eager.
 
     Raises:
         UserError: compiled without a C++ compiler.
@@ -64,7 +64,7 @@ def find_colour(compiled: bool, channels: int) -> Colour:
 
 
 def compiled_jitter(x_B3HW: Tensor, params: ViewParams) -> None:
-    """Every sample goes through three blends, the hue and three blends; those not drawn change nothing."""
+    """Every sample goes through three blends, the hue and three blends; operations it did not draw are identities."""
     parameters = (blends(params, 3), params.factors[:, HUE].contiguous(), params.jitter, params.grayscale)
     piece = max(1, PIECE_BYTES // x_B3HW[0].nbytes)
     with torch.no_grad():
@@ -88,8 +88,7 @@ def blends(params: ViewParams, channels: int) -> Tensor:
     if channels != 3:  # which have no saturation
         kind_B6 = kind_B6.masked_fill(kind_B6 == SATURATION, -1)
     factor_B6 = torch.where(kind_B6 < 0, 1, params.factors.gather(1, kind_B6.clamp_min(0)))
-    blends_B63 = torch.stack([factor_B6, (1 - factor_B6) * (kind_B6 == SATURATION)], 2)
-    return torch.cat([blends_B63, ((1 - factor_B6) * (kind_B6 == CONTRAST))[:, :, None]], 2)
+    return torch.stack([factor_B6, *((1 - factor_B6) * (kind_B6 == kind) for kind in (SATURATION, CONTRAST))], 2)
 
 
 def _slots() -> Tensor:
@@ -105,13 +104,13 @@ def _slots() -> Tensor:
 SLOTS = _slots()
 
 
+_COMPILING = Lock()
+
+
 def _kernel(shape: torch.Size, device: torch.device = _CPU) -> Callable[..., None]:
     """For pieces of ``shape``; several threads may ask, and one compiles."""
     with _COMPILING:
         return _compiled(shape, device)
-
-
-_COMPILING = Lock()
 
 
 @cache

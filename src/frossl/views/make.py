@@ -16,19 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from frossl.core.axes import fold, unfold
+from frossl.core.axes import fold
 from frossl.core.types import UserError
 from frossl.views import ops
 from frossl.views.colour import Colour, find_colour
-from frossl.views.on_device import cut, make_on_device, pack, rows_of
+from frossl.views.on_device import CropFn, allocate, cut, make_on_device, rows_of
 from frossl.views.params import ViewParams
 from frossl.views.recipes import Recipe, View
 
 BLOCK_BYTES = 2**22
 """Float pixels that are worked on at once on the CPU: as many as stay in the caches."""
-
-CropFn = Callable[[int, int], Tensor]
-"""Crops of the views from one place to another of ``(V * N)``, as ``(B, C, S, S)`` in [0, 255]."""
 
 
 def render_views(
@@ -45,13 +42,12 @@ def render_views(
     On the CPU blocks of views are made in as many threads as torch uses; their number changes no bit. ``compiled``
     makes colours in one kernel, with other rounding.
     """
-    _check(images_NCHW.shape[1], mean, std)
-    if images_NCHW.device.type != "cpu":
-        sources = [cut(images_NCHW, group) for group in recipe]
-        return make_on_device(sources, recipe, params, mean, std, images_NCHW.device, compiled, dtype)
-    source = images_NCHW.contiguous(memory_format=torch.channels_last)
-    takes = [partial(_crop_each, source, group, d.map(fold)) for group, d in zip(recipe, params, strict=True)]
-    return _apply_photometric(takes, recipe, params, mean, std, compiled, dtype)
+    if images_NCHW.device.type == "cpu":
+        images = images_NCHW.contiguous(memory_format=torch.channels_last)
+        crops = [partial(_crop_each, images, group, d.map(fold)) for group, d in zip(recipe, params, strict=True)]
+    else:
+        crops = [cut(images_NCHW, group) for group in recipe]
+    return _finish(crops, recipe, params, mean, std, images_NCHW, compiled, dtype)
 
 
 def finish_views(
@@ -64,11 +60,26 @@ def finish_views(
     dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """The photometric part and the normalisation of uint8 ``(V, N, C, S, S)`` crops, merged by resolution."""
-    _check(crops[0].shape[2], mean, std)
-    if crops[0].device.type != "cpu":
-        sources = [rows_of(x) for x in crops]
-        return make_on_device(sources, recipe, params, mean, std, crops[0].device, compiled, dtype)
-    return _apply_photometric([partial(_rows, fold(x)) for x in crops], recipe, params, mean, std, compiled, dtype)
+    return _finish([rows_of(x) for x in crops], recipe, params, mean, std, crops[0][0], compiled, dtype)
+
+
+def _finish(
+    crops: Sequence[CropFn],
+    recipe: Recipe,
+    params: Sequence[ViewParams],
+    mean: Sequence[float],
+    std: Sequence[float],
+    like_NCHW: Tensor,
+    compiled: bool,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """Views from crops that are made block by block; ``like_NCHW`` has their channels and their device."""
+    channels, device = like_NCHW.shape[1], like_NCHW.device
+    if not len(mean) == len(std) == channels:
+        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
+    if device.type != "cpu":
+        return make_on_device(crops, recipe, params, mean, std, device, compiled, dtype)
+    return _apply_photometric(crops, recipe, params, mean, std, compiled, dtype)
 
 
 def crop_one(image_CHW: Tensor, group: View, params: ViewParams) -> Tensor:
@@ -76,18 +87,7 @@ def crop_one(image_CHW: Tensor, group: View, params: ViewParams) -> Tensor:
     return _crop_each(image_CHW[None], group, params.map(fold), 0, group.count)
 
 
-def crop(images_NCHW: Tensor, group: View, params: ViewParams) -> Tensor:
-    """``(V, N, C, S, S)`` resized, mirrored crops of float images in [0, 255], as accelerators make them."""
-    packed, columns = pack(params.map(fold), [0.0], [1.0])
-    parts = {name: packed[:, at].squeeze(1) for name, at in columns.items()}
-    return unfold(cut(images_NCHW, group)(0, len(packed), parts), group.count)
-
-
-def _rows(x_BCSS: Tensor, start: int, stop: int) -> Tensor:
-    return x_BCSS[start:stop]
-
-
-def _crop_each(images_NCHW: Tensor, group: View, params: ViewParams, start: int, stop: int) -> Tensor:
+def _crop_each(images_NCHW: Tensor, group: View, params: ViewParams, start: int, stop: int, _: object = None) -> Tensor:
     """Crops by torchvision's resampling in uint8, one view after the other; ``params`` is folded."""
     boxes = torch.stack([params.top, params.left, params.height, params.width], 1)[start:stop].long().tolist()
     n = len(images_NCHW)
@@ -105,13 +105,8 @@ def _crop_each(images_NCHW: Tensor, group: View, params: ViewParams, start: int,
     return crops
 
 
-def _check(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    if not len(mean) == len(std) == channels:
-        raise UserError(f"views of {channels} channels need as many means and deviations; got {len(mean)}, {len(std)}")
-
-
 def _apply_photometric(
-    takes: Sequence[CropFn],
+    crops: Sequence[CropFn],
     recipe: Recipe,
     params: Sequence[ViewParams],
     mean: Sequence[float],
@@ -123,31 +118,23 @@ def _apply_photometric(
     scale = 1 / torch.tensor(std)[:, None, None]
     shift = -torch.tensor(mean)[:, None, None] * scale
     threads = torch.get_num_threads()
-    images = params[0].top.shape[1]
-    sizes = list(dict.fromkeys(group.size for group in recipe))
-    views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
-    made = {
-        s: torch.empty((views[s] * images, channels, s, s), dtype=dtype, memory_format=torch.channels_last)
-        for s in sizes
-    }
-    free = dict(made)
+    made, rows = allocate(recipe, params[0].top.shape[1], channels, dtype=dtype)
     blocks: list[Callable[[], None]] = []
 
-    def fill(take: CropFn, start: int, stop: int, group: View, params: ViewParams, out: Tensor) -> None:
-        x = take(start, stop).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    def fill(crops: CropFn, start: int, stop: int, group: View, params: ViewParams, out: Tensor) -> None:
+        x = crops(start, stop, {}).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         _photometric(x, group, params, colour)
         out.copy_(x.mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last))
 
-    for take, group, d in zip(takes, recipe, params, strict=True):
-        total, flat = group.count * images, d.map(fold)
-        out, free[group.size] = free[group.size].tensor_split([total])
-        block = max(1, min(BLOCK_BYTES // (4 * channels * group.size**2), -(-total // threads)))
-        for start in range(0, total, block):
-            stop = min(start + block, total)
+    for crops_of, group, d, out in zip(crops, recipe, params, rows, strict=True):
+        flat = d.map(fold)
+        block = max(1, min(BLOCK_BYTES // (4 * channels * group.size**2), -(-len(out) // threads)))
+        for start in range(0, len(out), block):
+            stop = min(start + block, len(out))
             part = flat.map(lambda t, a=start, b=stop: t[a:b])
-            blocks.append(partial(fill, take, start, stop, group, part, out[start:stop]))
+            blocks.append(partial(fill, crops_of, start, stop, group, part, out[start:stop]))
     _each(blocks, threads)
-    return [unfold(made[s], views[s]) for s in sizes]
+    return made
 
 
 def _each(blocks: Sequence[Callable[[], None]], threads: int) -> None:

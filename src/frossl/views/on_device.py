@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +30,9 @@ CropFn = Callable[[int, int, dict[str, Tensor]], Tensor]
 def pack(params: ViewParams, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, dict[str, slice]]:
     """Parameters of B views, ``params`` folded, as float32 ``(B, K)``, and which columns hold what."""
     scale = 1 / torch.tensor(std)
+    drawn = ("top", "left", "height", "width", "vertical", "flip", "jitter", "grayscale", "blur", "sigma", "solarize")
     rows = {
-        **{name: getattr(params, name) for name in ("top", "left", "height", "width", "vertical", "flip", "jitter")},
-        **{name: getattr(params, name) for name in ("grayscale", "blur", "sigma", "solarize")},
+        **{name: getattr(params, name) for name in drawn},
         "hue": params.factors[:, HUE],
         "blends": blends(params, len(mean)).flatten(1),
         "scale": scale.expand(len(params.top), -1),
@@ -42,6 +43,20 @@ def pack(params: ViewParams, mean: Sequence[float], std: Sequence[float]) -> tup
     for name, part in parts.items():
         columns[name] = slice(start, start := start + part.shape[1])
     return torch.cat(list(parts.values()), 1), columns
+
+
+def allocate(recipe: Recipe, images: int, channels: int, **layout: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Empty views ``(V, N, C, S, S)``, channels last, for each resolution S in order, and the rows of each group."""
+    views: dict[int, int] = {}
+    for group in recipe:
+        views[group.size] = views.get(group.size, 0) + group.count
+    shapes = {size: (count * images, channels, size, size) for size, count in views.items()}
+    made = {s: torch.empty(shape, memory_format=torch.channels_last, **layout) for s, shape in shapes.items()}
+    rows, free = [], dict(made)
+    for group in recipe:
+        out, free[group.size] = free[group.size].tensor_split([group.count * images])
+        rows.append(out)
+    return [unfold(made[size], count) for size, count in views.items()], rows
 
 
 def make_on_device(
@@ -56,24 +71,17 @@ def make_on_device(
 ) -> list[Tensor]:
     """A tensor ``(V, N, C, S, S)``, channels last, for each resolution S in order, of ``dtype``."""
     colour: Masked = masked_in_one_kernel if compiled and len(mean) == 3 else masked_jitter
-    channels, images = len(mean), params[0].top.shape[1]
-    sizes = list(dict.fromkeys(group.size for group in recipe))
-    views = {s: sum(group.count for group in recipe if group.size == s) for s in sizes}
-    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
-    made = {s: torch.empty((views[s] * images, channels, s, s), **layout) for s in sizes}
-    free = dict(made)
-    for source, group, d in zip(sources, recipe, params, strict=True):
-        total = group.count * images
-        out, free[group.size] = free[group.size].tensor_split([total])
+    made, rows = allocate(recipe, params[0].top.shape[1], len(mean), device=device, dtype=dtype)
+    for source, group, d, out in zip(sources, recipe, params, rows, strict=True):
         packed, columns = pack(d.map(fold), mean, std)
         packed = upload(packed, device)
-        block = max(1, BLOCK_BYTES // (4 * channels * group.size**2))
-        for start in range(0, total, block):
-            stop = min(start + block, total)
+        block = max(1, BLOCK_BYTES // (4 * len(mean) * group.size**2))
+        for start in range(0, len(out), block):
+            stop = min(start + block, len(out))
             part = {name: packed[start:stop, at].squeeze(1) for name, at in columns.items()}
             x = source(start, stop, part).to(torch.float32, memory_format=torch.contiguous_format)
             out[start:stop].copy_(_photometric(x / 255, group, part, colour))
-    return [unfold(made[s], views[s]) for s in sizes]
+    return made
 
 
 def _photometric(x: Tensor, group: View, part: dict[str, Tensor], colour: Masked) -> Tensor:

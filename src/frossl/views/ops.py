@@ -57,23 +57,10 @@ def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return rows[:, None] @ x @ columns[:, None].transpose(2, 3)
 
 
-def resized_crop(
-    x: Tensor,
-    top: Tensor,
-    left: Tensor,
-    height: Tensor,
-    width: Tensor,
-    size: int,
-    mode: str,
-    flip: Tensor | None = None,
-    vertical: Tensor | None = None,
-) -> Tensor:
-    """Crop, resize with antialias, and mirror left-right where ``flip``, top-bottom where ``vertical``, as one
-    resampling. Not clamped.
-    """
-    rows = resampling_matrix(top, height, x.shape[2], size, mode, vertical)
-    columns = resampling_matrix(left, width, x.shape[3], size, mode, flip)
-    return separable(x, rows, columns)
+def resized_crop(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int, mode: str) -> Tensor:
+    """Crop and resize with antialias to ``(B, C, size, size)``. Not clamped."""
+    rows = resampling_matrix(top, height, x.shape[2], size, mode)
+    return separable(x, rows, resampling_matrix(left, width, x.shape[3], size, mode))
 
 
 def _blend(x: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:

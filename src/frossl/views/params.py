@@ -84,34 +84,16 @@ def _draw_group(group: View, u: np.ndarray, height: np.ndarray, width: np.ndarra
     top = np.where(any_fits, np.floor(u[..., 0] * (height - crop_h + 1)), (height - crop_h) // 2)
     left = np.where(any_fits, np.floor(u[..., 1] * (width - crop_w + 1)), (width - crop_w) // 2)
 
-    def spread(amount: float, x: np.ndarray) -> np.ndarray:
-        return between(max(0.0, 1 - amount), 1 + amount, x)
-
-    factors = np.stack(
-        [
-            spread(group.brightness, u[..., 4]),
-            spread(group.contrast, u[..., 5]),
-            spread(group.saturation, u[..., 6]),
-            between(-group.hue, group.hue, u[..., 7]),
-        ],
-        -1,
-    )
-
-    def real(x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x.astype(np.float32))
-
+    jitters = (group.brightness, group.contrast, group.saturation)
+    factors = [between(max(0.0, 1 - a), 1 + a, u[..., 4 + i]) for i, a in enumerate(jitters)]
+    factors.append(between(-group.hue, group.hue, u[..., 7]))
+    real = {
+        **{"top": top, "left": left, "height": crop_h, "width": crop_w},
+        **{"factors": np.stack(factors, -1), "sigma": between(*group.blur_sigma, u[..., 11])},
+    }
+    chances = {"flip": 2, "jitter": 3, "grayscale": 9, "blur": 10, "solarize": 12, "vertical": 13}
     return ViewParams(
-        top=real(top),
-        left=real(left),
-        height=real(crop_h),
-        width=real(crop_w),
-        flip=torch.from_numpy(u[..., 2] < group.flip),
-        jitter=torch.from_numpy(u[..., 3] < group.jitter),
+        **{name: torch.from_numpy(x.astype(np.float32)) for name, x in real.items()},
+        **{name: torch.from_numpy(u[..., column] < getattr(group, name)) for name, column in chances.items()},
         order=torch.from_numpy((u[..., 8] * len(ORDERS)).astype(np.int64)),
-        factors=real(factors),
-        grayscale=torch.from_numpy(u[..., 9] < group.grayscale),
-        blur=torch.from_numpy(u[..., 10] < group.blur),
-        sigma=real(between(*group.blur_sigma, u[..., 11])),
-        solarize=torch.from_numpy(u[..., 12] < group.solarize),
-        vertical=torch.from_numpy(u[..., 13] < group.vertical),
     )

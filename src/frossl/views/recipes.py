@@ -41,24 +41,21 @@ class View:
     solarize_threshold: float = 128 / 255
 
     def __post_init__(self) -> None:
+        def check(good: bool, name: str, rule: str) -> None:
+            if not good:
+                raise UserError(f"view: {name} {rule}, got {getattr(self, name)!r}")
+
         for name in ("flip", "vertical", "jitter", "grayscale", "blur", "solarize"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"view: {name} is a probability between 0 and 1, got {getattr(self, name)}")
+            check(0 <= getattr(self, name) <= 1, name, "is a probability between 0 and 1")
         for name in ("brightness", "contrast", "saturation"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"view: {name} is how far a factor goes from 1, at least 0; got {getattr(self, name)}")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"view: scale must be 0 < low <= high <= 1, got {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UserError(f"view: ratio must be 0 < low <= high, got {self.ratio}")
-        if not 0 <= self.hue <= 0.5:
-            raise UserError(f"view: hue is a share of the circle between 0 and 0.5, got {self.hue}")
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise UserError(f"view: blur_sigma must be 0 < low <= high, got {self.blur_sigma}")
-        if self.interpolation not in FILTERS:
-            raise UserError(f"view: interpolation must be {' or '.join(FILTERS)}, got {self.interpolation!r}")
-        if self.count < 1 or self.size < 1:
-            raise UserError(f"view: count and size must be at least 1, got {self.count} and {self.size}")
+            check(getattr(self, name) >= 0, name, "is how far a factor goes from 1, at least 0")
+        check(0 < self.scale[0] <= self.scale[1] <= 1, "scale", "must be 0 < low <= high <= 1")
+        check(0 < self.ratio[0] <= self.ratio[1], "ratio", "must be 0 < low <= high")
+        check(0 <= self.hue <= 0.5, "hue", "is a fraction of the circle between 0 and 0.5")
+        check(0 < self.blur_sigma[0] <= self.blur_sigma[1], "blur_sigma", "must be 0 < low <= high")
+        check(self.interpolation in FILTERS, "interpolation", f"must be {' or '.join(FILTERS)}")
+        check(self.count >= 1, "count", "must be at least 1")
+        check(self.size >= 1, "size", "must be at least 1")
 
 
 Recipe = tuple[View, ...]
@@ -88,29 +85,25 @@ def summary(name: str) -> str:
 
 
 def domain(channels: int) -> str:
-    """The recipe for images of so many channels of which nothing else is known."""
+    """The default recipe for images with this number of channels."""
     return {1: "grey", 3: "natural"}.get(channels, "satellite")
 
 
 def left_out(recipe: Recipe, channels: int) -> str:
-    """What of ``recipe`` has no meaning for images of so many channels and is left out, as a sentence, or nothing."""
+    """A sentence on the operations of ``recipe`` that images with this number of channels do not get, or nothing."""
     if channels == 3:
         return ""
     asked = [
         name
-        for name, params in (
-            ("saturation", lambda g: g.jitter and g.saturation),
-            ("hue", lambda g: g.jitter and g.hue),
-            ("grayscale", lambda g: g.grayscale),
-        )
-        if any(params(group) for group in recipe)
+        for name in ("saturation", "hue", "grayscale")
+        if any(getattr(group, name) and (group.jitter or name == "grayscale") for group in recipe)
     ]
     images = f"images have {channels} channel{'s' * (channels != 1)}"
     return f"left out of the views, as {images} and not the three of colour: {', '.join(asked)}" if asked else ""
 
 
 def least_side(recipe: Recipe) -> int:
-    """The shorter side of an image of which even the smallest crop is shrunk to half its size or less.
+    """The shorter side of an image, in pixels, at which even the smallest crop is shrunk to half its size or less.
 
     A larger image may be decoded at that size: what is lost are frequencies that no view can hold.
     """

@@ -1,4 +1,4 @@
-"""Views for loops of your own, with the very pixels that training makes of the same seed, epoch and image."""
+"""Views for loops of your own, with the same pixels as in training for the same seed, epoch and image."""
 
 from __future__ import annotations
 
