@@ -160,8 +160,8 @@ def test_a_method_without_embeddings_and_constant_features_are_judged_too():
 
 def test_findings_say_what_is_seen_and_name_flags_that_there_are():
     (found,) = diagnose(window(projector_effective_rank=1.1), Context("vicreg", 128))
-    assert "13.0 directions" in found.words
-    assert "24.0" in found.words
+    assert "13.0 directions" in found.message
+    assert "24.0" in found.message
     assert "--variance-weight" in found.remedy
 
 

@@ -59,6 +59,6 @@ def test_the_best_checkpoint_is_the_best_by_balanced_accuracy_if_there_is_one(tm
         i = next(looks)
         return {"knn": 0.8 + 0.05 * i} | ({"knn_balanced": balanced[i]} if balanced else {}), torch.randn(24, 8)
 
-    monkeypatch.setattr("frossl.train.loop.look", look)
+    monkeypatch.setattr("frossl.train.loop.measure_encoder", look)
     run = pretrain(config(tmp_path, 6)).run
     assert load_checkpoint(run / "checkpoints" / "best.safetensors")["step"] == best

@@ -48,11 +48,15 @@ _SPREAD = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A state that a run should not be in: its name, what is seen, and what to do."""
+    """A state that a run should not be in: its name, what was observed, and what to do."""
 
     state: str
-    words: str
+    message: str
     remedy: str
+
+    def row(self) -> dict[str, str]:
+        """The row ``health`` of ``metrics.jsonl``, whose keys are a stable interface."""
+        return {"state": self.state, "words": self.message, "knob": self.remedy}
 
 
 @dataclass(frozen=True)

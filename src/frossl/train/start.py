@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ class StartWatch:
         self.standing = bool(words)
         if not words:
             return {"state": self.state, "over": True}
-        return dataclasses.asdict(Finding(self.state, words, REMEDY))
+        return Finding(self.state, words, REMEDY).row()
 
     def _worse(self, values: Mapping[str, float]) -> str:
         """What says that the encoder is worse than the start or far from it; nothing if it is not."""

@@ -6,7 +6,6 @@ device unless it is one of those steps. Held-out images are looked at by :mod:`f
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -122,7 +121,7 @@ class Telemetry:
         """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` diagnostics."""
         self.diagnostics.append(diagnostics)
         recent = [diagnose(self.diagnostics[: len(self.diagnostics) - i], self.context) for i in range(HOLD)]
-        self.rows += [("health", dataclasses.asdict(f)) for f in recent[0] if f.state not in self.standing]
+        self.rows += [("health", f.row()) for f in recent[0] if f.state not in self.standing]
         over = self.standing - {f.state for found in recent for f in found}
         for state in sorted(over):
             instead = [f.state for f in recent[0] if {f.state, state} <= COLLAPSES]
