@@ -67,7 +67,7 @@ def stopped_at(run: Path) -> str:
         total = length.steps(batch=about["batch"], images=about["images"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
-    if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).share >= 1:
+    if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).fraction >= 1:
         return ""
     whole = f"of {total:,}" if total is not None else f"after {saved['seconds'] / 60:.1f} of {length.amount:g} min"
     return f"step {saved['step']:,} {whole}"

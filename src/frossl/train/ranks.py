@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from frossl.core.distributed import (
     broadcast_object,
     heartbeat,
     join_error,
+    rank,
     run_on_rank_zero,
     run_with_heartbeat,
     world_size,
@@ -127,6 +129,22 @@ def joined(config: Config) -> Iterator[Fabric]:
     fabric = start(config)
     with heartbeat(config.rank_timeout):
         yield fabric
+
+
+def require_same(resume: Path | None, options: dict[str, Any]) -> None:
+    """Raises UserError on a rank that would do something else than the first, which would wait for it for ever."""
+    mine = resume, options
+    first = broadcast_object(mine)
+
+    def check() -> None:
+        if mine != first:
+            raise UserError(
+                f"rank {rank()} would go on with {resume or 'nothing'}, the first rank with {first[0] or 'nothing'}, "
+                f"or their options differ ({', '.join(options)}): give all ranks the same command. If they have it, "
+                "their machines see a shared disk differently for a moment: start them again"
+            )
+
+    run_with_heartbeat(check)
 
 
 def open_together(opened: Callable[[], T]) -> T:
