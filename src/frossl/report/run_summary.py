@@ -106,7 +106,7 @@ def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]
     Raises:
         UserError: they are not there, or other than they were.
     """
-    key = (source_of(record.path, config), config.method, *config.data_options().values())
+    key = (source_of(record.path, config.data), config.method, *config.data_options().values())
     if key not in opened:
         opened[key] = for_training(config, open_data_of(record.path, config))
     data = opened[key]

@@ -104,10 +104,10 @@ def changes_of_data(run: Path, data: Dataset) -> list[str]:
     return [] if known is None else differences(known.fingerprint, fingerprint(data))
 
 
-def source_of(run: Path, config: Config) -> str:
-    """What evaluations call the run's own data."""
+def source_of(run: Path, data: str) -> str:
+    """The name of the run's own data in evaluations; ``data`` is its option."""
     known = whereabouts(run)
-    return same_source(config.data) if known is None else known.source
+    return same_source(data) if known is None else known.source
 
 
 def open_data_of(run: Path, config: Config, log: Log = quiet) -> Dataset:
@@ -146,8 +146,8 @@ def open_to_evaluate(run: Path, own: Config, source: str | None, log: Log = quie
     ``own`` is the configuration of the run; labels of other data are used whatever it says.
     """
     if source is None:
-        return open_data_of(run, own, log), source_of(run, own)
-    known, called = whereabouts(run), source_of(run, own)
+        return open_data_of(run, own, log), source_of(run, own.data)
+    known, called = whereabouts(run), source_of(run, own.data)
     own, data = _open_elsewhere(own, source, log)
     if known is None and same_source(source) == called:
         return data, called

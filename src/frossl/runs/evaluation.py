@@ -12,15 +12,15 @@ from frossl.evals.suite import Evaluation
 
 
 def same_source(source: str) -> str:
-    """The name of a data set, or the whole path of anything else: equal where the images are the same."""
+    """The name of a data set, or the absolute path of anything else: equal for the same images."""
     return resolve_source(source)
 
 
 def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
-    """Merges ``new`` into the file under ``name``, or under more of the path of its data if others are there already.
+    """Merges ``new`` into the file under ``name``, or under more of the path of its data if the name is taken.
 
-    The plain name of the run's ``own`` data is kept for them. Where the number of held-out images or what
-    their labels are is another than before, the data have changed, and values from before do not stand beside new ones.
+    The plain name is reserved for the run's ``own`` data. Earlier values are dropped if the number of held-out images
+    or the kind of their labels changed, as the data did then.
     """
     kept = json.loads(path.read_text()) if path.exists() else {}
     parts = Path(new.source).parts

@@ -8,7 +8,7 @@ from pathlib import Path
 from frossl.core.types import UserError
 
 PREFIX = "hf:"
-"""Begins the name of a repository where a folder may be named too."""
+"""Marks the name of a repository where a folder is possible too."""
 INSTEAD = "write a folder, which can be uploaded later: --to FOLDER"
 
 
@@ -16,7 +16,7 @@ def repository_of(to: str) -> str:
     """``ORG/NAME`` of ``hf:ORG/NAME``, empty for anything else.
 
     Raises:
-        UserError: it is no name that the Hub has, or there is no token for it.
+        UserError: the Hub does not allow the name, or there is no token.
     """
     if not to.startswith(PREFIX):
         return ""
@@ -28,7 +28,7 @@ def repository_of(to: str) -> str:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"--to {to}: {_first_line(error)} Give {PREFIX}ORG/NAME, or the path of a folder") from None
+        raise UserError(f"--to {to}: {first_line(error)}. Give {PREFIX}ORG/NAME, or the path of a folder") from None
     if "/" not in name:
         raise UserError(f"--to {to}: give {PREFIX}ORG/NAME with the user or organisation, or the path of a folder")
     if not get_token():
@@ -39,26 +39,29 @@ def repository_of(to: str) -> str:
 
 
 def upload(folder: Path, repository: str, replaced: Sequence[str]) -> None:
-    """Makes the repository if there is none and uploads ``folder`` in one commit.
+    """Creates the repository if it does not exist, and uploads ``folder`` in one commit.
 
-    Files of the names ``replaced`` that the repository has and ``folder`` has not are removed from it.
+    Files with a name in ``replaced`` are removed from the repository where ``folder`` has none.
 
     Raises:
-        UserError: the Hub or the network says no.
+        UserError: the Hub or the network refuses.
     """
     from huggingface_hub import HfApi
 
-    how = {"commit_message": "Publish an encoder of frossl", "delete_patterns": list(replaced)}
+    message = "Publish an encoder of frossl"
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder, **how)
-    except Exception as error:  # of the package it speaks with the network by, another one by its release
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=list(replaced)
+        )
+    except Exception as error:  # its HTTP library, and so the class of the error, depends on the version
         raise UserError(
-            f"{repository} could not be written on the Hugging Face Hub: {_first_line(error)} No file there was "
+            f"{repository} could not be written on the Hugging Face Hub: {first_line(error)}. No file there was "
             f"changed. Check the name, the token and the network; or {INSTEAD}"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
+def first_line(error: Exception) -> str:
+    """The first line of a message, without a full stop, or the name of an error without one."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

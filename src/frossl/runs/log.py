@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: ``metrics.jsonl`` always, TensorBoard beside it, Weights & Biases if asked for.
+"""The logs of a run: ``metrics.jsonl`` and TensorBoard always, Weights & Biases with ``--wandb``.
 
 Rows of the files are the stable interface (docs/runs.md): each has ``kind``, ``step``, ``epoch``, ``images`` and
 ``seconds``. TensorBoard has the numbers of a row as ``kind/name``, or ``kind/where/on/name`` where rows say that.
@@ -26,9 +26,9 @@ FILES = {"eigenvalues": "eigenvalues.jsonl"}
 
 
 class RunLog:
-    """Appends rows; on resume, rows after the step resumed from are dropped first, and TensorBoard leaves them out.
+    """Appends rows; on resume, rows after ``resume_step`` are removed first, and purged from TensorBoard.
 
-    ``history`` are the rows of ``metrics.jsonl`` that were there before.
+    ``history`` are the rows of ``metrics.jsonl`` before that step.
     """
 
     def __init__(self, run: Path, resume_step: int = 0, wandb: bool = False) -> None:
@@ -39,7 +39,7 @@ class RunLog:
         for name in FILES.values():
             _cut(run / name, resume_step)
         self.files: dict[str, TextIO] = {}
-        purge = resume_step + 1  # also at 0, where a run that ended before its first save begins again
+        purge = resume_step + 1  # also at 0, as a run that ended before its first save begins again
         self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
         self.wandb = _start_wandb(run) if wandb else None
 
@@ -74,7 +74,7 @@ class RunLog:
 
     def close(self) -> None:
         for file in self.files.values():
-            with suppress(OSError):  # what cannot be written now was told when it could not
+            with suppress(OSError):  # the error was raised when the row was written
                 file.close()
         with suppress(OSError):
             self.board.finalize("success")
@@ -93,7 +93,7 @@ class RunLog:
 
 
 class NoLog:
-    """What ranks other than the first write: nothing."""
+    """The log of all ranks but the first: writes nothing."""
 
     history: ClassVar[list[dict[str, Any]]] = []
 

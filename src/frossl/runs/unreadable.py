@@ -1,4 +1,4 @@
-"""``unreadable.jsonl``: images that training met, could not read, and showed others in their places."""
+"""``unreadable.jsonl``: images that training could not read and replaced by others."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ UNREADABLE = "unreadable.jsonl"
 
 
 class Unreadable:
-    """Lists the images of a run that could not be read, each once, however often it is met and the run resumed.
-
-    Several ranks are all told of the same ones; the first writes.
-    """
+    """Lists each image that could not be read once, also over resumptions. All ranks add the same; the first writes."""
 
     def __init__(self, run: Path, images: int) -> None:
         self.path, self.images = run / UNREADABLE, images
         self.listed, self.met = {skip.path for skip in read_unreadable(run)}, set[str]()
 
     def add(self, skipped: Iterable[Skipped], read: int) -> None:
-        """Writes down those that are new; ``read`` images were tried since the run began or was resumed.
+        """Appends new ones to the file; ``read`` images were tried since the run began or was resumed.
 
         Raises:
             UserError: more than 5 % of them, or of the first 1,000, cannot be read.
@@ -50,5 +47,5 @@ class Unreadable:
 
 
 def read_unreadable(run: Path) -> list[Skipped]:
-    """What was written down, in the order in which it was met."""
+    """The listed images, oldest first."""
     return [Skipped(**row) for row in read_rows(run / UNREADABLE)]

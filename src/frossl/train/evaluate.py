@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -72,12 +73,15 @@ def evaluate_run(
         others = {START: began, **others}
     if weights == "averaged":
         others = {"averaged": load_encoder(encoder_of(run, weights), backbone)[0], **others}
-    if told := unfinished(run):
-        terminal.warn(console, told)
-    called = source_of(run, own)
+    if message := unfinished(run):
+        terminal.warn(console, message)
+    name = source_of(run, own.data)
     if data is None:
-        own = _on(own, spec, source is not None and same_source(source) != called, targets, max_pixels)
-        data, called = open_together(lambda: open_to_evaluate(run, own, source, terminal.detail(console)))
+        if max_pixels is not None and (source is None or same_source(source) == name):  # other images would be held out
+            raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
+        limits = {"targets": targets or own.targets, "max_pixels": max_pixels or own.max_pixels}
+        own = dataclasses.replace(own, channels=spec.channels, range=spec.range or None, **limits)
+        data, name = open_together(lambda: open_to_evaluate(run, own, source, terminal.detail(console)))
         check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)
@@ -85,30 +89,21 @@ def evaluate_run(
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    keep = _keeper(run, own, data.name, console)
+    writable = os.access(run, os.W_OK)
+    if not writable:
+        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
+    keep = partial(keep_evaluation, run / "evaluation.json", data.name, own=source_of(run, own.data))
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
-    how |= {"protocols": protocols, "source": called, "bank": bank, "keep": keep}
+    how |= {"protocols": protocols, "source": name, "bank": bank}
+    how["keep"] = keep if writable and rank() == 0 else lambda evaluation: None
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)
     return evaluation
 
 
-def _keeper(run: Path, own: Config, name: str, console: Console) -> Callable[[Evaluation], None]:
-    """What merges an evaluation on the data ``name`` into that of ``run``, on the first rank, if it can be written."""
-    writable = os.access(run, os.W_OK)
-    if not writable:
-        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
-
-    def keep(evaluation: Evaluation) -> None:
-        if rank() == 0 and writable:
-            keep_evaluation(run / "evaluation.json", name, evaluation, source_of(run, own))
-
-    return keep
-
-
 def check_scale(data: Dataset, spec: EncoderSpec) -> None:
-    """Raises UserError for images of 8 bits where the encoder was trained on a range of others, or the reverse."""
+    """Raises UserError if the encoder was trained on 8-bit images and these are others, or the reverse."""
     if spec.range and (data.values == "uint8") != (spec.values == "uint8"):
         raise UserError(
             f"{data.name} holds {data.values}, and the encoder was trained on {spec.values} from "
@@ -117,21 +112,6 @@ def check_scale(data: Dataset, spec: EncoderSpec) -> None:
 
 
 def on_this_device(run: Path, own: Config) -> Config:
-    """``own`` in a precision that the device has: one of another kind than that of the run may not compute in bf16."""
+    """``own`` with a precision that the device supports, where its kind is not that of the run."""
     other = device_of(own).type != torch.device(read_config(run)["device"]).type
     return dataclasses.replace(own, precision="auto") if other and own.precision not in ("64", "32") else own
-
-
-def _on(
-    own: Config, spec: EncoderSpec, elsewhere: bool, targets: TargetChoice | None, max_pixels: int | None
-) -> Config:
-    """The configuration of a run to open data with for its encoder, its own or others."""
-    if max_pixels is not None and not elsewhere:  # with more or fewer images, others would be held out
-        raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
-    return dataclasses.replace(
-        own,
-        channels=spec.channels,
-        range=spec.range or None,
-        targets=targets or own.targets,
-        max_pixels=max_pixels or own.max_pixels,
-    )
