@@ -165,7 +165,7 @@ def _continuing(config: Config, start: EncoderSpec) -> Config:
 
 
 def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
-    """The plan with the name and stem by which timm builds a module like ``own``, with the options of ``config`` or none.
+    """The plan with the name, stem and options (of ``config``, or none) by which timm builds a module like ``own``.
 
     None if timm does not build it. A run of such a plan can be resumed from the command line.
     """
@@ -185,7 +185,7 @@ def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
 
 
 def _supported_size(net: Net, size: int, exactly: bool = False) -> int:
-    """``size``, or the next one that ``net`` takes in full if not ``exactly`` that was asked for and it is at most double.
+    """``size``, or the next one, at most double, that ``net`` takes in full if it need not be ``exactly`` that.
 
     Raises:
         UserError: names the next smaller and larger size.

@@ -38,13 +38,13 @@ def supervised_encoder(
 ) -> nn.Module:
     """The encoder trained with labels by cross entropy, with the views, steps, optimiser, rate and seed of ``run``.
 
-    Trained on the run's own data the first time it is asked for, in ``run/supervised``, which is a run directory; if
-    that is interrupted, the next call goes on. ``backbone`` is the untrained module of a run of one's own.
-    Without it, weights start as those of the run did: at random by the seed, or published ones.
+    The first call trains it on the run's own data in ``run/supervised``, a run directory; after an interruption the
+    next call continues. ``backbone`` is the untrained module if ``run`` trained one of yours; otherwise weights start
+    as those of the run did.
 
     Raises:
         UserError: the data have no labels, or the run needs a ``backbone``.
-        KeyboardInterrupt: stopped by a signal; what was done is saved.
+        KeyboardInterrupt: stopped by a signal, and saved.
     """
     console = console or Console(quiet=True)
     require_own(run, backbone)
@@ -77,34 +77,18 @@ def supervised_encoder(
 
 
 def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Config:
-    """``config`` for cross entropy, its length, warm-up and freeze counted in steps where they were by the clock."""
-    first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
-    length = Length.parse(first)
-
-    def broadcast_object(text: str) -> str:
-        part = Length.parse(text)
-        return f"{100 * part.amount / length.amount:.6f}%" if part.unit == "min" else text
-
-    return dataclasses.replace(
-        config,
-        method="supervised",
-        objective=None,
-        labels=True,
-        length=f"{steps}it",
-        warmup=broadcast_object(config.warmup),
-        freeze=broadcast_object(config.freeze),
-        out=run,
-        name="supervised",
-        **changes,
-    )
+    """``config`` for cross entropy and ``steps`` steps; a warm-up or freeze in minutes becomes a percentage."""
+    first = Length.parse(read_config(run).get("extensions", [{"before": config.length}])[0]["before"])
+    for name in ("warmup", "freeze"):
+        part = Length.parse(getattr(config, name))
+        if part.unit == "min":
+            changes[name] = f"{100 * part.amount / first.amount:.6f}%"
+    changes |= {"method": "supervised", "objective": None, "labels": True, "length": f"{steps}it"}
+    return dataclasses.replace(config, out=run, name="supervised", **changes)
 
 
 def _steps(run: Path) -> int:
-    """Steps of the newest checkpoint, which may be the best alone.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The step of the newest checkpoint of ``run``; raises UserError if it is damaged."""
     try:
         return newest_position(run)["step"]
     except (ValueError, LookupError, TypeError) as error:
