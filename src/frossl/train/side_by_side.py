@@ -38,13 +38,14 @@ def evaluate_encoders(
     bank: int = EVALUATED,
     console: Console | None = None,
 ) -> SideBySide:
-    """Measures ``encoders``, each as :func:`read_any_encoder` takes it, beside untrained ones and raw pixels.
+    """Measures ``encoders``, each a name for :func:`read_any_encoder`, beside untrained ones and raw pixels.
 
-    ``config`` says on which images, and where. Each encoder gets the size, mean, deviation and interpolation that it
-    was published with; ``config.size`` is another size for all of them. ``net`` is the net of files of weights.
+    ``config`` gives the images and the device. Each encoder gets the size, mean, deviation and interpolation that it
+    was published with; ``config.size`` is another size for all of them. ``net`` is the architecture of files of
+    weights.
 
     Raises:
-        UserError: no such encoder or metric, or encoders of images on different scales.
+        UserError: no such encoder or metric, or encoders of images with different ranges.
     """
     console = console or Console(quiet=True)
     find_metrics(protocols)
@@ -73,7 +74,7 @@ def evaluate_encoders(
 
 
 def arm_names(encoders: Sequence[str]) -> list[str]:
-    """Short names of encoders: of paths, as much from their end as tells them apart.
+    """Short names of encoders: of paths, the shortest end that no other has.
 
     >>> arm_names(["runs/a/start.safetensors", "runs/b/start.safetensors", "lite0"])
     ['a/start.safetensors', 'b/start.safetensors', 'lite0']
@@ -93,20 +94,18 @@ def arm_names(encoders: Sequence[str]) -> list[str]:
 
 
 def _on_scale(config: Config, starts: dict[str, Start]) -> Config:
-    """``config`` with the intensity range that the encoders were trained on.
-
-    Raises:
-        UserError: they were not trained on the same.
-    """
+    """``config`` with the intensity range of the encoders; raises UserError if they have different ones."""
     ranges = {name: spec.range for name, (_, spec) in starts.items() if spec.range}
     if len(set(ranges.values())) > 1:
-        said = "; ".join(f"{name} {' '.join(f'{x:g}' for x in pairs)}" for name, pairs in ranges.items())
-        raise UserError(f"these encoders were trained on different ranges of intensities: {said}. Measure them apart")
+        all_ranges = "; ".join(f"{name} {' '.join(f'{x:g}' for x in pairs)}" for name, pairs in ranges.items())
+        raise UserError(
+            f"these encoders were trained on different ranges of intensities: {all_ranges}. Measure them apart"
+        )
     return dataclasses.replace(config, range=next(iter(ranges.values()))) if ranges and not config.range else config
 
 
 def _control_of(spec: EncoderSpec, specs: dict[str, EncoderSpec]) -> str:
-    """The name of the untrained encoder like this one: simply that where all are alike."""
+    """The name of the untrained encoder of an architecture: "untrained" if all encoders have the same."""
     kinds = {(s.title, s.size, s.mean, s.std) for s in specs.values()}
     if len(kinds) == 1:
         return "untrained"
