@@ -16,8 +16,8 @@ from frossl.data.types import Skipped
 from frossl.methods import METHODS
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
+from frossl.runs.log import UNREADABLE, Unreadable, read_unreadable
 from frossl.runs.record import read_rows
-from frossl.runs.unreadable import UNREADABLE, Unreadable, read_unreadable
 from frossl.train.pretrain import pretrain
 from rank_programs import finish, start_ranks
 

@@ -20,7 +20,6 @@ from frossl.data.options import COLUMNS, Log, quiet
 from frossl.evals.extract import first, with_labels
 from frossl.methods import find_method
 from frossl.runs.config import Config, Images
-from frossl.runs.evaluation import same_source
 from frossl.runs.record import read_config, read_json
 
 DATA = "data.json"
@@ -92,7 +91,7 @@ def whereabouts(run: Path) -> Whereabouts | None:
 
 def keep_whereabouts(run: Path, config: Config, data: Dataset) -> None:
     """Writes ``data.json`` of a new run with the fingerprint of ``data``; keeps known places."""
-    source, places = same_source(config.data), (_absolute(config.data),)
+    source, places = resolve_source(config.data), (_absolute(config.data),)
     known = whereabouts(run) or Whereabouts(data.name, source, places, config.data_dir.absolute(), {})
     _keep(run, dataclasses.replace(known, fingerprint=fingerprint(data)))
 
@@ -106,7 +105,7 @@ def changes_of_data(run: Path, data: Dataset) -> list[str]:
 def source_of(run: Path, data: str) -> str:
     """The name of the run's own data in evaluations; ``data`` is its option."""
     known = whereabouts(run)
-    return same_source(data) if known is None else known.source
+    return resolve_source(data) if known is None else known.source
 
 
 def open_data_of(run: Path, config: Config, log: Log = quiet) -> Dataset:
@@ -147,13 +146,13 @@ def open_to_evaluate(run: Path, own: Config, source: str | None, log: Log = quie
     if source is None:
         return open_data_of(run, own, log), name
     own, data = _open_elsewhere(own, source, log)
-    if known is None and same_source(source) == name:
+    if known is None and resolve_source(source) == name:
         return data, name
     if known is not None and (_absolute(source) in known.places or _has_fingerprint(known, for_training(own, data))):
         return _found(run, known, _absolute(source), data), name
     if not own.labels:
         data = open_run_data(dataclasses.replace(own, data=source, labels=True), log)
-    return data, same_source(source)
+    return data, resolve_source(source)
 
 
 def _open_elsewhere(own: Config, source: str, log: Log) -> tuple[Config, Dataset]:
@@ -187,5 +186,5 @@ def _keep(run: Path, known: Whereabouts) -> None:
 
 
 def _absolute(source: str) -> str:
-    """As :func:`same_source`, but without resolving links, whose targets may change."""
+    """As :func:`resolve_source`, but without resolving links, whose targets may change."""
     return resolve_source(source, links=False)

@@ -17,6 +17,7 @@ from frossl.core.device import settle
 from frossl.core.distributed import rank
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.data.open import resolve_source
 from frossl.data.options import TargetChoice
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED
@@ -26,8 +27,7 @@ from frossl.report import terminal
 from frossl.runs.config import Config
 from frossl.runs.data import open_to_evaluate, source_of
 from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
-from frossl.runs.evaluation import keep_evaluation, same_source
-from frossl.runs.record import read_config
+from frossl.runs.record import keep_evaluation, read_config
 from frossl.train.plan import make_plan
 from frossl.train.ranks import open_together
 from frossl.train.resources import device_of
@@ -77,7 +77,8 @@ def evaluate_run(
         terminal.warn(console, message)
     name = source_of(run, own.data)
     if data is None:
-        if max_pixels is not None and (source is None or same_source(source) == name):  # other images would be held out
+        # Of the run's own data, other images would be held out.
+        if max_pixels is not None and (source is None or resolve_source(source) == name):
             raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
         limits = {"targets": targets or own.targets, "max_pixels": max_pixels or own.max_pixels}
         own = dataclasses.replace(own, channels=spec.channels, range=spec.range or None, **limits)

@@ -34,8 +34,7 @@ from frossl.nn.published import Start, build_with_weights
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import ENCODERS, FAILED
-from frossl.runs.log import NoLog, RunLog
-from frossl.runs.unreadable import Unreadable
+from frossl.runs.log import NoLog, RunLog, Unreadable
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name

@@ -30,8 +30,7 @@ from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_ne
 from frossl.runs.config import Config
 from frossl.runs.data import for_training, keep_whereabouts, open_data_of
 from frossl.runs.encoders import START_FILE, start_weights
-from frossl.runs.log import require_wandb
-from frossl.runs.unreadable import UNREADABLE, read_unreadable
+from frossl.runs.log import UNREADABLE, read_unreadable, require_wandb
 from frossl.train.display import TrainingDisplay
 from frossl.train.evaluate import check_scale, evaluate_run
 from frossl.train.loop import build, train

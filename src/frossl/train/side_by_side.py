@@ -12,6 +12,7 @@ from torch import nn
 from frossl.core.device import HALF, settle
 from frossl.core.types import UserError
 from frossl.data import Dataset
+from frossl.data.open import resolve_source
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED, Extractor, first
 from frossl.evals.suite import measure_arms, untrained_encoder
@@ -23,7 +24,6 @@ from frossl.report.encoders import SideBySide
 from frossl.runs.config import Config
 from frossl.runs.data import open_run_data
 from frossl.runs.encoders import RESNET18, read_any_encoder
-from frossl.runs.evaluation import same_source
 from frossl.train.ranks import open_together
 from frossl.train.resources import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
@@ -67,7 +67,7 @@ def evaluate_encoders(
         subjects[name] = module.to(device), asked, with_size(recipe, asked.size)
     controls = _untrained(subjects, data, extractor, config.seed, bank)
     with terminal.working(console, "evaluating") as tell:
-        how = {"seed": config.seed, "protocols": protocols, "source": same_source(config.data), "bank": bank}
+        how = {"seed": config.seed, "protocols": protocols, "source": resolve_source(config.data), "bank": bank}
         evaluation = measure_arms(subjects | controls, data, extractor, log=tell, **how)
     specs = {name: subject[1] for name, subject in subjects.items()}
     return SideBySide(data.name, evaluation, specs, {name: _control_of(spec, specs) for name, spec in specs.items()})
