@@ -235,18 +235,12 @@ def _write_parquet(path: Path, about: About, metadata: str, parts: Iterator[Colu
 def _write_npz(path: Path, about: About, metadata: str, parts: Iterator[Columns]) -> None:
     *lists, vectors = zip(*parts, strict=True)
     rows, paths, splits, labels = (list(chain(*of)) for of in lists)
+    words = {"path": paths, "split": splits, "label": [label or "" for label in labels]}
+    words |= {"encoder": about.encoder, "checksum": about.checksum, _KEY: metadata}
+    arrays: dict[str, Any] = {name: np.array(values, np.str_) for name, values in words.items()}
+    arrays |= {"row": np.array(rows, np.int64), "vector": np.concatenate(vectors)}
     with path.open("wb") as file:
-        np.savez(
-            file,
-            row=np.array(rows, np.int64),
-            path=np.array(paths, np.str_),
-            split=np.array(splits, np.str_),
-            label=np.array([label or "" for label in labels], np.str_),
-            vector=np.concatenate(vectors),
-            encoder=np.array(about.encoder),
-            checksum=np.array(about.checksum),
-            **{_KEY: np.array(metadata)},
-        )
+        np.savez(file, **arrays)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
