@@ -31,7 +31,7 @@ from frossl.evals.knn import knn
 from frossl.methods import find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config, Device
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.log import read_rows
 from frossl.train.health import PLATEAU_ROWS, Context, diagnose
 from frossl.train.loop import NonFiniteError, build, train
@@ -271,7 +271,7 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(args.threads)
         about = environment(args.threads)
-        data = open_run_data(config_of("frossl", {}, {}, args.data, args.device))
+        data = load_run_data(config_of("frossl", {}, {}, args.data, args.device))
         done = {row["case"] for row in rows}
         for number in map(int, args.only.split(",")) if args.only else range(UNTRAINED, len(CASES)):
             if number in done:

@@ -519,7 +519,7 @@ def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tm
     untrained = untrained_encoder(spec, seed=0)
     assert torch.equal(state["conv1.weight"], untrained.state_dict()["conv1.weight"])
     assert state["bn1.running_mean"].any()
-    Extractor().settle_batch_norm(untrained, run_data.open_run_data(asked).train, spec)
+    Extractor().settle_batch_norm(untrained, run_data.load_run_data(asked).train, spec)
     wanted = untrained.state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)

@@ -41,7 +41,7 @@ class Whereabouts:
     fingerprint: dict[str, Any]
 
 
-def open_run_data(images: Images, log: Log = quiet) -> Dataset:
+def load_run_data(images: Images, log: Log = quiet) -> Dataset:
     """The data of a configuration; a split without a single known label counts as unlabelled."""
     data = open_data(images.data, images, log=log)
     splits = any_known(data.train.labels), any_known(data.test.labels)
@@ -108,7 +108,7 @@ def source_of(run: Path, data: str) -> str:
     return resolve_source(data) if known is None else known.source
 
 
-def open_data_of(run: Path, config: Config, log: Log = quiet) -> Dataset:
+def find_run_data(run: Path, config: Config, log: Log = quiet) -> Dataset:
     """The data of ``run``, whose configuration is ``config``, wherever they are now.
 
     Searches the known places and the path from the current directory; if ``config`` has another path than the run, only
@@ -119,14 +119,14 @@ def open_data_of(run: Path, config: Config, log: Log = quiet) -> Dataset:
     """
     known = whereabouts(run)
     if known is None:
-        return open_run_data(config, log)
+        return load_run_data(config, log)
     here = _absolute(config.data)
     moved = config.data != read_config(run)["config"]["data"]
     places = [here] if moved else list(dict.fromkeys([*known.places, here]))
     there = [place for place in places if is_there(place)]
     problems = [f"{place} is not there" for place in places if place not in there]
     for place in there:
-        data = open_run_data(dataclasses.replace(config, data=place), log)
+        data = load_run_data(dataclasses.replace(config, data=place), log)
         changed = differences(known.fingerprint, fingerprint(for_training(config, data)))
         if (place in known.places and len(there) == 1) or not changed:
             return _found(run, known, place, data)
@@ -137,34 +137,34 @@ def open_data_of(run: Path, config: Config, log: Log = quiet) -> Dataset:
     )
 
 
-def open_to_evaluate(run: Path, own: Config, source: str | None, log: Log = quiet) -> tuple[Dataset, str]:
+def load_evaluation_data(run: Path, own: Config, source: str | None, log: Log = quiet) -> tuple[Dataset, str]:
     """The data at ``source``, or those of ``run`` (if None, or if they were moved there), and their evaluations' name.
 
     ``own`` is the configuration of the run; labels of other data are always used.
     """
     known, name = whereabouts(run), source_of(run, own.data)
     if source is None:
-        return open_data_of(run, own, log), name
-    own, data = _open_elsewhere(own, source, log)
+        return find_run_data(run, own, log), name
+    own, data = _load_elsewhere(own, source, log)
     if known is None and resolve_source(source) == name:
         return data, name
     if known is not None and (_absolute(source) in known.places or _has_fingerprint(known, for_training(own, data))):
         return _found(run, known, _absolute(source), data), name
     if not own.labels:
-        data = open_run_data(dataclasses.replace(own, data=source, labels=True), log)
+        data = load_run_data(dataclasses.replace(own, data=source, labels=True), log)
     return data, resolve_source(source)
 
 
-def _open_elsewhere(own: Config, source: str, log: Log) -> tuple[Config, Dataset]:
+def _load_elsewhere(own: Config, source: str, log: Log) -> tuple[Config, Dataset]:
     """The data at ``source`` with the options of ``own``, without its columns if these data do not have them."""
     own = dataclasses.replace(own, data=source)
     try:
-        return own, open_run_data(own, log)
+        return own, load_run_data(own, log)
     except UserError:
         if not any(getattr(own, name) for name in COLUMNS):
             raise
         own = dataclasses.replace(own, **dict.fromkeys(COLUMNS))
-        return own, open_run_data(own, log)
+        return own, load_run_data(own, log)
 
 
 def _has_fingerprint(known: Whereabouts, data: Dataset) -> bool:

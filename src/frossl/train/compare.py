@@ -27,7 +27,7 @@ from frossl.evals.extract import BANK, EVALUATED
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.runs.config import Config
-from frossl.runs.data import on_validation, open_run_data
+from frossl.runs.data import load_run_data, on_validation
 from frossl.runs.directory import read_run
 from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
@@ -105,7 +105,7 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
         UserError: a protocol or an arm does not work; names it.
     """
     find_metrics(protocols)
-    data = open_data_of_run(runs[0], console)
+    data = load_arm_data(runs[0], console)
     terminal.show_data(console, data)
     for run in runs:
         if run.seed == runs[0].seed:
@@ -115,9 +115,9 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
                 raise UserError(f"{run.arm}, {run.budget}: {error}") from None
 
 
-def open_data_of_run(run: Run, console: Console) -> Dataset:
+def load_arm_data(run: Run, console: Console) -> Dataset:
     """The training and evaluation images of a run."""
-    data = open_run_data(run.config, terminal.detail(console))
+    data = load_run_data(run.config, terminal.detail(console))
     return on_validation(run.config, data) if run.validation else data
 
 
@@ -145,7 +145,7 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
                 return None
             if Length.parse(run.budget).unit == "min" and not run.outcome():
                 refuse_mixed(run)
-            data = open_data_of_run(run, console)
+            data = load_arm_data(run, console)
             stopped = None if run.outcome() else _train(run, data, console)
             if run.outcome().get("state") == "trained":
                 _evaluate(run, data, protocols, console)

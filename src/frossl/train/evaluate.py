@@ -25,11 +25,11 @@ from frossl.evals.suite import START, Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
 from frossl.report import terminal
 from frossl.runs.config import Config
-from frossl.runs.data import open_to_evaluate, source_of
+from frossl.runs.data import load_evaluation_data, source_of
 from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
 from frossl.runs.record import keep_evaluation, read_config
 from frossl.train.plan import make_plan
-from frossl.train.ranks import open_together
+from frossl.train.ranks import load_on_all_ranks
 from frossl.train.resources import device_of
 from frossl.train.start import start_of_run
 
@@ -82,7 +82,7 @@ def evaluate_run(
             raise UserError("--max-pixels is for the images of --data; those of the run stay those it was trained on")
         limits = {"targets": targets or own.targets, "max_pixels": max_pixels or own.max_pixels}
         own = dataclasses.replace(own, channels=spec.channels, range=spec.range or None, **limits)
-        data, name = open_together(lambda: open_to_evaluate(run, own, source, terminal.detail(console)))
+        data, name = load_on_all_ranks(lambda: load_evaluation_data(run, own, source, terminal.detail(console)))
         check_scale(data, spec)
         terminal.show_data(console, data)
     plan = make_plan(dataclasses.replace(own, batch=2), data, backbone)

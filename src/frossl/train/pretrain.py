@@ -28,7 +28,7 @@ from frossl.report.page import write_report
 from frossl.runs import directory
 from frossl.runs.checkpoint import ended_before_a_save, load_checkpoint, load_newest
 from frossl.runs.config import Config
-from frossl.runs.data import for_training, keep_whereabouts, open_data_of
+from frossl.runs.data import find_run_data, for_training, keep_whereabouts
 from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.log import UNREADABLE, read_unreadable, require_wandb
 from frossl.train.display import TrainingDisplay
@@ -36,7 +36,7 @@ from frossl.train.evaluate import check_scale, evaluate_run
 from frossl.train.loop import build, train
 from frossl.train.memory import fit
 from frossl.train.plan import Plan, describe
-from frossl.train.ranks import joined, open_together, require_same
+from frossl.train.ranks import joined, load_on_all_ranks, require_same
 from frossl.train.schedule import describe_schedules, go_on_to, resolve_length, schedule
 from frossl.views.recipes import left_out
 
@@ -170,7 +170,7 @@ def train_run(
     begin = start_weights(config, run, log)
     if begin is not None and begin[1].range and config.range is None:
         config = dataclasses.replace(config, range=begin[1].range)
-    data = open_together(lambda: for_training(config, open_data_of(run, config, log) if given is None else given))
+    data = load_on_all_ranks(lambda: for_training(config, find_run_data(run, config, log) if given is None else given))
     if begin is not None:
         check_scale(data, begin[1])
     learner, plan = build(config, data, backbone, begin, log)

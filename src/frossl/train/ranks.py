@@ -141,15 +141,15 @@ def require_same(resume: Path | None, options: dict[str, Any]) -> None:
     run_with_heartbeat(check)
 
 
-def open_together(opened: Callable[[], T]) -> T:
-    """Calls ``opened`` on the first rank, and then on the others, so that downloads happen once.
+def load_on_all_ranks(load: Callable[[], T]) -> T:
+    """Calls ``load`` on the first rank, and then on the others, so that downloads happen once.
 
     Only the first rank scans all images; the others get the results of the scan.
     """
     with noted() as scans:
-        first = run_on_rank_zero(opened)
+        first = run_on_rank_zero(load)
     with noted(broadcast_object(scans)):
-        return run_with_heartbeat(lambda: first or opened())
+        return run_with_heartbeat(lambda: first or load())
 
 
 def _environment(here: Launch) -> Any:

@@ -20,7 +20,7 @@ from frossl.core.types import UserError
 from frossl.nn.modes import eval_mode
 from frossl.report import terminal
 from frossl.runs.checkpoint import load_checkpoint
-from frossl.runs.data import for_training, open_data_of
+from frossl.runs.data import find_run_data, for_training
 from frossl.runs.directory import FAILED, read_run, require_own
 from frossl.runs.encoders import start_weights
 from frossl.runs.record import read_config
@@ -72,7 +72,7 @@ def replay(
     fabric = start(config)
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
-    data = for_training(config, open_data_of(run, config))
+    data = for_training(config, find_run_data(run, config))
     learner, plan = build(config, data, backbone, start_weights(config, run))
     step = found["step"]
     batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step))

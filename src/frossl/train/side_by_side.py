@@ -22,9 +22,9 @@ from frossl.nn.published import Architecture, Start, build_with_weights, for_ima
 from frossl.report import terminal
 from frossl.report.encoders import SideBySide
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.encoders import RESNET18, read_any_encoder
-from frossl.train.ranks import open_together
+from frossl.train.ranks import load_on_all_ranks
 from frossl.train.resources import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
 
@@ -52,7 +52,7 @@ def evaluate_encoders(
     log = terminal.detail(console)
     names = arm_names(encoders)
     starts = {name: read_any_encoder(where, net=net, log=log) for name, where in zip(names, encoders, strict=True)}
-    data = open_together(lambda: open_run_data(_on_scale(config, starts), log))
+    data = load_on_all_ranks(lambda: load_run_data(_on_scale(config, starts), log))
     terminal.show_data(console, data)
     device = device_of(config)
     precision = find_precision(config.precision, device)

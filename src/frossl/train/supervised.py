@@ -19,13 +19,13 @@ from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_position
 from frossl.runs.config import Config
-from frossl.runs.data import open_data_of
+from frossl.runs.data import find_run_data
 from frossl.runs.directory import read_run, require_own, worth_keeping
 from frossl.runs.encoders import START_FILE
 from frossl.runs.record import read_config
 from frossl.train.evaluate import on_this_device
 from frossl.train.pretrain import train_run
-from frossl.train.ranks import open_together, start
+from frossl.train.ranks import load_on_all_ranks, start
 
 
 def supervised_encoder(
@@ -64,7 +64,7 @@ def supervised_encoder(
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         config = on_this_device(run, config)
         try:
-            data = open_together(lambda: open_data_of(run, config, terminal.detail(console)))
+            data = load_on_all_ranks(lambda: find_run_data(run, config, terminal.detail(console)))
             _, stopped = train_run(config, place, state, copy.deepcopy(backbone), data, console, start(config))
         except BaseException:
             if rank() == 0 and not worth_keeping(place):
