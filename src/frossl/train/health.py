@@ -11,14 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from frossl.evals.verdict import (
-    DIMENSIONAL,
-    INVARIANCE_ALONE,
-    NEVER_VARIED,
-    TO_CONSTANT,
-    TO_MEAN_DIRECTION,
-    never_varied,
-)
+from frossl.evals import verdict
 
 Row = Mapping[str, float]
 EARLY = 500
@@ -100,18 +93,18 @@ def _collapses(first: Row, row: Row, context: Context) -> Iterator[Finding]:
     """Collapses, from the most to the least complete."""
     if all(abs(_value(row, k)) < NEGLIGIBLE * abs(_value(first, k)) for k in ("entropy", "invariance")):
         yield Finding(
-            TO_MEAN_DIRECTION,
+            verdict.TO_MEAN_DIRECTION,
             f"Both terms of the loss are next to 0 (entropy {row['entropy']:.3g}, invariance {row['invariance']:.3g}): "
             "every embedding points the same way, which the loss allows and which needs nothing from the image.",
             "Turn on --centre, and lower --lr or --invariance-weight.",
         )
     for place, name in PLACES.items():
         if first.get(f"{place}_variance") == 0:
-            message = never_varied(f"the {name}", "views")
-            yield Finding(NEVER_VARIED, message, "Look at the images and their views in the report.")
+            message = verdict.never_varied(f"the {name}", "views")
+            yield Finding(verdict.NEVER_VARIED, message, "Look at the images and their views in the report.")
     if context.clusters and row["loss"] < NEGLIGIBLE * math.log(context.clusters):
         yield Finding(
-            TO_CONSTANT,
+            verdict.TO_CONSTANT,
             f"The loss is next to 0 ({row['loss']:.2g}): every image is given to the same one of "
             f"{context.clusters:,} prototypes.",
             f"Give {context.hint}, and lower --lr.",
@@ -122,14 +115,14 @@ def _collapses(first: Row, row: Row, context: Context) -> Iterator[Finding]:
         if ratio > max(5.0, 2.0 * first.get(key, 0.0)):
             times = "do not vary at all" if ratio == math.inf else f"lie {ratio:.0f} times closer together than to 0"
             message = f"The {name} of all images {times}: every image gets the same answer."
-            yield Finding(TO_CONSTANT, message, f"Lower --lr, lengthen --warmup, and give {context.hint}.")
+            yield Finding(verdict.TO_CONSTANT, message, f"Lower --lr, lengthen --warmup, and give {context.hint}.")
     before, now = (_value(r, "backbone_effective_rank") for r in (first, row))
     embeddings = _value(row, "projector_effective_rank")
     # Not for prototype scores: those of a healthy DINO run have an effective rank of little more than 1.
     if now < 0.15 * before or (embeddings < 1.5 and not context.clusters):
         where = "" if math.isnan(embeddings) else f", embeddings along {embeddings:.1f}"
         yield Finding(
-            DIMENSIONAL,
+            verdict.DIMENSIONAL,
             f"Features vary along about {now:.1f} directions where those of {context.first} did along {before:.1f}"
             f"{where} (effective rank).",
             f"Lower --lr, and give {context.hint}.",
@@ -139,7 +132,7 @@ def _collapses(first: Row, row: Row, context: Context) -> Iterator[Finding]:
     before, now = (_value(r, f"{place}_effective_rank") for r in (first, row))
     if noise < 0.1 and now < 0.5 * before:
         yield Finding(
-            INVARIANCE_ALONE,
+            verdict.INVARIANCE_ALONE,
             f"Views of an image agree (they differ by {noise:.0%} of the variance), but what is left varies along "
             f"{now:.1f} directions, {before:.1f} at first.",
             f"Give {context.hint}; stronger augmentation (--crop-scale, --view-recipe) makes agreement harder.",

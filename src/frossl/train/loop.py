@@ -141,7 +141,8 @@ def train(
                 monitored = loop.monitor.due()
                 loop.log_step(output, monitored)
                 better = monitored and loop.measure()
-                loop.write_telemetry()
+                for kind, values in loop.telemetry.drain():
+                    loop.row(kind, values)
                 if loop.checkpoint.due() or better:
                     loop.save(best=better)
                 loop.display.update(loop.progress, loop.shown)
@@ -273,10 +274,6 @@ class _Loop:
         better = score is not None and (progress.best is None or score > progress.best)
         progress.best = score if better else progress.best
         return better
-
-    def write_telemetry(self) -> None:
-        for kind, values in self.telemetry.drain():
-            self.row(kind, values)
 
     def watch_start(self, encoder: nn.Module) -> None:
         """Measures the encoder that training began with, for comparison by the monitor; adds its row at step 0."""

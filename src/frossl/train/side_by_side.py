@@ -11,7 +11,6 @@ from torch import nn
 
 from frossl.core.device import HALF, settle
 from frossl.core.types import UserError
-from frossl.data import Dataset
 from frossl.data.open import resolve_source
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED, Extractor, first
@@ -27,6 +26,8 @@ from frossl.runs.encoders import RESNET18, read_any_encoder
 from frossl.train.ranks import load_on_all_ranks
 from frossl.train.resources import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
+
+Subject = tuple[nn.Module, EncoderSpec, Recipe]
 
 
 def evaluate_encoders(
@@ -58,19 +59,26 @@ def evaluate_encoders(
     precision = find_precision(config.precision, device)
     settle(device, precision, config.deterministic)
     extractor = Extractor(device=device, half=HALF.get(precision), workers=workers_for(config, data), over_ranks=True)
-    subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
+    subjects: dict[str, Subject] = {}
     recipe = VIEWS[domain(data.channels)]
     for name, (state, spec) in starts.items():
         asked = for_images(spec, channels=data.channels, size=config.size or spec.size)
         module = build_with_weights(state, spec, asked, log)
         asked = dataclasses.replace(asked, features=feature_width(module, asked.channels, asked.size))
         subjects[name] = module.to(device), asked, with_size(recipe, asked.size)
-    controls = _untrained(subjects, data, extractor, config.seed, bank)
+    specs = {name: spec for name, (_, spec, _) in subjects.items()}
+    controls = _control_names(specs)
+    untrained: dict[str, Subject] = {}
+    for name, control in controls.items():
+        if control not in untrained:
+            _, spec, recipe = subjects[name]
+            network = untrained_encoder(spec, config.seed).to(device)
+            extractor.each(lambda n=network, s=spec: extractor.settle_batch_norm(n, first(data.train, bank), s))
+            untrained[control] = network, spec, recipe
     with terminal.working(console, "evaluating") as tell:
         how = {"seed": config.seed, "protocols": protocols, "source": resolve_source(config.data), "bank": bank}
-        evaluation = measure_arms(subjects | controls, data, extractor, log=tell, **how)
-    specs = {name: subject[1] for name, subject in subjects.items()}
-    return SideBySide(data.name, evaluation, specs, {name: _control_of(spec, specs) for name, spec in specs.items()})
+        evaluation = measure_arms(subjects | untrained, data, extractor, log=tell, **how)
+    return SideBySide(data.name, evaluation, specs, controls)
 
 
 def arm_names(encoders: Sequence[str]) -> list[str]:
@@ -104,29 +112,13 @@ def _on_scale(config: Config, starts: dict[str, Start]) -> Config:
     return dataclasses.replace(config, range=next(iter(ranges.values()))) if ranges and not config.range else config
 
 
-def _control_of(spec: EncoderSpec, specs: dict[str, EncoderSpec]) -> str:
-    """The name of the untrained encoder of an architecture: "untrained" if all encoders have the same."""
+def _control_names(specs: dict[str, EncoderSpec]) -> dict[str, str]:
+    """The name of the untrained encoder of each architecture: "untrained" if all encoders have the same."""
     kinds = {(s.title, s.size, s.mean, s.std) for s in specs.values()}
     if len(kinds) == 1:
-        return "untrained"
-    sized = {title: len({kind for kind in kinds if kind[0] == title}) > 1 for title, *_ in kinds}
-    return f"untrained {spec.title}" + (f" at {spec.size}" if sized[spec.title] else "")
-
-
-def _untrained(
-    subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]],
-    data: Dataset,
-    extractor: Extractor,
-    seed: int,
-    bank: int,
-) -> dict[str, tuple[nn.Module, EncoderSpec, Recipe]]:
-    """An untrained encoder for each architecture, with batch-norm statistics from one pass over training images."""
-    specs = {name: spec for name, (_, spec, _) in subjects.items()}
-    made: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
-    for _, spec, recipe in subjects.values():
-        name = _control_of(spec, specs)
-        if name not in made:
-            network = untrained_encoder(spec, seed).to(extractor.device)
-            extractor.each(lambda n=network, s=spec: extractor.settle_batch_norm(n, first(data.train, bank), s))
-            made[name] = network, spec, recipe
-    return made
+        return dict.fromkeys(specs, "untrained")
+    titles = [title for title, *_ in kinds]
+    return {
+        name: f"untrained {spec.title}" + f" at {spec.size}" * (titles.count(spec.title) > 1)
+        for name, spec in specs.items()
+    }
