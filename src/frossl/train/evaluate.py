@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -53,12 +53,11 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates the exported encoder of ``run`` beside its controls, on its own data or on ``source``.
 
-    The result is merged into ``evaluation.json`` of the run, if that can be written, under the name of the data. A run
-    of a module of one's own needs it untrained as ``backbone``, as it is the control. ``data_dir`` and ``targets``,
-    what numbers as labels are, are those of the run by default; ``max_pixels`` is for images of ``source``. With
-    ``weights`` "averaged" the moving average of the encoder is an arm too, ``averaged``; the verdict is still that of
-    the trained encoder. ``others`` are further encoders, by arm; ``known`` arms are not measured again. At most
-    ``bank`` training images are used.
+    Merges the result into ``evaluation.json`` of the run, if possible, under the name of the data. A run of a module of
+    yours needs it untrained as ``backbone``, for the control. ``data_dir`` and ``targets``, the kind of labels that are
+    numbers, are those of the run by default; ``max_pixels`` is for images of ``source``. With ``weights`` "averaged"
+    the moving average is a further arm; the verdict is still that of the trained encoder. ``others`` are further
+    encoders, by arm; ``known`` arms are not measured again. Uses at most ``bank`` training images.
 
     Raises:
         UserError: no such run or protocol, a method without averaged network, an encoder whose keys do not all load, or
@@ -89,18 +88,21 @@ def evaluate_run(
     settle(plan.device, plan.precision, own.deterministic)
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    writable = os.access(run, os.W_OK)
-    if not writable:
-        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
-    keep = partial(keep_evaluation, run / "evaluation.json", data.name, own=source_of(run, own.data))
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
-    how |= {"protocols": protocols, "source": name, "bank": bank}
-    how["keep"] = keep if writable and rank() == 0 else lambda evaluation: None
+    how |= {"protocols": protocols, "source": name, "bank": bank, "keep": _saver(run, own, data.name, console)}
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)
     return evaluation
+
+
+def _saver(run: Path, own: Config, name: str, console: Console) -> Callable[[Evaluation], None]:
+    """Merges an evaluation on the data ``name`` into that of ``run``, on the first rank, if it can be written."""
+    if not os.access(run, os.W_OK):
+        terminal.warn(console, f"{run} cannot be written to: what is measured is shown here, and not kept there")
+    elif rank() == 0:
+        return partial(keep_evaluation, run / "evaluation.json", name, own=source_of(run, own.data))
+    return lambda evaluation: None
 
 
 def check_scale(data: Dataset, spec: EncoderSpec) -> None:
