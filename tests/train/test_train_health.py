@@ -178,3 +178,8 @@ def test_rows_that_do_not_begin_with_the_untrained_encoder_say_nothing():
     late = [row | {"step": row["step"] + EARLY + 1} for row in window(projector_mean_to_spread=1e9)]
     assert states(window(projector_mean_to_spread=1e9))
     assert states(late) == []
+
+
+def test_rows_of_findings_have_the_keys_of_the_documentation():
+    row = health.Finding("Bad", "It is bad.", "Mend it.").row()
+    assert row == {"state": "Bad", "words": "It is bad.", "knob": "Mend it."}

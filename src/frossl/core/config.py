@@ -30,17 +30,13 @@ def from_plain(kind: type[T], plain: dict[str, Any]) -> T:
     Raises:
         UserError: an unknown key, or a value that does not fit its field.
     """
-    hints = get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    hints, fields = get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
     for key in plain:
         if key not in names:
             raise unknown_name(f"{kind.__qualname__} option", key, names)
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.name not in plain and f.default is f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
+    required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in required if name not in plain]:
         raise UserError(f"{kind.__qualname__} needs {', '.join(missing)}")
     return kind(**{key: _convert(hints[key], value, f"{kind.__qualname__}.{key}") for key, value in plain.items()})
 

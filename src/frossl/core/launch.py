@@ -78,7 +78,8 @@ def start_ranks(count: int, command: Sequence[str]) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     # Variables, as older versions of torchrun do not have the flags. Signals that nohup ignores must not end the ranks.
-    passed_on = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if not _ignored(n)]
+    known = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if hasattr(signal, n)]
+    passed_on = [n for n in known if signal.getsignal(getattr(signal, n)) != signal.SIG_IGN]
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(passed_on))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds for stopped ranks to save
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks print their own errors
@@ -91,10 +92,6 @@ def start_ranks(count: int, command: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + error.sigval
     return 0
-
-
-def _ignored(name: str) -> bool:
-    return not hasattr(signal, name) or signal.getsignal(getattr(signal, name)) == signal.SIG_IGN
 
 
 def without(args: Sequence[str], flag: str) -> list[str]:
