@@ -38,7 +38,7 @@ from frossl.evals.linear import fewshot
 from frossl.evals.ranking import half_interval
 from frossl.nn.encoder import save_encoder
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.encoders import start_weights
 from frossl.runs.log import read_rows
 from frossl.train.display import TrainingDisplay
@@ -138,7 +138,7 @@ def pretrain_and_evaluate(
     """
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
-    data = data or open_run_data(config)
+    data = data or load_run_data(config)
     if validation:
         data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
     learner, plan = build(config, data, start=start_weights(config))
@@ -185,7 +185,7 @@ def on_device(run: Callable[[], object], device: torch.device) -> float:
 def measure_pixels(config: Config, threads: int, most: tuple[int, int] | None = None, draws: int = 0) -> Row:
     """What raw pixels of the images of ``config`` are worth, by the metrics of :func:`pretrain_and_evaluate`."""
     torch.set_num_threads(threads)
-    data = open_run_data(config)
+    data = load_run_data(config)
     plan = make_plan(config, data)
     data = data if most is None else sample(data, *most)
     network, spec = pixels(plan.spec)

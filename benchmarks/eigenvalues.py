@@ -30,7 +30,7 @@ from frossl.data.loader import view_batches
 from frossl.evals.extract import first
 from frossl.evals.spectral import Moments, collision_entropy, condition_number, von_neumann_entropy
 from frossl.runs.config import Config, Device
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.log import read_rows
 from frossl.train.loop import Learner, build, train
 from methods import shared
@@ -80,7 +80,7 @@ def track(config: Config, threads: int) -> Row:
     """Trains as ``config`` says; the figures of :func:`spectra` at every step at which they are taken."""
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER, telemetry_every=0)
-    data = open_run_data(config)
+    data = load_run_data(config)
     learner, plan = build(config, data)
     chunks = view_batches(first(data.test, IMAGES), plan.recipe, plan.spec.mean, plan.spec.std, seed=VIEWS_SEED)
     views = [part.to(plan.device) for groups in chunks for part in groups[0].split(plan.batch, dim=1)]

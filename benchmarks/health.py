@@ -31,9 +31,9 @@ from frossl.evals.knn import knn
 from frossl.methods import find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config, Device
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.log import read_rows
-from frossl.train.health import STILL, Context, diagnose
+from frossl.train.health import PLATEAU_ROWS, Context, diagnose
 from frossl.train.loop import NonFiniteError, build, train
 from frossl.train.telemetry import context_of
 from frossl.views.recipes import VIEWS, View
@@ -235,8 +235,8 @@ def show(rows: list[Row], out: Path) -> str:
         "runs come near a threshold: it is 0.15 for the lowest share. Longer runs were not studied. "
         "Rules and thresholds come from the even numbers; that for a view that says nothing was set, from case 18, "
         "when most odd ones had been run, though not case 19, which it concerns. The monitor sees diagnostics of one "
-        f"batch at step 1 and every 20 steps; a plateau at ln K has to last for {STILL} of them and is told at step "
-        f"{20 * (STILL - 1)} at the earliest. Not every setting that is wrong costs accuracy so early."
+        f"batch at step 1 and every 20 steps; a plateau at ln K has to last for {PLATEAU_ROWS} of them and is told at "
+        f"step {20 * (PLATEAU_ROWS - 1)} at the earliest. Not every setting that is wrong costs accuracy so early."
     )
     parts = [
         heading(
@@ -271,7 +271,7 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(args.threads)
         about = environment(args.threads)
-        data = open_run_data(config_of("frossl", {}, {}, args.data, args.device))
+        data = load_run_data(config_of("frossl", {}, {}, args.data, args.device))
         done = {row["case"] for row in rows}
         for number in map(int, args.only.split(",")) if args.only else range(UNTRAINED, len(CASES)):
             if number in done:

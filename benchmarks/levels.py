@@ -36,7 +36,7 @@ from frossl.data.arrays import from_tensors
 from frossl.data.types import Dataset, Split
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.log import read_rows
 
 KINDS = {
@@ -52,7 +52,7 @@ SAME = ("kind", "arm", "seed", "images")
 
 def images_of(config: Config, kind: str, arm: str) -> Dataset:
     """The images of ``config`` as ``kind`` says, floats from 0 to 255, of which ``arm`` may leave whole ones alone."""
-    whole = open_run_data(config)
+    whole = load_run_data(config)
     data = from_tensors(whole.train, classes=whole.classes, held_out=0.2)
     share, power = KINDS[kind]
     luma_C11 = torch.tensor([0.299, 0.587, 0.114])[:, None, None]

@@ -98,7 +98,8 @@ def measured(method: str, backbone: str, batch: int, pairs: int, device: str) ->
     )
     data = noise(1024, 32)
     learner, plan = build(config, data)
-    take, state = set_up(learner, plan, data, Length(100, "it"), start(config))
+    state = set_up(learner, plan, data, Length(100, "it"), start(config))
+    take = state.stepper
     learner.train()
     batches = training_batches(data, plan.recipe, batch=batch, seed=0, device=plan.device)
     total = torch.ones((), device=plan.device)

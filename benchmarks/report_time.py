@@ -43,7 +43,7 @@ def once(run: Path, output: Path) -> Row:
         return call
 
     with (
-        patch.object(run_summary, "open_data_of", timed("images", run_summary.open_data_of)),
+        patch.object(run_summary, "find_run_data", timed("images", run_summary.find_run_data)),
         patch.object(run_summary, "inspect_encoder", timed("encoder", run_summary.inspect_encoder)),
     ):
         timed("page", page.write_report)([run], output)

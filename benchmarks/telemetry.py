@@ -34,7 +34,7 @@ from frossl.core.length import Length
 from frossl.evals.spectral import Moments
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.train.loop import build, train
 from frossl.train.telemetry import STEPS, Telemetry
 
@@ -79,7 +79,7 @@ def _take_turns(turns: dict[bool, Any], threads: int) -> None:
 
 def _run(on: bool, config: Config) -> Row:
     """One run with or without telemetry, which waits for its turn before every step."""
-    data = open_run_data(config)
+    data = load_run_data(config)
     spent: dict[str, float] = defaultdict(float)
     took: dict[str, float] = defaultdict(float)
     wall: list[float] = []
@@ -131,7 +131,7 @@ def reach(config: Config, threads: int) -> Row:
     """Figures at each of :data:`AT` of moments over each of :data:`REACHES`, of at most :data:`STEPS` steps."""
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, length=f"{max(AT)}it", monitor_every=NEVER)
-    data = open_run_data(config)
+    data = load_run_data(config)
     learner, plan = build(config, data)
     moments: dict[tuple[str, int, int], Moments] = {}
     found: list[Row] = []

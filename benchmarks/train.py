@@ -34,7 +34,7 @@ from frossl.data.loader import Batch, training_batches
 from frossl.data.types import Split
 from frossl.methods import METHODS
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.log import read_rows
 from frossl.train.loop import build
 from frossl.train.ranks import start
@@ -63,7 +63,7 @@ class Pictures(torch.utils.data.Dataset):
 
 def saved(source: str, directory: str) -> str:
     """The first training images of ``source`` in a file that every arm reads, so that each need not decode them."""
-    images = open_run_data(Config(data=source)).train.images
+    images = load_run_data(Config(data=source)).train.images
     assert isinstance(images, Tensor)
     path = f"{directory}/images.pt"
     torch.save(images[:IMAGES].clone(), path)

@@ -113,7 +113,8 @@ def test_only_views_become_images():
     ],
 )
 def test_share_of_a_run(part, whole, share):
-    assert Length.parse(part).share(Length.parse(whole), batch=256, images=50_000) == pytest.approx(share, abs=1e-12)
+    fraction = Length.parse(part).fraction_of(Length.parse(whole), batch=256, images=50_000)
+    assert fraction == pytest.approx(share, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -128,4 +129,4 @@ def test_share_of_a_run(part, whole, share):
 )
 def test_share_that_makes_no_sense_is_refused(part, whole, says):
     with pytest.raises(UserError, match=says):
-        Length.parse(part).share(Length.parse(whole), batch=256, images=50_000)
+        Length.parse(part).fraction_of(Length.parse(whole), batch=256, images=50_000)

@@ -98,7 +98,7 @@ def test_a_recipe_is_planned_and_built_and_comes_back_from_json(name, tmp_path):
 @pytest.mark.parametrize("name", covering(ALL))
 def test_a_recipe_trains_two_steps_on_synthetic_images(name, tmp_path, monkeypatch):
     config = ALL[name]
-    monkeypatch.setattr(pretraining, "open_data_of", lambda *_: made(config))
+    monkeypatch.setattr(pretraining, "find_run_data", lambda *_: made(config))
     given = small(config, tmp_path)
     run = pretraining.pretrain(given).run
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]

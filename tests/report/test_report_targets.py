@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from frossl.core.progress import LOOKS
+from frossl.core.progress import GEOMETRIC_FRACTIONS
 from frossl.evals.ranking import first_reached
 from frossl.report.targets import find_target, reach
 from frossl.report.trial import Trial
@@ -61,7 +61,7 @@ def test_the_first_look_made_the_slower_arm_look_the_faster_one():
 
 
 def test_geometric_looks_give_both_arms_what_they_need():
-    for arm, trials in runs([100 * share for share in LOOKS]).items():
+    for arm, trials in runs([100 * share for share in GEOMETRIC_FRACTIONS]).items():
         found = reach(trials, find_target(trials, "knn", TARGET))
         assert found is not None
         assert found.bound == ""

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from frossl.runs.config import Config
-from frossl.runs.data import open_to_evaluate
+from frossl.runs.data import load_evaluation_data
 
 
 def test_a_column_of_the_run_is_used_in_other_data_where_they_have_it(tmp_path):
@@ -17,5 +17,5 @@ def test_a_column_of_the_run_is_used_in_other_data_where_they_have_it(tmp_path):
         (tmp_path / name / "labels.csv").write_text(f"file,{column},second\n{rows}")
     own = Config(data=str(tmp_path / "own"), label_column="site", held_out=0.5)
     for name in ("same", "other"):
-        data, called = open_to_evaluate(tmp_path / "run", own, str(tmp_path / name))
+        data, called = load_evaluation_data(tmp_path / "run", own, str(tmp_path / name))
         assert (data.classes, called) == (("a", "b"), str(tmp_path / name))

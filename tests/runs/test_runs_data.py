@@ -17,7 +17,7 @@ from frossl.core.types import UserError
 from frossl.data import Split, from_tensors, open_data
 from frossl.data.fingerprint import SAMPLED, differences, fingerprint
 from frossl.runs.config import Config
-from frossl.runs.data import on_validation, open_data_of
+from frossl.runs.data import find_run_data, on_validation
 from frossl.runs.directory import encoder_of, read_run
 from frossl.runs.record import read_rows
 from frossl.train.pretrain import pretrain
@@ -105,7 +105,7 @@ def test_evaluation_and_report_are_told_where_the_data_are(frossl, project, comm
     options = ["--protocol", "knn"] if command == "evaluate" else []
     assert frossl(command, run, "--data", "photos", *options)[0] == 0
     assert kept(run)["places"][0] == str(project / "photos")
-    assert open_data_of(run, read_run(run)[0]).name == "images"
+    assert find_run_data(run, read_run(run)[0]).name == "images"
 
 
 def test_other_data_are_refused_with_what_differs(frossl, project):
@@ -120,7 +120,7 @@ def test_other_data_are_refused_with_what_differs(frossl, project):
         assert re.search(r"photos holds other images \(other pixels\)", said)
     max((project / "photos/dark").iterdir()).unlink()
     with pytest.raises(UserError, match=r"images were \[36, 12\], are \[35, 12\]"):
-        open_data_of(run, config(project / "photos", project, views=2))
+        find_run_data(run, config(project / "photos", project, views=2))
     assert frossl("evaluate", run, "--data", "photos", "--protocol", "knn")[0] == 0  # as other data
     assert list(evaluated(run)) == ["photos"]
     assert kept(run) == before
@@ -131,11 +131,11 @@ def test_of_two_folders_that_the_path_may_mean_the_one_with_the_same_images_is_t
     shutil.copytree(project / "images", tmp_path / "elsewhere/images")
     other_pixels(project / "images")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    open_data_of(run, read_run(run)[0])
+    find_run_data(run, read_run(run)[0])
     assert kept(run)["places"][0] == str(tmp_path / "elsewhere/images")
     other_pixels(tmp_path / "elsewhere/images")
     with pytest.raises(UserError, match=r"cannot be found.*other pixels.*other pixels"):
-        open_data_of(run, read_run(run)[0])
+        find_run_data(run, read_run(run)[0])
 
 
 def test_a_run_that_begins_again_keeps_the_fingerprint_of_what_it_trains_on(project):
@@ -162,7 +162,7 @@ def test_a_path_through_its_parent_or_a_link_is_found_from_elsewhere(tmp_path, m
     monkeypatch.chdir(tmp_path / "here")
     run = pretrain(config(Path(path), tmp_path / "runs", name="r", length="2it", views=2, evaluate=False)).run
     monkeypatch.chdir("/")
-    open_data_of(run, read_run(run)[0])
+    find_run_data(run, read_run(run)[0])
     assert steps(pretrain(read_run(run)[0], resume=run).run) == [1, 2]
     assert str(tmp_path).encode() not in encoder_of(run).read_bytes()
 
@@ -207,7 +207,7 @@ def test_arrays_are_found_and_a_damaged_file_is_named(tmp_path, monkeypatch):
     np.savez("x.npz", images=rng.integers(0, 256, (48, 16, 16, 3), np.uint8), labels=np.arange(48) % 2)
     run = pretrain(config(Path("x.npz"), tmp_path / "runs", name="r", length="1it", views=2, evaluate=False)).run
     monkeypatch.chdir("/")
-    assert len(open_data_of(run, read_run(run)[0]).train) == 36
+    assert len(find_run_data(run, read_run(run)[0]).train) == 36
     for text in ("[]", "{", '{"name": 3}'):
         (run / "data.json").write_text(text)
         with pytest.raises(UserError):

@@ -20,15 +20,15 @@ from frossl.commands.embed import Embed, open_for
 from frossl.core.launch import Launch
 from frossl.core.types import UserError
 from frossl.data import DATASETS
+from frossl.data.open import resolve_source
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import Evaluation
 from frossl.nn.encoder import load_encoder
 from frossl.runs.checkpoint import newest_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import FAILED, read_run
-from frossl.runs.evaluation import keep_evaluation, same_source
 from frossl.runs.log import read_rows
-from frossl.runs.record import read_record
+from frossl.runs.record import keep_evaluation, read_record
 from frossl.train import evaluate as evaluate_module
 from frossl.train.evaluate import evaluate_run
 from frossl.train.pretrain import pretrain
@@ -81,9 +81,9 @@ def test_a_data_set_and_a_folder_of_its_name_are_kept_apart(kept):
     kept("cifar10", evaluation("/x/cifar10", pretrained={"knn": 0.1}), own="/x/cifar10")
     got = kept("cifar10", evaluation("cifar10", pretrained={"knn": 0.2}), own="/x/cifar10")
     assert list(got) == ["cifar10", "data set cifar10"]
-    assert same_source("cifar10") == "cifar10"
+    assert resolve_source("cifar10") == "cifar10"
     assert "cifar10" in DATASETS
-    assert same_source("./cifar10") == str(Path.cwd() / "cifar10")
+    assert resolve_source("./cifar10") == str(Path.cwd() / "cifar10")
 
 
 def test_arms_that_were_measured_are_kept_if_a_later_one_is_stopped(tmp_path):

@@ -17,7 +17,7 @@ from frossl.data.loader import Batch, training_batches
 from frossl.methods import METHODS
 from frossl.nn.optim import OPTIMIZERS
 from frossl.runs.checkpoint import load_checkpoint
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.directory import read_run
 from frossl.train.loop import build
 from frossl.train.pretrain import pretrain
@@ -60,7 +60,7 @@ def made(images, tmp_path, method: str = "frossl", **changes) -> tuple[Stepper, 
 
     how = {"precision": "32", "lr": 0.1} | changes
     c = config(images, tmp_path, method=method, objective=narrow(method), **how)
-    data = open_run_data(c)
+    data = load_run_data(c)
     learner, plan = build(c, data)
     take = Stepper(learner, plan, start(c), OnlineProbe(plan.spec.features, len(data.classes)))
     learner.train()

@@ -35,7 +35,7 @@ FIRST = {
 LATER = FIRST | {"step": 200, "loss": -0.6, "entropy": -6.0, "invariance": 5.4, "backbone_effective_rank": 13.0}
 
 
-def window(count: int = health.STILL + 1, **last) -> list[dict[str, float]]:
+def window(count: int = health.PLATEAU_ROWS + 1, **last) -> list[dict[str, float]]:
     """A healthy run but for ``last``, which all rows but the first have."""
     return [FIRST] + [LATER | {"step": 20 * i} | last for i in range(1, count)]
 
@@ -108,9 +108,9 @@ def test_one_prototype_for_all_images_is_a_constant():
 
 def test_a_plateau_takes_time_and_prototypes():
     context = dataclasses.replace(CONTEXT, clusters=CLUSTERS)
-    stays = window(health.STILL + 1, loss=LEVEL)
+    stays = window(health.PLATEAU_ROWS + 1, loss=LEVEL)
     assert states(stays, context) == ["Plateau at ln"]
-    assert states(stays[: health.STILL - 1], context) == []
+    assert states(stays[: health.PLATEAU_ROWS - 1], context) == []
     assert states([*stays, LATER | {"loss": LEVEL - 1, "step": 300}], context) == []
     assert states(stays) == []
 
@@ -165,10 +165,10 @@ def test_findings_say_what_is_seen_and_name_flags_that_there_are():
     assert "--variance-weight" in found.remedy
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if Context(m, 128).spread != Context("", 128).spread])
+@pytest.mark.parametrize("method", [m for m in METHODS if Context(m, 128).hint != Context("", 128).hint])
 def test_what_keeps_features_apart_is_an_option_of_the_method(method):
     options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(METHODS[method].Config)}
-    named = set(re.findall(r"--[a-z-]+[a-z]", Context(method, 128).spread))
+    named = set(re.findall(r"--[a-z-]+[a-z]", Context(method, 128).hint))
     assert named
     assert named <= options
 
@@ -178,3 +178,8 @@ def test_rows_that_do_not_begin_with_the_untrained_encoder_say_nothing():
     late = [row | {"step": row["step"] + EARLY + 1} for row in window(projector_mean_to_spread=1e9)]
     assert states(window(projector_mean_to_spread=1e9))
     assert states(late) == []
+
+
+def test_rows_of_findings_have_the_keys_of_the_documentation():
+    row = health.Finding("Bad", "It is bad.", "Mend it.").row()
+    assert row == {"state": "Bad", "words": "It is bad.", "knob": "Mend it."}

@@ -35,7 +35,7 @@ outcome = {"state": "trained", "evaluated": ["knn"], "span": [began, time.monoto
 
 
 def plan(out: Path, *names: str) -> list[Run]:
-    return [Run.plan(name, name, "1ep", Config(data="things"), out) for name in names]
+    return [Run.plan(name, name, "1ep", Config(data="things"), out, {}) for name in names]
 
 
 def carry_out(out: Path, runs: list[Run], parts: int, after=lambda: None) -> tuple[list[str], str | None]:

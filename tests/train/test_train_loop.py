@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import frossl.runs.data as run_data
 import frossl.train.loop as loop
 import frossl.train.pretrain as run_room
-from frossl.core.progress import LOOKS
+from frossl.core.progress import GEOMETRIC_FRACTIONS
 from frossl.core.registry import Registry
 from frossl.core.types import UserError
 from frossl.data.types import Split
@@ -519,7 +519,7 @@ def test_the_method_random_trains_nothing_and_settles_the_batch_norms(images, tm
     untrained = untrained_encoder(spec, seed=0)
     assert torch.equal(state["conv1.weight"], untrained.state_dict()["conv1.weight"])
     assert state["bn1.running_mean"].any()
-    Extractor().settle_batch_norm(untrained, run_data.open_run_data(asked).train, spec)
+    Extractor().settle_batch_norm(untrained, run_data.load_run_data(asked).train, spec)
     wanted = untrained.state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
@@ -658,7 +658,7 @@ def test_the_monitor_looks_geometrically_and_with_a_ridge_probe_where_that_is_as
     assert all("ridge" not in row for row in before)
     assert all(0 <= row["ridge"] <= 1 and row["look_seconds"] > 0 for row in after)
     steps = after[-1]["step"]
-    assert [row["step"] for row in after] == sorted({math.ceil(steps * share - 1e-9) for share in LOOKS})
+    assert [row["step"] for row in after] == sorted({math.ceil(steps * share - 1e-9) for share in GEOMETRIC_FRACTIONS})
     assert same_weights(*runs)
     with pytest.raises(UserError, match="geometrical"):
         config(images, tmp_path, monitor_every="geometrical")

@@ -14,7 +14,7 @@ from test_train_loop import config, folder_of_images
 import frossl.train.memory as memory
 from frossl.core.types import UserError
 from frossl.data.loader import training_batches
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.train.learner import Learner
 from frossl.train.loop import build
 from frossl.train.pretrain import pretrain
@@ -44,7 +44,7 @@ def images(tmp_path_factory):
 
 def made(images, tmp_path, own, **changes) -> tuple[Stepper, list]:
     c = config(images, tmp_path, **{"batch": 12, "optimizer": "sgd", **changes})
-    data = open_run_data(c)
+    data = load_run_data(c)
     torch.manual_seed(1)
     own = own() if own else None
     learner, plan = build(c, data, own)

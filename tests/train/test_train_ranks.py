@@ -33,7 +33,7 @@ from frossl.train import ranks as ranks_room
 from frossl.train.evaluate import evaluate_run
 from frossl.train.plan import make_plan
 from frossl.train.pretrain import pretrain
-from frossl.train.ranks import joined, open_together
+from frossl.train.ranks import joined, load_on_all_ranks
 from frossl.train.resources import _own_gpu, workers_for
 from frossl.train.step import Stepper
 from rank_programs import ended, finish, free_port, outlived, start_ranks
@@ -375,7 +375,7 @@ def open_on_a_rank(images: Path, out: Path, rank: int) -> None:
     real, monitored = scan._scan, []
     scan._scan = lambda *how: monitored.append(1) or real(*how)
     with joined(config(images, out)):
-        data = open_together(lambda: open_data(str(images), held_out=0.2))
+        data = load_on_all_ranks(lambda: open_data(str(images), held_out=0.2))
     torch.save([len(monitored), data.train.images, data.test.labels, data.mean], out / f"{rank}.pt")
 
 

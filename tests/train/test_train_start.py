@@ -196,9 +196,9 @@ def test_what_needs_a_start_is_refused_without_one(config, wrong):
 
 
 def test_random_weights_keep_their_rate(config):
-    from frossl.runs.data import open_run_data
+    from frossl.runs.data import load_run_data
 
-    data = open_run_data(config)
+    data = load_run_data(config)
     assert make_plan(dataclasses.replace(config, init=None), data).config.lr == LR
 
 

@@ -20,7 +20,7 @@ from frossl.evals.spectral import effective_rank, summary
 from frossl.methods import METHODS
 from frossl.nn.encoder import load_encoder
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.directory import read_run
 from frossl.runs.log import read_rows
 from frossl.train.health import Context, Finding
@@ -166,7 +166,7 @@ def test_held_out_spectra_are_those_of_the_encoder_that_is_saved(images, tmp_pat
     asked = config(images, tmp_path, name="a", precision="32")
     run = pretrain(asked).run
     encoder, spec = load_encoder(run / "encoder.safetensors")
-    data = open_run_data(asked)
+    data = load_run_data(asked)
     h = Extractor().split(encoder.eval(), data.test, spec)
     last = [row for row in rows(run, "spectrum") if row["on"] == "held_out" and row["where"] == "backbone"][-1]
     assert last["effective_rank"] == pytest.approx(effective_rank(h), rel=1e-3)

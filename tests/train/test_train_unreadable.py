@@ -15,9 +15,9 @@ from frossl.core.types import UserError
 from frossl.data.types import Skipped
 from frossl.methods import METHODS
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
+from frossl.runs.log import UNREADABLE, Unreadable, read_unreadable
 from frossl.runs.record import read_rows
-from frossl.runs.unreadable import UNREADABLE, Unreadable, read_unreadable
 from frossl.train.pretrain import pretrain
 from rank_programs import finish, start_ranks
 
@@ -47,7 +47,7 @@ def sample_of_five(monkeypatch):
 def test_a_run_lists_what_it_could_not_read_once(tmp_path):
     asked, text = config(tmp_path, {7, 30}), StringIO()
     outcome = pretrain(asked, console=Console(file=text, width=300))
-    found, before = read_unreadable(outcome.run), open_run_data(asked).skipped
+    found, before = read_unreadable(outcome.run), load_run_data(asked).skipped
     assert sorted(skip.path for skip in (*found, *before)) == ["07.png", "30.png"]
     assert found
     assert f"{len(found)} images could not be read and were replaced" in text.getvalue()

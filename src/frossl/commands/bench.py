@@ -24,7 +24,7 @@ from frossl.data.options import DataOptions
 from frossl.data.types import Dataset, Split
 from frossl.losses import frossl
 from frossl.runs.config import Config, Device
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.train.loop import build, rank_batches
 from frossl.train.plan import make_plan
 from frossl.train.probe import measure_encoder
@@ -90,7 +90,7 @@ def _opened(given: BenchViews) -> tuple[Config, Dataset]:
     options: dict[str, Any] = vars(given) | {"data": given.data or "noise"}
     del options["steps"]
     config = Config(**options)
-    return config, open_run_data(config) if given.data else noise(4 * given.batch, given.size or 32)
+    return config, load_run_data(config) if given.data else noise(4 * given.batch, given.size or 32)
 
 
 def _views(given: BenchViews) -> tuple[list[str], Rows]:

@@ -14,7 +14,7 @@ from frossl.data.open import join_sources
 from frossl.data.options import COLUMNS
 from frossl.report.terminal import detail
 from frossl.runs.config import Images
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Cache(Images):
 
 def run(args: list[str], console: Console) -> int:
     given = tyro.cli(Cache, prog="frossl cache", args=join_sources(args))
-    data = open_run_data(replace(given, cache=given.size), detail(console))
+    data = load_run_data(replace(given, cache=given.size), detail(console))
     again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
     again += [] if given.labels else ["--no-labels"]
     again += [] if given.targets == "auto" else ["--targets", given.targets]

@@ -15,7 +15,7 @@ from frossl.report.comparison import show_comparison
 from frossl.report.comparison_page import write_comparison
 from frossl.report.page import show, write_report
 from frossl.report.terminal import wrote
-from frossl.runs.data import open_data_of
+from frossl.runs.data import find_run_data
 from frossl.runs.directory import read_run
 
 
@@ -46,7 +46,7 @@ def run(args: list[str], console: Console) -> int:
         say_where(given.runs[0] / "comparison.html", given.open, console)
         return 0
     for run in given.runs if given.data is not None else ():
-        open_data_of(run, replace(read_run(run)[0], data=given.data))
+        find_run_data(run, replace(read_run(run)[0], data=given.data))
     output = given.output or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     with console.status("") as status:
         write_report(given.runs, output, log=status.update)

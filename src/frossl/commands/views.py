@@ -15,7 +15,7 @@ from frossl.data.open import join_sources
 from frossl.report.contact import contact_sheet
 from frossl.report.terminal import detail, wrote
 from frossl.runs.config import Config, Images
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.train.plan import make_plan
 
 
@@ -43,7 +43,7 @@ def run(args: list[str], console: Console) -> int:
         raise UserError(f"-o {given.output}: the picture is a PNG; give a name that ends in .png")
     if not given.output.parent.is_dir():
         raise UserError(f"-o {given.output}: there is no directory {given.output.parent}; make it first")
-    data = open_run_data(given, detail(console))
+    data = load_run_data(given, detail(console))
     names = ("data", "view_recipe", "views", "size")
     own = {name: getattr(given, name) for name in names}
     recipe = make_plan(Config(**own, **given.data_options(), batch=2, device="cpu"), data).recipe

@@ -1,7 +1,7 @@
-"""Folding views into the batch and back: the only place where the order of views is decided.
+"""Folds views into the batch and back: the only place that decides the order of views.
 
-Folded order is view-major: all N images of view 0, then all of view 1, and so on, so labels of a
-folded batch are the labels repeated V times as a block, which is what :func:`fold_labels` does.
+The folded order is view-major: all N images of view 0, then all of view 1, and so on, so the labels of a folded batch
+are all labels, repeated V times (:func:`fold_labels`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def unfold(x_B: Tensor, views: int) -> Tensor:
 
 
 def over_views(network: Callable[[Tensor], Tensor], x_VN: Tensor, joint: bool) -> Tensor:
-    """``network`` on all views, ``(V, N, ...)`` to ``(V, N, ...)``.
+    """Applies ``network`` to all views, ``(V, N, ...)`` to ``(V, N, ...)``.
 
-    With ``joint``, batch norms in it see one batch of V N samples; else the views go one after the other and each has
-    its own batch statistics, as in the public reference.
+    With ``joint`` its batch norms take statistics over all V N samples, otherwise of each view by itself, as in the
+    public reference.
     """
     if joint:
         return unfold(network(fold(x_VN)), len(x_VN))
@@ -56,7 +56,7 @@ def as_tensors(z: Views) -> Sequence[Tensor]:
 
 
 def as_tensor(z: Views) -> Tensor:
-    """``z``, or the tensors in it stacked; raises UserError if they are none or have different shapes."""
+    """``z`` as one tensor; raises UserError if it holds no tensors, or tensors of different shapes."""
     views = as_tensors(z)
     if isinstance(z, Tensor):
         return z
@@ -69,8 +69,8 @@ def as_tensor(z: Views) -> Tensor:
 def stack_views(z: Views) -> Tensor:
     """Embeddings of V views as one ``(V, N, D)`` tensor; accepts that tensor or V tensors ``(N, D)``.
 
-    A single tensor with more views than images, which may be ``(N, V, D)``, is warned of where a loss is called outside
-    of a method and a training step.
+    Warns of one tensor with more views than images, which may be ``(N, V, D)``, unless a method or a training step
+    calls.
 
     Raises:
         UserError: no tensors, fewer than two views, unequal shapes, or integer embeddings.
@@ -93,9 +93,9 @@ def stack_views(z: Views) -> Tensor:
 
 
 def _level_of_caller() -> int | None:
-    """The ``stacklevel``, for a warning from my caller, of the line that calls a loss.
+    """The ``stacklevel``, for a warning of the caller, of the line that calls a loss.
 
-    None where a method or a training step does, anywhere up the stack: they know their axes.
+    None if a method or a training step is anywhere up the stack, as they know their axes.
     """
     frame, depth, level = sys._getframe(1), 1, None
     while frame is not None:

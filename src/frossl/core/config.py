@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain data and back; an unknown key or a wrong value is an error that names the valid ones."""
+"""Frozen dataclasses to plain data and back, with errors that name the valid keys and values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses become dictionaries, tuples lists, paths strings; what JSON knows already stays."""
+    """Converts dataclasses to dictionaries, tuples to lists and paths to strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -30,17 +30,13 @@ def from_plain(kind: type[T], plain: dict[str, Any]) -> T:
     Raises:
         UserError: an unknown key, or a value that does not fit its field.
     """
-    hints = get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    hints, fields = get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
     for key in plain:
         if key not in names:
             raise unknown_name(f"{kind.__qualname__} option", key, names)
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.name not in plain and f.default is f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
+    required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in required if name not in plain]:
         raise UserError(f"{kind.__qualname__} needs {', '.join(missing)}")
     return kind(**{key: _convert(hints[key], value, f"{kind.__qualname__}.{key}") for key, value in plain.items()})
 
@@ -66,7 +62,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    wanted = origin or hint
-    if isinstance(wanted, type) and (not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool))):
-        raise UserError(f"{where} must be {wanted.__name__}, got {value!r}")
+    kind = origin or hint
+    if isinstance(kind, type) and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
+        raise UserError(f"{where} must be {kind.__name__}, got {value!r}")
     return value

@@ -1,7 +1,6 @@
 """Collectives over ranks: the only file that imports ``torch.distributed``.
 
-Every function is the identity in a single process. Their results must be used: nothing here works in place, but
-:func:`average_gradients`.
+Every function is the identity in a single process. Only :func:`average_gradients` works in place.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ T = TypeVar("T")
 BEAT = 1.0
 """Seconds between two signs of life of a rank."""
 LOST = 4
-"""Exit code of a process that ends because another rank is gone."""
+"""Exit code of a process that ends because another rank died."""
 
 
 class RankError(RuntimeError):
@@ -32,7 +31,7 @@ class RankError(RuntimeError):
 
 
 class Scope(NamedTuple):
-    """Which ranks share a batch, and how many images of it each of them has, where that is known beforehand."""
+    """The process group that shares a batch, and the images of each rank if they are known beforehand."""
 
     group: Any = None
     shards: tuple[int, ...] | None = None
@@ -48,7 +47,7 @@ def scope() -> Scope:
 
 @contextmanager
 def within(inner: Scope) -> Iterator[None]:
-    """Meanwhile collectives of tensors are those of ``inner``; group None is all ranks, "local" this one alone."""
+    """Sets the scope of collectives of tensors until exit; group None is all ranks, "local" this one alone."""
     _scopes.append(inner)
     try:
         yield
@@ -64,7 +63,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of the ranks this is, from 0."""
+    """The number of this rank, from 0."""
     return dist.get_rank(scope().group) if world_size() > 1 else 0
 
 
@@ -81,9 +80,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def shard_lengths(n: int, like: Tensor) -> tuple[int, ...]:
-    """``n`` of every rank; ``like`` is any tensor on the device, which is waited for unless the batch was shared out
-    by a plan (:attr:`Scope.shards`).
-    """
+    """``n`` of every rank; waits for the device of ``like`` unless :attr:`Scope.shards` has them."""
     if world_size() == 1:
         return (n,)
     planned = scope().shards
@@ -93,12 +90,12 @@ def shard_lengths(n: int, like: Tensor) -> tuple[int, ...]:
 
 
 def global_count(n: int, like: Tensor) -> int:
-    """Sum of ``n`` over all ranks, whose shards may differ in length; ``like`` is any tensor on the device."""
+    """Sum of ``n`` over all ranks; ``like`` is any tensor on the device."""
     return sum(shard_lengths(n, like))
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """The first rank's ``x``, for what is drawn at random but must be the same everywhere."""
+    """The first rank's ``x``, for random values that must be the same on all ranks."""
     if world_size() == 1:
         return x
     copy = x.detach().clone(memory_format=torch.contiguous_format)
@@ -108,7 +105,7 @@ def broadcast(x: Tensor) -> Tensor:
 
 
 def all_gather_stacked(x: Tensor) -> Tensor:
-    """``x`` of every rank, all of one shape, as ``(ranks, ...)``, without a gradient."""
+    """``x`` of every rank as ``(ranks, ...)``, without a gradient; all have one shape."""
     if world_size() == 1:
         return x.detach()[None]
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
@@ -117,10 +114,10 @@ def all_gather_stacked(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
-    """The shards of all ranks, joined along ``dim`` in the order of ranks; shards may differ in length there.
+    """The shards of all ranks, concatenated along ``dim``; they may differ in length there.
 
-    Its backward sums over ranks what each makes of this rank's shard. When every rank computes the same global loss
-    from the result, that is the world size times the gradient, which the averaging of DDP then divides out.
+    Its backward sums the gradients of all ranks. If every rank computes the same global loss from the result, that is
+    the gradient times the world size, by which DDP's averaging then divides.
     """
     return x if world_size() == 1 else _Gather.apply(x, dim)  # type: ignore[return-value]
 
@@ -144,7 +141,7 @@ class _Gather(torch.autograd.Function):
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Puts the mean over ranks in place of each gradient: what DDP does while it goes backward, in one message.
+    """Replaces each gradient by its mean over ranks, as DDP does, in one message.
 
     A parameter must have a gradient on all ranks or on none.
     """
@@ -159,9 +156,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def limit_waits(seconds: float) -> None:
-    """How long a rank waits in a collective from here on for one that is alive; what a launch sets holds before."""
+    """Sets the timeout of collectives, which was that of the launch until now."""
     if world_size() > 1:
-        public = getattr(dist, "set_timeout", None)  # newer than the oldest torch that is supported
+        public = getattr(dist, "set_timeout", None)  # not in the oldest torch that is supported
         (public or dist.distributed_c10d._set_pg_timeout)(timedelta(seconds=seconds), dist.group.WORLD)
 
 
@@ -169,14 +166,14 @@ _made: list[Any] = []
 
 
 def _gloo_group() -> Any:
-    """The processors of all ranks, for what must not wait for an accelerator; only :func:`heartbeat` ends a wait."""
-    if not _made or _made[0] is not dist.group.WORLD:  # another group was begun in this process
+    """The gloo group of all ranks for host-side values; it has no timeout, as :func:`heartbeat` ends a wait."""
+    if not _made or _made[0] is not dist.group.WORLD:  # this process has initialised another default group
         _made[:] = dist.group.WORLD, dist.new_group(backend="gloo", timeout=timedelta(days=7))
     return _made[1]
 
 
 def all_reduce_max(*values: float) -> tuple[float, ...]:
-    """The largest of each value over all ranks; numbers of the host, without a wait for the device."""
+    """The largest of each value over all ranks; does not wait for the device."""
     if world_size() == 1:
         return values
     x = torch.tensor(values, dtype=torch.float64)
@@ -185,7 +182,7 @@ def all_reduce_max(*values: float) -> tuple[float, ...]:
 
 
 def collect(values: Sequence[T]) -> list[T]:
-    """What all ranks have, in their order; one small message where none has anything."""
+    """The values of all ranks, in their order; costs one small message if there are none."""
     if world_size() == 1 or not any(all_reduce_max(float(len(values)))):
         return list(values)
     parts: list[Any] = [None] * world_size()
@@ -194,7 +191,7 @@ def collect(values: Sequence[T]) -> list[T]:
 
 
 def broadcast_object(value: T) -> T:
-    """The first rank's ``value``, which can be pickled."""
+    """The first rank's ``value``, which must be picklable."""
     if world_size() == 1:
         return value
     values = [value]
@@ -203,7 +200,7 @@ def broadcast_object(value: T) -> T:
 
 
 def join(x: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Tensors of all ranks on the CPU, of these ``lengths``, end to end, without a gradient; no device takes part."""
+    """CPU tensors of all ranks, of these ``lengths``, concatenated, without a gradient."""
     if world_size() == 1:
         return x
     padded = x.new_zeros(max(lengths), *x.shape[1:])
@@ -214,12 +211,12 @@ def join(x: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def run_on_rank_zero(work: Callable[[], T]) -> T | None:
-    """What ``work`` returns, on the first rank; the others wait, as in :func:`run_with_heartbeat`, and get None."""
+    """Runs ``work`` on the first rank and returns its result; the others wait, and get None."""
     return run_with_heartbeat(work if rank() == 0 else lambda: None)
 
 
 def run_with_heartbeat(work: Callable[[], T]) -> T:
-    """What ``work`` returns on each rank, where it may take any rank however long; it must not speak with others.
+    """Runs ``work``, which may take any time but must not use collectives, and waits for all ranks.
 
     Raises:
         RankError: ``work`` failed on another rank.
@@ -229,7 +226,7 @@ def run_with_heartbeat(work: Callable[[], T]) -> T:
     group = _gloo_group()
     try:
         result = work()
-    except BaseException:  # the others are told when they come to it
+    except BaseException:  # the other ranks raise a RankError in their reduction
         dist.all_reduce(torch.ones(1, dtype=torch.float64), dist.ReduceOp.MAX, group=group, async_op=True)
         raise
     if any(all_reduce_max(0.0)):
@@ -243,14 +240,14 @@ _beating: list[Any] = []
 
 @contextmanager
 def heartbeat(seconds: float) -> Iterator[None]:
-    """While it is entered, a rank that fails, or is dead or frozen for ``seconds``, ends this process (:data:`LOST`).
+    """Until exit, ends this process (:data:`LOST`) if another rank fails, or is dead or frozen for ``seconds``.
 
-    A thread of each rank gives a sign of life every :data:`BEAT` seconds whatever the rank is busy with, so that a slow
-    one is waited for. The end comes from that thread, as a collective of a device cannot be interrupted. Left without
-    an error, it waits for the others to leave it. Within another it does nothing.
+    A thread of each rank gives a sign of life every :data:`BEAT` seconds, so a slow rank is waited for. That thread
+    ends the process, as a collective of a device cannot be interrupted. Exit without an error waits for all ranks.
+    Nested calls do nothing.
 
     Raises:
-        RankError: another rank failed or died when this one was ready.
+        RankError: another rank failed or died when this one had finished.
     """
     if world_size() == 1 or _beating == [dist.group.WORLD]:
         yield
@@ -274,7 +271,7 @@ def heartbeat(seconds: float) -> Iterator[None]:
                 f"rank {rank()} of {world_size()} got no sign of life from another, which died, or was stopped for "
                 f"more than {seconds:g} s (--rank-timeout). Checkpoints stand"
             )
-        if lost[0] and not ended.wait(10 * BEAT if broken else BEAT):  # else this rank has noticed, and says more
+        if lost[0] and not ended.wait(10 * BEAT if broken else BEAT):  # otherwise this rank raises an error of its own
             os.write(2, f"frossl: {lost[0]}\n".encode())
             os._exit(LOST)
 
@@ -292,7 +289,7 @@ def heartbeat(seconds: float) -> Iterator[None]:
 
 
 def lost_rank(error: Exception) -> RankError | None:
-    """What to say of ``error`` where a collective raised it because a rank did not answer; None of all others."""
+    """The error to report if ``error`` is of a collective that another rank did not answer; else None."""
     if world_size() == 1 or not isinstance(error, RuntimeError):
         return None
     rooms = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -306,7 +303,7 @@ def lost_rank(error: Exception) -> RankError | None:
 
 
 def join_error(error: RuntimeError, rank: int, ranks: int, seconds: float) -> RankError | None:
-    """What to say of ``error`` where ranks did not come together within ``seconds``; None of all others."""
+    """The error to report if ``error`` means that not all ranks connected within ``seconds``; else None."""
     if not isinstance(error, dist.DistError):
         return None
     return RankError(
@@ -318,8 +315,8 @@ def join_error(error: RuntimeError, rank: int, ranks: int, seconds: float) -> Ra
 def exit_process(code: int) -> NoReturn:
     """Ends the process with an exit code.
 
-    A failed one among several ranks skips the interpreter's clean-up: threads that still wait for a rank that is gone
-    can abort it there, and the exit code with it.
+    A failed rank skips the interpreter's clean-up, where threads that wait for a dead rank can abort the process and
+    change the exit code.
     """
     if world_size() > 1:
         if code:

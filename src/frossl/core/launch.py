@@ -1,4 +1,4 @@
-"""How this process was started: by itself, or by torchrun or srun as one rank of several; and starting several here."""
+"""How this process was started, alone or as a rank of torchrun or srun; starts several ranks on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frossl.core.types import UserError
 
 @dataclass(frozen=True)
 class Launch:
-    """Place of this process among all that were started, and among those on this machine."""
+    """The rank of this process among all ranks, and among those on this machine."""
 
     rank: int = 0
     ranks: int = 1
@@ -25,17 +25,17 @@ class Launch:
 
 
 def launched() -> Launch:
-    """What torchrun or srun said.
+    """The launch by torchrun or srun, from the environment.
 
     Raises:
-        UserError: the environment speaks of several ranks without saying which of them this process is.
+        UserError: the environment has several ranks, but not the rank of this process.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
         rank, ranks, local, here = (int(env[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         return Launch(rank, ranks, local, here)
     interactive = env.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    # Of the step, which srun alone sets: the script of a job has SLURM_NTASKS too, and is one process.
+    # Only srun sets variables of the step: the script of a job has SLURM_NTASKS too, and is one process.
     if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in env and not interactive:
         rank, ranks, local = (int(env[name]) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
         return Launch(rank, ranks, local, _tasks_here(ranks), slurm=True)
@@ -59,28 +59,30 @@ def _tasks_here(ranks: int) -> int:
 
 
 def cores() -> int:
-    """Processor cores that this rank may use: those it is bound to, shared out among the ranks that share them."""
+    """The number of cores for this rank: those it is bound to, divided by the ranks that share them."""
     here = launched()
     bound = len(available_cores())
-    if here.slurm:  # which binds each task to its own
+    if here.slurm:  # SLURM binds each task to cores of its own
         return min(bound, int(os.environ.get("SLURM_CPUS_PER_TASK", max(1, bound // here.local_ranks))))
     return max(1, bound // here.local_ranks)
 
 
 def start_ranks(count: int, command: Sequence[str]) -> int:
-    """Runs ``frossl`` with ``command`` as so many ranks on this machine, by torchrun. The exit code: the first failed
-    rank's, or 128 and the number of the signal that stopped it all.
+    """Runs ``frossl`` with ``command`` as ``count`` ranks on this machine, by torchrun.
+
+    Returns the exit code: that of the first rank that failed, or 128 plus the number of the signal that stopped all.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
-    # As variables, which versions of torchrun before these flags ignore. What nohup ignores must not end the ranks.
-    passed_on = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if not _ignored(n)]
+    # Variables, as older versions of torchrun do not have the flags. Signals that nohup ignores must not end the ranks.
+    known = [n for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if hasattr(signal, n)]
+    passed_on = [n for n in known if signal.getsignal(getattr(signal, n)) != signal.SIG_IGN]
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(passed_on))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds in which ranks that were stopped may save
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say themselves what is wrong
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds for stopped ranks to save
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks print their own errors
     args = ["--standalone", "--nproc-per-node", str(count), "-m", "frossl.cli", *command]
     try:
         run.run(run.parse_args(args))
@@ -90,10 +92,6 @@ def start_ranks(count: int, command: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + error.sigval
     return 0
-
-
-def _ignored(name: str) -> bool:
-    return not hasattr(signal, name) or signal.getsignal(getattr(signal, name)) == signal.SIG_IGN
 
 
 def without(args: Sequence[str], flag: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""How long: "20ep", "5000it", "1e6img", "1e6view", "10min" or "5%", one parser for every place a length is given."""
+"""Lengths such as "20ep", "5000it", "1e6img", "1e6view", "10min" or "5%": one parser for every option."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATTERN = re.compile(r"([0-9]*\.?[0-9]+(?:e[+]?[0-9]+)?)\s*(ep|it|img|view|min|
 
 @dataclass(frozen=True)
 class Length:
-    """An amount with its unit: epochs, iterations (optimiser steps), images, views, minutes, or a share of the run.
+    """An amount with its unit: epochs, optimiser steps (it), images, views, minutes, or a percentage of the run.
 
     >>> Length.parse("1e6img").steps(batch=250, images=50_000)
     4000
@@ -46,11 +46,11 @@ class Length:
         return f"{self.amount:.15g}{self.unit}"
 
     def as_images(self, views: int) -> Length:
-        """A number of views as the images that have them, ``views`` each; any other length as it is."""
+        """Converts a number of views to images with ``views`` each; returns any other length unchanged."""
         return Length(self.amount / views, "img") if self.unit == "view" else self
 
     def steps(self, *, batch: int, images: int) -> int | None:
-        """Whole optimiser steps of ``batch`` images on ``images`` images; None for minutes, which depend on a clock.
+        """Optimiser steps of ``batch`` images over a data set of ``images``, rounded up; None for minutes.
 
         An epoch is ``images // batch`` steps: the incomplete last batch is dropped.
         """
@@ -64,22 +64,22 @@ class Length:
         amount = Fraction(repr(self.amount))  # as it was written: 0.7 of 10 steps are 7, not 7.000000000000001
         return math.ceil({"ep": amount * per_epoch, "it": amount, "img": amount / batch}[self.unit])
 
-    def share(self, of: Length, *, batch: int, images: int, flag: str = "") -> float:
-        """This length, given by ``flag``, as a share, 0 to 1, of the run ``of``.
+    def fraction_of(self, run: Length, *, batch: int, images: int, flag: str = "") -> float:
+        """This length, given by ``flag``, as a fraction, 0 to 1, of the length of a run.
 
         Raises:
-            UserError: the two cannot be compared (minutes against counted steps).
+            UserError: it is longer, or the two cannot be compared (minutes and counted steps).
         """
         asked = f"{flag} {self}".strip()
+        if self.unit != "%" and (self.unit == "min") != (run.unit == "min"):
+            raise UserError(f"{asked} cannot be taken of a run of {run}: give both in min, or as a share such as 5%")
         if self.unit == "%":
-            share = self.amount / 100
-        elif (self.unit == "min") != (of.unit == "min"):
-            raise UserError(f"{asked} cannot be taken of a run of {of}: give both in min, or as a share such as 5%")
-        elif of.unit == "min":
-            share = self.amount / of.amount if of.amount else 0.0
+            part, whole = self.amount, 100
+        elif run.unit == "min":
+            part, whole = self.amount, run.amount
         else:
-            mine, whole = self.steps(batch=batch, images=images), of.steps(batch=batch, images=images)
-            share = (mine or 0) / whole if whole else 0.0
-        if not 0 <= share <= 1:
-            raise UserError(f"{asked} is longer than the run of {of}")
-        return share
+            part, whole = (length.steps(batch=batch, images=images) or 0 for length in (self, run))
+        fraction = part / whole if whole else 0.0
+        if fraction > 1:
+            raise UserError(f"{asked} is longer than the run of {run}")
+        return fraction

@@ -1,4 +1,4 @@
-"""Linear algebra that objectives and metrics share."""
+"""Linear algebra of objectives and metrics."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from frossl.core.types import UserError
 P = ParamSpec("P")
 T = TypeVar("T")
 CACHE = 2 * 2**20
-"""Bytes that are safely in a processor's last cache."""
+"""Bytes that fit in a processor's last-level cache."""
 
 
 class NumericalError(UserError):
-    """Numbers of which nothing can be computed: they are not finite, or too far apart."""
+    """Numbers that are not finite, or differ too much in size to compute with."""
 
 
 def decompose(of: Callable[[Tensor], T], x: Tensor) -> T:
-    """``of(x)``, where ``of`` is a decomposition of :mod:`torch.linalg`; by way of float64 where float32 fails.
+    """``of(x)`` for a decomposition of :mod:`torch.linalg`, in float64 if it fails in float32.
 
-    LAPACK's eigenvalues in float32 do not converge where most columns are zero, as those of features that collapsed to
-    a few directions may be.
+    LAPACK's eigenvalues in float32 do not converge if most columns are zero, as of features that collapsed.
 
     Raises:
         NumericalError: ``x`` is not finite, or the decomposition does not converge or does not exist.
@@ -67,7 +66,7 @@ def _attempt(of: Callable[[Tensor], T], x: Tensor) -> T | None:
 
 
 def or_nothing(measure: Callable[P, dict[str, T]]) -> Callable[P, dict[str, T]]:
-    """``measure``, which gives no figure where there is a :class:`NumericalError`."""
+    """Decorates ``measure`` to return no figures after a :class:`NumericalError`."""
 
     @functools.wraps(measure)
     def measured(*args: P.args, **kwargs: P.kwargs) -> dict[str, T]:
@@ -80,11 +79,10 @@ def or_nothing(measure: Callable[P, dict[str, T]]) -> Callable[P, dict[str, T]]:
 
 
 def centre_columns(z_VND: Tensor, n: int, keep_noise: bool) -> tuple[Tensor, Tensor]:
-    """``z`` minus its column means over the (global) batch of ``n``, and the squared norm that is rounding noise.
+    """``z`` minus its column means over the (global) batch of ``n``, and the squared norm ``(V, 1, D)`` of rounding.
 
-    A constant column leaves only the rounding of its mean behind; normalising that would blow noise up to unit
-    norm. Columns below the returned ``(V, 1, D)`` squared norm are to be treated as zero, or, without
-    ``keep_noise``, are set to zero here.
+    A constant column leaves only the rounding of its mean, which normalisation would scale to unit norm. Callers treat
+    columns below the noise as zero; without ``keep_noise`` they are set to zero here.
     """
     mean = distributed.sum_over_ranks(z_VND.sum(1, keepdim=True)) / n
     z = z_VND - mean
@@ -95,7 +93,7 @@ def centre_columns(z_VND: Tensor, n: int, keep_noise: bool) -> tuple[Tensor, Ten
 
 
 def rounding_noise(mean: Tensor, n: int, eps: float | None = None) -> Tensor:
-    """Squared norm below which ``n`` numbers of precision ``eps`` minus their ``mean`` are nothing but rounding."""
+    """Squared norm below which ``n`` numbers of precision ``eps`` minus their ``mean`` are only rounding."""
     return n * (16 * (eps or torch.finfo(mean.dtype).eps) * mean.detach()).square()
 
 
@@ -133,9 +131,9 @@ def square_norm(x: Tensor) -> Tensor:
 
 
 def block_width(z_VND: Tensor) -> int:
-    """How many columns make a piece of :data:`CACHE` on the CPU, for passes over ``z.split`` that stay in the cache.
+    """The number of columns in :data:`CACHE` bytes, for passes over ``z.split`` that stay in the cache of a CPU.
 
-    All of them elsewhere, and with many ranks, so that a pass needs one collective.
+    All columns on other devices, and with several ranks, so that a pass needs one collective.
     """
     width = z_VND.shape[2]
     if z_VND.device.type != "cpu" or distributed.world_size() > 1:
@@ -145,9 +143,9 @@ def block_width(z_VND: Tensor) -> int:
 
 
 def centred(x_NF: Tensor, eps: float | None = None) -> Tensor:
-    """Rows minus their mean, in float64; a column that varies by no more than the rounding it came with becomes zero.
+    """Rows minus their mean, in float64; columns that vary by no more than rounding become zero.
 
-    ``eps`` is the relative precision of the numbers, that of their type if it is not given.
+    ``eps`` is the relative precision of the numbers, by default that of their type.
     """
     eps = eps or torch.finfo(x_NF.dtype).eps
     x_NF = x_NF.double()
@@ -157,7 +155,7 @@ def centred(x_NF: Tensor, eps: float | None = None) -> Tensor:
 
 
 def eigenvalues(matrix: Tensor) -> Tensor:
-    """Of a symmetric positive semi-definite matrix, descending; rounding that would make one negative is cut off.
+    """Eigenvalues of a symmetric positive semi-definite matrix, descending; negative ones, of rounding, become 0.
 
     Raises:
         NumericalError: as :func:`decompose`.
@@ -208,7 +206,7 @@ def moment_matrix(x: Tensor) -> Tensor:
 
 
 def smaller_moment(x: Tensor) -> Tensor:
-    """The smaller of ``x x'`` and ``x' x`` of each ``(N, D)`` of ``(V, N, D)``: but for zeros, of the same spectrum."""
+    """The smaller of ``x x'`` and ``x' x`` of each ``(N, D)`` of ``(V, N, D)``: their spectra differ only in zeros."""
     return moment_matrix(x if x.shape[1] <= x.shape[2] else x.transpose(1, 2))
 
 
@@ -226,10 +224,10 @@ class _Moment(torch.autograd.Function):
 
 
 def squared_singular_values(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each ``(N, D)`` of ``(V, N, D)``: ``(V, min(N, D))`` in float64, and which of them are more than rounding.
+    """Squared singular values of each ``(N, D)`` of ``(V, N, D)``, and which of them are more than rounding.
 
-    They ascend. The gradient of a smooth function of them is finite, also where they repeat. NaN where they cannot be
-    had, which the guard of the training step then names.
+    They are ``(V, min(N, D))``, float64 and ascending. The gradient of a smooth function of them is finite, also where
+    they repeat. They are NaN if the decomposition fails.
     """
     # Eigenvalues of the smaller moment matrix in float64. Forward and backward of the nuclear norm of 256 x 512 in
     # float32, on one core: 14 ms, against 17 ms by the singular value decomposition, and more exact (gradient to 3e-8
@@ -248,8 +246,8 @@ def squared_singular_values(x: Tensor) -> tuple[Tensor, Tensor]:
 def nuclear_norm(x: Tensor) -> Tensor:
     """Sum of the singular values of each ``(N, D)`` of ``(V, N, D)``, over all V.
 
-    By eigenvalues of the smaller moment matrix, or, where it is about as large as ``x`` and they are no faster, by
-    singular values in the precision of ``x``. The gradient is finite, also where values repeat or are zero.
+    Takes eigenvalues of the smaller moment matrix, or singular values in the precision of ``x`` where eigenvalues are
+    not faster. The gradient is finite, also where values repeat or are zero.
     """
     small, large = sorted(x.shape[1:])
     if large < 2 * small and not transformed() and bool(torch.isfinite(x).all()):
@@ -265,8 +263,8 @@ def cholesky(a: Tensor, singular: str, floor: Tensor | float = 0.0) -> Tensor:
 
     Raises:
         UserError: on the CPU, a matrix is not positive definite: the message is ``singular``. On an accelerator, and
-            compiled or transformed, that gives NaN, so that nothing waits for a value; so do, everywhere, numbers that
-            are not finite.
+            compiled or transformed, the factor is NaN instead, so that nothing waits for a value. Numbers that are not
+            finite give NaN everywhere.
     """
     factor, info = torch.linalg.cholesky_ex(a)
     pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
@@ -277,7 +275,7 @@ def cholesky(a: Tensor, singular: str, floor: Tensor | float = 0.0) -> Tensor:
 
 
 def log_determinant(a: Tensor, singular: str) -> Tensor:
-    """Of symmetric positive definite ``(..., D, D)``, by Cholesky; its gradient takes one inverse from the factor.
+    """Log-determinant of symmetric positive definite ``(..., D, D)``, by Cholesky; its gradient inverts the factor.
 
     Raises:
         UserError: as :func:`cholesky`.

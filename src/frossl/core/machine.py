@@ -1,4 +1,4 @@
-"""What a run is made on."""
+"""The machine of a run: processor, memory, versions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from frossl.core.device import device_environment, has_context, peak_bytes
 from frossl.core.distributed import world_size
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1
-"""Options of glibc's ``mallopt``: most blocks mapped by themselves; free bytes from which on pages are given back."""
+"""Options of glibc's ``mallopt``: the number of mapped blocks; free bytes above which memory is returned."""
 
 
 def machine() -> dict[str, str]:
     """Processor, cores that this process may use, accelerator if any, system, Python, and the commit of a checkout."""
-    told = {
+    facts = {
         "processor": processor(),
         "cores": str(len(available_cores())),
         "accelerator": torch.cuda.get_device_name() if has_context() else "",
@@ -31,7 +31,7 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "commit": commit(),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def available_cores() -> list[int]:
@@ -42,7 +42,7 @@ def available_cores() -> list[int]:
 
 
 def speed_of(about: Mapping[str, str]) -> str:
-    """What of :func:`machine` and :func:`environment` decides how fast it is, in words."""
+    """A description of what decides the speed, from :func:`machine` and :func:`environment`."""
     cores, threads = (f"{about.get(name, '?')} {name}" for name in ("cores", "threads"))
     return ", ".join([about.get("processor", "?"), cores, threads, *filter(None, [about.get("accelerator")])])
 
@@ -58,7 +58,7 @@ def processor() -> str:
 
 
 def peak_memory(device: str) -> int | None:
-    """Most bytes that this process had in memory, or its run on ``device`` where that is CUDA; None if not told."""
+    """Peak memory of this process in bytes, or of its tensors if ``device`` is CUDA; None if unknown."""
     if device == "cuda":
         return peak_bytes()
     try:
@@ -69,9 +69,7 @@ def peak_memory(device: str) -> int | None:
 
 
 def shared_memory() -> float:
-    """Free bytes in ``/dev/shm``, through which processes that decode images hand them over; infinite where it is not
-    a file system.
-    """
+    """Free bytes in ``/dev/shm``, which decoding processes use; infinite where it is no file system."""
     try:
         found = os.statvfs("/dev/shm")
     except (AttributeError, OSError):
@@ -80,15 +78,15 @@ def shared_memory() -> float:
 
 
 def has_compiler() -> bool:
-    """Whether there is the compiler that torch.compile asks for on the CPU."""
+    """Whether the compiler exists that torch.compile needs on the CPU."""
     usual = "clang++" if sys.platform == "darwin" else "g++"
     return sys.platform != "win32" and shutil.which(os.environ.get("CXX", usual)) is not None
 
 
 def keep_freed_pages() -> None:
-    """Keeps what is freed for the next step instead of giving it back to the system, where glibc is the allocator.
+    """Makes glibc's allocator keep freed memory for the next step.
 
-    By default tensors of 32 MiB and more are mapped anew, and zeroed page by page, at each step.
+    By default it maps tensors of 32 MiB and more anew at each step, and the system zeroes their pages.
     """
     if platform.libc_ver()[0] == "glibc":
         allocator = ctypes.CDLL(None)
@@ -97,7 +95,7 @@ def keep_freed_pages() -> None:
 
 
 def commit() -> str:
-    """Hash of the commit that this package is at, marked if files were changed since; empty if it is no checkout."""
+    """Hash of the commit of this package, marked if files were changed since; empty if it is no checkout."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return ""
@@ -113,7 +111,7 @@ def environment() -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
-        "views": "uint8",  # what crops are resampled in on the CPU
+        "views": "uint8",  # the type in which crops are resampled on the CPU
         "ranks": str(world_size()),
         **device_environment(),
     }

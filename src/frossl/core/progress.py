@@ -1,4 +1,4 @@
-"""Where a run is, and when something that is done now and then is due."""
+"""The position of a run, and when a recurring action is due."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from bisect import bisect_right
 from frossl.core.length import Length
 
 GEOMETRIC = "geometric"
-LOOKS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.21, 0.34, 0.55, 0.89, 1.0)
-"""Shares of a run after which what comes :data:`GEOMETRIC` is due."""
+GEOMETRIC_FRACTIONS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.21, 0.34, 0.55, 0.89, 1.0)
+"""Fractions of the run after which an action with the interval :data:`GEOMETRIC` is due."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Extension:
-    """Where a run of the length ``before`` got another, ``after``.
+    """A change of the length of a run from ``before`` to ``after``; ``config.json`` and checkpoints hold it.
 
-    Its schedule goes on from ``start``, 0 to 1. ``again``: it had come to its end, and this is another one, over what
-    was added since.
+    The schedule continues from ``start``, 0 to 1. ``again``: it had ended, and a new one covers what was added.
     """
 
     step: int
@@ -31,10 +30,10 @@ class Extension:
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is.
+    """The position of a run.
 
-    ``seconds`` counts time spent in the loop, over all resumptions; ``best`` is the best kNN; ``looked`` is the step
-    after which the monitor last looked.
+    ``total`` is its number of steps, None for a length in minutes. ``seconds`` counts the time in the loop, over all
+    resumptions; ``best`` is the best kNN accuracy; ``monitored`` is the step of the last measurement by the monitor.
     """
 
     length: Length
@@ -45,51 +44,49 @@ class Progress:
     best: float | None = None
     monitored: int = 0
 
-    @property
-    def share(self) -> float:
-        """0 to 1 of the run, by steps, or by the clock for a length in minutes."""
-        done = self.seconds / (60 * self.length.amount) if self.total is None else self.step / max(self.total, 1)
-        return min(done, 1.0)
+    def _fraction_since(self, step: int, seconds: float) -> float:
+        if self.total is None:
+            done, whole = self.seconds - seconds, 60 * self.length.amount - seconds
+        else:
+            done, whole = self.step - step, max(self.total, 1) - step
+        return min(done / whole, 1.0)
 
     @property
-    def along(self) -> float:
-        """0 to 1 of the schedule: :attr:`share`, or what is left of the schedule over what is left of the run."""
+    def fraction(self) -> float:
+        """0 to 1 of the run, by steps, or by the clock for a length in minutes."""
+        return self._fraction_since(0, 0.0)
+
+    @property
+    def schedule_fraction(self) -> float:
+        """0 to 1 of the schedule: :attr:`fraction`, unless the length changed during the run."""
         if not self.extensions:
-            return self.share
+            return self.fraction
         last = self.extensions[-1]
-        if self.total is None:
-            done = (self.seconds - last.seconds) / (60 * self.length.amount - last.seconds)
-        else:
-            done = (self.step - last.step) / (self.total - last.step)
-        return last.start + (1 - last.start) * min(done, 1.0)
+        return last.start + (1 - last.start) * self._fraction_since(last.step, last.seconds)
 
     @property
     def again(self) -> bool:
-        """Whether the run came to the end of its schedule before, and has another."""
+        """Whether the schedule ended before and a new one runs."""
         return bool(self.extensions) and self.extensions[-1].again
 
 
 class Interval:
-    """Says when something is due, once per interval of steps, of the run, or of minutes, as ``flag`` gave it.
-
-    ``text`` may be :data:`GEOMETRIC`.
-    """
+    """Fires once per interval, given in steps, as a fraction of the run, in minutes, or as :data:`GEOMETRIC`."""
 
     def __init__(self, flag: str, text: str, progress: Progress, batch: int, images: int) -> None:
-        self.progress, self.geometric, self.minutes = progress, text == GEOMETRIC, False
+        self.progress, self.minutes, self.period = progress, False, 0.0
+        self.geometric = text == GEOMETRIC
         if not self.geometric:
             length = Length.parse(text)
             self.minutes = length.unit == "min"
-            if self.minutes:
-                self.period = 60 * length.amount
-            else:
-                self.period = length.share(progress.length, batch=batch, images=images, flag=flag)
+            within = {"batch": batch, "images": images, "flag": flag}
+            self.period = 60 * length.amount if self.minutes else length.fraction_of(progress.length, **within)
         self.count = self._now()
 
     def _now(self) -> int:
         if self.geometric:
-            return bisect_right(LOOKS, self.progress.share + 1e-9)
-        at = self.progress.seconds if self.minutes else self.progress.share
+            return bisect_right(GEOMETRIC_FRACTIONS, self.progress.fraction + 1e-9)
+        at = self.progress.seconds if self.minutes else self.progress.fraction
         return math.floor(at / self.period + 1e-9) if self.period else 0
 
     def due(self) -> bool:

@@ -1,4 +1,4 @@
-"""Names to things: one class, used for methods, losses, data sets, recipes and metrics."""
+"""A registry by name, for methods, losses, data sets, recipes and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def unknown_name(kind: str, name: str, valid: list[str], where: str = "see frossl list") -> UserError:
-    """The error for a name that does not exist: the nearest valid ones first, then all, or ``where`` to see so many."""
+    """The error for an unknown name, with the nearest valid ones and up to 60 of all, or ``where`` to see them."""
     near = get_close_matches(name, valid, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     known = ", ".join(sorted(valid)) if len(valid) <= 60 else f"{len(valid):,} names, {where}"
@@ -20,7 +20,7 @@ def unknown_name(kind: str, name: str, valid: list[str], where: str = "see fross
 
 
 class Registry(Generic[T]):
-    """A mapping from name to thing that refuses duplicates and explains unknown names."""
+    """A mapping from names to objects that refuses duplicates and suggests names for unknown ones."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""Arrays that worker processes share with the process that starts them, even where workers are not forked."""
+"""Arrays that worker processes share with their parent, also if they are spawned."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from frossl.core.types import UserError
 
 LARGE = 2**20
-"""Bytes from which on an array is mapped from a file instead of sent."""
+"""Bytes above which an array is mapped from a file instead of pickled."""
 
 
 class SharedArray(np.ndarray):
-    """An array that a spawned process gets as the name of a temporary file to map: ``array.view(SharedArray)``.
+    """An array that spawned processes map from a temporary file: ``array.view(SharedArray)``.
 
-    A forked process shares its memory anyway, and any other pickle holds its content. The file is written once, when
-    the first process is spawned, and removed with the array, which must not change in between.
+    Forked processes share its memory, and other pickles hold its content. The file is written when the first process is
+    spawned, and removed with the array, which must not change in between.
     """
 
     _path: str | None = None
@@ -51,6 +51,6 @@ def _mapped(path: str) -> np.ndarray:
 
 
 def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:  # a fork of it has no say
+    if os.getpid() == owner:  # not a forked child
         with suppress(OSError):
             os.unlink(path)

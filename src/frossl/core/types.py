@@ -1,4 +1,4 @@
-"""The few shapes that travel between rooms.
+"""Types that several packages share.
 
 Axes, used as name suffixes everywhere: V views, N batch, C channels, H height, W width,
 F backbone features, D projection.
@@ -18,15 +18,15 @@ Targets = Literal["classes", "values", "multilabel"]
 
 
 class UserError(ValueError):
-    """Input that a person can mend: the message says what was got, what was wanted and what to do."""
+    """An error of the user's input; the message says what was given, what is expected and what to do."""
 
 
 class Loss(NamedTuple):
-    """A scalar to minimise, the weighted terms that sum to it, and what a stateful objective remembers.
+    """A scalar to minimise, the weighted terms that sum to it, and the new state of the objective.
 
-    ``total`` carries the gradient; ``terms`` are detached scalars for logs and plots; ``state`` holds new values,
-    by name, of what the objective got as arguments (queues, centres, running statistics), which are never changed
-    in place: whoever called decides whether they take effect.
+    ``total`` carries the gradient; ``terms`` are detached scalars for logs and plots; ``state`` holds new values, by
+    name, of arguments of the objective (queues, centres, running statistics). Those are never changed in place: the
+    caller decides whether the new values take effect.
     """
 
     total: Tensor
@@ -36,14 +36,14 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec:
-    """What a method is built for."""
+    """The arguments with which a method is built."""
 
     features: int
     """width F of the backbone's features"""
     views: int = 2
     """views V per image, of all resolutions"""
     large: int | None = None
-    """how many of them, the first, have the largest resolution; all if None"""
+    """number of the first views with the largest resolution; all if None"""
     classes: int = 0
     """classes of the labels, for the supervised arms"""
     joint: bool = True
@@ -57,10 +57,10 @@ class MethodSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What a method may know at a step besides the features of the views."""
+    """The arguments of a method at a step besides the features of the views."""
 
     progress: float = 0.0
-    """0 to 1 of the run that is done; where a finished run goes on, back to its middle and on again"""
+    """0 to 1 of the run; a finished run that is extended goes back to its middle"""
     epoch: float = 0.0
     """epochs done"""
     target_VNF: Tensor | None = None
@@ -71,10 +71,10 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Features:
-    """What every metric reads: features of the same encoder on a bank and on held-out images.
+    """The input of every metric: features of one encoder of training (the bank) and held-out images.
 
-    ``labels`` are those of :class:`frossl.data.types.Split`, None where there are none at all. ``views_VNF``
-    are features of several training views of held-out images, for metrics that compare views.
+    ``labels`` are those of :class:`frossl.data.types.Split`, None without any. ``views_VNF`` are features of several
+    training views of held-out images, for metrics that compare views.
     """
 
     train_NF: Tensor
@@ -86,7 +86,7 @@ class Features:
 
     @property
     def targets(self) -> Targets | None:
-        """What the labels are, None without any."""
+        """The kind of the labels, None without any."""
         return kind_of(self.train_labels, self.test_labels, self.classes)
 
 
@@ -98,12 +98,12 @@ def known(labels: Tensor) -> Tensor:
 
 
 def any_known(labels: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether there are labels and one of them at least is known."""
+    """Whether at least one label is known."""
     return labels is not None and bool(known(labels).any())
 
 
 def kind_of(train: Tensor | None, test: Tensor | None, classes: tuple[str, ...]) -> Targets | None:
-    """What the labels of two splits are: of a split without a known one there are none."""
+    """The kind of the labels of two splits; None if one has no known label."""
     if classes:
         return "classes"
     if not (any_known(train) and any_known(test)):

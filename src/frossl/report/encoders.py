@@ -80,7 +80,7 @@ def write_encoders(found: SideBySide, place: Path) -> Path:
     Raises:
         UserError: it cannot be written.
     """
-    place = first_free(place.parent, [place.name, *(f"{place.name}-{i}" for i in range(2, 10_000))])
+    place = first_free(place)
     write_text(place / "evaluation.json", json.dumps(to_plain(found), indent=2) + "\n")
     verdicts = [(name, found.against_controls(name)) for name in found.order()]
     arms = arms_of([("", found.evaluation)])

@@ -24,7 +24,7 @@ from frossl.report.tables import summary
 from frossl.report.terminal import duration
 from frossl.report.verdict import Verdict, judge
 from frossl.runs.config import Config
-from frossl.runs.data import for_training, open_data_of, source_of
+from frossl.runs.data import find_run_data, for_training, source_of
 from frossl.runs.directory import read_run
 from frossl.runs.record import Record
 
@@ -106,9 +106,9 @@ def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]
     Raises:
         UserError: they are not there, or other than they were.
     """
-    key = (source_of(record.path, config), config.method, *config.data_options().values())
+    key = (source_of(record.path, config.data), config.method, *config.data_options().values())
     if key not in opened:
-        opened[key] = for_training(config, open_data_of(record.path, config))
+        opened[key] = for_training(config, find_run_data(record.path, config))
     data = opened[key]
     now, then = [len(data.train), len(data.test)], record.about["images"]
     if now != then:

@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file with tensors as tensors, everything else as JSON, and a checksum, in its header.
+"""Checkpoints: one safetensors file of tensors; its header has everything else as JSON, and a checksum.
 
-One file cannot be half of a pair, holds no code, and is put in place by a rename. What a checkpoint holds is said in
-:mod:`frossl.train.state`.
+One file cannot be half of a pair, holds no code, and is put in place by a rename. :mod:`frossl.train.state` defines the
+content.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ BEST = "best.safetensors"
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes ``state`` (nested dictionaries and lists of tensors and JSON values); the newest ``keep`` stay.
+    """Writes ``state``, nested dictionaries and lists of tensors and JSON values, and keeps the newest ``keep`` files.
 
     Raises:
-        UserError: the disk says no; the checkpoints that were there still are.
+        UserError: a disk error; the checkpoints that were there still are.
     """
     if not directory.exists():
         try:
@@ -41,11 +41,11 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
             raise UserError(f"cannot make {directory}: {error.strerror or error}") from None
         flush_directory(directory.parent)
     tensors: dict[str, Tensor] = {}
-    skeleton = _take_apart(state, tensors)
+    skeleton = _to_json(state, tensors)
     path = directory / f"step-{step:09d}.safetensors"
     write_sealed(path, tensors, {"format": FORMAT, "state": json.dumps(skeleton)})
     for old in [*_by_age(directory)[:-keep], *directory.glob(".*.partial")]:
-        with suppress(OSError):  # the new one is safe; the next save tries again
+        with suppress(OSError):  # the next save tries again
             old.unlink(missing_ok=True)
     return path
 
@@ -69,7 +69,7 @@ def newest_checkpoint(run: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    return _candidates(run)[0]
+    return _newest_first(run)[0]
 
 
 def ended_before_a_save(run: Path) -> bool:
@@ -82,7 +82,7 @@ def newest_position(run: Path) -> dict[str, Any]:
 
     Raises:
         UserError: there is none.
-        ValueError, LookupError, TypeError: it does not say.
+        ValueError, LookupError, TypeError: it is damaged.
     """
     try:
         with safe_open(newest_checkpoint(run), framework="pt") as file:
@@ -93,15 +93,15 @@ def newest_position(run: Path) -> dict[str, Any]:
 
 
 def load_newest(run: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint of a run directory that is whole, and what it holds.
+    """The newest intact checkpoint of a run directory, and its state.
 
-    A damaged one is told by name, renamed to ``*.damaged`` and passed over.
+    A damaged one is reported through ``tell``, renamed to ``*.damaged`` and skipped.
 
     Raises:
-        UserError: there is none, none is whole, or the newest was written by a later version of frossl.
+        UserError: there is none, none is intact, or the newest was written by a later version of frossl.
     """
     reasons = []
-    for path in _candidates(run):
+    for path in _newest_first(run):
         try:
             return path, load_checkpoint(path)
         except DamagedError as error:
@@ -113,11 +113,11 @@ def load_newest(run: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str,
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` was given, tensors on the CPU.
+    """The state that :func:`save_checkpoint` wrote, with tensors on the CPU.
 
     Raises:
-        DamagedError: the file is not as it was written, or no checkpoint.
-        UserError: it has a format this version does not know.
+        DamagedError: the file is damaged, or no checkpoint.
+        UserError: this version does not know its format.
     """
     tensors, metadata = read_sealed(path)
     if (form := metadata.get("format")) != FORMAT:
@@ -125,13 +125,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if SEAL not in metadata:
         raise DamagedError(f"{path} has no checksum, which checkpoints have")
     try:
-        return _put_together(json.loads(metadata["state"]), tensors)
+        return _from_json(json.loads(metadata["state"]), tensors)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} does not hold what a checkpoint holds: {error!r}") from None
 
 
 def random_state() -> dict[str, Any]:
-    """Generators of torch, NumPy and Python, for encoders and methods that draw from them; views hash their numbers."""
+    """State of the generators of torch, NumPy and Python, which encoders and methods may use; views do not."""
     name, keys, *rest = np.random.get_state()
     state: dict[str, Any] = {
         "cpu": torch.get_rng_state(),
@@ -144,7 +144,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Puts :func:`random_state` back."""
+    """Restores :func:`random_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and has_context():
         torch.cuda.set_rng_state(state["cuda"])
@@ -154,12 +154,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def _candidates(run: Path) -> list[Path]:
-    """Checkpoints of a run, the newest first, the best last.
-
-    Raises:
-        UserError: there is none.
-    """
+def _newest_first(run: Path) -> list[Path]:
+    """Checkpoints of a run, the best one last; raises UserError if there is none."""
     directory = run / "checkpoints"
     found = [*reversed(_by_age(directory)), *directory.glob(BEST)]
     if not found:
@@ -177,24 +173,22 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON with ``{"tensor": name}`` for tensors; dictionaries as pairs, as JSON would turn integer keys to text."""
+def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """``value`` with ``{"tensor": name}`` for tensors; dictionaries as pairs, as JSON keys are strings."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[key, _take_apart(v, tensors)] for key, v in value.items()]}
-    if isinstance(value, list | tuple):
-        return {"list": [_take_apart(v, tensors) for v in value]}
-    return value
+        return {"dict": [[key, _to_json(v, tensors)] for key, v in value.items()]}
+    return {"list": [_to_json(v, tensors) for v in value]} if isinstance(value, list | tuple) else value
 
 
-def _put_together(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(skeleton, dict):
-        return skeleton
-    if "tensor" in skeleton:
-        return tensors[skeleton["tensor"]]
-    if "dict" in skeleton:
-        return {k: _put_together(v, tensors) for k, v in skeleton["dict"]}
-    return [_put_together(v, tensors) for v in skeleton["list"]]
+def _from_json(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "dict" in value:
+        return {k: _from_json(v, tensors) for k, v in value["dict"]}
+    return [_from_json(v, tensors) for v in value["list"]]

@@ -1,4 +1,4 @@
-"""What a run is told."""
+"""The configuration of a run."""
 
 from __future__ import annotations
 
@@ -25,32 +25,17 @@ _ITS_DEFAULTS: Any = None
 Device = Literal["auto", "cpu", "cuda", "mps"]
 FREE_TO_CHANGE = (
     *("device", "deterministic", "workers", "data_dir", "evaluate", "wandb", "activation_checkpointing"),
-    *("rank_timeout", "stall_timeout"),
-    *(
-        "monitor_every",
-        "monitor_ridge",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "log_every",
-        "telemetry_every",
-        "track_eigenvalues",
-    ),
+    *("rank_timeout", "stall_timeout", "monitor_every", "monitor_ridge", "checkpoint_every", "keep_checkpoints"),
+    *("log_every", "telemetry_every", "track_eigenvalues"),
 )
-"""What may differ when a run is resumed: it does not change what is learned."""
-
-
-_CHOICES = {
-    "device": get_args(Device),
-    "precision": get_args(Precision),
-    "optimizer": OPTIMIZERS,
-}
+"""Options that may differ when a run is resumed, as they do not change what is learned."""
+_CHOICES = {"device": get_args(Device), "precision": get_args(Precision), "optimizer": OPTIMIZERS}
 _LIMITS = {
-    **dict.fromkeys(("lr", "clip"), (0, True)),
+    **dict.fromkeys(("lr", "clip", "layer_decay"), (0, True)),
     **dict.fromkeys(("weight_decay", "telemetry_every", "anchor"), (0, False)),
-    "layer_decay": (0, True),
     **dict.fromkeys(("size", "micro_batch", "keep_checkpoints", "log_every"), (1, False)),
     **dict.fromkeys(("batch", "views"), (2, False)),  # images and views are compared
-    **dict.fromkeys(("rank_timeout", "stall_timeout"), (5, False)),  # signs of life come every second
+    **dict.fromkeys(("rank_timeout", "stall_timeout"), (5, False)),  # the heartbeat comes every second
 }
 """The least value of a number, and whether it must be larger than that."""
 _PARTS = ("ep", "it", "img", "min", "%")
@@ -62,9 +47,9 @@ _LENGTHS = {
     "checkpoint_every": (_PARTS, False),
     "track_eigenvalues": (("ep", "it", "img"), True),
 }
-"""Units of a length, and whether it may be nothing."""
-_WORDS = {"length": "auto", "monitor_every": GEOMETRIC}
-"""What may stand for a length."""
+"""Units of a length, and whether it may be 0."""
+_KEYWORDS = {"length": "auto", "monitor_every": GEOMETRIC}
+"""Values of these options that are no lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,17 +187,16 @@ class Config(Images, Generic[M]):
                 raise UserError(f"--{name.replace('_', '-')} must be {bound} {least}, got {value}")
         for name, (units, zero) in _LENGTHS.items():
             text = getattr(self, name)
-            if text in (None, _WORDS.get(name)):
+            if text in (None, _KEYWORDS.get(name)):
                 continue
             length = Length.parse(text)
             if length.unit not in units or not (length.amount or zero):
                 more = "" if zero else "more than nothing, "
                 raise UserError(f"--{name.replace('_', '-')} must be {more}in {', '.join(units)}, got {text!r}")
-        needs = [
-            flag for flag, given in (("--freeze", Length.parse(self.freeze).amount), ("--anchor", self.anchor)) if given
-        ]
-        if needs and self.init is None:
-            raise UserError(f"{' and '.join(needs)}: only with --init, as random weights are nothing to stay near to")
+        given = {"--freeze": Length.parse(self.freeze).amount, "--anchor": self.anchor}
+        if self.init is None and any(given.values()):
+            flags = " and ".join(flag for flag, value in given.items() if value)
+            raise UserError(f"{flags}: only with --init, as random weights are nothing to stay near to")
         if self.batch_norm == "frozen" and self.init is None:
             raise UserError("--batch-norm frozen: only with --init, as batch norms of random weights know no images")
         if self.layer_decay > 1:
@@ -223,11 +207,7 @@ class Config(Images, Generic[M]):
 
 
 def backbone_options(text: str) -> dict[str, Any]:
-    """Options for timm.
-
-    Raises:
-        UserError: it is no JSON object.
-    """
+    """Parses options for timm; raises UserError if ``text`` is no JSON object."""
     try:
         options = json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""The images of a run, opened in one way by everyone who needs them, and found again where they were moved."""
+"""The images of a run: opened the same way everywhere, and found again after they were moved."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from frossl.data.options import COLUMNS, Log, quiet
 from frossl.evals.extract import first, with_labels
 from frossl.methods import find_method
 from frossl.runs.config import Config, Images
-from frossl.runs.evaluation import same_source
 from frossl.runs.record import read_config, read_json
 
 DATA = "data.json"
 VALIDATION = 0.1
-"""Share of the training images that options are chosen on."""
+"""Fraction of the training images on which options are chosen."""
 
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """What ``data.json`` of a run says: what its data are, and where they were found, the newest place first.
+    """The content of ``data.json``: the identity of the data of a run, and where they were found, newest place first.
 
-    ``source`` is what evaluations call them, wherever they are moved.
+    ``source`` is their name in evaluations, also after they were moved.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Whereabouts:
     fingerprint: dict[str, Any]
 
 
-def open_run_data(images: Images, log: Log = quiet) -> Dataset:
+def load_run_data(images: Images, log: Log = quiet) -> Dataset:
     """The data of a configuration; a split without a single known label counts as unlabelled."""
     data = open_data(images.data, images, log=log)
     splits = any_known(data.train.labels), any_known(data.test.labels)
@@ -53,16 +52,15 @@ def open_run_data(images: Images, log: Log = quiet) -> Dataset:
 
 
 def for_training(config: Config, data: Dataset) -> Dataset:
-    """What of ``data`` the method of ``config`` trains on: of a supervised one, images that have a label."""
+    """The images of ``data`` that ``config`` trains on: for a supervised method those with a label."""
     return with_labels(data) if find_method(config.method).uses_labels and data.classes else data
 
 
 def on_validation(config: Config, data: Dataset) -> Dataset:
-    """``data`` as a run that chooses options sees them: a part of the training images in place of the held-out ones.
+    """``data`` with a part of the training images in place of the held-out ones, to choose options.
 
     Raises:
-        UserError: other seeds hold out other images, so that some of these would be held out there; or whole groups
-            must be.
+        UserError: the data have no split of their own, or whole groups must be held out.
     """
     if data.drawn:
         raise UserError(
@@ -92,92 +90,90 @@ def whereabouts(run: Path) -> Whereabouts | None:
 
 
 def keep_whereabouts(run: Path, config: Config, data: Dataset) -> None:
-    """Writes ``data.json`` of a run that begins, for ``data`` as it trains on them; places that are there stay."""
-    place, called = _absolute(config.data), same_source(config.data)
-    known = whereabouts(run) or Whereabouts(data.name, called, (place,), config.data_dir.absolute(), {})
+    """Writes ``data.json`` of a new run with the fingerprint of ``data``; keeps known places."""
+    source, places = resolve_source(config.data), (_absolute(config.data),)
+    known = whereabouts(run) or Whereabouts(data.name, source, places, config.data_dir.absolute(), {})
     _keep(run, dataclasses.replace(known, fingerprint=fingerprint(data)))
 
 
 def changes_of_data(run: Path, data: Dataset) -> list[str]:
-    """In what ``data``, as they are trained on, differ from those ``run`` began with, as far as is known."""
+    """The differences of ``data`` to those that ``run`` began with, as far as they are known."""
     known = whereabouts(run)
     return [] if known is None else differences(known.fingerprint, fingerprint(data))
 
 
-def source_of(run: Path, config: Config) -> str:
-    """What evaluations call the run's own data."""
+def source_of(run: Path, data: str) -> str:
+    """The name of the run's own data in evaluations; ``data`` is its option."""
     known = whereabouts(run)
-    return same_source(config.data) if known is None else known.source
+    return resolve_source(data) if known is None else known.source
 
 
-def open_data_of(run: Path, config: Config, log: Log = quiet) -> Dataset:
+def find_run_data(run: Path, config: Config, log: Log = quiet) -> Dataset:
     """The data of ``run``, whose configuration is ``config``, wherever they are now.
 
-    They are looked for where they were and where their path leads from the current directory; or, if ``config`` has
-    another path than the run, there alone. Where there is a choice, and at a new place, they must have the fingerprint
-    of the run; the place is then kept.
+    Searches the known places and the path from the current directory; if ``config`` has another path than the run, only
+    that. At a new place, or if several exist, the fingerprint must match; the place is then added to ``data.json``.
 
     Raises:
-        UserError: they are at none of these places; says what differs from them at each.
+        UserError: the data are at none of these places; says how they differ at each.
     """
     known = whereabouts(run)
     if known is None:
-        return open_run_data(config, log)
+        return load_run_data(config, log)
     here = _absolute(config.data)
-    anew = config.data != read_config(run)["config"]["data"]
-    places = [here] if anew else list(dict.fromkeys([*known.places, here]))
+    moved = config.data != read_config(run)["config"]["data"]
+    places = [here] if moved else list(dict.fromkeys([*known.places, here]))
     there = [place for place in places if is_there(place)]
-    found = [f"{place} is not there" for place in places if place not in there]
+    problems = [f"{place} is not there" for place in places if place not in there]
     for place in there:
-        data = open_run_data(dataclasses.replace(config, data=place), log)
+        data = load_run_data(dataclasses.replace(config, data=place), log)
         changed = differences(known.fingerprint, fingerprint(for_training(config, data)))
         if (place in known.places and len(there) == 1) or not changed:
             return _found(run, known, place, data)
-        found.append(f"{place} holds other images ({', '.join(changed)})")
+        problems.append(f"{place} holds other images ({', '.join(changed)})")
     raise UserError(
-        f"the data of {run} cannot be found: {'; '.join(found)}. If they were moved, say where: frossl pretrain DATA "
-        "--resume RUN, frossl evaluate RUN --data DATA or frossl report RUN --data DATA"
+        f"the data of {run} cannot be found: {'; '.join(problems)}. If they were moved, say where: frossl pretrain "
+        "DATA --resume RUN, frossl evaluate RUN --data DATA or frossl report RUN --data DATA"
     )
 
 
-def open_to_evaluate(run: Path, own: Config, source: str | None, log: Log = quiet) -> tuple[Dataset, str]:
-    """The data at ``source``, or those of ``run`` if it is None or they were moved there, and what to call them.
+def load_evaluation_data(run: Path, own: Config, source: str | None, log: Log = quiet) -> tuple[Dataset, str]:
+    """The data at ``source``, or those of ``run`` (if None, or if they were moved there), and their evaluations' name.
 
-    ``own`` is the configuration of the run; labels of other data are used whatever it says.
+    ``own`` is the configuration of the run; labels of other data are always used.
     """
+    known, name = whereabouts(run), source_of(run, own.data)
     if source is None:
-        return open_data_of(run, own, log), source_of(run, own)
-    known, called = whereabouts(run), source_of(run, own)
-    own, data = _open_elsewhere(own, source, log)
-    if known is None and same_source(source) == called:
-        return data, called
-    if known is not None and (_absolute(source) in known.places or _alike(known, for_training(own, data))):
-        return _found(run, known, _absolute(source), data), called
+        return find_run_data(run, own, log), name
+    own, data = _load_elsewhere(own, source, log)
+    if known is None and resolve_source(source) == name:
+        return data, name
+    if known is not None and (_absolute(source) in known.places or _has_fingerprint(known, for_training(own, data))):
+        return _found(run, known, _absolute(source), data), name
     if not own.labels:
-        data = open_run_data(dataclasses.replace(own, data=source, labels=True), log)
-    return data, same_source(source)
+        data = load_run_data(dataclasses.replace(own, data=source, labels=True), log)
+    return data, resolve_source(source)
 
 
-def _open_elsewhere(own: Config, source: str, log: Log) -> tuple[Config, Dataset]:
-    """The data at ``source`` as ``own`` opens its own, but without its columns where there are none such."""
+def _load_elsewhere(own: Config, source: str, log: Log) -> tuple[Config, Dataset]:
+    """The data at ``source`` with the options of ``own``, without its columns if these data do not have them."""
     own = dataclasses.replace(own, data=source)
     try:
-        return own, open_run_data(own, log)
+        return own, load_run_data(own, log)
     except UserError:
         if not any(getattr(own, name) for name in COLUMNS):
             raise
         own = dataclasses.replace(own, **dict.fromkeys(COLUMNS))
-        return own, open_run_data(own, log)
+        return own, load_run_data(own, log)
 
 
-def _alike(known: Whereabouts, data: Dataset) -> bool:
-    """Whether ``data`` are those of a run; most others differ in their number already."""
-    counts = [len(data.train), len(data.test)]
+def _has_fingerprint(known: Whereabouts, data: Dataset) -> bool:
+    counts = [len(data.train), len(data.test)]  # compared first, as the fingerprint reads images
     return known.fingerprint["images"] == counts and known.fingerprint == fingerprint(data)
 
 
 def _found(run: Path, known: Whereabouts, place: str, data: Dataset) -> Dataset:
-    """``data`` under the name that they had, and their ``place`` kept as the newest."""
+    """``data`` under their first name; adds ``place`` to ``data.json`` as the newest."""
     places = tuple(dict.fromkeys([place, *known.places]))
     if places != known.places:
         _keep(run, dataclasses.replace(known, places=places))
@@ -190,5 +186,5 @@ def _keep(run: Path, known: Whereabouts) -> None:
 
 
 def _absolute(source: str) -> str:
-    """As :func:`same_source`, but links stay, as they may come to lead elsewhere."""
+    """As :func:`resolve_source`, but without resolving links, whose targets may change."""
     return resolve_source(source, links=False)

@@ -1,4 +1,4 @@
-"""The directory of a run: its name, what is written and read there, how far the run came, whether it can go on."""
+"""The directory of a run: its name and files, how far the run came, and whether it can continue."""
 
 from __future__ import annotations
 
@@ -32,42 +32,37 @@ from frossl.views.recipes import Recipe, View
 Weights = Literal["online", "averaged"]
 ENCODERS: dict[Weights, str] = {"online": "encoder.safetensors", "averaged": "encoder_averaged.safetensors"}
 """Files of the trained encoder, and of its moving average where the method has one."""
-
-
 START_FILE = "start.safetensors"
-"""The published encoder that training began with, where it did."""
+"""The published encoder that training began with, if any."""
 LOG, LOCK = "log.txt", ".lock"
-"""What the terminal was shown; what the process that trains holds."""
-BEFORE = {LOG, LOCK, START_FILE}
-"""Files that may be in a run directory before its configuration is."""
+"""The output of the terminal; the lock of the process that trains."""
+FAILED = "nonfinite"
+"""Folder of the last good state and the images of a step that was not finite."""
 PATIENCE = 20.0
-"""Seconds that a run waits for one that was killed: the processes that decoded its images take a while to notice."""
+"""Seconds to wait for the lock: after a run was killed its decoding processes hold it for a while."""
 
 
 def worth_keeping(run: Path) -> bool:
-    """Whether a run that ended in an error got as far as a row of metrics or a checkpoint."""
+    """Whether a run that failed has a row of metrics or a checkpoint."""
     metrics = run / "metrics.jsonl"
     return (metrics.exists() and metrics.stat().st_size > 0) or any((run / x).exists() for x in ("checkpoints", FAILED))
 
 
 def unfinished(run: Path) -> str:
-    """Where a run stands whose newest checkpoint is not that of its end, and how to go on, as a sentence.
-
-    Nothing for a run that is finished, trains nothing, or has no checkpoint that tells.
-    """
+    """How far a run came that has not ended, and how to continue it, as a sentence; empty as :func:`stopped_at`."""
     where = stopped_at(run)
     return f"{run} is not finished: saved at {where}. Go on with: {resume_command(run)}" if where else ""
 
 
 def stopped_at(run: Path) -> str:
-    """The step of the newest checkpoint of a run, and of how many, where that is not its end; else nothing."""
+    """The step of the newest checkpoint of a run, and its last step; empty if it has ended or trains nothing."""
     try:
         about, saved = read_config(run), newest_position(run)
         length = Length.parse(about["config"]["length"])
         total = length.steps(batch=about["batch"], images=about["images"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
-    if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).share >= 1:
+    if not saved["step"] or Progress(length, total, saved["step"], saved["seconds"]).fraction >= 1:
         return ""
     whole = f"of {total:,}" if total is not None else f"after {saved['seconds'] / 60:.1f} of {length.amount:g} min"
     return f"step {saved['step']:,} {whole}"
@@ -77,39 +72,33 @@ def encoder_of(run: Path, weights: Weights = "online") -> Path:
     """The file of the encoder of a run directory, or of its moving average.
 
     Raises:
-        UserError: the run has not come so far or is none, or its method has no averaged network.
+        UserError: there is none yet, ``run`` is no run directory, or its method has no averaged network.
     """
     refuse_no_run(run)
     path = run / ENCODERS[weights]
-    if not path.exists():
-        read_config(run)  # what was published has a config.json too
-        if weights == "averaged":
-            _require_average(run)
-        state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"
-        raise UserError(f"there is no encoder yet: {state}")
-    return path
-
-
-def _require_average(run: Path) -> None:
+    if path.exists():
+        return path
     name = read_config(run)["config"]["method"]
-    if find_method(name).momentum is Method.momentum:
-        having = ", ".join(known for known, kind in METHODS.items() if kind.momentum is not Method.momentum)
+    if weights == "averaged" and find_method(name).momentum is Method.momentum:
+        averaged = ", ".join(known for known, kind in METHODS.items() if kind.momentum is not Method.momentum)
         raise UserError(
-            f"--weights averaged: the method of {run}, {name}, has no averaged network; of the methods here {having} "
+            f"--weights averaged: the method of {run}, {name}, has no averaged network; of the methods here {averaged} "
             "have one. Leave --weights out"
         )
+    state = unfinished(run) or f"{run} is not finished. Go on with: {resume_command(run)}"
+    raise UserError(f"there is no encoder yet: {state}")
 
 
 def resume_command(run: Path) -> str:
-    """What to type to go on with a run."""
+    """The command that continues a run."""
     return shlex.join(["frossl", "pretrain", "--resume", str(run)])
 
 
 def read_run(run: Path) -> tuple[Config, Recipe]:
-    """Configuration and views of a run directory; ``data_dir`` is where it was, whatever the current directory.
+    """Configuration and view recipe of a run directory; ``data_dir`` does not depend on the current directory.
 
     Raises:
-        UserError: it is none.
+        UserError: it is no run directory.
     """
     saved = read_config(run)
     plain = saved["config"]
@@ -122,10 +111,10 @@ def read_run(run: Path) -> tuple[Config, Recipe]:
 
 
 def continued(run: Path, given: Config, own: bool = False) -> Config:
-    """The configuration of ``run`` with what ``given`` may change: :data:`FREE_TO_CHANGE`, length and place of data.
+    """The configuration of ``run`` with what ``given`` may change: :data:`FREE_TO_CHANGE`, length and path of data.
 
-    Where ``given`` leaves something open, None or ``"auto"``, it stays as it was resolved. With a module of one's
-    ``own`` nothing that ``given`` says of the backbone counts; :func:`refuse_differences` compares the encoders.
+    None and ``"auto"`` in ``given`` keep the resolved value. With a module of your ``own`` the options of the backbone
+    are ignored; :func:`refuse_differences` compares the encoders.
 
     Raises:
         UserError: ``given`` would make it another run.
@@ -136,7 +125,7 @@ def continued(run: Path, given: Config, own: bool = False) -> Config:
     )
     length = saved.length if given.length == "auto" else str(Length.parse(given.length).as_images(saved.views or 2))
     fixed = now.keys() - {"objective", "data", "length", *FREE_TO_CHANGE}
-    if own or (saved.init is not None and saved.init == given.init):  # which decided these
+    if own or (saved.init is not None and saved.init == given.init):  # these decide the backbone
         fixed -= {"backbone", "backbone_options", "stem"}
     changed = [name for name in now if name in fixed and now[name] not in (None, "auto", then[name])]
     if changed:
@@ -151,10 +140,7 @@ def continued(run: Path, given: Config, own: bool = False) -> Config:
 
 
 def keep_length(run: Path, length: Length, extensions: Sequence[Extension]) -> None:
-    """Writes a new length to ``config.json``, with where and from what length the run got it.
-
-    Evaluations of the encoder as it was are moved aside, as they would stand beside those of another.
-    """
+    """Writes a new length to ``config.json``, with all changes of it; renames evaluations of the encoder before it."""
     about = read_config(run)
     about["config"]["length"] = str(length)
     write_text(run / "config.json", json.dumps(about | {"extensions": to_plain(tuple(extensions))}, indent=2) + "\n")
@@ -164,7 +150,7 @@ def keep_length(run: Path, length: Length, extensions: Sequence[Extension]) -> N
 
 
 def require_own(run: Path, backbone: nn.Module | None) -> None:
-    """Raises if ``run`` trains a module that the caller has to bring as ``backbone``, or is no run."""
+    """Raises UserError if ``run`` needs a module of the caller as ``backbone``, or is no run."""
     trained = read_config(run)["encoder"]["backbone"]
     if backbone is None and trained.startswith(OWN):
         raise UserError(
@@ -174,7 +160,7 @@ def require_own(run: Path, backbone: nn.Module | None) -> None:
 
 
 def refuse_differences(run: Path, now: dict[str, Any], data: Dataset) -> None:
-    """Raises if the data or the machine would make a resumed run another one."""
+    """Raises UserError if the data or the machine would make a resumed run another one."""
     then = read_config(run)
     pairs = [(key, then[key], now[key]) for key in ("images", "views", "batch")]
     pairs += [(f"{key} of the encoder", then["encoder"].get(key), value) for key, value in now["encoder"].items()]
@@ -187,10 +173,10 @@ def refuse_differences(run: Path, now: dict[str, Any], data: Dataset) -> None:
 
 
 def begun_run(config: Config) -> Path | None:
-    """The directory of a run of the name of ``config``, if there is one with a configuration to go on with.
+    """The directory of the name of ``config``, if a run has begun there.
 
     Raises:
-        UserError: there is no name.
+        UserError: ``config`` has no name.
     """
     if config.name is None:
         raise UserError("--resume auto goes on with the run of a name, or starts it; give --name too")
@@ -201,26 +187,43 @@ def begun_run(config: Config) -> Path | None:
 def new_run_directory(config: Config, again: bool = False) -> Path:
     """Makes ``out/name``; without a name, the first free one of data and method.
 
-    ``again``: also takes a directory of that name in which a run ended before it had written its configuration.
+    ``again``: also returns a directory of that name in which a run ended before it had written its configuration.
 
     Raises:
-        UserError: a run of that name exists, or the place cannot be written to.
+        UserError: a run of that name exists, or the directory cannot be made.
     """
     stem = config.name or f"{source_name(config.data) or 'data'}-{config.method.replace(':', '.')}"
     if again and (config.out / stem).is_dir():
         whole = {p.name for p in (config.out / stem).iterdir() if not fnmatch(p.name, ".*.partial")}
-        if whole <= BEFORE:
+        if whole <= {LOG, LOCK, START_FILE}:  # written before the configuration
             return config.out / stem
-    names = [stem] if config.name else [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
-    return first_free(config.out, names)
+    return first_free(config.out / stem, numbered=config.name is None)
+
+
+def first_free(path: Path, numbered: bool = True) -> Path:
+    """Makes the directory ``path``; if it exists and names may be ``numbered``, the first of ``path-2``, ``path-3``...
+
+    Raises:
+        UserError: the directory exists, or cannot be made.
+    """
+    for suffix in ("", *(f"-{i}" for i in range(2, 10_000 if numbered else 2))):
+        run = path.with_name(path.name + suffix)
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make the run directory {run}: {error.strerror}; choose another --out") from None
+    raise _exists(path)
 
 
 @contextmanager
 def alone_in(run: Path) -> Iterator[None]:
-    """Keeps other processes from training in ``run``; where files cannot be locked, it does not.
+    """Locks ``run`` for the process that trains; does nothing where files cannot be locked.
 
     Raises:
-        UserError: another process does.
+        UserError: another process trains there.
     """
     lock = FileLock(run / LOCK, timeout=PATIENCE)
     try:
@@ -235,24 +238,6 @@ def alone_in(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def first_free(out: Path, names: Sequence[str]) -> Path:
-    """Makes the first directory of ``names`` in ``out`` that is not there.
-
-    Raises:
-        UserError: all are there, or the place cannot be written to.
-    """
-    for name in names:
-        run = out / name
-        try:
-            run.mkdir(parents=True)
-            return run
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"cannot make the run directory {run}: {error.strerror}; choose another --out") from None
-    raise _exists(out / names[0])
-
-
 def refuse_begun(run: Path) -> None:
     """Raises UserError if a run has begun in the directory."""
     if (run / "config.json").exists():
@@ -261,7 +246,3 @@ def refuse_begun(run: Path) -> None:
 
 def _exists(run: Path) -> UserError:
     return UserError(f"{run} exists; choose another --name, or go on with it: {resume_command(run)}")
-
-
-FAILED = "nonfinite"
-"""Stem of the files that hold the last good state and the images of a step that was not finite."""

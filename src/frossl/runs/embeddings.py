@@ -1,4 +1,4 @@
-"""Embeddings of a collection as a file: Parquet or NumPy's ``.npz``, filled part by part and joined at the end."""
+"""Files of embeddings, Parquet or NumPy's ``.npz``: written part by part and joined at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = ("row", "path", "split", "label")
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """Where embeddings come from: an encoder and the images that it saw at ``size`` pixels.
+    """The origin of embeddings: an encoder, and images at ``size`` pixels.
 
     ``checksum`` is that of :func:`encoder_checksum`, ``images`` that of :meth:`frossl.data.whole.Whole.digest`.
     ``source`` and ``options`` open the images again.
@@ -51,7 +51,7 @@ class About:
     count: int
 
     def vectors(self) -> str:
-        """As JSON, what vectors depend on: all but where labels come from."""
+        """What the vectors depend on, all but the source of the labels, as JSON."""
         options = {name: value for name, value in self.options.items() if name not in OF_LABELS}
         return json.dumps(to_plain(replace(self, options=options, targets=None)), indent=2)
 
@@ -60,9 +60,9 @@ class About:
 class Embeddings:
     """One vector for each image that could be read, ``(N, F)``, float32 or float16.
 
-    ``rows`` are their places among all images, as several may have one path. ``splits`` are ``train`` and
-    ``held-out``, or empty where the data bring none; ``labels`` are words or None. ``unreadable`` are paths of the
-    others and why.
+    ``rows`` are their indices among all images, as several may have one path. ``splits`` are ``train`` and
+    ``held-out``, or empty where the data bring none; ``labels`` are names or None. ``unreadable`` maps the paths of the
+    others to the reason.
     """
 
     rows: list[int] = field(repr=False)
@@ -130,9 +130,9 @@ def _pyarrow() -> Any:
 
 
 class Parts:
-    """Vectors on their way to ``out``, in a folder beside it, a file for each stretch of images.
+    """Vectors that are not yet in ``out``: files for consecutive images, in a folder beside it.
 
-    What is there of the same images and encoder is kept, whatever their labels were; anything else is removed.
+    Files of the same images and encoder are kept, with any labels; a folder of others is removed.
     """
 
     def __init__(self, out: Path, about: About) -> None:
@@ -151,7 +151,7 @@ class Parts:
         return self.folder / f"{start:012}.npz"
 
     def add(self, vectors_NF: np.ndarray, reasons: Sequence[str]) -> None:
-        """The next images; ``reasons`` says why there is none, empty of those that could be read."""
+        """Adds vectors; ``reasons`` says why an image could not be read, and is empty for those that could."""
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
@@ -161,7 +161,7 @@ class Parts:
         self.done += len(reasons)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray, list[str]]]:
-        """Where each part begins, its vectors and reasons."""
+        """The first row of each part, its vectors and reasons."""
         start = 0
         while start < self.done:
             with np.load(self._path(start)) as part:
@@ -180,9 +180,16 @@ class Parts:
 
         ``skipped`` are further images that could not be read, and why.
         """
+
+        def columns() -> Iterator[Columns]:
+            for start, vectors, reasons in self:
+                kept = [i for i, reason in enumerate(reasons) if not reason]
+                rows = [start + i for i in kept]
+                paths, split, label = ([column[row] for row in rows] for column in (names, splits, labels))
+                yield rows, paths, split, label, vectors[kept]  # type: ignore[misc]
+
         broken = {names[start + i]: reason for start, _, of in self for i, reason in enumerate(of) if reason}
-        columns = (_columns(part, names, splits, labels) for part in self)
-        _write(self.out, self.about, {**skipped, **broken}, columns)
+        _write(self.out, self.about, {**skipped, **broken}, columns())
         shutil.rmtree(self.folder)
 
 
@@ -200,99 +207,84 @@ def write_embeddings(out: Path, one: Embeddings) -> None:
 
 
 Columns = tuple[list[int], list[str], list[str], list[str | None], np.ndarray]
+"""Rows, paths, splits, labels and vectors of images that could be read."""
 
 
-def _write(out: Path, about: About, unreadable: dict[str, str], columns: Iterator[Columns]) -> None:
-    told = json.dumps({"about": to_plain(about), "unreadable": unreadable})
-    join = _join_parquet if out.suffix == ".parquet" else _join_npz
-    write_atomically(out, lambda path: join(path, about, told, columns))
+def _write(out: Path, about: About, unreadable: dict[str, str], parts: Iterator[Columns]) -> None:
+    metadata = json.dumps({"about": to_plain(about), "unreadable": unreadable})
+    write = _write_parquet if out.suffix == ".parquet" else _write_npz
+    write_atomically(out, lambda path: write(path, about, metadata, parts))
 
 
-def _columns(
-    part: tuple[int, np.ndarray, list[str]], names: Sequence[str], splits: Sequence[str], labels: Sequence[str | None]
-) -> Columns:
-    """Rows, paths, splits, labels and vectors of the images of a part that could be read."""
-    start, vectors, reasons = part
-    kept = [i for i, reason in enumerate(reasons) if not reason]
-    paths, of, words = ([column[start + i] for i in kept] for column in (names, splits, labels))
-    return [start + i for i in kept], paths, of, words, vectors[kept]  # type: ignore[return-value]
-
-
-def _join_parquet(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
+def _write_parquet(path: Path, about: About, metadata: str, parts: Iterator[Columns]) -> None:
     pa = _pyarrow()
     word = pa.dictionary(pa.int32(), pa.string())
+    kinds = {"row": pa.int64(), "path": pa.string(), "split": word, "label": word}
     vector = pa.list_(pa.from_numpy_dtype(np.dtype(about.dtype)), about.features)
-    kinds = {"row": pa.int64(), "path": pa.string(), "split": word, "label": word, "vector": vector}
-    kinds |= {"encoder": word, "checksum": word}
-    schema = pa.schema(kinds, metadata={_KEY: told})
+    kinds |= {"vector": vector, "encoder": word, "checksum": word}
+    schema = pa.schema(kinds, metadata={_KEY: metadata})
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for rows, paths, splits, labels, vectors in parts:
-            lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
-            words = [splits, labels, *([text] * len(paths) for text in (about.encoder, about.checksum))]
-            of, label, *constant = (pa.array(x, pa.string()).dictionary_encode() for x in words)
-            columns = [pa.array(rows, pa.int64()), pa.array(paths), of, label, lists, *constant]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        for *lists, vectors in parts:
+            columns = dict(zip(_COLUMNS, lists, strict=True))
+            columns |= {name: [getattr(about, name)] * len(vectors) for name in ("encoder", "checksum")}
+            arrays = {name: pa.array(values, kinds[name]) for name, values in columns.items()}
+            arrays["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), about.features)
+            writer.write_table(pa.Table.from_arrays([arrays[name] for name in kinds], schema=schema))
 
 
-def _join_npz(path: Path, about: About, told: str, parts: Iterator[Columns]) -> None:
-    rows, paths, splits, labels, vectors = zip(*parts, strict=True)
-    columns: dict[str, Any] = {
-        "row": np.array([*chain(*rows)], np.int64),
-        "path": np.array([*chain(*paths)], np.str_),
-        "split": np.array([*chain(*splits)], np.str_),
-        "label": np.array([label or "" for label in chain(*labels)], np.str_),
-        "vector": np.concatenate(vectors),
-        "encoder": np.array(about.encoder),
-        "checksum": np.array(about.checksum),
-        _KEY: np.array(told),
-    }
+def _write_npz(path: Path, about: About, metadata: str, parts: Iterator[Columns]) -> None:
+    *lists, vectors = zip(*parts, strict=True)
+    rows, paths, splits, labels = (list(chain(*of)) for of in lists)
+    words = {"path": paths, "split": splits, "label": [label or "" for label in labels]}
+    words |= {"encoder": about.encoder, "checksum": about.checksum, _KEY: metadata}
+    arrays: dict[str, Any] = {name: np.array(values, np.str_) for name, values in words.items()}
+    arrays |= {"row": np.array(rows, np.int64), "vector": np.concatenate(vectors)}
     with path.open("wb") as file:
-        np.savez(file, **columns)
+        np.savez(file, **arrays)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """``about`` and ``unreadable`` of a file of embeddings; empty for any other file."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                text = str(file[_KEY]) if _KEY in file.files else "{}"
+        elif path.suffix == ".parquet":
+            text = (_pyarrow().parquet.read_schema(path).metadata or {}).get(_KEY.encode(), "{}")
+        else:
+            return {}
+        return json.loads(text)
+    except (OSError, ValueError, EOFError):
+        return {}
 
 
 def is_embeddings(source: str) -> bool:
     """Whether ``source`` is a file that :class:`Parts` wrote; False for what cannot be read."""
-    path = Path(source)
-    try:
-        if path.suffix == ".npz" and path.is_file():
-            with np.load(path) as file:
-                return _KEY in file.files
-        if path.suffix == ".parquet" and path.is_file():
-            return _KEY.encode() in (_pyarrow().parquet.read_schema(path).metadata or {})
-    except (OSError, ValueError, EOFError):
-        pass
-    return False
+    return bool(_metadata(Path(source)))
 
 
 def read_about(path: Path) -> About:
-    """What a file of embeddings says of itself, without reading them."""
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            told = str(file[_KEY])
-    else:
-        told = _pyarrow().parquet.read_schema(path).metadata[_KEY.encode()]
-    return from_plain(About, json.loads(told)["about"])
+    """The description of a file of embeddings, without reading them."""
+    return from_plain(About, _metadata(path)["about"])
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """What :class:`Parts` wrote.
+    """Reads what :class:`Parts` wrote.
 
     Raises:
         UserError: it is no such file.
     """
-    if not is_embeddings(str(path)):
+    metadata = _metadata(path)
+    if not metadata:
         raise UserError(f"{path} does not hold embeddings that frossl embed wrote ({' or '.join(EXTENSIONS)})")
     if path.suffix == ".npz":
         with np.load(path) as file:
-            told, vectors = json.loads(str(file[_KEY])), file["vector"]
-            columns = {name: file[name].tolist() for name in _COLUMNS}
-            columns["label"] = [word or None for word in columns["label"]]
+            columns, vectors = {name: file[name].tolist() for name in _COLUMNS}, file["vector"]
     else:
         table = _pyarrow().parquet.read_table(path)
-        told = json.loads(table.schema.metadata[_KEY.encode()])
         columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
         vectors = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("vector").chunks])
-        vectors = vectors.reshape(len(columns["path"]), -1)
-    about = from_plain(About, told["about"])
+        vectors = vectors.reshape(len(table), -1)
     rows, paths, splits, labels = (columns[name] for name in _COLUMNS)
-    return Embeddings(rows, paths, splits, labels, vectors, about, told["unreadable"])
+    about = from_plain(About, metadata["about"])
+    return Embeddings(rows, paths, splits, [x or None for x in labels], vectors, about, metadata["unreadable"])

@@ -1,4 +1,4 @@
-"""Encoders from anywhere: of a run, or published ones."""
+"""Reads encoders of runs and published ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_any_encoder(
 ) -> Start:
     """Weights and spec of an encoder: RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0.
 
-    ``net`` is the architecture of a file that does not say; ``weights`` are those of a run.
+    ``net`` is the architecture for a file that does not name it; ``weights`` selects those of a run.
 
     Raises:
         UserError: see :func:`read_published`; a run has no encoder yet.
@@ -34,9 +34,9 @@ def read_any_encoder(
 
 
 def start_weights(config: Config, run: Path | None = None, log: Log = quiet) -> Start | None:
-    """Weights and spec that training of ``config`` begins with: those that ``run`` keeps, once it has; None if random.
+    """Weights and spec from which training of ``config`` starts: the copy in ``run``, if it has one; None if random.
 
-    Nothing that a run from elsewhere names is opened.
+    A run never opens the path that its configuration names again, as the run may come from another machine.
 
     Raises:
         UserError: as :func:`read_any_encoder`.

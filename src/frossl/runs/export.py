@@ -21,13 +21,12 @@ Format = Literal["timm", "torchvision", "onnx"]
 def export_encoder(run: Path, output: Path, format: Format = "timm", weights: Weights = "online") -> str:
     """Writes the encoder of ``run``, or its moving average, to ``output``; returns the Python that loads it there.
 
-    The keys are timm's names, which torchvision shares for ResNets. Before anything is written every key is loaded
-    into the other library's model, which must give the same features. An ``onnx`` file is a program of its own, of
-    which ONNX Runtime must make the same.
+    The keys are timm's names, which torchvision shares for ResNets. The other library, or ONNX Runtime, must load the
+    file and give the same features.
 
     Raises:
-        UserError: no such run or average, another suffix than .safetensors or, for ``onnx``, .onnx, or an architecture
-            that the other library has not or builds in another way.
+        UserError: no such run or average, another suffix than .safetensors or, for ``onnx``, .onnx, or the other
+            library does not have the architecture or builds another one of that name.
     """
     suffix = ".onnx" if format == "onnx" else ".safetensors"
     if output.suffix != suffix:
@@ -36,7 +35,7 @@ def export_encoder(run: Path, output: Path, format: Format = "timm", weights: We
     encoder, spec = encoder_for_others(run, weights)
     lines = write_onnx(output, encoder, spec) if format == "onnx" else _write_weights(output, encoder, spec, format)
     lines.append(f"# {spec.title}{', averaged weights' * (weights == 'averaged')}; feed it {feed(spec)}")
-    return "\n".join([f"# {told}", *lines] if (told := unfinished(run)) else lines)
+    return "\n".join([f"# {message}", *lines] if (message := unfinished(run)) else lines)
 
 
 def encoder_for_others(run: Path, weights: Weights) -> tuple[nn.Module, EncoderSpec]:
@@ -58,7 +57,7 @@ def encoder_for_others(run: Path, weights: Weights) -> tuple[nn.Module, EncoderS
 
 
 def feed(spec: EncoderSpec) -> str:
-    """What an encoder takes, in words."""
+    """A description of the input of an encoder."""
     mean, std = ([round(value, 6) for value in values] for values in (spec.mean, spec.std))
     scale = f"intensities {' '.join(f'{value:g}' for value in spec.range)} as" if spec.range else "images in"
     return f"{scale} [0, 1], {spec.size} pixels, minus {mean}, over {std}"
@@ -68,7 +67,7 @@ def in_timm(spec: EncoderSpec, encoder: nn.Module) -> tuple[nn.Module, list[str]
     """timm's net like ``encoder``, with random weights, and the Python that makes it as ``model``.
 
     Raises:
-        UserError: an option whose name is no name in Python.
+        UserError: the name of an option is no identifier.
     """
     import timm
 
@@ -98,7 +97,7 @@ def _in_torchvision(spec: EncoderSpec, encoder: nn.Module) -> tuple[nn.Module, l
 
 
 def _replace_stem(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, channels: bool = False) -> list[str]:
-    """Gives ``model`` the stem of ``encoder`` where it is a small one, or for its ``channels``; in Python."""
+    """Gives ``model`` the small stem of ``encoder``, or its first layer for other ``channels``; returns the Python."""
     small, lines = spec.stem in SMALL_STEMS, []
     if small or channels:
         conv = encoder.get_submodule("conv1")
@@ -113,23 +112,15 @@ def _replace_stem(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, chann
 
 
 def _write_weights(output: Path, encoder: nn.Module, spec: EncoderSpec, format: Format) -> list[str]:
+    """Writes the weights if they load into the model of the other library; raises UserError if its features differ."""
     model, lines = (_in_torchvision if format == "torchvision" else in_timm)(spec, encoder)
     source = f"{format}'s {spec.backbone}"
     if format == "torchvision":
         source += f" is another net than {spec.title} (export for timm)"
-    _load_alike(model, encoder, spec, source)
-    save_encoder(output, encoder, spec)
-    return [*lines, f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits"]
-
-
-def _load_alike(model: nn.Module, encoder: nn.Module, spec: EncoderSpec, source: str) -> None:
-    """Loads the weights of ``encoder`` into ``model`` of another library.
-
-    Raises:
-        UserError: keys or shapes differ, or features of random images.
-    """
     load_all_keys(model, encoder.state_dict(), source)
     with torch.no_grad():
         ours, theirs = (m(random_images(spec.channels, spec.size, 2)) for m in (encoder, model.eval()))
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * ours.abs().max().item()):
         raise UserError(f"{source}: it takes the weights but gives other features")
+    save_encoder(output, encoder, spec)
+    return [*lines, f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))  # every key fits"]

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: ``metrics.jsonl`` always, TensorBoard beside it, Weights & Biases if asked for.
+"""The logs of a run: ``metrics.jsonl`` and TensorBoard always, Weights & Biases with ``--wandb``.
 
 Rows of the files are the stable interface (docs/runs.md): each has ``kind``, ``step``, ``epoch``, ``images`` and
 ``seconds``. TensorBoard has the numbers of a row as ``kind/name``, or ``kind/where/on/name`` where rows say that.
@@ -9,15 +9,20 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from torch import Tensor
 
+from frossl.core.distributed import rank
 from frossl.core.files import write_text
 from frossl.core.types import UserError
+from frossl.data.build import MAX_UNREADABLE
+from frossl.data.decide import IMAGES
+from frossl.data.types import Skipped
 from frossl.runs.record import read_config, read_rows
 
 METRICS = "metrics.jsonl"
@@ -26,9 +31,9 @@ FILES = {"eigenvalues": "eigenvalues.jsonl"}
 
 
 class RunLog:
-    """Appends rows; on resume, rows after the step resumed from are dropped first, and TensorBoard leaves them out.
+    """Appends rows; on resume, rows after ``resume_step`` are removed first, and purged from TensorBoard.
 
-    ``history`` are the rows of ``metrics.jsonl`` that were there before.
+    ``history`` are the rows of ``metrics.jsonl`` before that step.
     """
 
     def __init__(self, run: Path, resume_step: int = 0, wandb: bool = False) -> None:
@@ -39,7 +44,7 @@ class RunLog:
         for name in FILES.values():
             _cut(run / name, resume_step)
         self.files: dict[str, TextIO] = {}
-        purge = resume_step + 1  # also at 0, where a run that ended before its first save begins again
+        purge = resume_step + 1  # also at 0, as a run that ended before its first save begins again
         self.board = TensorBoardLogger(root_dir=run, name="", version="tensorboard", purge_step=purge)
         self.wandb = _start_wandb(run) if wandb else None
 
@@ -74,7 +79,7 @@ class RunLog:
 
     def close(self) -> None:
         for file in self.files.values():
-            with suppress(OSError):  # what cannot be written now was told when it could not
+            with suppress(OSError):  # the error was raised when the row was written
                 file.close()
         with suppress(OSError):
             self.board.finalize("success")
@@ -93,7 +98,7 @@ class RunLog:
 
 
 class NoLog:
-    """What ranks other than the first write: nothing."""
+    """The log of all ranks but the first: writes nothing."""
 
     history: ClassVar[list[dict[str, Any]]] = []
 
@@ -131,3 +136,40 @@ def _start_wandb(run: Path) -> Any:
         path.write_text(wandb.util.generate_id())
     about = {"name": run.resolve().name, "dir": str(run), "config": read_config(run)}
     return wandb.init(project="frossl", id=path.read_text(), resume="allow", **about)
+
+
+UNREADABLE = "unreadable.jsonl"
+
+
+class Unreadable:
+    """Lists each image that could not be read once, also over resumptions. All ranks add the same; the first writes."""
+
+    def __init__(self, run: Path, images: int) -> None:
+        self.path, self.images = run / UNREADABLE, images
+        self.listed, self.met = {skip.path for skip in read_unreadable(run)}, set[str]()
+
+    def add(self, skipped: Iterable[Skipped], read: int) -> None:
+        """Appends new ones to the file; ``read`` images were tried since the run began or was resumed.
+
+        Raises:
+            UserError: more than 5 % of them, or of the first 1,000, cannot be read.
+        """
+        for skip in skipped:
+            self.met.add(skip.path)
+            if skip.path not in self.listed:
+                self.listed.add(skip.path)
+                if rank() == 0:
+                    with open(self.path, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(skip)) + "\n")
+            limit = max(1, MAX_UNREADABLE * min(max(read, IMAGES), self.images))
+            if len(self.met) > limit:
+                raise UserError(
+                    f"{len(self.met):,} images cannot be read, more than {MAX_UNREADABLE:.0%} of those met, the last "
+                    f"being {skip.path}: {skip.reason}. {self.path} lists them. Mend them and go on with --resume, or "
+                    "remove them and start again"
+                )
+
+
+def read_unreadable(run: Path) -> list[Skipped]:
+    """The listed images, oldest first."""
+    return [Skipped(**row) for row in read_rows(run / UNREADABLE)]

@@ -22,20 +22,20 @@ from frossl.nn.alike import random_images
 from frossl.nn.encoder import EncoderSpec
 
 LIMIT = 1e-5
-"""Most that a feature may differ from torch's, relative to the largest."""
+"""Largest difference of a feature from torch's, relative to the largest feature."""
 BATCHES = (1, 3)
-"""How many images are compared at once."""
+"""Batch sizes that are compared."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGES, FEATURES = "images", "features"
 
 
 def write_onnx(output: Path, encoder: nn.Module, spec: EncoderSpec) -> list[str]:
-    """Writes ``encoder``, in eval mode, as a program from images ``(B, C, S, S)``, any B, to features ``(B, F)``.
+    """Writes ``encoder``, in eval mode, as a graph from images ``(B, C, S, S)``, any B, to features ``(B, F)``.
 
-    Size, mean, std, range and the like are in its metadata as JSON. Returns the Python that runs it.
+    Its metadata have size, mean, std, range and others as JSON. Returns the Python that runs it.
 
     Raises:
-        UserError: the extra is not installed, the net cannot be written so, or ONNX Runtime makes something else of it.
+        UserError: the extra is not installed, torch cannot export the net, or ONNX Runtime gives other features.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"ONNX files need {', '.join(missing)}: pip install 'frossl[onnx]'")
@@ -82,7 +82,7 @@ def _program(encoder: nn.Module, spec: EncoderSpec) -> Any:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps to itself what the exporter prints, logs and warns of."""
+    """Suppresses the output, logs and warnings of the exporter."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -94,20 +94,11 @@ def _silence() -> Iterator[None]:
 
 
 def _describe(model: Any, spec: EncoderSpec) -> None:
-    """Says in the metadata how to feed the model, and takes out where in local files its nodes come from."""
-    _forget_places(model.graph)
-    for function in model.functions:
-        _forget_places(function)
-    about = {
-        "architecture": spec.title,
-        "channels": spec.channels,
-        "size": spec.size,
-        "mean": spec.mean,
-        "std": spec.std,
-        "values": spec.values,
-        "range": spec.range,
-        "interpolation": spec.interpolation,
-    }
+    """Writes how to feed the model into its metadata, and removes the paths of the local files of its nodes."""
+    for part in (model.graph, *model.functions):
+        _forget_places(part)
+    names = ("channels", "size", "mean", "std", "values", "range", "interpolation")
+    about = {"architecture": spec.title, **{name: getattr(spec, name) for name in names}}
     model.producer_name, model.producer_version = "frossl", __version__
     del model.metadata_props[:]
     for key, value in about.items():
@@ -115,7 +106,7 @@ def _describe(model: Any, spec: EncoderSpec) -> None:
 
 
 def _forget_places(part: Any) -> None:
-    """Empties the notes of a graph or function, of what is in it, and of the graphs in that."""
+    """Empties the documentation and metadata of a graph or function, of its contents, and of the graphs in them."""
     values = [getattr(part, name, ()) for name in ("value_info", "input", "output", "initializer")]
     for one in (part, *part.node, *(v for of in values for v in of if not isinstance(v, str))):
         one.doc_string = ""
@@ -126,7 +117,7 @@ def _forget_places(part: Any) -> None:
 
 @torch.no_grad()
 def _difference(whole: bytes, encoder: nn.Module, spec: EncoderSpec) -> float:
-    """How far features of random images by ONNX Runtime are from torch's at most, relative to the largest."""
+    """The largest difference of features of random images between ONNX Runtime and torch, over the largest feature."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])

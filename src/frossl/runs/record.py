@@ -1,4 +1,4 @@
-"""What the files of a run directory say."""
+"""Reads the files of a run directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from frossl.core.config import from_plain
+from frossl.core.config import from_plain, to_plain
+from frossl.core.files import write_text
 from frossl.core.types import UserError
 from frossl.evals.suite import Evaluation
 
@@ -18,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its directory tells it; ``evaluations`` are by the name of the data, those of the run itself first."""
+    """The content of a run directory; ``evaluations`` are by the name of the data, those of the run itself first."""
 
     name: str
     path: Path
@@ -31,7 +32,7 @@ class Record:
 
     @property
     def standing(self) -> list[Row]:
-        """What the health monitor found and was still so at the end, oldest first."""
+        """Findings of the health monitor that were not over at the end, oldest first."""
         rows: dict[str, Row] = {}
         for row in self.health:
             rows.pop(row["state"], None)
@@ -50,7 +51,7 @@ class Record:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """That on the run's own data, else the first there is."""
+        """The evaluation on the run's own data, else the first."""
         return next(iter(self.evaluations.values()), None)
 
     @property
@@ -64,7 +65,7 @@ class Record:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is a run directory; a folder of timm has a ``config.json`` too."""
+    """Whether ``path`` is a run directory, and not a folder of timm, which has a ``config.json`` too."""
     try:
         return "frossl" in json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
@@ -72,23 +73,21 @@ def is_run(path: Path) -> bool:
 
 
 def refuse_no_run(run: Path) -> None:
-    """Raises UserError if ``run`` is no run directory; names the runs that may be meant."""
+    """Raises UserError if ``run`` is no run directory; names runs in a comparison, or beside it."""
     if (run / "config.json").exists():
         return
-    of_comparison = (run / "comparison.json").exists()
-    place = run if of_comparison else run.parent
-    found = place.glob("**/config.json" if of_comparison else "*/config.json") if place.is_dir() else ()
-    known = sorted(str(path.parent.relative_to(place)) for path in found)[:10]
-    what = "a comparison of runs" if of_comparison else "not a run directory: it has no config.json"
-    where = "Runs in it" if of_comparison else "Runs beside it"
-    raise UserError(f"{run} is {what}." + (f" {where}: {', '.join(known)}." if known else ""))
+    message, place, where, pattern = "not a run directory: it has no config.json", run.parent, "beside", "*/config.json"
+    if (run / "comparison.json").exists():
+        message, place, where, pattern = "a comparison of runs", run, "in", "**/config.json"
+    known = sorted(str(path.parent.relative_to(place)) for path in place.glob(pattern))[:10]
+    raise UserError(f"{run} is {message}." + (f" Runs {where} it: {', '.join(known)}." if known else ""))
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """What ``config.json`` of a run directory says.
+    """The content of ``config.json`` of a run directory.
 
     Raises:
-        UserError: there is none, it is damaged, or something else wrote it.
+        UserError: there is none, it is damaged, or another program wrote it.
     """
     refuse_no_run(run)
     path = run / "config.json"
@@ -121,25 +120,21 @@ def read_record(run: Path) -> Record:
         about=about,
         train=rows["train"],
         monitor=rows["monitor"],
-        spectra=[row for row in rows["spectrum"] if "eigenvalues" in row],  # which features that are not finite lack
+        spectra=[row for row in rows["spectrum"] if "eigenvalues" in row],  # absent for features that are not finite
         health=rows["health"],
         evaluations={k: from_plain(Evaluation, saved[k]) for k in sorted(saved, key=lambda name: name != own)},
     )
 
 
 def read_records(runs: Sequence[Path]) -> list[Record]:
-    """Several runs; those whose directories have the same name are told apart by their paths."""
+    """Several runs; those whose directories have the same name are called by their paths."""
     records = [read_record(run) for run in runs]
     names = [r.name for r in records]
     return [replace(r, name=str(r.path)) if names.count(r.name) > 1 else r for r in records]
 
 
 def read_json(path: Path) -> Any:
-    """What a file of a run directory holds.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The content of a JSON file of a run directory; raises UserError if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -161,3 +156,26 @@ def read_rows(path: Path) -> list[Row]:
             if number < len(lines):
                 raise UserError(f"{path} is damaged: line {number}: {error.msg}. Take that line out to go on") from None
     return rows
+
+
+def keep_evaluation(path: Path, name: str, new: Evaluation, own: str) -> None:
+    """Merges ``new`` into the file under ``name``, or under more of the path of its data if the name is taken.
+
+    The plain name is reserved for the run's ``own`` data. Earlier values are dropped if the number of held-out images
+    or the kind of their labels changed, as the data did then.
+    """
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    parts = Path(new.source).parts
+    longer = ["/".join(parts[-k:]).replace("//", "/") for k in range(2, len(parts) + 1)]
+    keys = [name, *longer, f"data set {name}"]
+    if new.source != own and name == Path(own).name:
+        keys = keys[1:]
+    key = next(key for key in keys if key not in kept or kept[key]["source"] == new.source)
+    merged, old = to_plain(new), kept.get(key)
+    if old is not None and (old["held_out"], old.get("targets", new.targets)) == (new.held_out, new.targets):
+        merged["arms"] = old["arms"] | {arm: old["arms"].get(arm, {}) | values for arm, values in new.arms.items()}
+        for arm, answers in old.get("answers", {}).items():
+            merged["answers"][arm] = answers | merged["answers"].get(arm, {})
+        merged["protocols"] = old["protocols"] | new.protocols
+    kept[key] = merged
+    write_text(path, json.dumps(kept, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What features of several views look like at one step: their whole spectrum, or figures that cost one product."""
+"""Statistics of features of several views at one step: their spectrum, or figures that cost one matrix product."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from frossl.evals.lidar import lidar
 from frossl.evals.spectral import Moments, collision_entropy, condition_number, summary, von_neumann_entropy
 
 SHOWN = 64
-"""Most eigenvalues that are told of a spectrum; of more, at places that are spread evenly over the logarithm."""
+"""Most eigenvalues in a row; of more, those at indices that are evenly spaced on a logarithmic scale."""
 PAIRED = 256
-"""Most samples whose pairwise distances uniformity takes."""
+"""Most samples for the pairwise distances of uniformity."""
 
 
 @or_nothing
 def spectrum_of(h_VNF: Tensor, moments: Moments | None = None) -> dict[str, Any]:
-    """Everything that is known of the covariance of ``(V, N, F)`` features, over all samples of all views.
+    """The spectrum of the covariance of ``(V, N, F)`` features, over all samples of all views.
 
     The figures of :func:`frossl.evals.spectral.summary`; ``eigenvalues``, largest first, at ``places`` counted from 1;
     ``variance``, their sum; ``uniformity``; of two views and more ``alignment`` and ``lidar``. Where there are
@@ -48,7 +48,7 @@ def spectrum_of(h_VNF: Tensor, moments: Moments | None = None) -> dict[str, Any]
 
 
 def shown_places(count: int) -> list[int]:
-    """Which of ``count`` eigenvalues are told, counted from 1: all, or about :data:`SHOWN` of them.
+    """Which of ``count`` eigenvalues are in a row, counted from 1: all, or about :data:`SHOWN` of them.
 
     >>> shown_places(3)
     [1, 2, 3]
@@ -62,10 +62,10 @@ def shown_places(count: int) -> list[int]:
 
 @or_nothing
 def leading(h_VNF: Tensor, count: int) -> dict[str, Any]:
-    """The ``count`` largest eigenvalues of the covariance of ``(V, N, F)`` features, with what the rest comes to.
+    """The ``count`` largest eigenvalues of the covariance of ``(V, N, F)`` features, with figures of all of them.
 
-    ``condition_number`` as in :func:`frossl.evals.spectral.condition_number`; ``condition_leading`` is of those that
-    are given.
+    ``condition_number`` is :func:`frossl.evals.spectral.condition_number`; ``condition_leading`` that of the ``count``
+    largest.
     """
     if not bool(torch.isfinite(h_VNF).all()):
         return {}
@@ -122,7 +122,7 @@ def batch_statistics(h_VNF: Tensor) -> dict[str, float]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with six digits, so that a row stays short."""
+    """Rounds numbers to six digits, to keep rows short."""
     if isinstance(value, dict):
         return {name: _rounded(v) for name, v in value.items()}
     if isinstance(value, list):

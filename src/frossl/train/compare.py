@@ -1,4 +1,4 @@
-"""Several arms at an equal budget: runs, each in a process of its own, that can be stopped and gone on with."""
+"""Comparisons: the runs of several arms at an equal budget, each in a process of its own, which can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from frossl.evals.extract import BANK, EVALUATED
 from frossl.evals.suite import CONTROLS
 from frossl.report import terminal
 from frossl.runs.config import Config
-from frossl.runs.data import on_validation, open_run_data
+from frossl.runs.data import load_run_data, on_validation
 from frossl.runs.directory import read_run
 from frossl.runs.encoders import START_FILE, start_weights
 from frossl.runs.record import read_config
@@ -39,11 +39,11 @@ from frossl.train.resources import device_of
 from frossl.views.recipes import pair
 
 PROTOCOLS = defaults("compare")
-"""What is measured of every encoder: accuracies, and figures that need no labels."""
+"""Metrics of every encoder: accuracies, and figures that need no labels."""
 
 
 def arm_options(arm: str) -> list[str]:
-    """What an arm says, as options of ``frossl pretrain``.
+    """The options of ``frossl pretrain`` for an arm.
 
     >>> arm_options("frossl:4 --lr 1e-3")
     ['--method', 'frossl', '--views', '4', '--lr', '1e-3']
@@ -56,13 +56,11 @@ def arm_options(arm: str) -> list[str]:
     except ValueError:
         method, options = "", []
     if not method or method.startswith("-"):
-        raise UserError(
-            f"{arm!r} is no arm: write METHOD, METHOD:VIEWS, or either with options, as 'frossl:4 --lr 1e-3'"
-        )
+        how = "write METHOD, METHOD:VIEWS, or either with options, as 'frossl:4 --lr 1e-3'"
+        raise UserError(f"{arm!r} is no arm: {how}")
     name, _, views = method.rpartition(":")
-    if name and views.isdigit():
-        return ["--method", name, "--views", views, *options]
-    return ["--method", method, *options]
+    chosen = [name, "--views", views] if name and views.isdigit() else [method]
+    return ["--method", *chosen, *options]
 
 
 def plan_runs(
@@ -73,20 +71,19 @@ def plan_runs(
     out: Path,
     validation: bool = False,
 ) -> list[Run]:
-    """Every arm under every budget with every seed, a whole round of arms before the next seed.
+    """Every arm under every budget with every seed; all arms of a seed come before the next seed.
 
-    ``configure`` makes the configuration of an arm from the options of ``frossl pretrain`` in which it differs.
-    ``validation`` is that of :class:`Run`.
+    ``configure`` makes the configuration of an arm from its options of ``frossl pretrain``. ``validation`` is that of
+    :class:`Run`.
 
     Raises:
-        UserError: an arm is there twice, or the arms would not be measured on the same images or watched alike.
+        UserError: an arm is there twice, or arms differ in the images or steps at which they are measured.
     """
-    base = {arm: configure(arm_options(arm)) for arm in arms}
-    runs, taken = [], names_in(out)
-    for seed, budget, arm in product(range(seeds), budgets, arms):
-        config = replace(base[arm], seed=seed)
-        title = f"{arm} {budget} seed{seed}"
-        runs.append(Run.plan(title, arm, budget, config, out, taken, validation=validation))
+    base, taken = {arm: configure(arm_options(arm)) for arm in arms}, names_in(out)
+    runs = [
+        Run.plan(f"{arm} {budget} seed{s}", arm, budget, replace(base[arm], seed=s), out, taken, validation=validation)
+        for s, budget, arm in product(range(seeds), budgets, arms)
+    ]
     for name in (names := [run.name for run in runs]):
         if names.count(name) > 1:
             raise UserError(f"the run {name} is planned twice; leave out one of the arms or budgets that are the same")
@@ -102,13 +99,13 @@ def plan_runs(
 
 
 def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> None:
-    """Opens the data and builds every arm, with one call of its method on noise, before anything is run.
+    """Opens the data, builds every arm and calls its method on noise once, before anything is run.
 
     Raises:
-        UserError: names the protocol or the arm that cannot be had, and why.
+        UserError: a protocol or an arm does not work; names it.
     """
     find_metrics(protocols)
-    data = open_data_of_run(runs[0], console)
+    data = load_arm_data(runs[0], console)
     terminal.show_data(console, data)
     for run in runs:
         if run.seed == runs[0].seed:
@@ -118,9 +115,9 @@ def check(runs: Sequence[Run], protocols: Sequence[str], console: Console) -> No
                 raise UserError(f"{run.arm}, {run.budget}: {error}") from None
 
 
-def open_data_of_run(run: Run, console: Console) -> Dataset:
-    """The images of a run: training images, and those that it is measured on."""
-    data = open_run_data(run.config, terminal.detail(console))
+def load_arm_data(run: Run, console: Console) -> Dataset:
+    """The training and evaluation images of a run."""
+    data = load_run_data(run.config, terminal.detail(console))
     return on_validation(run.config, data) if run.validation else data
 
 
@@ -138,7 +135,7 @@ def _check(config: Config, data: Dataset) -> None:
 
 
 def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | None:
-    """Does what is left to do of one run, in this process. Returns the name of the signal that stopped it, if any.
+    """Trains and evaluates one run in this process, as far as it is not done; returns the signal that stopped it.
 
     A loss that is not a number is an outcome, not an error.
     """
@@ -148,7 +145,7 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
                 return None
             if Length.parse(run.budget).unit == "min" and not run.outcome():
                 refuse_mixed(run)
-            data = open_data_of_run(run, console)
+            data = load_arm_data(run, console)
             stopped = None if run.outcome() else _train(run, data, console)
             if run.outcome().get("state") == "trained":
                 _evaluate(run, data, protocols, console)
@@ -158,10 +155,7 @@ def carry_out(run: Run, protocols: Sequence[str], console: Console) -> str | Non
 
 
 def refuse_mixed(run: Run) -> None:
-    """Raises UserError if a run under a budget in minutes began on another machine than this one.
-
-    Minutes of one machine are not worth those of another.
-    """
+    """Raises UserError if a run with a budget in minutes began on another machine, where a minute is worth another."""
     here = speed_of(machine() | environment())
     for path in sorted(run.config.out.glob("*/config.json")):
         about = read_config(path.parent)
@@ -175,17 +169,15 @@ def refuse_mixed(run: Run) -> None:
 
 
 def _train(run: Run, data: Dataset, console: Console) -> str | None:
-    """Trains, or goes on from a checkpoint, and keeps the outcome; gives the signal that stopped it, if any."""
-    going = any((run.path / "checkpoints").glob("step-*"))
-    if going:  # the directory of a comparison may have been moved
-        out = read_run(run.path)[0].out
+    """Trains, or resumes from a checkpoint, and saves the outcome; returns the signal that stopped it."""
+    config, resume = replace(run.config, evaluate=False), None
+    if any((run.path / "checkpoints").glob("step-*")):
+        resume = run.path
+        config = replace(config, out=read_run(resume)[0].out)  # the directory of the comparison may have been moved
     else:
-        out = run.config.out
         shutil.rmtree(run.path, ignore_errors=True)
-    config = replace(run.config, evaluate=False, out=out)
     try:
-        how = {"resume": run.path if going else None, "report": not run.trial, "console": console}
-        ended = pretrain(config, data=data, **how)
+        ended = pretrain(config, data=data, resume=resume, report=not run.trial, console=console)
     except NonFiniteError as error:
         run.keep({"state": "diverged", "message": str(error)})
         console.print(f"[bold red]Diverged[/] {escape(str(error))}")
@@ -197,7 +189,7 @@ def _train(run: Run, data: Dataset, console: Console) -> str | None:
 
 
 def _evaluate(run: Run, data: Dataset, protocols: Sequence[str], console: Console) -> None:
-    """Measures what of ``protocols`` has not been measured."""
+    """Measures those of ``protocols`` that have not been measured."""
     outcome = run.outcome()
     missing = tuple(name for name in protocols if name not in outcome["evaluated"])
     if missing:
@@ -208,7 +200,7 @@ def _evaluate(run: Run, data: Dataset, protocols: Sequence[str], console: Consol
 
 
 def known_controls(run: Run, data: str, protocols: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The arms of control as another run of the comparison has measured them, with the same encoder, seed and views."""
+    """The controls that another run of the comparison has measured with the same encoder, seed and views."""
 
     def subject(path: Path) -> tuple[Any, ...]:
         config, recipe = read_run(path)

@@ -26,7 +26,7 @@ class _Bar(Progress):
 
 
 class TrainingDisplay:
-    """A line for each time the monitor looks, and in a terminal a progress bar below."""
+    """A line for each measurement of the monitor, and in a terminal a progress bar below."""
 
     def __init__(self, console: Console, views_per_step: int) -> None:
         self.console, self.views_per_step = console, views_per_step
@@ -45,19 +45,19 @@ class TrainingDisplay:
         self.mark: tuple[float, int, float] | None = None
 
     def update(self, progress: RunProgress, values: dict[str, float]) -> None:
-        """Shows where the run is and its newest numbers."""
-        share, step, total, seconds = progress.share, progress.step, progress.total, progress.seconds
-        self.mark = self.mark or (share, step, seconds)
-        gone, steps, took = share - self.mark[0], step - self.mark[1], seconds - self.mark[2]
+        """Shows the position of the run and its newest numbers."""
+        fraction, step, total, seconds = progress.fraction, progress.step, progress.total, progress.seconds
+        self.mark = self.mark or (fraction, step, seconds)
+        done, steps, took = fraction - self.mark[0], step - self.mark[1], seconds - self.mark[2]
         where = f"step {step:,}" + (f"/{total:,}" if total is not None else "")
         speed = f"{steps * self.views_per_step / took:,.0f} views/s" if took > 0 else ""
         lines = describe(values)
         if self.live:
-            left = f"{duration(took / gone * (1 - share))} left" if gone > 0 else ""
+            left = f"{duration(took / done * (1 - fraction))} left" if done > 0 else ""
             self.bar.lines = lines
-            self.bar.update(self.task, completed=share, visible=True, where=where, left=left, speed=speed)
+            self.bar.update(self.task, completed=fraction, visible=True, where=where, left=left, speed=speed)
         if progress.monitored == step:
-            parts = (f"{share:4.0%}", where, duration(seconds), *lines, speed)
+            parts = (f"{fraction:4.0%}", where, duration(seconds), *lines, speed)
             self.console.print(" " * INDENT + "  ".join(parts).rstrip(), highlight=False, soft_wrap=True)
 
     def health(self, step: int, row: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class TrainingDisplay:
         if not row.get("over"):
             text = f"[bold yellow]step {step:,}: {state}.[/] {escape(row['words'])} {escape(row['knob'])}"
             say(self.console, text, "Health")
-        elif "now" not in row:  # else that has just been shown in its place
+        elif "now" not in row:  # else the state that replaced it has just been shown
             say(self.console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")
 
 

@@ -1,4 +1,4 @@
-"""The module that is trained: the encoder, the method around it, and what follows as a moving average."""
+"""The module that is trained: the encoder, the method around it, and their moving averages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Learner(nn.Module):
         self.kept = kept_in_eval(backbone)
 
     def train(self, mode: bool = True) -> Learner:
-        """All in train or eval mode, but sub-modules of the backbone that came in eval mode stay in it."""
+        """Sets train or eval mode; sub-modules of the backbone that came in eval mode stay in it."""
         super().train(mode)
         for network in (self.backbone, self.target) if mode else ():
             if network is not None:
@@ -58,41 +58,36 @@ class Learner(nn.Module):
         return over_views(lambda x: network(x.to(memory_format=torch.channels_last)), x_VNCHW, self.method.spec.joint)
 
     def networks(self) -> list[nn.Module]:
-        """Those that a step calls: the encoder, heads, and what follows them as averages."""
+        """The networks that a step calls: the encoder, heads, and their moving averages."""
         return [m for m in (self.backbone, self.target, *self.method.children()) if m is not None]
 
     def remember(self, progress: float, good: Tensor) -> None:
-        """If the step was ``good``, the method's new state takes effect and averaged networks follow the trained."""
+        """If the step was ``good``, commits the method's new state and updates the moving averages."""
         assert self.loss is not None
         self.method.commit(self.loss, good)
         self.loss = None
-        keep = self.method.momentum(progress)
-        if keep is not None and self.target is not None:
-            ema_update(self.target, self.backbone, keep, good)
+        momentum = self.method.momentum(progress)
+        if momentum is not None and self.target is not None:
+            ema_update(self.target, self.backbone, momentum, good)
             for target, online in self.method.ema_pairs.items():
-                ema_update(getattr(self.method, target), getattr(self.method, online), keep, good)
+                ema_update(getattr(self.method, target), getattr(self.method, online), momentum, good)
 
     def changing_buffers(self) -> list[Tensor]:
-        """Those that a forward pass may change, batch norms' above all; not the method's own, which it commits."""
+        """The buffers that a forward pass may change, as those of batch norms; the method commits its own."""
         own = {id(b) for b in self.method.buffers(recurse=False)}
         return [b for b in self.buffers() if id(b) not in own]
 
     def optimizer(self, plan: Plan) -> torch.optim.Optimizer:
-        """The optimiser of everything that is trained."""
-        constant_lr = [getattr(self.method, name) for name in self.method.constant_lr]
+        """The optimiser of all parameters."""
         config = plan.config
-        scales = {} if config.layer_decay == 1 else layer_scales(self.backbone, config.layer_decay)
-        apart = self.backbone if Length.parse(config.freeze).amount else None
-        how = {
-            "lr": plan.lr,
-            "weight_decay": config.weight_decay,
-            "constant_lr": constant_lr,
-            "scales": scales,
-            "encoder": apart,
+        groups = {
+            "constant_lr": [getattr(self.method, name) for name in self.method.constant_lr],
+            "scales": {} if config.layer_decay == 1 else layer_scales(self.backbone, config.layer_decay),
+            "encoder": self.backbone if Length.parse(config.freeze).amount else None,
         }
-        return build_optimizer(config.optimizer, [self], **how)
+        return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, **groups)
 
 
 def place(learner: Learner, plan: Plan) -> None:
-    """Moves ``learner`` to the device of a run; types change for float64 only, as methods keep state in it."""
+    """Moves ``learner`` to the device of the plan, and to float64 in that precision."""
     learner.to(plan.device, torch.float64 if plan.precision == "64" else None)

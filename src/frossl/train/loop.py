@@ -34,14 +34,13 @@ from frossl.nn.published import Start, build_with_weights
 from frossl.runs.checkpoint import keep_as_best, save_checkpoint
 from frossl.runs.config import Config
 from frossl.runs.directory import ENCODERS, FAILED
-from frossl.runs.log import NoLog, RunLog
-from frossl.runs.unreadable import Unreadable
+from frossl.runs.log import NoLog, RunLog, Unreadable
 from frossl.train.display import TrainingDisplay
 from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import measure_encoder
 from frossl.train.ranks import start
-from frossl.train.schedule import lr_factor, schedule, scheduled_share, set_lr, thaw
+from frossl.train.schedule import lr_factor, method_progress, schedule, set_lr, thaw
 from frossl.train.signals import stop_signals
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
@@ -87,15 +86,14 @@ def build(
             "on what is to learn, or measure the encoder as it is with --method random"
         )
     plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, features=width))
-    large = max(group.size for group in plan.recipe)
-    setting = MethodSpec(
+    spec = MethodSpec(
         features=width,
         views=plan.views,
-        large=sum(group.count for group in plan.recipe if group.size == large),
+        large=sum(group.count for group in plan.recipe if group.size == plan.recipe[0].size),
         classes=len(data.classes),
         joint=plan.config.batch_norm != "per_view",
     )
-    learner = Learner(backbone, kind(config.objective, setting))
+    learner = Learner(backbone, kind(config.objective, spec))
     return learner.to(memory_format=torch.channels_last), plan  # type: ignore[call-overload]
 
 
@@ -131,19 +129,20 @@ def train(
     """
     display = display or TrainingDisplay(Console(quiet=True), 1)
     began = start_of_run(run)
-    stepper, state = set_up(learner, plan, data, length, fabric or start(plan.config), saved, began)
-    loop = _Loop(plan, data, run, stepper, state, display)
+    state = set_up(learner, plan, data, length, fabric or start(plan.config), saved, began)
+    loop = _Loop(plan, data, run, state, display)
     if began is not None:
         loop.watch_start(began.to(plan.device))
     with closing(loop.log), stop_signals() as stopped:
         loop.stopped = stopped
         try:
-            while learner.method.trains and loop.progress.share < 1 and not loop.stopping:
+            while learner.method.trains and loop.progress.fraction < 1 and not loop.stopping:
                 output = loop.take_step()
-                looking = loop.monitor.due()
-                loop.log_step(output, looking)
-                better = looking and loop.look_at_encoder()
-                loop.write_telemetry()
+                monitored = loop.monitor.due()
+                loop.log_step(output, monitored)
+                better = monitored and loop.measure()
+                for kind, values in loop.telemetry.drain():
+                    loop.row(kind, values)
                 if loop.checkpoint.due() or better:
                     loop.save(best=better)
                 loop.display.update(loop.progress, loop.shown)
@@ -171,20 +170,18 @@ def _save_encoders(run: Path, learner: Learner, spec: EncoderSpec) -> None:
 
 
 class _Loop:
-    """What :func:`train` works with: the stepper, what is due when, the log, and the state that is saved."""
+    """The steps of :func:`train`: the state that is saved, the intervals, the log."""
 
-    def __init__(
-        self, plan: Plan, data: Dataset, run: Path, stepper: Stepper, state: TrainingState, display: TrainingDisplay
-    ) -> None:
+    def __init__(self, plan: Plan, data: Dataset, run: Path, state: TrainingState, display: TrainingDisplay) -> None:
         self.plan, self.data, self.run, self.display = plan, data, run, display
-        self.stepper, self.state, self.learner = stepper, state, state.learner
+        self.state, self.stepper, self.learner = state, state.stepper, state.stepper.learner
         self.config, self.progress, self.telemetry = plan.config, state.progress, state.telemetry
         self.first = step = self.progress.step
         self.unreadable = Unreadable(run, len(data.train))
         self.monitor, self.checkpoint, self.warmup, self.frozen = schedule(plan, self.progress, len(data.train))
         self.watch: StartWatch | None = None
         self.extractor = plan.extractor(over_ranks=True)
-        how = {"extractor": self.extractor, "probe": state.probe, "with_ridge": self.config.monitor_ridge}
+        how = {"extractor": self.extractor, "probe": self.stepper.probe, "with_ridge": self.config.monitor_ridge}
         self.measure_encoder = partial(measure_encoder, data=data, spec=plan.spec, **how)
         self.learner.train()
         self.batches = rank_batches(data, plan, step)
@@ -206,15 +203,15 @@ class _Loop:
         return round(self.progress.step / (len(self.data.train) // self.plan.batch), 4)
 
     def tick(self) -> float:
-        """Counts the time since the last call, that of the slowest rank; the seconds so far."""
+        """Adds the time since the last call, that of the slowest rank; returns the seconds so far."""
         (self.progress.seconds,) = all_reduce_max(self.progress.seconds + time.perf_counter() - self.clock)
         self.clock = time.perf_counter()
         return self.progress.seconds
 
     def meet(self) -> None:
-        """Brings ranks to one time and one decision to stop, and lists the unreadable images of all.
+        """Synchronises the clock, the decision to stop and the list of unreadable images over ranks.
 
-        In one process after every step; else for every row of the log, or about once a second where that is sooner.
+        In one process after every step; else before every row of the log, and at least about once a second.
         """
         progress, began = self.progress, self.progress.seconds
         (stops,) = all_reduce_max(float(len(self.stopped)))
@@ -222,19 +219,19 @@ class _Loop:
         took = max(self.tick() - began, 1e-9)
         self.meeting = progress.step + max(1, int((progress.step - self.met) / took))
         self.met = progress.step
-        if self.config.check == "on-read":  # else all were read at the start
+        if self.config.check == "on-read":  # otherwise all images were read at the start
             skipped, self.skipped = collect(self.skipped), []
             self.unreadable.add(skipped, (progress.step - self.first) * self.plan.batch)
 
     def take_step(self) -> Scalars:
         batch, progress = next(self.batches), self.progress
         self.skipped += batch.skipped
-        share = scheduled_share(progress)
+        scheduled = method_progress(progress)
         factor = lr_factor(progress, self.warmup)
         self.rate = self.plan.lr * factor
         set_lr(self.stepper.optimizer, self.plan.lr, factor, thaw(progress, self.warmup, self.frozen))
-        self.scheduled = self.learner.method.scheduled(share, self.epoch)
-        output = self.stepper(batch, progress.step, share, self.epoch, self.telemetry.observe)
+        self.scheduled = self.learner.method.scheduled(scheduled, self.epoch)
+        output = self.stepper(batch, progress.step, scheduled, self.epoch, self.telemetry.observe)
         progress.step += 1
         if world_size() == 1 or progress.step >= self.meeting or progress.step % self.config.log_every == 0:
             self.meet()
@@ -247,25 +244,24 @@ class _Loop:
         if kind == "health":
             self.display.health(self.progress.step, values)
 
-    def log_step(self, output: Scalars, looking: bool) -> None:
-        """Adds a row of the log where one is due; reads the step's values only then, or for the display."""
+    def log_step(self, output: Scalars, monitored: bool) -> None:
+        """Adds a row of the log where one is due; reads the step's values only then, or for the monitor's line."""
         due = self.progress.step % self.config.log_every == 0 or self.progress.step == 1
-        if not (due or looking):
+        if not (due or monitored):
             return
         self.stepper.check()
-        values = measured(output)
-        values["lr"] = self.rate
+        values = measured(output) | {"lr": self.rate}
         self.shown |= values
         if due:
             self.row("train", values | self.scheduled)
 
-    def look_at_encoder(self) -> bool:
-        """Adds the monitor's row; says whether its kNN, balanced where classes are uneven, is the best so far."""
+    def measure(self) -> bool:
+        """Adds the monitor's row; returns whether its kNN, balanced where classes are uneven, is the best so far."""
         progress = self.progress
         progress.monitored = progress.step
         began = self.tick()
         values, held_out_NF = self.measure_encoder(self.learner.backbone)
-        self.telemetry.held_out(progress.step, held_out_NF, progress.share >= 1)
+        self.telemetry.held_out(progress.step, held_out_NF, progress.fraction >= 1)
         took, found = self.tick() - began, None
         if self.watch is not None:
             values |= self.watch.compare(held_out_NF)
@@ -279,14 +275,10 @@ class _Loop:
         progress.best = score if better else progress.best
         return better
 
-    def write_telemetry(self) -> None:
-        for kind, values in self.telemetry.drain():
-            self.row(kind, values)
-
     def watch_start(self, encoder: nn.Module) -> None:
-        """Measures the encoder that training began with, which the monitor then compares with; the first row at 0."""
+        """Measures the encoder that training began with, for comparison by the monitor; adds its row at step 0."""
         values, held_out_NF = self.measure_encoder(encoder)
-        values.pop("probe", None)  # it has learned from other features, or nothing yet
+        values.pop("probe", None)  # the probe was trained on other features, or not yet
         self.watch = StartWatch(values, held_out_NF, sample(self.data).test.labels, self.log.history)
         if self.progress.step == 0:
             self.row("monitor", values)
@@ -305,7 +297,7 @@ class _Loop:
         run_on_rank_zero(write)
 
     def save_nonfinite_state(self, error: NonFiniteError) -> NonFiniteError:
-        """Writes what ``frossl replay`` needs to take the bad step again; the error with the images of that step."""
+        """Writes what ``frossl replay`` needs to repeat the step; returns the error with the images of that step."""
         self.progress.step = error.step
         epoch, index_N = batch_index(len(self.data.train), self.plan.batch, self.config.seed, error.step)
         found = NonFiniteError(error.step, error.values, index_N.tolist())

@@ -1,4 +1,4 @@
-"""Whether a step fits in memory, and the largest part of a batch that does."""
+"""Estimates whether a step fits in memory, and the largest part of a batch that does."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from frossl.train.step import NoMemoryError, recompute_activations
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-SPARE = 0.85
-"""Share of the free memory that is planned with."""
+USABLE = 0.85
+"""Fraction of the free memory that a step may take."""
 WORKSPACE = 1.5
-"""What a backward pass needs over what is kept for it; measured 1.1 to 1.4 (benchmarks/micro_batch.py)."""
+"""Memory of a backward pass over that of the activations; measured 1.1 to 1.4 (benchmarks/micro_batch.py)."""
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that a process could have on ``device``: of the machine and of its control group; infinite if unknown."""
+    """Free memory of ``device``, on a CPU that of the control group if less; infinite if unknown."""
     if device.type == "cuda":
         return free_memory(device)
     if device.type != "cpu":
@@ -49,7 +49,7 @@ def free_bytes(device: torch.device) -> float:
 
 
 def kept_bytes(learner: Learner, views: list[Tensor]) -> int:
-    """What autograd keeps of one pass of the encoder over ``views``, parameters aside."""
+    """Bytes that autograd keeps for the backward pass of the encoder over ``views``, without parameters."""
     storages: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -65,25 +65,25 @@ def kept_bytes(learner: Learner, views: list[Tensor]) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of a step: per image in the encoder, and whatever the part; and what is free."""
+    """Bytes of a step: per image encoded at once, and independent of their number; and free bytes."""
 
     image: float
     fixed: float
     free: float
 
     def step(self, images: int) -> float:
-        """With ``images`` at once."""
+        """Bytes of a step that encodes ``images`` at once."""
         return self.fixed + images * self.image
 
     @property
     def most(self) -> float:
-        """Images at once that fit; 0 if not one does."""
-        room = max(0.0, SPARE * self.free - self.fixed)
-        return room / self.image if self.image else math.inf  # of a bias alone nothing is kept
+        """The number of images at once that fit, less than 1 if none does."""
+        room = max(0.0, USABLE * self.free - self.fixed)
+        return room / self.image if self.image else math.inf  # autograd keeps nothing for a bias alone
 
 
 def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
-    """An estimate from what a pass over two images keeps, and the sizes of parameters, optimiser and views."""
+    """Estimates from the activations of two images, and the sizes of parameters, optimiser state and views."""
     place(learner, plan)
     dtype = torch.float64 if plan.precision == "64" else plan.view_dtype
     was = learner.training
@@ -105,10 +105,9 @@ def need(learner: Learner, plan: Plan, data: Dataset) -> Need:
 
 
 def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Callable[[str], None]) -> tuple[float, Plan]:
-    """Seconds of a step, and the plan, with a micro-batch if the batch does not fit; says what fits.
+    """Measures a step: its seconds, and the plan, with a micro-batch if the batch does not fit in memory.
 
-    Falls back once, where the estimate or the first steps say that memory does not do, and only where that leaves the
-    model as it is: batch norms of the encoder would take the statistics of a part.
+    Batch norms of the encoder would take the statistics of a part, so with them there is no micro-batch.
 
     Raises:
         NoMemoryError: a step does not fit, or only in parts that change the model.
@@ -134,11 +133,7 @@ def fit(learner: Learner, plan: Plan, data: Dataset, fabric: Fabric, tell: Calla
 
 
 def _in_parts(learner: Learner, plan: Plan, images: int, why: str, tell: Callable[[str], None]) -> Plan:
-    """``plan`` with a micro-batch of so many ``images``, which it says.
-
-    Raises:
-        NoMemoryError: the encoder has batch norms, which would make another model of it; says the number.
-    """
+    """``plan`` with a micro-batch of ``images``; raises NoMemoryError if the encoder has batch norms."""
     norms = [m for m in learner.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     if norms:
         raise NoMemoryError(

@@ -1,4 +1,4 @@
-"""What a configuration comes to on given data and a given machine."""
+"""Resolves a configuration for given data and a given machine."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, w
 
 @dataclass(frozen=True)
 class Plan:
-    """A :class:`Config` on given data and a given machine, with nothing left open but the length.
+    """A :class:`Config` resolved for given data and a given machine, except for its length.
 
-    ``config`` is the same as a configuration: what is saved, so that a resumed run decides nothing anew.
+    ``config`` holds the resolved values; it is saved, so that a resumed run does not decide them anew.
     """
 
     config: Config
@@ -42,16 +42,17 @@ class Plan:
     device: torch.device
     workers: int
     resized: str
-    """which views have another size than they would have had, and why; nothing if none"""
+    """which views have another size than asked for, and why; empty if none"""
 
     @property
     def batch(self) -> int:
+        """Images per step, over all ranks."""
         assert self.config.batch is not None
         return self.config.batch
 
     @property
     def lr(self) -> float:
-        """The peak learning rate, which is given for 256 images."""
+        """The peak learning rate for this batch; ``config.lr`` is for 256 images."""
         assert self.config.lr is not None
         return self.config.lr * self.batch / 256
 
@@ -64,21 +65,19 @@ class Plan:
         return sum(group.count for group in self.recipe)
 
     def extractor(self, over_ranks: bool = False) -> Extractor:
-        """Where and how features are taken."""
         half = HALF.get(self.precision)
         return Extractor(device=self.device, half=half, workers=self.workers, over_ranks=over_ranks)
 
     @property
     def view_dtype(self) -> torch.dtype:
-        """What views are made in: on accelerators what the encoder computes in."""
+        """The type of views: on accelerators that of the encoder's products."""
         return torch.float32 if self.device.type == "cpu" else HALF.get(self.precision, torch.float32)
 
     @property
     def chunks(self) -> int:
-        """In how many parts a rank encodes its share of a batch; the same on all ranks, and none of them empty.
+        """The number of parts in which a rank encodes its shard of a batch; none of them is empty.
 
-        Batch norms over ranks meet at every part, so a rank that has an image more than others takes two of them at
-        once rather than a part more, where ``micro_batch`` is 1.
+        It is the same on all ranks, as batch norms communicate in every part.
         """
         largest, smallest = math.ceil(self.batch / world_size()), self.batch // world_size()
         return min(math.ceil(largest / (self.config.micro_batch or largest)), smallest)
@@ -89,17 +88,17 @@ LR, CONTINUED_LR = 2e-3, 1e-3
 
 
 def peak_rate(config: Config) -> float:
-    """The peak learning rate for 256 images that ``config`` gives or leaves to the defaults."""
+    """The peak learning rate for 256 images, of ``config`` or the default."""
     return config.lr or (LR if config.init is None else CONTINUED_LR)
 
 
 def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start: EncoderSpec | None = None) -> Plan:
-    """Resolves everything that ``config`` leaves to the data and the machine; ``own`` is an encoder not of timm.
+    """Resolves everything that ``config`` leaves to the data and the machine.
 
-    ``start`` says how the weights that training starts from are built and fed; the run follows it.
+    ``own`` is an encoder of the caller; ``start`` describes the encoder with the weights that training starts from.
 
     Raises:
-        UserError: what was asked for cannot be had.
+        UserError: the options do not fit the data, the machine or each other.
     """
     if start is not None:
         config = _continuing(config, start)
@@ -111,14 +110,14 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
     # By the size of the views: the encoder is trained on these, and only evaluated on larger images.
     stem = "imagenet" if own is not None else resolve_stem(config.backbone, config.stem, asked, options)
     net = Net(config.backbone if own is None else own, data.channels, options)
-    size = _seen_whole(net, asked, exactly=config.size is not None)
-    drawn = _make_recipe(config, name, size, net)
-    recipe, net = _fit_small_views(drawn, net, name)
+    size = _supported_size(net, asked, exactly=config.size is not None)
+    initial = _make_recipe(config, name, size, net)
+    recipe, net = _fit_small_views(initial, net, name)
     fixed = own is None and takes_one_size(config.backbone)
     spec = EncoderSpec(
         backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
         channels=data.channels,
-        size=_seen_whole(net, max(side, size)) if side <= 96 and not fixed else size,
+        size=_supported_size(net, max(side, size)) if side <= 96 and not fixed else size,
         stem=stem,
         features=0,  # known once the encoder is built
         mean=data.mean,
@@ -131,6 +130,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
         fed = for_images(start, channels=data.channels, size=spec.size)
         known = {"interpolation": fed.interpolation, "origin": fed.origin, "licence": fed.licence}
         spec = replace(spec, mean=fed.mean, std=fed.std, **known)
+    batch = _batch(config, len(data.train))
     resolved = replace(
         config,
         batch_norm=("joint" if start is None else "frozen") if config.batch_norm == "auto" else config.batch_norm,
@@ -140,24 +140,23 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
         views=sum(group.count for group in recipe),
         range=data.range or None,
         stem=spec.stem,
-        batch=_batch(config, len(data.train)),
+        batch=batch,
         precision=find_precision(config.precision, device),
     )
-    sizes = {asked: size} | {before.size: after.size for before, after in zip(drawn[1:], recipe[1:], strict=True)}
-    pixels = sum(group.count * group.size**2 for group in recipe) * data.channels  # a byte each
-    workers = workers_for(config, data, math.ceil(_batch(config, len(data.train)) / world_size()) * pixels)
+    sizes = {asked: size} | {before.size: after.size for before, after in zip(initial[1:], recipe[1:], strict=True)}
+    image_bytes = sum(group.count * group.size**2 for group in recipe) * data.channels
+    workers = workers_for(config, data, math.ceil(batch / world_size()) * image_bytes)
     return Plan(resolved, recipe, spec, device, workers, _resized(net, sizes))
 
 
 def _continuing(config: Config, start: EncoderSpec) -> Config:
-    """``config`` with the net and, unless another was asked for, the size of the weights that training starts from.
+    """``config`` with the backbone of the weights that training starts from, and their size if it has none.
 
     Raises:
-        UserError: another net was asked for.
+        UserError: ``config`` has another backbone.
     """
-    given = {"backbone": config.backbone.partition(".")[0], "stem": config.stem}  # a tag says how weights alone are fed
-    left = {"backbone": Config.backbone, "stem": Config.stem}
-    if other := [name for name, value in given.items() if value not in (left[name], getattr(start, name))]:
+    given = {"backbone": config.backbone.partition(".")[0], "stem": config.stem}  # the tag only names weights
+    if other := [name for name, value in given.items() if value not in (getattr(Config, name), getattr(start, name))]:
         flags = " and ".join(f"--{name} {given[name]}" for name in other)
         raise UserError(f"{flags}: --init {config.init} is {start.title}; leave that out")
     options = json.dumps(start.options | backbone_options(config.backbone_options))
@@ -166,9 +165,9 @@ def _continuing(config: Config, start: EncoderSpec) -> Config:
 
 
 def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
-    """The plan with the name, stem and options by which timm builds a module like ``own``; None if it does not.
+    """The plan with the name, stem and options (of ``config``, or none) by which timm builds a module like ``own``.
 
-    Its runs need no Python to go on. Options are those of ``config``, or none.
+    None if timm does not build it. A run of such a plan can be resumed from the command line.
     """
     name = timm_name(own)
     for options in dict.fromkeys((config.backbone_options, "{}")) if name else ():
@@ -177,7 +176,7 @@ def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
             try:
                 plan = make_plan(named, data)
                 built = plan.spec.build()
-            except UserError:  # no such stem or option, or it does not take these views
+            except UserError:  # the net does not have this stem or option, or does not take these views
                 continue
             sizes = {plan.spec.size, *(group.size for group in plan.recipe)}
             if alike(own, built, plan.spec.channels, sizes):
@@ -185,8 +184,8 @@ def plan_by_name(config: Config, data: Dataset, own: nn.Module) -> Plan | None:
     return None
 
 
-def _seen_whole(net: Net, size: int, exactly: bool = False) -> int:
-    """``size``, or the next that ``net`` sees all of unless ``size`` was asked for ``exactly`` or is less than half.
+def _supported_size(net: Net, size: int, exactly: bool = False) -> int:
+    """``size``, or the next one, at most double, that ``net`` takes in full if it need not be ``exactly`` that.
 
     Raises:
         UserError: names the next smaller and larger size.
@@ -195,7 +194,7 @@ def _seen_whole(net: Net, size: int, exactly: bool = False) -> int:
     if up is not None and (up == size or (not exactly and up <= 2 * size)):
         return up
     down = nearest_size(net, size, up=False)
-    if down is None and up is None:  # the encoder itself will say what is wrong
+    if down is None and up is None:  # building the encoder will raise the error
         return size
     patch = sight(net, size).patch
     why = f"sees images in patches of {patch}, which do not tile that" if patch else "does not take that"
@@ -204,10 +203,10 @@ def _seen_whole(net: Net, size: int, exactly: bool = False) -> int:
 
 
 def _fit_small_views(recipe: Recipe, net: Net, name: str) -> tuple[Recipe, Net]:
-    """``recipe`` with its smaller views at sizes that ``net``, built for the largest, sees all of, and that net.
+    """``recipe`` with smaller views at sizes that ``net``, built for the largest, takes in full, and that net.
 
     Raises:
-        UserError: there are none below the largest.
+        UserError: there are no such sizes below the largest.
     """
     large, *small = dict.fromkeys(group.size for group in recipe)
     if not small or not sight(net, large).whole:
@@ -224,13 +223,13 @@ def _fit_small_views(recipe: Recipe, net: Net, name: str) -> tuple[Recipe, Net]:
 
 
 def _resized(net: Net, sizes: dict[int, int]) -> str:
-    """In words, which ``sizes`` became which others, and why; nothing if none did."""
+    """A sentence on the ``sizes`` that changed, and why; empty if none did."""
     changed = {before: after for before, after in sizes.items() if before != after}
     if not changed:
         return ""
     patch = max(sight(net, size).patch for size in changed)
-    told = " and ".join(f"views of {before} pixels are made at {after}" for before, after in changed.items())
-    return f"{told}, which " + (f"patches of {patch} tile" if patch else f"{net.title} takes")
+    views = " and ".join(f"views of {before} pixels are made at {after}" for before, after in changed.items())
+    return f"{views}, which " + (f"patches of {patch} tile" if patch else f"{net.title} takes")
 
 
 def _make_recipe(config: Config, name: str, size: int, net: Net) -> Recipe:
@@ -261,7 +260,7 @@ def _batch(config: Config, images: int) -> int:
 
 
 def describe(plan: Plan, length: Length, data: Dataset) -> dict[str, Any]:
-    """What ``config.json`` holds: the configuration, resolved, and what it came to."""
+    """The content of ``config.json``: the resolved configuration, and what follows from it."""
     return {
         "frossl": __version__,
         "environment": environment(),

@@ -1,4 +1,4 @@
-"""Runs of a comparison, and ``comparison.json``, which keeps the plan of them."""
+"""Runs of a comparison, and their plan in ``comparison.json``."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ from frossl.core.types import UserError
 from frossl.runs.config import FREE_TO_CHANGE, Config
 
 OVER = ("done", "diverged")
-"""States of a run that nothing is left to do of."""
-FREE = (*FREE_TO_CHANGE, "out")
-"""What may differ when a comparison goes on."""
+"""Final states of a run."""
 TRIALS = "trials"
 """Directory, in that of a comparison, of the short runs that choose learning rates."""
 
 Names = dict[str, tuple[str, str, int]]
-"""Arm, budget and seed of the run that has a name."""
+"""Arm, budget and seed of each run, by name."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pretraining of the plan: an arm, under a budget, with a seed.
+    """One pretraining of the plan: an arm, a budget and a seed.
 
-    With ``validation`` it is measured on a part of the training images, to choose options. A ``trial`` is one of many
-    short ones: few training images are used to measure it, and it has no report.
+    With ``validation`` it is measured on a part of the training images, to choose options. A ``trial`` is short: it is
+    measured with few training images and has no report.
     """
 
     name: str
@@ -45,31 +43,30 @@ class Run:
     trial: bool = False
 
     @classmethod
-    def plan(
-        cls, title: str, arm: str, budget: str, config: Config, out: Path, taken: Names | None = None, **more: Any
-    ) -> Run:
-        """The run ``title``, which may hold any characters, of ``config`` for so long, below ``out``.
+    def plan(cls, title: str, arm: str, budget: str, config: Config, out: Path, taken: Names, **kinds: bool) -> Run:
+        """The run of ``config`` for ``budget`` in a directory of ``out`` that is named after ``title``.
 
-        Its name joins ``taken``; where another run has it there already, a hash of ``title`` is appended.
+        Adds the name to ``taken``; if another run has it, a hash of ``title`` is appended. ``kinds`` are ``validation``
+        and ``trial`` of :class:`Run`.
         """
         name = re.sub(r"[^\w.]+", "-", title).strip("-")
         own = (arm, budget, config.seed)
-        if taken is not None and taken.setdefault(name, own) != own:
+        if taken.setdefault(name, own) != own:
             name += f"-{sha256(title.encode()).hexdigest()[:8]}"
-        return cls(name, arm, budget, config.seed, replace(config, length=budget, out=out, name=name), **more)
+        return cls(name, arm, budget, config.seed, replace(config, length=budget, out=out, name=name), **kinds)
 
     @property
     def path(self) -> Path:
         return self.config.out / self.name
 
     def log(self, suffix: str) -> Path:
-        """``logs/NAME`` with ``suffix``, in a directory that is there."""
+        """The path ``logs/NAME`` with ``suffix``; makes its directory."""
         logs = self.config.out / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         return logs / f"{self.name}{suffix}"
 
     def outcome(self) -> dict[str, Any]:
-        """What is known of how it went: ``state`` is trained or diverged; nothing if it is not over."""
+        """``outcome.json``, whose ``state`` is trained or diverged; empty if the run is not over."""
         path = self.path / "outcome.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
@@ -89,22 +86,22 @@ class Run:
 
 
 def read_plan(out: Path) -> dict[str, Any]:
-    """What ``comparison.json`` in ``out`` holds; no runs if it is not there."""
+    """The content of ``comparison.json`` in ``out``; no runs if it does not exist."""
     path = out / "comparison.json"
     return json.loads(path.read_text()) if path.exists() else {"runs": []}
 
 
 def names_in(out: Path) -> Names:
-    """The names that runs planned in ``out`` have."""
+    """The names of the runs planned in ``out``."""
     return {run["name"]: (run["arm"], run["budget"], run["seed"]) for run in read_plan(out)["runs"]}
 
 
 def check_plan(runs: Sequence[Run], tuned: Collection[str] = ()) -> None:
-    """Checks that ``runs`` can join what their directory has; the rates of the arms ``tuned`` are not chosen yet.
+    """Checks that ``runs`` can be added to their directory; the rates of the arms ``tuned`` are not chosen yet.
 
     Raises:
-        UserError: a run of the same name was planned with other settings, an arm would have a learning rate that was
-            chosen in some of its runs only, or the directory holds something else.
+        UserError: a run of the same name has other settings, only some runs of an arm would have a tuned learning rate,
+            or the directory holds something else.
     """
     out, before = runs[0].config.out, read_plan(runs[0].config.out)
     known = {"logs", TRIALS, *(run.name for run in runs)}
@@ -113,7 +110,7 @@ def check_plan(runs: Sequence[Run], tuned: Collection[str] = ()) -> None:
     planned, chosen = {run["name"]: run for run in before["runs"]}, before.get("tuning", {}).get("chosen", {})
     own = {run["arm"] for run in before["runs"]} - set(chosen)
     for run in runs:
-        free = (*FREE, "lr") if run.arm in tuned else FREE
+        free = {*FREE_TO_CHANGE, "out", *(["lr"] if run.arm in tuned else [])}
         new = to_plain(run)
         both = planned.get(run.name, new), new
         old, new = ({"validation": r.get("validation", False)} | r["config"] for r in both)
@@ -132,9 +129,9 @@ def check_plan(runs: Sequence[Run], tuned: Collection[str] = ()) -> None:
 
 
 def keep_plan(runs: Sequence[Run], about: dict[str, Any]) -> None:
-    """Writes the plan to ``comparison.json``; runs that were planned before and are not now stay part of it.
+    """Adds ``runs`` to ``comparison.json``.
 
-    ``about`` is what else is to be kept: the command, the target and the monitor's metric that is to reach it.
+    ``about`` are further entries: the command, the target and the monitor's metric for it.
 
     Raises:
         UserError: see :func:`check_plan`.

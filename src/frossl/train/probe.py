@@ -1,4 +1,4 @@
-"""What is watched while training: a linear probe on detached features, kNN and effective rank on part of the data."""
+"""The monitor of training: a linear probe on detached features, kNN and effective rank on part of the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from frossl.nn.optim import step_if
 
 
 class OnlineProbe(nn.Module):
-    """A linear classifier of standardised, detached features with its own optimiser; the encoder never feels it."""
+    """A linear classifier of standardised, detached features with an optimiser of its own."""
 
     def __init__(self, features: int, classes: int, lr: float = 1e-3) -> None:
         super().__init__()
@@ -61,11 +61,10 @@ def measure_encoder(
     probe: OnlineProbe | None,
     with_ridge: bool = False,
 ) -> tuple[dict[str, float], Tensor]:
-    """Monitor figures of the encoder, from the :func:`sample` of the data; none of features that are not finite.
+    """Figures of the encoder on the :func:`sample` of the data, empty if features are not finite.
 
-    Where the classes of the held-out images are uneven, the balanced accuracy of kNN is among them; ``with_ridge`` that
-    of a ridge probe is, fitted on the training images of the sample. Second are the features ``(N, F)`` of the held-out
-    ones.
+    They include the balanced accuracy of kNN if the classes of the held-out images are uneven, and with ``with_ridge``
+    the accuracy of a ridge probe fitted on the training images. Also returns the held-out features ``(N, F)``.
     """
     features: Features = extractor.data(encoder, sample(data), spec)
     classes_N = data.test.labels if data.classes and any_known(data.test.labels) else None

@@ -1,4 +1,4 @@
-"""One process or many: how its ranks come together."""
+"""Starts a run in one process or as several ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from frossl.core.distributed import (
     broadcast_object,
     heartbeat,
     join_error,
+    rank,
     run_on_rank_zero,
     run_with_heartbeat,
     world_size,
@@ -33,14 +35,14 @@ T = TypeVar("T")
 PRECISIONS = {"64": "64-true", "32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Fabric's names of the precisions."""
 START_UP = 600.0
-"""Seconds in which all ranks must have come, connected and taken their first steps."""
+"""Timeout in seconds for ranks to connect and take their first steps."""
 
 
 def _precision(precision: Precision, device: torch.device) -> dict[str, Any]:
-    """What makes Fabric compute in ``precision``.
+    """Arguments of Fabric for ``precision``.
 
-    Of half precisions Fabric would turn views back to float32, and it would scale the loss of fp16 by itself, which is
-    done where the step is judged (:mod:`frossl.train.scaling`).
+    Fabric would convert views in half precision to float32, and would scale the loss of fp16, which the guard of the
+    step does (:mod:`frossl.train.scaling`).
     """
     from lightning_fabric.plugins import MixedPrecision
 
@@ -57,15 +59,15 @@ def _precision(precision: Precision, device: torch.device) -> dict[str, Any]:
 
 
 def start(config: Config) -> Fabric:
-    """A launched Fabric. With several ranks the strategy is DDP, also on processors, where Fabric's default is none.
+    """A launched Fabric; with several ranks its strategy is DDP, also on CPUs, where Fabric's default is none.
 
-    Parameters that a step leaves out are looked for, since prototypes are frozen at first; so buckets of gradients
-    stay as they are laid out at the start, and a resumed run adds in the same order. Buffers are not copied from the
-    first rank, as batch norms are shared already, or meant to differ.
+    DDP finds unused parameters, as prototypes are frozen at first. That also keeps its gradient buckets as they are at
+    the start, so that a resumed run adds in the same order. It does not broadcast buffers: batch norms are
+    synchronised, or differ on purpose.
 
     Raises:
         UserError: launcher and Fabric do not agree on the number of ranks, so that some would train alone.
-        RankError: not all ranks came within :data:`START_UP`.
+        RankError: not all ranks connected within :data:`START_UP`.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
@@ -74,19 +76,13 @@ def start(config: Config) -> Fabric:
     device = device_of(config)
     precision = find_precision(config.precision, device)
     settle(device, precision, config.deterministic)
+    ddp = {"timeout": timedelta(seconds=START_UP), "find_unused_parameters": True, "broadcast_buffers": False}
     fabric = Fabric(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
         num_nodes=here.ranks,
+        strategy="auto" if here.ranks == 1 else DDPStrategy(cluster_environment=_environment(here), **ddp),
         **_precision(precision, device),
-        strategy="auto"
-        if here.ranks == 1
-        else DDPStrategy(
-            cluster_environment=_environment(here),
-            timeout=timedelta(seconds=START_UP),
-            find_unused_parameters=True,
-            broadcast_buffers=False,
-        ),
     )
     try:
         fabric.launch()
@@ -105,7 +101,7 @@ Devices = Literal["auto"] | int
 
 
 def ranks_here(devices: Devices | None, config: Config) -> int:
-    """How many ranks to start on this machine; 1 for none but this process. ``auto`` is one on each GPU.
+    """The number of ranks on this machine, 1 for this process alone; ``auto`` is one on each GPU.
 
     Raises:
         UserError: there are fewer GPUs, or ranks were started already.
@@ -115,33 +111,49 @@ def ranks_here(devices: Devices | None, config: Config) -> int:
     if launched().ranks > 1:
         raise UserError("--devices starts ranks, but torchrun or srun has started these; leave it out")
     gpus = torch.cuda.device_count() if device_of(config).type == "cuda" else None
-    wanted = (gpus or 1) if devices == "auto" else devices
-    if wanted < 1 or (gpus is not None and wanted > gpus):
-        raise UserError(f"--devices {wanted}: give {'1 or more' if gpus is None else f'1 to {gpus}'}, or auto")
-    return wanted
+    count = (gpus or 1) if devices == "auto" else devices
+    if count < 1 or (gpus is not None and count > gpus):
+        raise UserError(f"--devices {count}: give {'1 or more' if gpus is None else f'1 to {gpus}'}, or auto")
+    return count
 
 
 @contextmanager
 def joined(config: Config) -> Iterator[Fabric]:
-    """The ranks that were launched, together; meanwhile one that dies or freezes ends them all."""
+    """Starts Fabric on all ranks; until exit, a rank that dies or freezes ends all of them."""
     fabric = start(config)
     with heartbeat(config.rank_timeout):
         yield fabric
 
 
-def open_together(opened: Callable[[], T]) -> T:
-    """What ``opened`` gives on each rank, and on the first before the others: what is fetched is fetched once.
+def require_same(resume: Path | None, options: dict[str, Any]) -> None:
+    """Raises UserError on a rank that would do something else than the first, which would wait for it for ever."""
+    mine = resume, options
+    first = broadcast_object(mine)
 
-    Only the first looks through all images; the others take over what it found.
+    def check() -> None:
+        if mine != first:
+            raise UserError(
+                f"rank {rank()} would go on with {resume or 'nothing'}, the first rank with {first[0] or 'nothing'}, "
+                f"or their options differ ({', '.join(options)}): give all ranks the same command. If they have it, "
+                "their machines see a shared disk differently for a moment: start them again"
+            )
+
+    run_with_heartbeat(check)
+
+
+def load_on_all_ranks(load: Callable[[], T]) -> T:
+    """Calls ``load`` on the first rank, and then on the others, so that downloads happen once.
+
+    Only the first rank scans all images; the others get the results of the scan.
     """
     with noted() as scans:
-        first = run_on_rank_zero(opened)
+        first = run_on_rank_zero(load)
     with noted(broadcast_object(scans)):
-        return run_with_heartbeat(lambda: first or opened())
+        return run_with_heartbeat(lambda: first or load())
 
 
 def _environment(here: Launch) -> Any:
-    """Tells Fabric that each rank is a machine with one device, which it has chosen already."""
+    """Describes each rank to Fabric as a machine with one device, which :func:`device_of` has chosen."""
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 

@@ -1,4 +1,4 @@
-"""Taking a step again that was not finite, from the state before it, to see where it went wrong."""
+"""Repeats a step that was not finite from the state before it, to find the cause."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from frossl.core.types import UserError
 from frossl.nn.modes import eval_mode
 from frossl.report import terminal
 from frossl.runs.checkpoint import load_checkpoint
-from frossl.runs.data import for_training, open_data_of
+from frossl.runs.data import find_run_data, for_training
 from frossl.runs.directory import FAILED, read_run, require_own
 from frossl.runs.encoders import start_weights
 from frossl.runs.record import read_config
 from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
 from frossl.train.resources import device_of
-from frossl.train.schedule import scheduled_share
+from frossl.train.schedule import method_progress
 from frossl.train.state import set_up
 from frossl.train.step import NonFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
 class Replayed:
-    """What a bad step came to when it was taken again."""
+    """The result of repeating a step that was not finite."""
 
     step: int
     images: list[int]
@@ -49,14 +49,12 @@ class Replayed:
 def replay(
     run: Path, *, backbone: nn.Module | None = None, device: str = "auto", console: Console | None = None
 ) -> Replayed:
-    """Makes the batch of the bad step of ``run`` again from the numbers of its images and takes the step.
+    """Makes the batch of the step of ``run`` that was not finite from the numbers of its images and repeats the step.
 
-    The batch is left in ``nonfinite/batch.safetensors``. A run of a module of one's own needs one like it as
-    ``backbone``.
+    Writes the batch to ``nonfinite/batch.safetensors``. The run of a module of your own needs one as ``backbone``.
 
     Raises:
-        UserError: no step of the run was not finite, its data are no longer the same, or the device has not its
-            precision.
+        UserError: all steps of the run were finite, its data changed, or the device does not have its precision.
     """
     console = console or Console(quiet=True)
     require_own(run, backbone)
@@ -74,7 +72,7 @@ def replay(
     fabric = start(config)
     if world_size() > 1:
         raise UserError("a step is taken again in one process; start it without torchrun")
-    data = for_training(config, open_data_of(run, config))
+    data = for_training(config, find_run_data(run, config))
     learner, plan = build(config, data, backbone, start_weights(config, run))
     step = found["step"]
     batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step))
@@ -83,41 +81,41 @@ def replay(
     tensors = {f"views_{i}": x for i, x in enumerate(batch.views)} | {"images": batch.index_N}
     write_safetensors(run / FAILED / "batch.safetensors", tensors, {"step": str(step)})
     saved = load_checkpoint(run / FAILED / found["state"])
-    stepper, state = set_up(learner, plan, data, Length.parse(saved["length"]), fabric, saved)
+    state = set_up(learner, plan, data, Length.parse(saved["length"]), fabric, saved)
     learner.train()
     values: dict[str, float] = {}
-    with _first_not_finite(learner) as modules:
-        stepper(batch, step, scheduled_share(state.progress), step / (len(data.train) // plan.batch))
+    with _nonfinite_modules(learner) as modules:
+        state.stepper(batch, step, method_progress(state.progress), step / (len(data.train) // plan.batch))
     try:
-        stepper.check()
+        state.stepper.check()
     except NonFiniteError as error:
         values = error.values
-    culprits = _culprits(learner.backbone, batch.views, batch.index_N)
+    culprits = _nonfinite_images(learner.backbone, batch.views, batch.index_N)
     result = Replayed(step, found["images"], values, next(iter(modules), ""), culprits)
     _show(console, result, run)
     return result
 
 
 @contextmanager
-def _first_not_finite(root: nn.Module) -> Iterator[list[str]]:
-    """Gives a list that fills with the names of modules that have a finite input and an output that is not."""
+def _nonfinite_modules(root: nn.Module) -> Iterator[list[str]]:
+    """Collects the names of modules whose output is not finite though their input is."""
     found: list[str] = []
     names = {module: name for name, module in root.named_modules()}
 
-    def look(module: nn.Module, inputs: tuple, output: object) -> None:
+    def check(module: nn.Module, inputs: tuple, output: object) -> None:
         finite = [bool(torch.isfinite(x).all()) for x in (*inputs, output) if isinstance(x, Tensor)]
         if finite and not finite[-1] and all(finite[:-1]):
             found.append(names[module])
 
-    handles = [module.register_forward_hook(look) for module in names if not any(module.children())]
+    handles = [module.register_forward_hook(check) for module in names if not any(module.children())]
     yield found
     for handle in handles:
         handle.remove()
 
 
 @torch.no_grad()
-def _culprits(encoder: nn.Module, views: list[Tensor], index_N: Tensor) -> list[int]:
-    """Images that are not finite by themselves: as pixels, or as features in eval mode, where none sees another."""
+def _nonfinite_images(encoder: nn.Module, views: list[Tensor], index_N: Tensor) -> list[int]:
+    """Images whose pixels are not finite, or whose features in eval mode, where no image affects another."""
     dtype = next(encoder.parameters()).dtype
     fine = torch.ones(len(index_N), dtype=torch.bool)
     with eval_mode(encoder):

@@ -1,4 +1,4 @@
-"""What of the machine a run uses: device, precision, and processes that decode."""
+"""Device, precision and number of decoding processes of a run."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from frossl.data import Dataset
 from frossl.methods import find_method
 from frossl.runs.config import Config
 
-MOST_WORKERS, AHEAD = 16, 2
-"""Processes of a rank that decode images, unless more are asked for; batches that each holds ready."""
+MAX_WORKERS, PREFETCHED = 16, 2
+"""Most processes of a rank that decode images by default; batches that each holds ready."""
 
 
 def workers_for(config: Config, data: Dataset, batch: int = 0) -> int:
-    """Processes of this rank that decode images: one per core, if not given, as far as half of the shared memory holds
-    their batches of so many bytes.
+    """Processes of this rank that decode images: by default one per core, if their batches of ``batch`` bytes fit in
+    half of the shared memory.
     """
     if data.train.in_memory:
         return 0
     if config.workers is not None:
         return config.workers
-    room = shared_memory() / 2 / launched().local_ranks / (AHEAD * batch) if batch else math.inf
-    return max(1, int(min(cores(), MOST_WORKERS, room)))
+    room = shared_memory() / 2 / launched().local_ranks / (PREFETCHED * batch) if batch else math.inf
+    return max(1, int(min(cores(), MAX_WORKERS, room)))
 
 
 def device_of(config: Config) -> torch.device:
-    """Where this rank computes; ``auto`` is the fastest kind there is that can do it, as MPS has no float64.
+    """The device of this rank; ``auto`` is CUDA, MPS or the CPU, whichever is there first and has the types of the run.
 
     Raises:
-        UserError: this machine has no such device, or ``--device mps`` was asked for with float64.
+        UserError: this machine has no such device, or it is MPS and the run needs float64.
     """
     have = [kind for kind in ("cuda", "mps", "cpu") if count(kind)]
     float64 = find_method(config.method).float64 or config.precision == "64"
@@ -49,10 +49,10 @@ def device_of(config: Config) -> torch.device:
 
 
 def _own_gpu() -> int:
-    """The GPU of this rank among those that it sees; a scheduler may show each rank its own alone.
+    """The GPU of this rank among those that it sees, which with SLURM may be its own alone.
 
     Raises:
-        UserError: there are fewer than ranks.
+        UserError: there are fewer GPUs than ranks.
     """
     here, seen = launched(), torch.cuda.device_count()
     if here.local_rank < seen:
@@ -66,10 +66,10 @@ def _own_gpu() -> int:
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:
-    """``name`` with ``auto`` decided: bf16 where the hardware computes in it, or fp16 where it is fast in that alone.
+    """Resolves ``auto``: bf16 if the hardware computes in it, else fp16 if only that is fast, else 32.
 
     Raises:
-        UserError: the device has no such precision.
+        UserError: the device does not have the precision.
     """
     if name == "tf32" and device.type != "cuda":
         raise UserError(f"--precision tf32: only NVIDIA cards have it, and this run computes on {device}; give 32")
@@ -81,7 +81,7 @@ def find_precision(name: Precision, device: torch.device) -> Precision:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether bf16 products run in hardware; without that they are slower than float32."""
+    """Whether bf16 products run in hardware; in software they are slower than float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

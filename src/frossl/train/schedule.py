@@ -1,4 +1,4 @@
-"""What follows a schedule: the learning rate, momentum of averaged networks; also where a run gets another length."""
+"""Schedules of the learning rate and of the method's values, also where the length of a run changes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from frossl.nn.optim import warmup_cosine
 from frossl.train.plan import Plan
 
 REWARM, REWARM_PEAK = 0.05, 0.5
-"""Of what is added to a finished run, the share in which its learning rate rises, and to what share of its peak."""
-
-
+"""Warm-up of a finished run that continues: a fraction of what is added, up to a fraction of the peak learning rate."""
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 
 
@@ -32,25 +30,25 @@ def resolve_length(plan: Plan, images: int, step_seconds: float) -> Length:
 
 
 def lr_factor(progress: Progress, warmup: float) -> float:
-    """The learning rate as a share of its peak; the first ``warmup`` of the length that the run began with rises."""
+    """The learning rate over its peak; ``warmup`` is a fraction of the length that the run began with."""
     if progress.again:
-        return REWARM_PEAK * warmup_cosine(progress.along, REWARM)
-    return warmup_cosine(progress.along, warmup)
+        return REWARM_PEAK * warmup_cosine(progress.schedule_fraction, REWARM)
+    return warmup_cosine(progress.schedule_fraction, warmup)
 
 
-def scheduled_share(progress: Progress) -> float:
+def method_progress(progress: Progress) -> float:
     """0 to 1 of the schedules of a method.
 
-    Where a finished run goes on, they go back as the learning rate rises, and on again as it falls: the share is that
-    at which half a cosine from 1 to 0 has the value of the learning rate.
+    Where a finished run continues, it goes back as the learning rate rises, and forward again as it falls: half a
+    cosine from 1 to 0 has the value of the learning rate there.
     """
-    return math.acos(2 * lr_factor(progress, 0.0) - 1) / math.pi if progress.again else progress.along
+    return math.acos(2 * lr_factor(progress, 0.0) - 1) / math.pi if progress.again else progress.schedule_fraction
 
 
 def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float, thawed: float = 1.0) -> None:
-    """The learning rate is ``factor`` of its peak; groups that are steady stay at the peak.
+    """Sets the learning rate to ``factor`` of its peak, except in groups with a constant one.
 
-    That of the encoder is ``thawed`` of it. Where that is 0 its gradient is taken all the same, as ranks agree on that.
+    The encoder's is multiplied by ``thawed``; at 0 its gradient is computed all the same, as ranks must agree on that.
     """
     for group in optimizer.param_groups:
         rate = group["scale"] * peak * (1 if group["steady"] else factor)
@@ -58,16 +56,15 @@ def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float, thawed:
 
 
 def thaw(progress: Progress, warmup: float, frozen: float) -> float:
-    """What share of its rate an encoder has that is frozen at first: none, then it warms up as heads did."""
+    """The factor of the learning rate of an encoder that is frozen at first: 0, then a warm-up as that of the heads."""
     if progress.again or not frozen:
         return 1.0
-    done = progress.along - frozen
+    done = progress.schedule_fraction - frozen
     return 0.0 if done < 0 else min(1.0, done / warmup) if warmup else 1.0
 
 
 def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Interval, float, float]:
-    """When the monitor looks, when the run is saved, and in which shares of its first length the rate warms up and
-    the encoder is frozen.
+    """Intervals of the monitor and of checkpoints; the fractions of the first length for warm-up and frozen encoder.
 
     Raises:
         UserError: one of them does not fit the length of the run.
@@ -77,14 +74,14 @@ def schedule(plan: Plan, progress: Progress, images: int) -> tuple[Interval, Int
     checkpoint = Interval("--checkpoint-every", config.checkpoint_every, progress, batch, images)
     first = Length.parse(progress.extensions[0].before) if progress.extensions else progress.length
     warmup, frozen = (
-        Length.parse(text).share(first, batch=batch, images=images, flag=flag)
+        Length.parse(text).fraction_of(first, batch=batch, images=images, flag=flag)
         for text, flag in ((config.warmup, "--warmup"), (config.freeze, "--freeze"))
     )
     return monitor, checkpoint, warmup, frozen
 
 
 def saved_progress(saved: dict[str, Any], *, batch: int, images: int) -> Progress:
-    """Where the run of a checkpoint stands."""
+    """The progress of the run that a checkpoint saved."""
     length = Length.parse(saved["length"])
     extensions = tuple(from_plain(Extension, plain) for plain in saved.get("extensions", ()))
     total = length.steps(batch=batch, images=images)
@@ -92,7 +89,7 @@ def saved_progress(saved: dict[str, Any], *, batch: int, images: int) -> Progres
 
 
 def go_on_to(saved: dict[str, Any], asked: Length, *, batch: int, images: int) -> Progress | None:
-    """Gives the run of a checkpoint the length ``asked`` for, in place; its progress if that is another than before.
+    """Changes the length in the checkpoint ``saved``, in place; the new progress, None if it is the same length.
 
     Raises:
         UserError: so much has been trained already, or one of the two lengths is in minutes and the other is not.
@@ -104,12 +101,12 @@ def go_on_to(saved: dict[str, Any], asked: Length, *, batch: int, images: int) -
         raise UserError(f"--length {asked}: the run is one of {before.length}, so give a length {units}")
     if before.total == after.total and (after.total is not None or asked.amount == before.length.amount):
         return None
-    if after.share >= 1:
+    if after.fraction >= 1:
         done = f"{before.step:,} steps" if after.total is not None else f"{before.seconds / 60:.2f} min"
-        wanted = f", which is {after.total:,} steps" if after.total is not None else ""
-        raise UserError(f"--length {asked}{wanted}: the run of {before.length} has trained {done} already; give more")
-    finished = before.share >= 1
-    start, again = (0.0, True) if finished else (before.along, before.again)
+        steps = f", which is {after.total:,} steps" if after.total is not None else ""
+        raise UserError(f"--length {asked}{steps}: the run of {before.length} has trained {done} already; give more")
+    finished = before.fraction >= 1
+    start, again = (0.0, True) if finished else (before.schedule_fraction, before.again)
     added = Extension(before.step, before.seconds, str(before.length), str(asked), start, again)
     after.extensions = (*before.extensions, added)
     saved |= {"length": str(asked), "extensions": to_plain(after.extensions)}
@@ -119,22 +116,23 @@ def go_on_to(saved: dict[str, Any], asked: Length, *, batch: int, images: int) -
 def describe_schedules(
     progress: Progress, warmup: float, peak: float, method: Method, epochs: tuple[float, float]
 ) -> str:
-    """How learning rate and schedules of ``method`` go on after a change of length, from and to the given epochs."""
+    """How learning rate and schedules of ``method`` continue after a change of length, from and to the given epochs."""
     added = progress.extensions[-1]
-    said = [f"{added.before}, now {added.after}"]
-    shares = [scheduled_share(progress)]
+    parts = [f"{added.before}, now {added.after}"]
+    points = [method_progress(progress)]
     if progress.again and not added.start:
-        said[0] += ", which had come to its end"
-        said.append(
+        parts[0] += ", which had come to its end"
+        parts.append(
             f"learning rate up again from 0 to {REWARM_PEAK:.0%} of its peak ({REWARM_PEAK * peak:g}) within the first "
             f"{REWARM:.0%} of what is added, then along half a cosine to 0"
         )
-        shares.append(scheduled_share(replace(progress, extensions=(replace(added, start=REWARM),))))
+        points.append(method_progress(replace(progress, extensions=(replace(added, start=REWARM),))))
     else:
         now = peak * lr_factor(progress, warmup)
-        said.append(f"learning rate on from {now:g} to 0, the rest of the schedule over the new rest of the run")
-    stops = [*(method.scheduled(share, epochs[0]) for share in shares), method.scheduled(1.0, epochs[1])]
+        parts.append(f"learning rate on from {now:g} to 0, the rest of the schedule over the new rest of the run")
+    stops = [*(method.scheduled(point, epochs[0]) for point in points), method.scheduled(1.0, epochs[1])]
     for name in stops[0]:
         values = [f"{stop[name]:.6g}" for stop in stops]
-        said.append(f"{name.replace('_', ' ')} {' to '.join(values) if len(set(values)) > 1 else f'stays {values[0]}'}")
-    return "; ".join(said)
+        change = " to ".join(values) if len(set(values)) > 1 else f"stays {values[0]}"
+        parts.append(f"{name.replace('_', ' ')} {change}")
+    return "; ".join(parts)

@@ -11,7 +11,7 @@ from torch import nn
 
 from frossl.core.device import HALF, settle
 from frossl.core.types import UserError
-from frossl.data import Dataset
+from frossl.data.open import resolve_source
 from frossl.evals import defaults, find_metrics
 from frossl.evals.extract import EVALUATED, Extractor, first
 from frossl.evals.suite import measure_arms, untrained_encoder
@@ -21,12 +21,13 @@ from frossl.nn.published import Architecture, Start, build_with_weights, for_ima
 from frossl.report import terminal
 from frossl.report.encoders import SideBySide
 from frossl.runs.config import Config
-from frossl.runs.data import open_run_data
+from frossl.runs.data import load_run_data
 from frossl.runs.encoders import RESNET18, read_any_encoder
-from frossl.runs.evaluation import same_source
-from frossl.train.ranks import open_together
+from frossl.train.ranks import load_on_all_ranks
 from frossl.train.resources import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_size
+
+Subject = tuple[nn.Module, EncoderSpec, Recipe]
 
 
 def evaluate_encoders(
@@ -38,42 +39,50 @@ def evaluate_encoders(
     bank: int = EVALUATED,
     console: Console | None = None,
 ) -> SideBySide:
-    """Measures ``encoders``, each as :func:`read_any_encoder` takes it, beside untrained ones and raw pixels.
+    """Measures ``encoders``, each a name for :func:`read_any_encoder`, beside untrained ones and raw pixels.
 
-    ``config`` says on which images, and where. Each encoder gets the size, mean, deviation and interpolation that it
-    was published with; ``config.size`` is another size for all of them. ``net`` is the net of files of weights.
+    ``config`` gives the images and the device. Each encoder gets the size, mean, deviation and interpolation that it
+    was published with; ``config.size`` is another size for all of them. ``net`` is the architecture of files of
+    weights.
 
     Raises:
-        UserError: no such encoder or metric, or encoders of images on different scales.
+        UserError: no such encoder or metric, or encoders of images with different ranges.
     """
     console = console or Console(quiet=True)
     find_metrics(protocols)
     log = terminal.detail(console)
     names = arm_names(encoders)
     starts = {name: read_any_encoder(where, net=net, log=log) for name, where in zip(names, encoders, strict=True)}
-    data = open_together(lambda: open_run_data(_on_scale(config, starts), log))
+    data = load_on_all_ranks(lambda: load_run_data(_on_scale(config, starts), log))
     terminal.show_data(console, data)
     device = device_of(config)
     precision = find_precision(config.precision, device)
     settle(device, precision, config.deterministic)
     extractor = Extractor(device=device, half=HALF.get(precision), workers=workers_for(config, data), over_ranks=True)
-    subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
+    subjects: dict[str, Subject] = {}
     recipe = VIEWS[domain(data.channels)]
     for name, (state, spec) in starts.items():
         asked = for_images(spec, channels=data.channels, size=config.size or spec.size)
         module = build_with_weights(state, spec, asked, log)
         asked = dataclasses.replace(asked, features=feature_width(module, asked.channels, asked.size))
         subjects[name] = module.to(device), asked, with_size(recipe, asked.size)
-    controls = _untrained(subjects, data, extractor, config.seed, bank)
+    specs = {name: spec for name, (_, spec, _) in subjects.items()}
+    controls = _control_names(specs)
+    untrained: dict[str, Subject] = {}
+    for name, control in controls.items():
+        if control not in untrained:
+            _, spec, recipe = subjects[name]
+            network = untrained_encoder(spec, config.seed).to(device)
+            extractor.each(lambda n=network, s=spec: extractor.settle_batch_norm(n, first(data.train, bank), s))
+            untrained[control] = network, spec, recipe
     with terminal.working(console, "evaluating") as tell:
-        how = {"seed": config.seed, "protocols": protocols, "source": same_source(config.data), "bank": bank}
-        evaluation = measure_arms(subjects | controls, data, extractor, log=tell, **how)
-    specs = {name: subject[1] for name, subject in subjects.items()}
-    return SideBySide(data.name, evaluation, specs, {name: _control_of(spec, specs) for name, spec in specs.items()})
+        how = {"seed": config.seed, "protocols": protocols, "source": resolve_source(config.data), "bank": bank}
+        evaluation = measure_arms(subjects | untrained, data, extractor, log=tell, **how)
+    return SideBySide(data.name, evaluation, specs, controls)
 
 
 def arm_names(encoders: Sequence[str]) -> list[str]:
-    """Short names of encoders: of paths, as much from their end as tells them apart.
+    """Short names of encoders: of paths, the shortest end that no other has.
 
     >>> arm_names(["runs/a/start.safetensors", "runs/b/start.safetensors", "lite0"])
     ['a/start.safetensors', 'b/start.safetensors', 'lite0']
@@ -93,41 +102,23 @@ def arm_names(encoders: Sequence[str]) -> list[str]:
 
 
 def _on_scale(config: Config, starts: dict[str, Start]) -> Config:
-    """``config`` with the intensity range that the encoders were trained on.
-
-    Raises:
-        UserError: they were not trained on the same.
-    """
+    """``config`` with the intensity range of the encoders; raises UserError if they have different ones."""
     ranges = {name: spec.range for name, (_, spec) in starts.items() if spec.range}
     if len(set(ranges.values())) > 1:
-        said = "; ".join(f"{name} {' '.join(f'{x:g}' for x in pairs)}" for name, pairs in ranges.items())
-        raise UserError(f"these encoders were trained on different ranges of intensities: {said}. Measure them apart")
+        all_ranges = "; ".join(f"{name} {' '.join(f'{x:g}' for x in pairs)}" for name, pairs in ranges.items())
+        raise UserError(
+            f"these encoders were trained on different ranges of intensities: {all_ranges}. Measure them apart"
+        )
     return dataclasses.replace(config, range=next(iter(ranges.values()))) if ranges and not config.range else config
 
 
-def _control_of(spec: EncoderSpec, specs: dict[str, EncoderSpec]) -> str:
-    """The name of the untrained encoder like this one: simply that where all are alike."""
+def _control_names(specs: dict[str, EncoderSpec]) -> dict[str, str]:
+    """The name of the untrained encoder of each architecture: "untrained" if all encoders have the same."""
     kinds = {(s.title, s.size, s.mean, s.std) for s in specs.values()}
     if len(kinds) == 1:
-        return "untrained"
-    sized = {title: len({kind for kind in kinds if kind[0] == title}) > 1 for title, *_ in kinds}
-    return f"untrained {spec.title}" + (f" at {spec.size}" if sized[spec.title] else "")
-
-
-def _untrained(
-    subjects: dict[str, tuple[nn.Module, EncoderSpec, Recipe]],
-    data: Dataset,
-    extractor: Extractor,
-    seed: int,
-    bank: int,
-) -> dict[str, tuple[nn.Module, EncoderSpec, Recipe]]:
-    """An untrained encoder for each architecture, with batch-norm statistics from one pass over training images."""
-    specs = {name: spec for name, (_, spec, _) in subjects.items()}
-    made: dict[str, tuple[nn.Module, EncoderSpec, Recipe]] = {}
-    for _, spec, recipe in subjects.values():
-        name = _control_of(spec, specs)
-        if name not in made:
-            network = untrained_encoder(spec, seed).to(extractor.device)
-            extractor.each(lambda n=network, s=spec: extractor.settle_batch_norm(n, first(data.train, bank), s))
-            made[name] = network, spec, recipe
-    return made
+        return dict.fromkeys(specs, "untrained")
+    titles = [title for title, *_ in kinds]
+    return {
+        name: f"untrained {spec.title}" + f" at {spec.size}" * (titles.count(spec.title) > 1)
+        for name, spec in specs.items()
+    }

@@ -18,10 +18,10 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Collects the first of :data:`STOPS` in the list that it gives; a second one is obeyed at once.
+    """Yields a list that receives the name of the first of :data:`STOPS`; a second signal has its usual effect.
 
-    With several ranks a second one counts after :data:`REPEATS` seconds, as torchrun passes on what ranks got already.
-    What was ignored before, as nohup has SIGHUP ignored, still is.
+    With several ranks a second one counts after :data:`REPEATS` seconds only, as torchrun repeats signals. Signals that
+    were ignored before, as SIGHUP under nohup, still are.
     """
     received: list[str] = []
     first = 0.0
@@ -40,7 +40,7 @@ def stop_signals() -> Iterator[list[str]]:
             signal.signal(n, handler)
 
     known = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-    taken = known if current_thread() is main_thread() else ()  # others get no signals
+    taken = known if current_thread() is main_thread() else ()  # other threads get no signals
     before = {n: signal.signal(n, receive) for n in taken if signal.getsignal(n) != signal.SIG_IGN}
     try:
         yield received

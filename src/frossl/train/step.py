@@ -1,8 +1,8 @@
-"""One training step, the only place where a run learns: forward, backward, update, and what guards it.
+"""One training step: forward, backward, guard, update.
 
-A step whose loss or gradient is not finite changes nothing, and no step after it does: parameters, optimiser, batch
-norms, averaged networks, queues, running statistics and probe stay as they were before it. That is decided on the
-device; the host reads it when it asks (:meth:`Stepper.check`), before rows are logged and checkpoints written.
+A step whose loss or gradient is not finite changes nothing, and neither do later steps: parameters, optimiser, batch
+norms, averaged networks, queues, running statistics and probe stay as they were before it. The device decides that; the
+host reads it in :meth:`Stepper.check`, before rows are logged and checkpoints written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or its gradient is not a number; nothing was updated at that step or after it."""
+    """The loss or its gradient is not finite; nothing was updated at that step or after it."""
 
     def __init__(self, step: int, values: dict[str, float], images: list[int] | None = None) -> None:
         bad = [name for name, value in values.items() if name not in _SUMS and not math.isfinite(value)]
@@ -54,8 +54,6 @@ class NoMemoryError(UserError):
 
 
 _SUMS = ("loss", "gradient norm")
-
-
 Scalars = dict[str, Tensor]
 Watch = Callable[[int, Tensor, Scalars], None]
 
@@ -63,7 +61,7 @@ Watch = Callable[[int, Tensor, Scalars], None]
 class Stepper:
     """Takes training steps with ``learner``, which is moved to the device of ``fabric``.
 
-    ``anchor`` is the encoder that the trained one is pulled to, if it is.
+    ``anchor`` is the encoder to which the trained one is pulled, if any.
     """
 
     def __init__(
@@ -100,11 +98,11 @@ class Stepper:
         self.values = torch.zeros(0, device=fabric.device)
 
     def __call__(self, batch: Batch, step: int, progress: float, epoch: float, watch: Watch | None = None) -> Scalars:
-        """One step on this rank's shard of the global batch; ``step`` and the rank decide what dropout draws.
+        """One step on this rank's shard of the global batch; ``step`` and the rank seed dropout.
 
-        ``watch`` is shown the number of the step from 1, its features, and loss, terms and norm before the update.
-        Returns these scalars on the device, and ``probe_on_views`` where there is a probe: its accuracy on the views,
-        NaN where a batch has no labels.
+        Before the update it calls ``watch`` with the number of the step from 1, the features, and loss, terms and norm.
+        Returns these scalars on the device, and with a probe ``probe_on_views``: its accuracy on the views, NaN for a
+        batch without labels.
         """
         self.before.save()
         try:
@@ -146,13 +144,13 @@ class Stepper:
         """Waits for the device.
 
         Raises:
-            NonFiniteError: a step since the start was not finite; names the first, of which the state is that before.
+            NonFiniteError: a step since the start was not finite; names the first, and the state is that before it.
         """
         if not bool(self.good):
             raise NonFiniteError(self.first + int(self.taken), dict(zip(self.names, self.values.tolist(), strict=True)))
 
     def _learn(self, batch: Batch, step: int, progress: float, epoch: float) -> tuple[Loss, Tensor]:
-        """Gradients of the global loss in all parameters; the loss and the features."""
+        """Computes the gradients of the global loss in all parameters; returns the loss and the features."""
         with self._statistics(), narrow_in_float32(self.learner, self.fabric.device, self.bf16):
             self._seed(step, 0)
             if self.chunks > 1:
@@ -172,11 +170,11 @@ class Stepper:
             self.scale.unscale(self.learner.parameters())
 
     def _in_chunks(self, batch: Batch, step: int, progress: float, epoch: float) -> tuple[Loss, Tensor]:
-        """The same, with activations of the encoder for a part of the images at a time (Gao et al., arXiv 2101.06983).
+        """The same with activations of the encoder for one part of the images at a time (Gao et al., arXiv 2101.06983).
 
-        The encoder runs twice: for features without gradient, of which the loss of the whole batch gives its gradient,
-        and again, part by part, to go on backward from there. Both times a part has the same batch and the same
-        random numbers. Batch norms of the encoder take the statistics of a part; those of heads, of the whole.
+        The encoder runs twice: without gradient, for the loss of the whole batch and its gradient in the features, and
+        again part by part, to continue backward from there. A part has the same random numbers both times. Batch norms
+        of the encoder take the statistics of a part; those of heads, of the whole batch.
         """
         learner, fabric = self.learner, self.fabric
         parts = [self._parts(x) for x in batch.views]
@@ -223,16 +221,16 @@ class Stepper:
         return self.learner.encode(network, x_VNCHW.to(dtype) if dtype == torch.float64 else x_VNCHW)
 
     def _seed(self, step: int, part: int) -> None:
-        """Dropout and what methods draw is a function of seed, step, rank and part, so that it can be had again."""
+        """Makes random numbers of dropout and methods a function of seed, step, rank and part, and so repeatable."""
         torch.manual_seed(seed_of(self.seed, step, rank(), part))
 
     def _statistics(self) -> AbstractContextManager:
         return BatchNormOverRanks(self.by_kernels) if self.synced and world_size() > 1 else nullcontext()
 
     def _judge(self, step: int, values: Scalars) -> Tensor:
-        """Notes on the device whether all was finite so far, and the values of the first step that was not.
+        """Records on the device whether all steps were finite, and the values of the first that was not.
 
-        Returns whether this step is taken: not after that, nor where the gradient overflowed, which is no failure.
+        Returns whether to update: not after such a step, nor if the gradient overflowed in fp16, which is no failure.
         """
         if not self.names:
             self.first, self.names = step, [name.replace("grad_norm", "gradient norm") for name in values]
@@ -248,17 +246,17 @@ class Stepper:
 
 
 def read(scalars: Scalars) -> dict[str, float]:
-    """Their values, by one wait for the device."""
+    """The values of scalars, by one wait for the device."""
     return dict(zip(scalars, torch.stack([*scalars.values()]).tolist() if scalars else (), strict=True))
 
 
 def measured(scalars: Scalars) -> dict[str, float]:
-    """The values after a check: without the accuracy of a batch without labels, or a gradient that overflowed."""
+    """The finite values: without the accuracy of a batch without labels, and the norm of an overflow."""
     return {name: value for name, value in read(scalars).items() if math.isfinite(value)}
 
 
 def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:
-    """L2 norm of all gradients, which are scaled down to ``clip`` if that is given and exceeded."""
+    """L2 norm of all gradients before they are clipped to the norm ``clip``, if given."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if clip is not None:
@@ -267,10 +265,10 @@ def gradient_norm(module: nn.Module, clip: float | None) -> Tensor:
 
 
 def recompute_activations(backbone: nn.Module) -> None:
-    """Lets ``backbone`` keep the inputs of its stages only and compute the rest again in the backward pass.
+    """Switches activation checkpointing on in ``backbone``.
 
     Raises:
-        UserError: it cannot; timm's encoders can.
+        UserError: it does not support it, as timm's encoders do, or has batch norms over several ranks.
     """
     switch = getattr(backbone, "set_grad_checkpointing", None)
     if switch is None:
@@ -285,7 +283,7 @@ def recompute_activations(backbone: nn.Module) -> None:
 
 @contextmanager
 def _kept(buffers: list[Tensor]) -> Iterator[None]:
-    """What is done inside leaves ``buffers`` as they are: a second pass must not count twice."""
+    """Restores ``buffers`` at exit, as a second pass must not update them again."""
     kept = [b.clone() for b in buffers]
     yield
     _copy(buffers, kept)

@@ -19,13 +19,13 @@ from frossl.nn.encoder import load_encoder
 from frossl.report import terminal
 from frossl.runs.checkpoint import ended_before_a_save, load_newest, newest_position
 from frossl.runs.config import Config
-from frossl.runs.data import open_data_of
+from frossl.runs.data import find_run_data
 from frossl.runs.directory import read_run, require_own, worth_keeping
 from frossl.runs.encoders import START_FILE
 from frossl.runs.record import read_config
 from frossl.train.evaluate import on_this_device
 from frossl.train.pretrain import train_run
-from frossl.train.ranks import open_together, start
+from frossl.train.ranks import load_on_all_ranks, start
 
 
 def supervised_encoder(
@@ -38,13 +38,13 @@ def supervised_encoder(
 ) -> nn.Module:
     """The encoder trained with labels by cross entropy, with the views, steps, optimiser, rate and seed of ``run``.
 
-    Trained on the run's own data the first time it is asked for, in ``run/supervised``, which is a run directory; if
-    that is interrupted, the next call goes on. ``backbone`` is the untrained module of a run of one's own.
-    Without it, weights start as those of the run did: at random by the seed, or published ones.
+    The first call trains it on the run's own data in ``run/supervised``, a run directory; after an interruption the
+    next call continues. ``backbone`` is the untrained module if ``run`` trained one of yours; otherwise weights start
+    as those of the run did.
 
     Raises:
         UserError: the data have no labels, or the run needs a ``backbone``.
-        KeyboardInterrupt: stopped by a signal; what was done is saved.
+        KeyboardInterrupt: stopped by a signal, and saved.
     """
     console = console or Console(quiet=True)
     require_own(run, backbone)
@@ -64,7 +64,7 @@ def supervised_encoder(
         config = _with_labels(config, steps, run, device=device, data_dir=data_dir or config.data_dir)
         config = on_this_device(run, config)
         try:
-            data = open_together(lambda: open_data_of(run, config, terminal.detail(console)))
+            data = load_on_all_ranks(lambda: find_run_data(run, config, terminal.detail(console)))
             _, stopped = train_run(config, place, state, copy.deepcopy(backbone), data, console, start(config))
         except BaseException:
             if rank() == 0 and not worth_keeping(place):
@@ -77,34 +77,18 @@ def supervised_encoder(
 
 
 def _with_labels(config: Config, steps: int, run: Path, **changes: Any) -> Config:
-    """``config`` for cross entropy, its length, warm-up and freeze counted in steps where they were by the clock."""
-    first = read_config(run).get("extensions", [{"before": config.length}])[0]["before"]
-    length = Length.parse(first)
-
-    def as_share(text: str) -> str:
-        part = Length.parse(text)
-        return f"{100 * part.amount / length.amount:.6f}%" if part.unit == "min" else text
-
-    return dataclasses.replace(
-        config,
-        method="supervised",
-        objective=None,
-        labels=True,
-        length=f"{steps}it",
-        warmup=as_share(config.warmup),
-        freeze=as_share(config.freeze),
-        out=run,
-        name="supervised",
-        **changes,
-    )
+    """``config`` for cross entropy and ``steps`` steps; a warm-up or freeze in minutes becomes a percentage."""
+    first = Length.parse(read_config(run).get("extensions", [{"before": config.length}])[0]["before"])
+    for name in ("warmup", "freeze"):
+        part = Length.parse(getattr(config, name))
+        if part.unit == "min":
+            changes[name] = f"{100 * part.amount / first.amount:.6f}%"
+    changes |= {"method": "supervised", "objective": None, "labels": True, "length": f"{steps}it"}
+    return dataclasses.replace(config, out=run, name="supervised", **changes)
 
 
 def _steps(run: Path) -> int:
-    """Steps of the newest checkpoint, which may be the best alone.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The step of the newest checkpoint of ``run``; raises UserError if it is damaged."""
     try:
         return newest_position(run)["step"]
     except (ValueError, LookupError, TypeError) as error:

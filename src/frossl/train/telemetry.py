@@ -1,7 +1,7 @@
-"""What is watched of the features that training itself makes, at steps that are known in advance.
+"""Telemetry of the features that training makes, at steps that are known in advance.
 
-Nothing here touches the run: no random number is drawn, no statistic of a batch norm moves, no step waits for the
-device unless it is one of those steps. Held-out images are looked at by :mod:`frossl.train.probe`.
+It does not change the run: it draws no random number, moves no statistic of a batch norm, and waits for the device at
+those steps only. :mod:`frossl.train.probe` measures held-out images.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from frossl.views.recipes import Recipe
 STEPS = 12
 """Most steps whose features go into the moments of one spectrum."""
 SAMPLES, KEPT = 1024, 4
-"""Most samples, views counted, and steps that are kept for what needs more than moments."""
+"""Most samples (views counted) and steps kept for figures that need more than moments."""
 WIDEST = 2048
-"""Widest features whose moments are taken: of wider ones a spectrum is of the samples that are kept."""
-APART = 5
-"""Spectra of held-out images are at least this part of the interval apart."""
-TOP = 14
+"""Widest features whose moments are taken; the spectrum of wider ones is of the kept samples."""
+HELD_OUT_PER_INTERVAL = 5
+"""Most spectra of held-out images per interval between spectra."""
+TRACKED = 14
 """Eigenvalues that are tracked step by step (arXiv 2310.02903, the figure of eigenvalue dynamics)."""
-HOLD = 3
+CLEAR_ROWS = 3
 """Diagnostics in a row without a finding after which it is over."""
 Row = tuple[str, dict[str, Any]]
 
@@ -61,18 +61,18 @@ class Telemetry:
 
     @torch.no_grad()
     def observe(self, step: int, h_VNF: Tensor, values: dict[str, Tensor]) -> None:
-        """Takes what step number ``step`` (from 1) made, before the update; ``values`` are its loss, terms and norm."""
-        due, apart, count = self.next_spectrum(step)
-        gathered = due - step in range(0, count * apart, apart)
+        """Reads the features of ``step`` (from 1), before the update; ``values`` are its loss, terms and norm."""
+        due, spacing, count = self.next_spectrum(step)
+        gathered = due - step in range(0, count * spacing, spacing)
         diagnostics, tracked = self.diagnostics_due(step), step <= self.track
         if not (diagnostics or tracked or gathered):
             return
         features = self.features(h_VNF)
         if tracked:
-            self.rows += [("eigenvalues", {"where": k, **leading(x, TOP)}) for k, x in features.items()]
+            self.rows += [("eigenvalues", {"where": k, **leading(x, TRACKED)}) for k, x in features.items()]
         if diagnostics:
             row = read(values)
-            if not math.isfinite(row.get("grad_norm", 0.0)):  # of a step that is left out
+            if not math.isfinite(row.get("grad_norm", 0.0)):  # the step is skipped
                 del row["grad_norm"]
             row |= {f"{k}_{name}": v for k, x in features.items() for name, v in batch_statistics(x).items()}
             self.rows.append(("diagnostics", row))
@@ -95,11 +95,12 @@ class Telemetry:
 
     @torch.no_grad()
     def held_out(self, step: int, h_NF: Tensor, last: bool) -> None:
-        """Takes features of held-out images after ``step``, if it is the last or not soon after another.
+        """Adds spectra of held-out images after ``step``, unless one was taken shortly before and it is not the last.
 
-        Embeddings are by the heads in eval mode.
+        The heads make embeddings in eval mode.
         """
-        if not self.every or (self.monitored and not last and step - self.monitored < self.every // APART):
+        spacing = self.every // HELD_OUT_PER_INTERVAL
+        if not self.every or (self.monitored and not last and step - self.monitored < spacing):
             return
         self.monitored = step
         with eval_mode(self.method):
@@ -107,7 +108,7 @@ class Telemetry:
                 self.spectrum(name, "held_out", x_VNF)
 
     def features(self, h_VNF: Tensor) -> dict[str, Tensor]:
-        """Features and embeddings by name, detached, where eigenvalues in float64 can be had."""
+        """Features and embeddings by name, detached, on a device with float64."""
         h_VNF = h_VNF.detach()
         both = {"backbone": h_VNF, "projector": self.method.embed(h_VNF)}
         return {k: x.to(_exact(x.device)) for k, x in both.items() if x is not None}
@@ -118,9 +119,9 @@ class Telemetry:
         self.rows.append(("spectrum", {"where": where, "on": on, **spectrum_of(x_VNF, moments if more else None)}))
 
     def judge(self, diagnostics: dict[str, Any]) -> None:
-        """Adds a row for each finding that is new and for each that has not been seen for :data:`HOLD` diagnostics."""
+        """Adds a row for each new finding, and for each that was absent from :data:`CLEAR_ROWS` diagnostics."""
         self.diagnostics.append(diagnostics)
-        recent = [diagnose(self.diagnostics[: len(self.diagnostics) - i], self.context) for i in range(HOLD)]
+        recent = [diagnose(self.diagnostics[: len(self.diagnostics) - i], self.context) for i in range(CLEAR_ROWS)]
         self.rows += [("health", f.row()) for f in recent[0] if f.state not in self.standing]
         over = self.standing - {f.state for found in recent for f in found}
         for state in sorted(over):
@@ -135,18 +136,18 @@ class Telemetry:
         return rows
 
     def diagnostics_due(self, step: int) -> bool:
-        apart = max(1, self.every // (25 if step <= self.every else 5))
-        return self.every > 0 and (step == 1 or step % apart == 0)
+        spacing = max(1, self.every // (25 if step <= self.every else 5))
+        return self.every > 0 and (step == 1 or step % spacing == 0)
 
     def next_spectrum(self, step: int) -> tuple[int, int, int]:
-        """The step, not before ``step``, of the next spectrum; it is of so many steps up to it, so far apart."""
+        """The step of the next spectrum, ``step`` or later; the spacing and number of steps that go into it."""
         if not self.every:
             return -1, 1, 0
         early = [n for e in range(9) for n in (10**e, 2 * 10**e, 5 * 10**e) if step <= n < self.every]
         due = min([*early, -(-step // self.every) * self.every])
         window = max(1, min(due, self.every) // 10)
-        apart = -(-window // STEPS)
-        return due, apart, window // apart
+        spacing = -(-window // STEPS)
+        return due, spacing, window // spacing
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and samples that have not become rows yet."""
@@ -179,7 +180,7 @@ def picture_of_views(data: Dataset, recipe: Recipe, seed: int) -> Tensor:
 
 
 def context_of(plan: Plan) -> Context:
-    """What the rules of :mod:`frossl.train.health` want to know of a run."""
+    """The context of a run for the rules of :mod:`frossl.train.health`."""
     first = "the start" if plan.config.init else "the untrained encoder"
     return Context(plan.config.method, plan.batch, getattr(plan.config.objective, "prototypes", 0), first)
 
@@ -189,5 +190,5 @@ def _device(method: Method) -> torch.device:
 
 
 def _exact(device: torch.device) -> torch.device:
-    """Where features of ``device`` are looked at: there, unless it has no float64."""
+    """``device``, or the CPU where it has no float64."""
     return torch.device("cpu") if device.type == "mps" else device

@@ -17,13 +17,13 @@ from frossl.train.plan import peak_rate
 from frossl.train.planned import OVER, TRIALS, Run, names_in, read_plan
 
 FACTOR = 3.0
-"""Between a learning rate that is tried and the next."""
-PART = 0.25
-"""Length of a trial as a share of the first budget, if none is given."""
-HOW = ("budget", "measure", "factor")
-"""What is the same for all arms whose rates are chosen in a comparison."""
-SEED = 1000
-"""Of all trials; comparisons count theirs from 0."""
+"""Ratio of consecutive learning rates that are tried."""
+TRIAL_FRACTION = 0.25
+"""Default length of a trial, as a fraction of the first budget."""
+TRIAL_SEED = 1000
+"""Seed of all trials; those of comparisons count from 0."""
+SAME_FOR_ALL = ("budget", "measure", "factor")
+"""Entries of ``tuning`` in ``comparison.json`` that are the same for all arms."""
 
 
 def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: Sequence[str]) -> list[Run]:
@@ -40,7 +40,7 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
     if not trial_protocols(protocols):
         raise UserError("--tune-lr needs a --protocol that has an accuracy, such as knn or linear, to choose by")
     length = Length.parse(runs[0].budget)
-    budget = str(Length.parse(budget or str(replace(length, amount=length.amount * PART))))
+    budget = str(Length.parse(budget or str(replace(length, amount=length.amount * TRIAL_FRACTION))))
     out, trials = runs[0].config.out / TRIALS, []
     taken = names_in(out)
     arms = {run.arm: run.config for run in runs if find_method(run.config.method).trains}
@@ -48,22 +48,22 @@ def plan_trials(runs: Sequence[Run], count: int, budget: str | None, protocols: 
     for arm, config in arms.items():
         for step in range(-(count // 2), count // 2 + 1):
             rate = float(f"{peak_rate(config) * FACTOR**step:.3g}")
-            short = replace(config, lr=rate, length=budget, seed=SEED, monitor_every="100%", monitor_ridge=False)
+            short = replace(config, lr=rate, length=budget, seed=TRIAL_SEED, monitor_every="100%", monitor_ridge=False)
             title = f"{arm} lr {rate:g}"
             trials.append(Run.plan(title, arm, budget, short, out, taken, validation=True, trial=True))
     return trials
 
 
 def trial_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
-    """What of ``protocols`` is measured of a trial: accuracies."""
+    """The ``protocols`` for trials: those with an accuracy."""
     return tuple(name for name, m in find_metrics(protocols).items() if any(c.score for c in m.columns.values()))
 
 
 def choose_rates(trials: Sequence[Run], protocols: Sequence[str]) -> dict[str, Any]:
-    """The ``chosen`` rate of each arm, and what it was chosen from, for ``comparison.json``.
+    """The entry ``tuning`` of ``comparison.json``: the ``chosen`` rate of each arm, and its trials.
 
     Raises:
-        UserError: a trial is not over, or none of an arm has an accuracy.
+        UserError: a trial is not over, or no trial of an arm has an accuracy.
     """
     left = [trial.name for trial in trials if trial.state(trial_protocols(protocols)) not in OVER]
     if left:
@@ -91,7 +91,7 @@ def check_tuning(out: Path, arms: Iterable[str], new: dict[str, Any]) -> None:
     """Raises UserError if rates of other arms than ``arms`` in ``out`` were chosen in another way than ``new`` says."""
     before = read_plan(out).get("tuning", {"chosen": {}})
     others = ", ".join(before["chosen"].keys() - set(arms))
-    for name in HOW:
+    for name in SAME_FOR_ALL:
         if others and name in new and before[name] != new[name]:
             raise UserError(
                 f"learning rates of {out} were chosen with the {name} {before[name]} ({others}), and others cannot be "
@@ -101,14 +101,14 @@ def check_tuning(out: Path, arms: Iterable[str], new: dict[str, Any]) -> None:
 
 
 def join_tuning(out: Path, new: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`choose_rates` gave, with the arms whose rates ``comparison.json`` in ``out`` has already.
+    """``new`` of :func:`choose_rates` with the arms whose rates ``comparison.json`` in ``out`` has already.
 
     Raises:
         UserError: see :func:`check_tuning`.
     """
     check_tuning(out, new["chosen"], new)
     before = read_plan(out).get("tuning", new)
-    if any(before[name] != new[name] for name in HOW):
+    if any(before[name] != new[name] for name in SAME_FOR_ALL):
         return new  # all arms were measured again
     chosen = before["chosen"] | new["chosen"]
     rows = {(row["arm"], row["lr"]): row for row in (*before["trials"], *new["trials"])}
@@ -117,7 +117,7 @@ def join_tuning(out: Path, new: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_rate(scores: dict[float, float | None]) -> float:
-    """The learning rate with the best score, of equals the one nearest to the middle of all that were tried.
+    """The learning rate with the best score; of equal ones that nearest to the middle of all that were tried.
 
     >>> best_rate({1.0: 0.5, 3.0: 0.5, 9.0: None}), best_rate({1.0: 0.5, 3.0: 0.5, 9.0: 0.6})
     (3.0, 9.0)
@@ -128,5 +128,5 @@ def best_rate(scores: dict[float, float | None]) -> float:
 
 
 def with_rates(runs: Sequence[Run], chosen: dict[str, float]) -> list[Run]:
-    """``runs`` with the learning rate that was chosen for their arm, if one was."""
+    """``runs`` with the learning rate that was chosen for their arm, if any."""
     return [replace(r, config=replace(r.config, lr=chosen.get(r.arm, r.config.lr))) for r in runs]
