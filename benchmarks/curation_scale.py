@@ -22,11 +22,11 @@ from PIL import Image
 
 from common import DATA, Row, environment, heading, latest, resident_mib, run_jobs, table
 from frossl import embed, explore
-from frossl.commands.embed import BATCH
 from frossl.data import open_data
 from frossl.evals.extract import Extractor
 from frossl.runs.encoders import load_any_encoder
 from frossl.runs.log import read_rows
+from frossl.train.embed import BATCH
 
 STEPS = ("decode and encode alone", "embed", "explore")
 SAME = ("step", "images", "encoder_title", "threads")

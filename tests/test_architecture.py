@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import frossl
+from frossl.cli import COMMANDS
 
 ORDER = [
     {"cli"},
@@ -76,7 +77,8 @@ def loaded_with(module: str) -> set[str]:
 
 def test_the_command_line_answers_before_libraries_that_take_seconds_are_loaded():
     slow = {"torchvision", "timm", "lightning_fabric", "sklearn", "datasets", "plotly", "tensorboard"}
-    assert not slow & loaded_with("frossl.cli")
+    commands = ", ".join(f"frossl.commands.{name}" for name in COMMANDS)
+    assert not slow & loaded_with(f"frossl.cli, {commands}")
 
 
 def test_losses_need_nothing_but_torch():

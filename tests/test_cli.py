@@ -343,7 +343,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from frossl.core.types import Loss, Moment, Setting
+from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.methods import Method
 
 
@@ -358,11 +358,11 @@ class Apart(Method):
         columns: int = 8
         '''columns of the projection'''
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(setting)
-        self.head = nn.Linear(setting.features, config.columns)
+    def __init__(self, config: Config, spec: MethodSpec) -> None:
+        super().__init__(spec)
+        self.head = nn.Linear(spec.features, config.columns)
 
-    def forward(self, h_VNF: Tensor, moment: Moment) -> Loss:
+    def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         z_VND = self.project(self.head, h_VNF)
         terms = {"together": z_VND.var(0).mean(), "apart": (1 - z_VND.var(1)).relu().mean()}
         return Loss(sum(terms.values()), {name: term.detach() for name, term in terms.items()})

@@ -17,11 +17,11 @@ from PIL import Image
 from rich.console import Console
 
 import frossl as package
-from frossl.commands import embed as embedding
-from frossl.commands.predict import _labelled
 from frossl.core.types import UserError
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.runs.embeddings import About, Embeddings, read_embeddings
+from frossl.train import embed as embedding
+from frossl.train.predict import _labelled
 
 SPEC = EncoderSpec(
     backbone="resnet18", channels=3, size=16, stem="small", features=8, mean=(0.4,) * 3, std=(0.2,) * 3,
@@ -54,8 +54,8 @@ def rows(path) -> list[dict[str, str]]:
 
 
 def on_page(path):
-    """What the page was told."""
-    return json.loads(re.search(r'id="told">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    """The data of the page."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
 
 
 def test_vectors_are_the_same_whatever_batch_workers_and_interruptions(tmp_path, encoder, monkeypatch):
@@ -101,9 +101,9 @@ def test_a_folder_without_labels_and_with_broken_files(tmp_path, frossl, encoder
     assert {row["split"] for row in rows(tmp_path / "out" / "outliers.csv")} == {""}
     assert len(rows(tmp_path / "out" / "outliers.csv")) == len(rows(tmp_path / "out" / "clusters.csv")) == 51
     assert not (tmp_path / "out" / "labels.csv").exists()
-    told = on_page(tmp_path / "out" / "explore.html")
-    assert (told["classes"], len(told["paths"]), told["thumbnails"]) == ([], 51, 51)
-    assert len(told["encoders"][0]["lists"]["groups"]) == 1
+    data = on_page(tmp_path / "out" / "explore.html")
+    assert (data["classes"], len(data["paths"]), data["thumbnails"]) == ([], 51, 51)
+    assert len(data["encoders"][0]["lists"]["groups"]) == 1
 
 
 def test_images_of_one_name_keep_their_own_pictures(tmp_path, encoder):
@@ -176,10 +176,10 @@ def test_labels_splits_and_a_switch_between_encoders(tmp_path, frossl, encoder):
     assert [(row["split"], row["keep"]) for row in across] == [("held-out", "yes"), ("train", "no")]
     assert rows(tmp_path / "out" / "labels.csv")[0]["path"].endswith(("wrong.png", "copy.png", "003.png"))
     assert (tmp_path / "out" / "untrained" / "outliers.csv").exists()
-    told = on_page(tmp_path / "out" / "explore.html")
-    assert [one["name"] for one in told["encoders"]] == [encoder, "untrained"]
-    assert told["encoders"][0]["map"] == "PCA"
-    assert told["splits"] == ["train", "held-out"]
+    data = on_page(tmp_path / "out" / "explore.html")
+    assert [one["name"] for one in data["encoders"]] == [encoder, "untrained"]
+    assert data["encoders"][0]["map"] == "PCA"
+    assert data["splits"] == ["train", "held-out"]
 
 
 def test_a_file_of_embeddings_is_explored_with_its_images_and_without(tmp_path, frossl, encoder):
@@ -236,7 +236,7 @@ def test_tables_of_labels_that_do_not_do_are_refused(tmp_path, frossl, encoder, 
 
 
 @pytest.mark.parametrize(
-    ("rows_of", "wanted"),
+    ("rows_of", "expected"),
     [
         ("dog/d00.png,a\nd01.png,b\n/far/dog/d02.png,c", {0: "a", 1: "b", 2: "c"}),
         ("cat/d00.png,a", "cat/d00.png"),
@@ -247,7 +247,7 @@ def test_tables_of_labels_that_do_not_do_are_refused(tmp_path, frossl, encoder, 
         ("dog/bad.png,a\ndog/d00.png,b", {0: "b"}),
     ],
 )
-def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of, wanted):
+def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of, expected):
     (tmp_path / "labels.csv").write_text(f"path,label\n{rows_of}\n")
     about = About(
         encoder="e", checksum="c", title="net", size=8, features=1, dtype="float32", source="s", options={},
@@ -257,12 +257,11 @@ def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of,
     none = [""] * 5
     one = Embeddings([*range(5)], paths, none, [None] * 5, np.ones((5, 1)), about, {"dog/bad.png": "broken"})
     said = io.StringIO()
-    if isinstance(wanted, str):
-        with pytest.raises(UserError, match=f"not those of one image: {wanted}"):
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=f"not those of one image: {expected}"):
             _labelled(tmp_path / "labels.csv", one, Console(file=said))
     else:
-        index, words = _labelled(tmp_path / "labels.csv", one, Console(file=said))
-        assert dict(zip(index, words, strict=True)) == wanted
+        assert _labelled(tmp_path / "labels.csv", one, Console(file=said)) == expected
     assert ("could not be read" in said.getvalue()) == ("bad" in rows_of)
 
 

@@ -111,6 +111,12 @@ def test_a_store_of_splits_with_other_classes_is_made_without_labels(frossl, fol
     assert frossl("cache", place, "--size", 16, "--seed", 1)[0] == 2  # which changes nothing in a store
 
 
+def test_cache_prints_every_option_that_opens_its_store_again(frossl, folder):
+    code, said = frossl("cache", folder, "--size", 16, "--channels", 1, "--range", 0, 200, "--pages", "first")
+    assert code == 0
+    assert said.endswith("--cache 16 --channels 1 --range 0.0 200.0 --pages first")
+
+
 def test_a_folder_whose_name_is_in_another_code_is_named_as_well_as_can_be(frossl, folder):
     name = os.fsdecode(b"caf\xe9")
     folder.rename(folder.with_name(name))

@@ -7,12 +7,12 @@ the rest.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from frossl.commands.embed import embed
-    from frossl.commands.explore import explore
-    from frossl.commands.predict import predict
     from frossl.nn.encoder import load_encoder
     from frossl.runs.config import Config
+    from frossl.train.embed import embed
     from frossl.train.evaluate import evaluate_run
+    from frossl.train.explore import explore
+    from frossl.train.predict import predict
     from frossl.train.pretrain import pretrain
 
 __version__ = "0.1.0"
@@ -22,9 +22,9 @@ _PLACES = {
     "pretrain": "frossl.train.pretrain",
     "evaluate_run": "frossl.train.evaluate",
     "load_encoder": "frossl.nn.encoder",
-    "embed": "frossl.commands.embed",
-    "explore": "frossl.commands.explore",
-    "predict": "frossl.commands.predict",
+    "embed": "frossl.train.embed",
+    "explore": "frossl.train.explore",
+    "predict": "frossl.train.predict",
 }
 __all__ = ["Config", "__version__", "embed", "evaluate_run", "explore", "load_encoder", "predict", "pretrain"]
 

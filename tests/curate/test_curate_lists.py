@@ -111,7 +111,7 @@ def test_a_map_without_umap_is_pca_and_says_so(blobs, monkeypatch):
     places, kind = plane(blobs[0])
     assert (kind, places.shape) == ("PCA", (300, 2))
     with pytest.raises(UserError, match=r"frossl\[explore\]"):
-        plane(blobs[0], umap=True)
+        plane(blobs[0], method="umap")
 
 
 def test_umap_is_used_where_it_is(blobs, monkeypatch):
@@ -120,7 +120,7 @@ def test_umap_is_used_where_it_is(blobs, monkeypatch):
 
     monkeypatch.setitem(__import__("sys").modules, "umap", Fake)
     assert plane(blobs[0])[1] == "UMAP"
-    assert plane(blobs[0], umap=False)[1] == "PCA"
+    assert plane(blobs[0], method="pca")[1] == "PCA"
 
 
 def test_embeddings_that_cannot_be_compared_are_refused():

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from comparison_runs import write_plan, write_run
 
-from frossl.report.comparison_page import write_comparison
+from frossl.report.comparison import write_comparison
 from frossl.report.page import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

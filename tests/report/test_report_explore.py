@@ -12,14 +12,14 @@ import pytest
 import torch
 from test_report_browser import BROWSER, browse
 
-from frossl.curate.findings import ExploreOptions, analyse
-from frossl.curate.space import spread
+from frossl.curate.findings import AnalysisOptions, analyse
+from frossl.curate.space import evenly_spaced
 from frossl.report import explore
 from frossl.report.explore import Collection, write_page
 
 COUNT = 60
 DRIVE = """<script>addEventListener("load", () => setTimeout(() => {
-  const told = document.body.dataset, canvas = document.getElementById("points"), box = canvas.getBoundingClientRect();
+  const seen = document.body.dataset, canvas = document.getElementById("points"), box = canvas.getBoundingClientRect();
   const at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, {
     clientX: box.left + x * box.width, clientY: box.top + y * box.height, bubbles: true }));
   const draw = (corners) => {
@@ -29,27 +29,27 @@ DRIVE = """<script>addEventListener("load", () => setTimeout(() => {
     return document.documentElement.dataset.selected;
   };
   const all = [[-1, -1], [2, -1], [2, 2], [-1, 2]];
-  told.all = draw(all);
-  told.left = draw([[-1, -1], [0.5, -1], [0.5, 2], [-1, 2]]);
-  told.right = draw([[0.5, -1], [2, -1], [2, 2], [0.5, 2]]);
+  seen.all = draw(all);
+  seen.left = draw([[-1, -1], [0.5, -1], [0.5, 2], [-1, 2]]);
+  seen.right = draw([[0.5, -1], [2, -1], [2, 2], [0.5, 2]]);
   document.querySelector("input[name=tool][value=box]").click();
-  told.box = draw([[-1, -1], [0.5, 2]]);
-  told.chosen = document.querySelectorAll("#chosen .card").length;
+  seen.box = draw([[-1, -1], [0.5, 2]]);
+  seen.chosen = document.querySelectorAll("#chosen .card").length;
   const pictured = (e) => /blob:/.test(e.style.backgroundImage);
-  told.pictured = [...document.querySelectorAll("#chosen .thumb")].filter(pictured).length;
+  seen.pictured = [...document.querySelectorAll("#chosen .thumb")].filter(pictured).length;
   document.getElementById("clear").click();
   for (const key of ["ArrowRight", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "Enter"])
     canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-  told.keyboard = document.documentElement.dataset.selected;
+  seen.keyboard = document.documentElement.dataset.selected;
   document.querySelector("#legend button").click();
-  told.legend = document.documentElement.dataset.selected;
+  seen.legend = document.documentElement.dataset.selected;
   document.querySelectorAll("input[name=encoder]")[1].click();
-  told.about = document.getElementById("about-map").textContent;
-  told.groups = document.querySelectorAll("#list-groups .strip").length;
-  told.wide = document.documentElement.scrollWidth;
-  told.window = innerWidth;
-  told.ground = getComputedStyle(document.body).backgroundColor;
-  told.fetched = performance.getEntriesByType("resource").filter((e) => !/^(data|blob):/.test(e.name)).length;
+  seen.about = document.getElementById("about-map").textContent;
+  seen.groups = document.querySelectorAll("#list-groups .strip").length;
+  seen.wide = document.documentElement.scrollWidth;
+  seen.window = innerWidth;
+  seen.ground = getComputedStyle(document.body).backgroundColor;
+  seen.fetched = performance.getEntriesByType("resource").filter((e) => !/^(data|blob):/.test(e.name)).length;
 }, 3000));</script></body>"""
 
 
@@ -73,8 +73,8 @@ def collection(count: int = COUNT, **changes) -> Collection:
 def findings(of: Collection, seed: int = 0, points: int = 10**6):
     x = np.random.default_rng(seed).normal(size=(len(of.paths), 8)).astype("float32")
     x[-1] = x[0]
-    mapped = spread(len(of.paths), points)
-    asked = ExploreOptions(alike=0.95, map="pca", label_first=5)
+    mapped = evenly_spaced(len(of.paths), points)
+    asked = AnalysisOptions(alike=0.95, map="pca", label_first=5)
     return analyse(x, of.pictures, of.classes_N, of.classes, of.splits, asked, mapped=mapped)
 
 
@@ -87,8 +87,8 @@ def page(tmp_path, monkeypatch):
     return tmp_path / "explore.html"
 
 
-def told(path):
-    return json.loads(re.search(r'id="told">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+def data_of(path):
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
 
 
 def test_everything_is_in_the_one_file(page):
@@ -96,7 +96,7 @@ def test_everything_is_in_the_one_file(page):
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert "plotly" not in text.lower()
     assert "<b>images</b>" not in text
-    found = told(page)
+    found = data_of(page)
     assert found["paths"][0].endswith("</script>.png")
     assert sorted(found["paths"]) == collection().paths
     (group,) = found["encoders"][0]["lists"]["groups"]
@@ -114,7 +114,7 @@ def test_what_does_not_fit_has_no_thumbnail_and_it_is_said(tmp_path, monkeypatch
     text = (tmp_path / "e.html").read_text()
     assert "have thumbnails" in text
     assert "the map has 2,000 of 2,200 images" in text
-    lists = told(tmp_path / "e.html")["encoders"][0]["lists"]
+    lists = data_of(tmp_path / "e.html")["encoders"][0]["lists"]
     assert max(one["i"] for one in lists["outliers"]) < about["thumbnails"]  # lists come first
 
 

@@ -13,25 +13,24 @@ from PIL import Image
 
 from frossl.cli import main
 from frossl.core.types import Features
+from frossl.curate.neighbours import nearest
 from frossl.data.loader import epoch_order, training_batches, views_of
 from frossl.data.types import Dataset, Split
 from frossl.evals.extract import BANK, QUERIES, Extractor
 from frossl.evals.knn import knn
 from frossl.nn.encoder import EncoderSpec
 from frossl.report.figures import confusion_figure
-from frossl.report.gallery import describe_view
+from frossl.report.gallery import describe_view, show_typical
 from frossl.report.inspection import (
     LEAST,
     InspectedEncoder,
-    affordable,
     confused_pairs,
     confusion,
     near_duplicates,
-    nearest,
     plane,
+    sample_sizes,
     spectrum_shares,
     spread_over_classes,
-    typicality,
 )
 from frossl.report.pictures import CELL, sheet, thumbnail
 from frossl.views.params import ORDERS, sample_params
@@ -105,9 +104,11 @@ def test_mistakes_are_named_commonest_first():
 
 
 def test_an_image_far_from_all_others_is_the_least_typical():
+    inspected = seen(Split(images(4)), Split(images(30)))
     x = torch.ones(30, 4) + 0.1 * torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     x[7] = torch.tensor([-1.0, 1.0, -1.0, 1.0])
-    assert int(typicality(x).argmin()) == 7
+    found = show_typical(replace(inspected, features=replace(inspected.features, test_NF=x)))
+    assert found["Least typical"][0]["src"] == thumbnail(inspected.data.test.images[7])
 
 
 def test_the_plane_and_the_spectrum_tell_the_same_shares():
@@ -172,9 +173,8 @@ def test_thumbnails_are_small_and_small_images_stay_as_they_are(side, kind):
 
 
 def test_a_sheet_has_a_cell_for_every_image_grey_or_colour_of_any_size():
-    source, across = sheet([images(1, side=s)[0] for s in (16, 40, 20)] + [images(1)[0, :1]])
+    source = sheet([images(1, side=s)[0] for s in (16, 40, 20)] + [images(1)[0, :1]], 2)
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
-    assert across == 2
     assert picture.size == (2 * CELL, 2 * CELL)
 
 
@@ -191,9 +191,9 @@ def test_a_slow_encoder_gets_fewer_images(monkeypatch):
     spec = EncoderSpec(
         backbone="own:Slow", channels=3, size=16, stem="imagenet", features=768, mean=data.mean, std=data.std
     )
-    assert affordable(Slow(), spec, data, Extractor()) == (LEAST, LEAST)
+    assert sample_sizes(Slow(), spec, data, Extractor()) == (LEAST, LEAST)
     monkeypatch.setattr("frossl.report.inspection.SECONDS", 1000.0)
-    assert affordable(Slow(), spec, data, Extractor()) == (BANK, QUERIES)
+    assert sample_sizes(Slow(), spec, data, Extractor()) == (BANK, QUERIES)
 
 
 def test_the_command_writes_the_report_and_says_where(labelled, tmp_path, capsys, monkeypatch):

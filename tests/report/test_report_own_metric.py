@@ -13,8 +13,7 @@ from frossl.evals import METRICS, Column, metric
 from frossl.evals.suite import Evaluation
 from frossl.evals.verdict import verdict
 from frossl.report.arms import arms_of, evaluation_table
-from frossl.report.comparison import agreement_note, as_markdown, conclude
-from frossl.report.comparison_page import render_comparison
+from frossl.report.comparison import agreement_note, as_markdown, conclude, render_comparison
 from frossl.report.figures import accuracy_figure
 from frossl.report.study import read_study
 from frossl.report.terminal import show_evaluation
@@ -80,7 +79,7 @@ def test_it_ranks_the_arms_of_a_comparison_in_its_direction(tmp_path):
     assert list(result.rankings["votes"].means) == ["c", "b", "a"]
     assert list(result.rankings) == ["linear", "votes", "knn"]
     assert result.agreements["roughness"].spearman == pytest.approx(-1)  # lower is better, and kNN says higher
-    assert "roughness" in agreement_note(result)
+    assert "roughness" in agreement_note(result)[0]
     assert conclude(result, "votes").startswith("By votes of trees, c is ahead")
     text, page = as_markdown(study), render_comparison(study)
     assert "| votes | points behind |" in text

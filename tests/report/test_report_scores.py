@@ -11,8 +11,7 @@ from rich.console import Console
 
 from frossl.evals.suite import Evaluation
 from frossl.report.arms import Arm, arms_of, evaluation_table
-from frossl.report.comparison import as_markdown, conclude
-from frossl.report.comparison_page import render_comparison
+from frossl.report.comparison import as_markdown, conclude, render_comparison
 from frossl.report.comparison_tables import in_order
 from frossl.report.figures import accuracy_figure
 from frossl.report.study import read_study

@@ -59,8 +59,8 @@ def test_the_display_cuts_nothing_off(width):
 def test_elsewhere_there_is_a_line_for_each_look_of_the_monitor():
     console = Console(file=StringIO(), width=40)
     display = TrainingDisplay(console, views_per_step=64)
-    for step, looked in ((10, 0), (20, 20), (30, 20), (40, 40)):
-        display.update(Progress(Length(100 / 60, "min"), None, step, float(step), looked=looked), VALUES)
+    for step, monitored in ((10, 0), (20, 20), (30, 20), (40, 40)):
+        display.update(Progress(Length(100 / 60, "min"), None, step, float(step), monitored=monitored), VALUES)
     loss, figures = describe(VALUES)
     lines = [f"{'':{INDENT}} {n}0%  step {n}0  {n}0 s  {loss}  {figures}  64 views/s" for n in (2, 4)]
     assert printed(console) == lines
@@ -72,8 +72,8 @@ def test_the_log_has_the_lines_of_a_terminal_and_none_of_its_bars(tmp_path):
         say(console, "[bold]resnet18[/]", "Plan")
         display = TrainingDisplay(console, views_per_step=64)
         with display.bar:
-            for step, looked in ((10, 0), (20, 20)):
-                display.update(Progress(Length.parse("40it"), 40, step, float(step), looked=looked), VALUES)
+            for step, monitored in ((10, 0), (20, 20)):
+                display.update(Progress(Length.parse("40it"), 40, step, float(step), monitored=monitored), VALUES)
         with pytest.raises(ZeroDivisionError), logged(console, tmp_path / "other.txt"):
             1 / 0  # noqa: B018
     console.print("after")

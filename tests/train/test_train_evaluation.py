@@ -16,7 +16,6 @@ from rich.console import Console
 from torch import nn
 
 from frossl.commands import evaluate as evaluate_command
-from frossl.commands.embed import Embed, open_for
 from frossl.core.launch import Launch
 from frossl.core.types import UserError
 from frossl.data import DATASETS
@@ -30,6 +29,7 @@ from frossl.runs.directory import FAILED, read_run
 from frossl.runs.log import read_rows
 from frossl.runs.record import keep_evaluation, read_record
 from frossl.train import evaluate as evaluate_module
+from frossl.train.embed import EmbedOptions, open_images_and_encoder
 from frossl.train.evaluate import evaluate_run
 from frossl.train.pretrain import pretrain
 from frossl.train.replay import replay
@@ -272,15 +272,15 @@ def test_what_is_measured_is_computed_in_the_precision_of_the_run_also_without_t
     """cuDNN computes convolutions in TF32 unless it is told not to."""
     run = pretrain(config(place / "images", place, name="exact", evaluate=False, length="2it", precision="32")).run
     seen = []
-    for room in ("train.evaluate", "train.side_by_side", "commands.embed"):
+    for room in ("train.evaluate", "train.side_by_side", "train.embed"):
         monkeypatch.setattr(f"frossl.{room}.settle", lambda *how: seen.append(how))
     wanted = (torch.device("cpu"), "32", False)
     evaluate_run(run, protocols=("rank",), device="cpu")
     source = str(place / "images")
     of_images = Config(data=source, device="cpu", precision="32", workers=0, data_dir=place / "data")
     evaluate_encoders(of_images, [str(run)], protocols=("rank",))
-    given = Embed(data=source, device="cpu", workers=0, data_dir=place / "data")
-    open_for(given, str(run), Console(quiet=True))
+    given = EmbedOptions(data=source, device="cpu", workers=0, data_dir=place / "data")
+    open_images_and_encoder(given, str(run), Console(quiet=True))
     assert seen == [wanted] * 3
 
 

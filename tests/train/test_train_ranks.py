@@ -20,6 +20,7 @@ from test_train_guard import narrow
 from test_train_loop import config, folder_of_images, losses, same_weights
 
 from frossl import cli
+from frossl.commands import replay
 from frossl.core import distributed as dist
 from frossl.core.launch import Launch
 from frossl.core.types import UserError
@@ -231,7 +232,7 @@ def test_ranks_that_would_not_go_on_with_the_same_run_end(images, tmp_path):
 
 def wait_for_others(images: Path, out: Path, rank: int) -> None:
     ranks_room.START_UP = 1.0
-    cli.COMMANDS["replay"] = types.SimpleNamespace(run=lambda *_: ranks_room.start(config(images, out)))
+    replay.run = lambda *_: ranks_room.start(config(images, out))
     time.sleep(300 if rank == 1 else 0)
     cli.main(["replay", "run"])
 
@@ -337,7 +338,7 @@ def fail(where: str, rank: int) -> None:
             os._exit(9)
         loss.backward() if where == "backward" else dist.all_reduce_max(0.0)
 
-    cli.COMMANDS["replay"] = types.SimpleNamespace(run=fails)
+    replay.run = fails
     cli.main(["replay", "run"])
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypeVar
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import subcommand
 
 from frossl.core.machine import has_compiler
@@ -23,6 +22,7 @@ from frossl.data import from_tensors
 from frossl.data.options import DataOptions
 from frossl.data.types import Dataset, Split
 from frossl.losses import frossl
+from frossl.report.table import Cell, Table, for_terminal
 from frossl.runs.config import Config, Device
 from frossl.runs.data import load_run_data
 from frossl.train.loop import build, rank_batches
@@ -86,16 +86,15 @@ def noise(images: int, size: int, classes: int = 10) -> Dataset:
     return from_tensors(split, split, name="noise", classes=tuple(map(str, range(classes))))
 
 
-def _opened(given: BenchViews) -> tuple[Config, Dataset]:
-    options: dict[str, Any] = vars(given) | {"data": given.data or "noise"}
-    del options["steps"]
-    config = Config(**options)
+def _open(given: BenchViews) -> tuple[Config, Dataset]:
+    options = {name: value for name, value in vars(given).items() if name not in ("steps", "data")}
+    config = Config(data=given.data or "noise", **options)
     return config, load_run_data(config) if given.data else noise(4 * given.batch, given.size or 32)
 
 
 def _views(given: BenchViews) -> tuple[list[str], Rows]:
     """Views a second with eager and with compiled colours."""
-    config, data = _opened(given)
+    config, data = _open(given)
     rows = []
     for compiled in (False, True) if has_compiler() and device_of(config).type == "cpu" else (False,):
         plan = make_plan(replace(config, compile_views=compiled), data)
@@ -109,13 +108,13 @@ def _views(given: BenchViews) -> tuple[list[str], Rows]:
         rate = plan.batch * plan.views / median(each)
         rows.append(["compiled" if compiled else "eager", f"{rate:,.0f}", f"{first:.1f}"])
     if not data.train.in_memory:
-        rows.append(["decoding alone, images/s of one process", f"{1 / _decode_seconds(data):,.0f}", ""])
+        rows.append(["decoding alone, images/s in one process", f"{1 / _decode_seconds(data):,.0f}", ""])
     return ["colours", "views/s", "first batch, s"], rows
 
 
 def _train(given: BenchTrain) -> tuple[list[str], Rows]:
     """Milliseconds of a training step, of its parts, and of what is done between steps."""
-    config, data = _opened(given)
+    config, data = _open(given)
     learner, plan = build(config, data)
     device = plan.device
     stepper = Stepper(learner, plan, start(config))
@@ -135,10 +134,10 @@ def _train(given: BenchTrain) -> tuple[list[str], Rows]:
         stepper(views(), next(numbers), 0.5, 1.0, keep)
 
     parts["step"] = _seconds(step, device, WARM_UP + given.steps)
-    middle = {name: median(values[WARM_UP:]) for name, values in parts.items()}
-    step_s = middle.pop("step")
-    middle["the rest"] = max(0.0, step_s - sum(middle.values()))
-    rows = [[name, f"{1e3 * value:,.1f}", f"{value / step_s:.0%}"] for name, value in middle.items()]
+    medians = {name: median(values[WARM_UP:]) for name, values in parts.items()}
+    step_s = medians.pop("step")
+    medians["the rest"] = max(0.0, step_s - sum(medians.values()))
+    rows = [[name, f"{1e3 * value:,.1f}", f"{value / step_s:.0%}"] for name, value in medians.items()]
     rows.append(["step", f"{1e3 * step_s:,.1f}", f"{plan.batch / step_s:,.0f} images/s"])
     if not data.train.in_memory:
         one = _decode_seconds(data)
@@ -161,18 +160,20 @@ def _loss(given: BenchLoss) -> tuple[list[str], Rows]:
     for shape in SHAPES:
         z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
 
-        def both(z: torch.Tensor = z) -> None:
-            frossl(z, invariance_weight=1.4).total.backward()
-
-        each = _seconds(both, device, WARM_UP + given.steps)[WARM_UP:]
+        work = partial(_forward_and_backward, z)
+        each = _seconds(work, device, WARM_UP + given.steps)[WARM_UP:]
         rows.append([" x ".join(map(str, shape)), f"{1e3 * median(each):,.2f}"])
     return ["FroSSL, views x images x width", "forward and backward, ms"], rows
 
 
+def _forward_and_backward(z: torch.Tensor) -> None:
+    frossl(z, invariance_weight=1.4).total.backward()
+
+
 def _decode_seconds(data: Dataset) -> float:
     """Seconds that one process takes to decode an image in full."""
-    several = range(min(64, len(data.train)))
-    return _seconds(lambda: [data.train.images[i] for i in several], torch.device("cpu"))[0] / len(several)
+    count = min(64, len(data.train))
+    return _seconds(lambda: [data.train.images[i] for i in range(count)], torch.device("cpu"))[0] / count
 
 
 def _seconds(work: Callable[[], object], device: torch.device, times: int = 1) -> list[float]:
@@ -209,10 +210,5 @@ def run(args: list[str], console: Console) -> int:
     if given.steps < 1:
         raise UserError(f"--steps must be at least 1, got {given.steps}")
     headings, rows = MEASURED[type(given)](given)
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == headings[0] else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, highlight=False)
+    console.print(for_terminal(Table("", headings, [list(map(Cell, row)) for row in rows])))
     return 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from frossl.data.open import join_sources
-from frossl.data.options import COLUMNS
+from frossl.data.options import COLUMNS, DataOptions
 from frossl.report.terminal import detail
 from frossl.runs.config import Images
 from frossl.runs.data import load_run_data
@@ -33,13 +32,10 @@ def run(args: list[str], console: Console) -> int:
     data = load_run_data(replace(given, cache=given.size), detail(console))
     again = ["frossl", "pretrain", given.data, "--cache", str(given.size)]
     again += [] if given.labels else ["--no-labels"]
-    again += [] if given.targets == "auto" else ["--targets", given.targets]
-    for name in COLUMNS:
-        value = getattr(given, name)
-        again += [] if value is None else [f"--{name.replace('_', '-')}", value]
-    again += [] if given.channels is None else ["--channels", str(given.channels)]
-    again += [] if given.max_pixels is None else ["--max-pixels", str(given.max_pixels)]
-    again += [] if given.data_dir == Path("data") else ["--data-dir", str(given.data_dir)]
+    for name in ("targets", *COLUMNS, "channels", "range", "pages", "axes", "max_pixels", "data_dir"):
+        if (value := getattr(given, name)) != getattr(DataOptions, name):
+            values = value if isinstance(value, tuple) else (value,)
+            again += [f"--{name.replace('_', '-')}", *map(str, values)]
     console.print(
         f"{len(data.train) + len(data.test):,} images are stored below {escape(str(given.data_dir / 'cache'))}. "
         f"Use them: {escape(shlex.join(again))}",

@@ -21,8 +21,7 @@ from frossl.core.progress import GEOMETRIC
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.recipes.cpu import FOUND_FOR
-from frossl.report.comparison import show_comparison
-from frossl.report.comparison_page import write_comparison
+from frossl.report.comparison import show_comparison, write_comparison
 from frossl.report.targets import Watched
 from frossl.runs.config import Config
 from frossl.train import compare
@@ -120,14 +119,11 @@ def run(args: list[str], console: Console) -> int:
     command = [sys.executable, "-m", "frossl.cli", *again, "--only"]
     if trials:
         keep_plan(trials, about)
-        how = trial_protocols(given.protocol), command, console, lambda: None, parts
-        failed, stopped = carry_out_all(trials, *how)
+        protocols = trial_protocols(given.protocol)
+        _, stopped = carry_out_all(trials, protocols, command, console, lambda: None, parts)
         if stopped:
             return 128 + signal.Signals[stopped]
-        tuning = join_tuning(given.out, choose_rates(trials, given.protocol))
-        about |= {"tuning": tuning}
-        runs = with_rates(runs, tuning["chosen"])
-    keep_plan(runs, about)
+    runs = _keep_runs(given, trials, runs, about)
     failed, stopped = carry_out_all(runs, given.protocol, command, console, partial(write_comparison, given.out), parts)
     study = write_comparison(given.out)
     show_comparison(console, study)
@@ -136,14 +132,23 @@ def run(args: list[str], console: Console) -> int:
 
 
 def _about(given: Compare, again: list[str], runs: list[Run]) -> dict[str, Any]:
-    """What is kept of the command beside its runs; ``found_for`` says for which method a recipe was made."""
+    """The part of ``comparison.json`` about the command; ``found_for`` has the method that a recipe was made for."""
     found = {run.config.recipe: FOUND_FOR[run.config.recipe] for run in runs if run.config.recipe in FOUND_FOR}
     about = {"command": shlex.join(["frossl", *again]), "found_for": found}
     return about | {"target_metric": given.target_metric, "target": given.target}
 
 
+def _keep_runs(given: Compare, trials: list[Run], runs: list[Run], about: dict[str, Any]) -> list[Run]:
+    """Writes the plan of the runs; returns them, with the learning rates that ``trials`` found, if there are any."""
+    if trials:
+        about |= {"tuning": join_tuning(given.out, choose_rates(trials, given.protocol))}
+        runs = with_rates(runs, about["tuning"]["chosen"])
+    keep_plan(runs, about)
+    return runs
+
+
 def _carry_out(given: Compare, trials: list[Run], runs: list[Run], console: Console) -> int:
-    """The one run that was asked for, in this process."""
+    """Carries out the run of ``--only`` in this process."""
     assert given.only is not None
     planned = {run.name: run for run in (*trials, *runs)}
     if given.only not in planned:
@@ -159,7 +164,7 @@ def _carry_out(given: Compare, trials: list[Run], runs: list[Run], console: Cons
 
 
 def _list(given: Compare, trials: list[Run], runs: list[Run], again: list[str], console: Console) -> int:
-    """Runs and how they stand; or a command for each that is left, of trials first, as what they find is needed."""
+    """Prints the runs and their states, or a command for each that is left; of trials first, as runs depend on them."""
     states = {run.name: run.state(trial_protocols(given.protocol)) for run in trials}
     trying = any(state not in OVER for state in states.values())
     if given.dry_run:
@@ -172,11 +177,7 @@ def _list(given: Compare, trials: list[Run], runs: list[Run], again: list[str], 
         keep_plan(trials, about)
         print("# choose learning rates; then ask for --commands again", file=sys.stderr)
     else:
-        if trials:
-            about |= {"tuning": join_tuning(given.out, choose_rates(trials, given.protocol))}
-            runs = with_rates(runs, about["tuning"]["chosen"])
-        keep_plan(runs, about)
-        states = {run.name: run.state(given.protocol) for run in runs}
+        states = {run.name: run.state(given.protocol) for run in _keep_runs(given, trials, runs, about)}
     for name, state in states.items():
         if state not in OVER:
             print(shlex.join(["frossl", *again, "--only", name]))

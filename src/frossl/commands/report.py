@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from frossl.core.types import UserError
-from frossl.report.comparison import show_comparison
-from frossl.report.comparison_page import write_comparison
+from frossl.report.comparison import show_comparison, write_comparison
 from frossl.report.page import show, write_report
 from frossl.report.terminal import wrote
 from frossl.runs.data import find_run_data
@@ -41,7 +40,7 @@ def run(args: list[str], console: Console) -> int:
         if given.output is not None:
             raise UserError(f"-o {given.output}: the report of a comparison stands beside its runs; leave -o out")
         if given.data is not None:
-            raise UserError("--data: the report of a comparison looks at no images; leave --data out")
+            raise UserError("--data: the report of a comparison uses no images; leave --data out")
         show_comparison(console, write_comparison(given.runs[0]))
         say_where(given.runs[0] / "comparison.html", given.open, console)
         return 0

@@ -1,4 +1,4 @@
-"""Near-duplicates: images that are neighbours, in features or as small pictures, and alike pixel by pixel."""
+"""Near-duplicates: neighbours in features, or as small pictures, whose pixels are correlated."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from frossl.data.whole import HELD_OUT
 SIDE = 32
 """Pixels on a side of the pictures that are compared."""
 STEPS = ((SIDE // 2, 2, 0.5), (SIDE, 3, 0.8))
-"""Sides at which pictures are compared after a quarter of the size, pixels by which one may be shifted against the
-other there, and the correlation at the size before from which on they are."""
+"""Sizes in pixels at which pairs are compared after a quarter of the size: the side, the largest shift of one picture
+against the other, and the least correlation at the size before."""
 ALIKE = 0.95
 """Correlation of pixels from which two pictures are near-duplicates (docs/results/curation.md)."""
 NEIGHBOURS = 10
@@ -33,7 +33,7 @@ class Group:
 
 
 def candidate_pairs(index_NK: Tensor) -> Tensor:
-    """Pairs ``(P, 2)``, the smaller first, of images of which one is among the neighbours of the other."""
+    """Pairs ``(P, 2)`` of images, the smaller index first, one of which is among the neighbours of the other."""
     own = torch.arange(len(index_NK)).repeat_interleave(index_NK.shape[1])
     return torch.stack([own, index_NK.flatten()], 1).sort(1).values.unique(dim=0)
 
@@ -41,7 +41,7 @@ def candidate_pairs(index_NK: Tensor) -> Tensor:
 def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Pairs of neighbours in features, and of neighbours in pictures of a quarter of the size.
 
-    An encoder may see brightness or a shift as another thing, and small pictures one that was cut or turned.
+    Features may change with brightness or a shift, small pictures with a crop or rotation.
     """
     coarse = _coarse(pictures_NCHW)
     own = nearest(coarse, coarse, NEIGHBOURS, same=True, device=device)[1]
@@ -52,12 +52,12 @@ def both_candidates(index_NK: Tensor, pictures_NCHW: Tensor, device: torch.devic
 def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
     """Correlation ``(P,)`` of all pixels and channels of two uint8 pictures at the best shift of one.
 
-    The middle of one is compared with all windows of its size in the other, and the reverse: what is shifted has lost a
-    margin. Brightness and contrast make no difference. Pairs that are not alike at a smaller size keep the correlation
-    that they have there, which saves most of the time; equal ones have 1, if they are flat too.
+    The middle of one is compared with all windows of its size in the other, and the reverse, as a shifted picture has
+    lost a margin. Brightness and contrast make no difference. Pairs that are not alike at a smaller size keep their
+    correlation there, which saves most of the time. Equal pictures have 1, even without any contrast.
     """
     coarse = _coarse(pictures_NCHW)
-    found = torch.cat([(coarse[a] * coarse[b]).sum(1) for a, b in (part.T for part in pairs_P2.split(2**16))])
+    found = torch.cat([(coarse[part[:, 0]] * coarse[part[:, 1]]).sum(1) for part in pairs_P2.split(2**16)])
     for side, shift, least in STEPS:
         for places in (found >= least).nonzero()[:, 0].split(512):
             one, other = (adaptive_avg_pool2d(pictures_NCHW[pairs_P2[places, i]].float(), side) for i in (0, 1))
@@ -99,7 +99,7 @@ def near_duplicates(
 ) -> list[Group]:
     """Groups of near-duplicates, the largest first, among the neighbours ``index_NK`` in features and in pictures.
 
-    To keep is an image that is held out, as scores depend on it, else the one of most pixels, else the first.
+    The image to keep is a held-out one, as scores depend on it, else that of most pixels, else the first.
     """
     pairs = both_candidates(index_NK, pictures_NCHW, device)
     values = correlations(pictures_NCHW, pairs)
@@ -113,7 +113,7 @@ def group_pairs(
     splits: Sequence[str] = (),
     pixels_of: Callable[[int], int] = lambda i: 0,
 ) -> list[Group]:
-    """What ``pairs`` join, each with its least value."""
+    """The connected components of the graph of ``pairs``, each with the least value of its pairs."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

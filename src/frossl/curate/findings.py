@@ -1,11 +1,11 @@
-"""All lists of a collection at once, from the embeddings of one encoder."""
+"""Everything that can be said of a collection from the embeddings of one encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,15 +15,14 @@ from frossl.curate.duplicates import ALIKE, NEIGHBOURS, Group, near_duplicates
 from frossl.curate.lists import Choice, choose, cluster_count, clusters, outlier_scores
 from frossl.curate.neighbours import nearest
 from frossl.curate.probe import FOLDS, Suspicion, probe_space, suspicious_labels
-from frossl.curate.space import plane, unit
+from frossl.curate.space import MapChoice, plane, unit
 
 T = TypeVar("T")
-MapChoice = Literal["auto", "umap", "pca"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExploreOptions:
-    """What is asked of a collection."""
+class AnalysisOptions:
+    """What to look for in a collection."""
 
     alike: float = ALIKE
     """correlation of pixels, at the best small shift, from which neighbours are near-duplicates"""
@@ -67,48 +66,48 @@ def analyse(
     classes_N: Tensor,
     names: Sequence[str],
     splits: Sequence[str],
-    asked: ExploreOptions,
+    options: AnalysisOptions,
     *,
     mapped: Tensor,
     pixels_of: Callable[[int], int] = lambda i: 0,
     device: torch.device | str = "cpu",
-    tell: Callable[[str], None] = lambda what: None,
+    log: Callable[[str], None] = lambda step: None,
 ) -> Findings:
-    """Everything that ``asked`` asks of N images.
+    """All findings on N images.
 
-    ``classes`` are numbers of ``names``, -1 where unknown. Without ``pictures`` there are no near-duplicates, as none
-    can be confirmed. ``mapped`` are the images on the map.
+    ``vectors`` are ``(N, F)``; ``classes_N`` are indices into ``names``, -1 where unknown. Without ``pictures_NCHW``
+    there are no near-duplicates, as they cannot be confirmed. ``mapped`` are the images on the map.
 
     Raises:
-        UserError: fewer than three images, or a map that cannot be had.
+        UserError: fewer than three images, or UMAP is asked for and not installed.
         NumericalError: vectors are not finite.
     """
     seconds: dict[str, float] = {}
 
-    def timed(what: str, work: Callable[[], T]) -> T:
-        tell(what)
+    def timed(step: str, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        log(step)
         start = perf_counter()
-        found = work()
-        seconds[what] = perf_counter() - start
+        found = work(*args, **kwargs)
+        seconds[step] = perf_counter() - start
         return found
 
     z = unit(vectors)
     groups: list[Group] = []
     if pictures_NCHW is not None:
-        index = timed("neighbours", lambda: nearest(z, z, NEIGHBOURS, same=True, device=device)[1])
-        how: dict[str, Any] = {"splits": splits, "pixels_of": pixels_of, "alike": asked.alike, "device": device}
-        groups = timed("near-duplicates", lambda: near_duplicates(index, pictures_NCHW, **how))
-    outliers = timed("outliers", lambda: outlier_scores(torch.from_numpy(vectors)))
-    count = min(asked.clusters or cluster_count(len(z), len(names)), len(z))
-    of, near = timed("clusters", lambda: clusters(z, count, asked.seed))
+        _, index = timed("neighbours", nearest, z, z, NEIGHBOURS, same=True, device=device)
+        how: dict[str, Any] = {"splits": splits, "pixels_of": pixels_of, "alike": options.alike, "device": device}
+        groups = timed("near-duplicates", near_duplicates, index, pictures_NCHW, **how)
+    seed, features = options.seed, torch.from_numpy(vectors)
+    outliers = timed("outliers", outlier_scores, features)
+    count = min(options.clusters or cluster_count(len(z), len(names)), len(z))
+    cluster, near = timed("clusters", clusters, z, count, seed)
     labelled = (classes_N >= 0).nonzero()[:, 0]
     suspicion = None
     if len(labelled) >= 2 * FOLDS and len(classes_N[labelled].unique()) > 1:
-        x, y = probe_space(torch.from_numpy(vectors)), classes_N[labelled]
-        suspicion = timed("labels", lambda: suspicious_labels(x[labelled], y, len(names), asked.seed))
-    free = (classes_N < 0).nonzero()[:, 0]
-    free = free if len(free) > 2 else torch.arange(len(z))
-    first = timed("to label first", lambda: free[choose(z[free], asked.label_first, asked.choice, asked.seed)])
-    umap = {"auto": None, "umap": True, "pca": False}[asked.map]
-    places, kind = timed("map", lambda: plane(z[mapped], asked.seed, umap))
-    return Findings(groups, outliers, of, near, labelled, suspicion, first, mapped, places, kind, seconds)
+        x = probe_space(features)[labelled]
+        suspicion = timed("labels", suspicious_labels, x, classes_N[labelled], len(names), seed)
+    unlabelled = (classes_N < 0).nonzero()[:, 0]
+    unlabelled = unlabelled if len(unlabelled) > 2 else torch.arange(len(z))
+    first = unlabelled[timed("to label first", choose, z[unlabelled], options.label_first, options.choice, seed)]
+    places, kind = timed("map", plane, z[mapped], seed, options.map)
+    return Findings(groups, outliers, cluster, near, labelled, suspicion, first, mapped, places, kind, seconds)

@@ -1,4 +1,4 @@
-"""Which images to look at: those unlike the others, typical and odd ones of clusters, those to label first."""
+"""Outlier scores, clusters, and the choice of images to label first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from frossl.core.linalg import require_finite
 from frossl.curate.neighbours import BLOCK, nearest
-from frossl.curate.space import reduced, spread
+from frossl.curate.space import evenly_spaced, reduced
 from frossl.evals.clustering import k_means
 from frossl.evals.linear import standardise
 
@@ -25,12 +25,12 @@ Choice = Literal["random", "typical"]
 
 
 def outlier_scores(vectors_NF: Tensor) -> Tensor:
-    """How odd ``(N,)`` each image is: the share of the images that are less far from the others, 0 to 1.
+    """Outlier scores ``(N,)`` from 0 to 1: the share of the images that are less far from the others.
 
-    Far is the distance to the k-th nearest in a bank, ``k`` being :data:`SHARE` of it, at least :data:`LEAST`: a group
-    that is smaller counts as outliers, as a folder of another data set would. Distances are those of features of
-    length one (Sun et al., arXiv 2204.06507) and of standardised ones; the larger share counts. Some encoders have weak
-    features for what they do not know, which only their direction tells, others strong ones in usual directions.
+    How far an image is, is its distance to the k-th nearest image of a bank, with k :data:`SHARE` of the bank, at least
+    :data:`LEAST`: a smaller group, such as a folder of another data set, counts as outliers. The larger share of two
+    distances counts, that of normalised features (Sun et al., arXiv 2204.06507) and that of standardised ones: some
+    encoders give unfamiliar images small features of unusual direction, others large ones of usual direction.
     """
     require_finite(vectors_NF, "embeddings")
     far = [_far(x) for x in (normalize(vectors_NF, dim=1), standardise(vectors_NF)[0])]
@@ -39,7 +39,7 @@ def outlier_scores(vectors_NF: Tensor) -> Tensor:
 
 def _far(x_NF: Tensor) -> Tensor:
     """Distance ``(N,)`` of each image to its k-th nearest in the bank."""
-    bank = spread(len(x_NF), BANK)
+    bank = evenly_spaced(len(x_NF), BANK)
     count = min(len(bank) - 1, max(LEAST, round(SHARE * len(bank))))
     found = []
     for places in torch.arange(len(x_NF)).split(BLOCK // len(bank)):
@@ -50,7 +50,7 @@ def _far(x_NF: Tensor) -> Tensor:
 
 
 def cluster_count(images: int, classes: int = 0) -> int:
-    """How many clusters there are if nothing is said: as many as classes, else by the number of images, 2 to 30."""
+    """The default number of clusters: that of classes, else by the number of images, 2 to 30."""
     return min(images, classes if classes > 1 else max(2, min(30, round((images / 50) ** 0.5))))
 
 
@@ -67,29 +67,28 @@ def clusters(z_NF: Tensor, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def _centres(x_NF: Tensor, count: int, seed: int, starts: int) -> Tensor:
-    """Means ``(count, F)`` of clusters of the images, or of an even part of them."""
-    part = x_NF[spread(len(x_NF), max(FITTED, 4 * count))]
+    """Centres ``(count, F)`` of k-means on the images, or on evenly spaced ones of many."""
+    part = x_NF[evenly_spaced(len(x_NF), max(FITTED, 4 * count))]
     of = k_means(part, count, seed, starts)
     sizes = torch.bincount(of, minlength=count).clamp_min(1)
     return torch.zeros(count, part.shape[1]).index_add_(0, of, part) / sizes[:, None]
 
 
 def choose(z_NF: Tensor, count: int, how: Choice = "typical", seed: int = 0) -> Tensor:
-    """``count`` images to label first, in the order in which they should be.
+    """``count`` images to label first, in that order.
 
-    ``random`` draws from clusters in turn, so that no kind of image is left out; ``typical`` takes of as many clusters
-    as there are images to choose the one with the nearest neighbours (Hacohen et al., arXiv 2202.02794), the largest
-    cluster first.
+    ``random`` draws from clusters in turn, so that no kind of image is left out; ``typical`` makes ``count`` clusters
+    and takes the image of each that has the nearest neighbours (Hacohen et al., arXiv 2202.02794), the largest cluster
+    first.
     """
     count = min(count, len(z_NF))
-    generator = torch.Generator().manual_seed(seed)
     x = reduced(z_NF)
-    wanted = count if how == "typical" else cluster_count(len(x))
-    of = torch.cdist(x, _centres(x, wanted, seed, starts=1)).argmin(1)
+    centres = count if how == "typical" else cluster_count(len(x))
+    of = torch.cdist(x, _centres(x, centres, seed, starts=1)).argmin(1)
     if how == "random":
-        score = torch.rand(len(x), generator=generator)
+        score = torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
     else:
-        bank = spread(len(x), BANK)
+        bank = evenly_spaced(len(x), BANK)
         score = nearest(x[bank], x, min(20, len(bank)))[0].mean(1)
     return _in_turn(of, score)[:count]
 

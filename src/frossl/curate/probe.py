@@ -1,4 +1,4 @@
-"""What a linear probe says of each image that it was not fitted on, and how sure it may be."""
+"""Cross-validated linear probes with calibrated probabilities: doubtful labels, and predictions from a few labels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def probe_space(vectors_NF: Tensor) -> Tensor:
     return principal(*standardise(vectors_NF.float()))[0].flip(1)[:, :WIDTH].contiguous()
 
 
+def _permutation(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
 def folds_of(y_N: Tensor, seed: int = 0) -> Tensor:
     """The fold ``(N,)`` of each image, each class evenly over :data:`FOLDS`."""
-    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(seed))
+    order = _permutation(len(y_N), seed)
     order = order[y_N[order].argsort(stable=True)]
     fold = torch.empty(len(y_N), dtype=torch.long)
     fold[order] = torch.arange(len(y_N)) % FOLDS
@@ -45,7 +49,7 @@ def probe(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Tenso
             f"{len(y_N)} labelled images of {len(y_N.unique())} classes; a probe needs at least {2 * FOLDS} images "
             "and 2 classes. Label more (frossl explore lists which first)"
         )
-    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(seed))
+    order = _permutation(len(y_N), seed)
     penalty, start = choose_penalty(x_NF[order], y_N[order], classes)
     fold, scores = folds_of(y_N, seed), torch.empty(len(y_N), classes)
     for f in range(FOLDS):
@@ -55,27 +59,23 @@ def probe(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Tenso
 
 
 def temperature(scores_NK: Tensor, y_N: Tensor) -> float:
-    """What scores are divided by so that their softmax gives the labels the highest probability (arXiv 1706.04599)."""
-    from scipy.optimize import minimize_scalar
+    """The temperature of the scores that makes the labels most likely (temperature scaling, arXiv 1706.04599)."""
+    from scipy.optimize import fminbound
 
     scores = scores_NK.double()
-
-    def loss(log_t: float) -> float:
-        return cross_entropy(scores / math.exp(log_t), y_N).item()
-
-    found: Any = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
-    return math.exp(found.x)
+    log_t: Any = fminbound(lambda log_t: cross_entropy(scores / math.exp(log_t), y_N).item(), -3.0, 5.0)
+    return math.exp(log_t)
 
 
 def right_answers(x_NF: Tensor, y_N: Tensor, classes: int, scores_NK: Tensor, seed: int = 0) -> Tensor:
-    """Which images ``(N,)`` a probe classifies right that did not see their label; ``scores_NK`` are of :func:`probe`.
+    """Which images ``(N,)`` are classified right by a probe not fitted on them; ``scores_NK`` are of :func:`probe`.
 
-    Where labels are few the penalty, too, is chosen without the fold: with that of all labels, 100 of them promised up
-    to 6 points more than was true. Scores of several penalties have several scales, and no common temperature.
+    With few labels the penalty, too, is chosen without the fold: the penalty of all labels made the accuracy of 100
+    labels up to 6 points too high. ``scores_NK`` keep one penalty, as scores of several share no temperature.
     """
     if len(y_N) > FEW:
         return scores_NK.argmax(1) == y_N
-    order = torch.randperm(len(y_N), generator=torch.Generator().manual_seed(seed))
+    order = _permutation(len(y_N), seed)
     fold, right = folds_of(y_N, seed), torch.empty(len(y_N), dtype=torch.bool)
     for f in range(FOLDS):
         rest = order[fold[order] != f]
@@ -86,7 +86,8 @@ def right_answers(x_NF: Tensor, y_N: Tensor, classes: int, scores_NK: Tensor, se
 
 @dataclass(frozen=True, eq=False)
 class Suspicion:
-    """What other images say of the label of each: ``believed`` class, its probability, that of the ``given`` one.
+    """What a probe fitted on other images says of each label: the ``believed`` class, its probability, and that of the
+    ``given`` class.
 
     ``score`` is the difference of the two, above 0 where the label is doubted; ``flagged`` are those whose believed
     class is as likely as it is on average for images of that class (confident learning, arXiv 1911.00068).

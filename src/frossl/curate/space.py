@@ -1,6 +1,8 @@
-"""Embeddings as they are compared: of length one, and in fewer dimensions where that is enough."""
+"""Embeddings for comparison: normalised to length one, and reduced to fewer dimensions."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch.nn.functional import normalize
 from frossl.core.linalg import decompose, require_finite
 from frossl.core.types import UserError
 
+MapChoice = Literal["auto", "umap", "pca"]
 DIMENSIONS = 50
 """Principal axes that clusters, choices and maps are made in."""
 
@@ -36,31 +39,26 @@ def reduced(z_NF: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
     return x @ axes.float()
 
 
-def plane(z_NF: Tensor, seed: int = 0, umap: bool | None = None) -> tuple[Tensor, str]:
-    """Places ``(N, 2)`` on a map and the name of how: UMAP where it is installed, unless told, else PCA.
+def plane(z_NF: Tensor, seed: int = 0, method: MapChoice = "auto") -> tuple[Tensor, str]:
+    """Places ``(N, 2)`` on a map, and the name of the method: UMAP or PCA; ``auto`` is UMAP if it is installed.
 
     Raises:
         UserError: UMAP is asked for and not installed.
     """
-    small = reduced(z_NF)
-    if umap is False or len(small) < 16:
-        return _first_two(small), "PCA"
-    try:
-        from umap import UMAP  # pyright: ignore[reportMissingImports]  # takes 10 s to import
-    except ImportError:
-        if umap:
-            raise UserError(
-                "--map umap comes with an extra: pip install 'frossl[explore]'; or give --map pca"
-            ) from None
-        return _first_two(small), "PCA"
-    made = UMAP(n_neighbors=15, min_dist=0.1, metric="cosine", random_state=seed, n_jobs=1).fit_transform(small.numpy())
-    return torch.from_numpy(np.asarray(made, np.float32)), "UMAP"
+    x = reduced(z_NF)
+    if method != "pca" and len(x) >= 16:
+        try:
+            from umap import UMAP  # pyright: ignore[reportMissingImports]  # takes 10 s to import
+        except ImportError:
+            if method == "umap":
+                text = "--map umap comes with an extra: pip install 'frossl[explore]'; or give --map pca"
+                raise UserError(text) from None
+        else:
+            umap = UMAP(n_neighbors=15, min_dist=0.1, metric="cosine", random_state=seed, n_jobs=1)
+            return torch.from_numpy(np.asarray(umap.fit_transform(x.numpy()), np.float32)), "UMAP"
+    return torch.nn.functional.pad(x[:, :2], (0, max(0, 2 - x.shape[1]))), "PCA"
 
 
-def _first_two(x_NF: Tensor) -> Tensor:
-    return torch.nn.functional.pad(x_NF[:, :2], (0, max(0, 2 - x_NF.shape[1])))
-
-
-def spread(count: int, most: int) -> Tensor:
-    """At most ``most`` places of ``count``, evenly spread."""
+def evenly_spaced(count: int, most: int) -> Tensor:
+    """At most ``most`` indices below ``count``, evenly spaced."""
     return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()

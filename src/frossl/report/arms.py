@@ -1,4 +1,4 @@
-"""What was measured of the arms of evaluations, as tables for the terminal and the report."""
+"""The arms of evaluations, as tables for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frossl.report.table import Cell, Table, number
 
 @dataclass(frozen=True)
 class Arm:
-    """What was measured of one set of features; ``run`` is whose they are, or every run's, or empty with one run."""
+    """The values of one set of features. ``run`` is the run they are of, or "every run", or empty if there is one."""
 
     run: str
     name: str
@@ -29,14 +29,14 @@ class Arm:
         return f"{self.run} · {self.name}" if self.run else self.name
 
     def interval(self, name: str) -> float | None:
-        """Half the width of the 95 % interval that was measured, if any."""
+        """Half the width of the measured 95 % interval, if there is one."""
         low, high = (self.values.get(f"{name}_{end}") for end in ("low", "high"))
         return None if low is None or high is None else (high - low) / 2
 
     def margin(self, name: str) -> float | None:
-        """:meth:`interval` of a score, or that of a share of so many images, with the spread of draws if any.
+        """:meth:`interval`; for an accuracy without one, that of a share of the held-out images and of the draws.
 
-        Nothing of a guess, and of other scores whose interval was not measured.
+        None for a guess, and for other scores without a measured interval.
         """
         measured = self.interval(name)
         if measured is not None or self.name in GUESSES.values() or columns()[name].score != "accuracy":
@@ -47,7 +47,7 @@ class Arm:
 
 
 def arms_of(evaluations: Sequence[tuple[str, Evaluation]]) -> list[Arm]:
-    """The arms of all runs; a control that has the same values for every run stands once, at the end."""
+    """The arms of all runs; a control with the same values in every run appears once, at the end."""
     shown = [e.shown() for _, e in evaluations]
     arms = [
         Arm(run, name, values, e.held_out)
@@ -62,9 +62,9 @@ def arms_of(evaluations: Sequence[tuple[str, Evaluation]]) -> list[Arm]:
 
 
 def evaluation_table(arms: Sequence[Arm], *, brief: bool = False) -> Table:
-    """A row for each arm and a column for each value that one of them has, the best scores in bold.
+    """A row for each arm and a column for each value that any of them has; the best scores are bold.
 
-    A ``brief`` one, for the terminal, has short headings and ± for scores only, of few labels their deviation.
+    A ``brief`` table, for the terminal, has short headings and ± for scores only: for few labels the deviation.
     """
     shown = {name: column for name, column in columns().items() if any(name in arm.values for arm in arms)}
     best = {n: max(a.values[n] for a in arms if n in a.values) for n, column in shown.items() if column.score}
@@ -87,10 +87,10 @@ def augmentation_tables(arms: Sequence[Arm]) -> list[Table]:
     for kind, title in (("knn", "kNN"), ("cosine", "Cosine similarity")):
         have = [arm for arm in arms if any(name.startswith(f"{kind}_under_") for name in arm.values)]
         rows = []
-        for operation, (words, _) in OPERATIONS.items():
+        for operation, (name_in_words, _) in OPERATIONS.items():
             name = f"{kind}_under_{operation}"
             if any(name in arm.values for arm in have):
-                rows.append([Cell(words), *(number(a.values.get(name), margin=a.interval(name)) for a in have)])
+                rows.append([Cell(name_in_words), *(number(a.values.get(name), margin=a.interval(name)) for a in have)])
         if rows:
             made.append(Table(f"{title} under single augmentations", ["operation", *(a.label for a in have)], rows))
     return made

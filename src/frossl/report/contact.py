@@ -1,4 +1,4 @@
-"""A contact sheet: what a view recipe makes of some images, with what was drawn written under each view."""
+"""A contact sheet: some images and their views by a recipe, each with its parameters written below."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from frossl.runs.directory import first_free
 
 @dataclass(frozen=True)
 class SideBySide:
-    """What was measured of encoders on ``data``, how each is fed, and the name of the untrained arm like each."""
+    """Encoders evaluated on ``data``, the spec of each, and the name of the untrained arm of the same architecture."""
 
     data: str
     evaluation: Evaluation
@@ -35,7 +35,7 @@ class SideBySide:
     untrained: dict[str, str]
 
     def against_controls(self, name: str) -> Outcome | None:
-        """How one encoder stands against those that learned nothing."""
+        """The outcome of one encoder against its untrained arm, raw pixels and the best guess."""
         arms = self.evaluation.arms
         controls = {arm: arms[arm] for arm in ("raw pixels", *GUESSES.values()) if arm in arms}
         own = {"pretrained": arms[name], "untrained": arms[self.untrained[name]], **controls}
@@ -50,7 +50,7 @@ class SideBySide:
         return sorted(self.specs, key=lambda name: -values[name].get(found, float("-inf")))
 
     def sentences(self) -> Iterator[str]:
-        """How far the first is ahead of each other one."""
+        """By how many points the first encoder is ahead of each other one."""
         first, *others = self.order()
         arms, images = self.evaluation.arms, self.evaluation.held_out
         for other in others:
@@ -65,7 +65,7 @@ class SideBySide:
 
 
 def show_encoders(console: Console, found: SideBySide) -> None:
-    """The table, and what it says."""
+    """Prints the table, and sentences on it."""
     terminal.show_table(console, found.evaluation)
     for text in found.sentences():
         console.print(f"[bold]{escape(text)}[/]")
@@ -84,17 +84,18 @@ def write_encoders(found: SideBySide, place: Path) -> Path:
     write_text(place / "evaluation.json", json.dumps(to_plain(found), indent=2) + "\n")
     verdicts = [(name, found.against_controls(name)) for name in found.order()]
     arms = arms_of([("", found.evaluation)])
-    facts = [(name, _facts(spec)) for name, spec in found.specs.items()]
-    names = list(dict.fromkeys(key for _, of in facts for key in of))
+    facts = {name: _facts(spec) for name, spec in found.specs.items()}
+    names = list(dict.fromkeys(key for of in facts.values() for key in of))
+    rows = [[Cell(name), *(Cell(of.get(key, "")) for key in names)] for name, of in facts.items()]
+    accuracies = accuracy_table(found.data, [("", found.evaluation)])
     page = render_page(
         "encoders.html.j2",
         kind="encoders",
         title=f"{len(found.specs)} encoders on {found.data}" if len(found.specs) > 1 else f"An encoder on {found.data}",
         sentences=list(found.sentences()),
         verdicts=[(name, of.mood, minus(of.gains)) for name, of in verdicts if of is not None],
-        on=accuracy_table(found.data, [("", found.evaluation)])
-        | {"plot": figures.accuracy_figure(arms, list(found.specs))},
-        facts=Table("", ["encoder", *names], [[Cell(n), *(Cell(f.get(k, "")) for k in names)] for n, f in facts]),
+        on=accuracies | {"plot": figures.accuracy_figure(arms, list(found.specs))},
+        facts=Table("", ["encoder", *names], rows),
         glossary={k: v for k, v in glossary([found.evaluation]).items() if k.lower() != START},
     )
     write_text(place / "report.html", page)
@@ -103,11 +104,6 @@ def write_encoders(found: SideBySide, place: Path) -> Path:
 
 def _facts(spec: EncoderSpec) -> dict[str, str]:
     mean, std = (", ".join(f"{x:.3g}" for x in values) for values in (spec.mean, spec.std))
-    known = {
-        "net": spec.title,
-        "features": f"{spec.features:,}",
-        "pixels": f"{spec.size}",
-        "channels": f"{spec.channels}",
-    }
-    known |= {"mean": mean, "deviation": std, "interpolation": spec.interpolation}
-    return known | {name: value for name, value in (("from", spec.origin), ("licence", spec.licence)) if value}
+    numbers = {"features": f"{spec.features:,}", "pixels": f"{spec.size}", "channels": f"{spec.channels}"}
+    facts = {"net": spec.title, **numbers, "mean": mean, "deviation": std, "interpolation": spec.interpolation}
+    return facts | {name: text for name, text in {"from": spec.origin, "licence": spec.licence}.items() if text}

@@ -4,66 +4,71 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from frossl.core.files import write_text
 from frossl.curate.findings import Findings
 from frossl.data.whole import HELD_OUT, TRAIN
 from frossl.report.page import render_page
-from frossl.report.pictures import shown, to_pil, to_uri
+from frossl.report.pictures import sheet
 
 GROUPS, IN_GROUP, OUTLIERS, OF_CLUSTER, DOUBTED, FIRST = 40, 8, 48, 8, 60, 100
 """Most groups, images of one, outliers, typical and odd images of a cluster, doubted labels and choices on the page."""
 ACROSS = 32
 """Cells in a row and in a column of a sheet of thumbnails."""
 FORMS = ((32, 60), (32, 40), (32, 20), (24, 30), (24, 15))
-"""Pixels of a thumbnail and quality of JPEG, from the best on, of which the first that fits is taken."""
+"""Pixels of a thumbnail and JPEG quality, from the best on; the first with which all thumbnails fit is used."""
 BUDGET = 9_000_000
 """Bytes of all thumbnails, of which base64 makes 12 MB."""
 SPLITS: list[str] = ["", TRAIN, HELD_OUT]
 NOWHERE = 65535
-"""Place of what is not on the map."""
+"""Coordinate of images that are not on the map."""
 
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """N images by number: ``paths``, ``splits`` and ``labels`` in words, ``classes_N`` as numbers of ``classes``.
+    """N images by number: ``paths``, ``splits`` and ``labels`` in words, ``classes_N`` as indices into ``classes``.
 
     ``pictures`` are uint8 ``(N, C, 32, 32)``, None where the images are not there any more.
     """
 
     name: str
     paths: Sequence[str]
-    splits: list[str]
+    splits: Sequence[str]
     labels: Sequence[str | None]
     classes: tuple[str, ...]
     classes_N: Tensor
     pictures: Tensor | None
-    notes: tuple[str, ...]
+    notes: Sequence[str]
 
 
 def write_page(
     output: Path, of: Collection, encoders: dict[str, Findings], titles: dict[str, str], lists: dict[str, str]
-) -> dict[str, Any]:
-    """Writes the page of ``encoders``, with ``titles`` that say what each is, and ``lists``, files and what is in each.
+) -> dict[str, int]:
+    """Writes the page of ``encoders``, with their ``titles``, and of ``lists``, the files beside it and their contents.
 
-    Gives how many images and thumbnails are on it, and its size in bytes.
+    Returns the number of images and of thumbnails on it, and its size in bytes.
     """
-    listed = sorted({i for found in encoders.values() for i in _listed(found, of)})
-    mapped = {i for found in encoders.values() for i in found.mapped.tolist()}
-    included = [*listed, *sorted(mapped - {*listed})]
-    sheets, cell, thumbnails = _sheets(of.pictures, included)
-    local = {i: j for j, i in enumerate(included)}
+    places: dict[int, int] = {}  # of each image of the collection that is on the page, its number there
+
+    def place(i: int) -> int:
+        return places.setdefault(i, len(places))
+
+    shown = [_lists(found, of, place) for found in encoders.values()]  # first, so that these have thumbnails
+    mapped = sorted({i for found in encoders.values() for i in found.mapped.tolist()})
+    for i in mapped:
+        place(i)
+    included = list(places)
     index = torch.tensor(included)
-    told = {
+    sheets, cell, thumbnails = _sheets(of.pictures, included)
+    data = {
         "paths": [of.paths[i] for i in included],
         "labels": [of.labels[i] for i in included],
         "classes": of.classes,
@@ -72,7 +77,10 @@ def write_page(
         "split": _packed([SPLITS.index(of.splits[i]) for i in included], np.uint8),
         "across": ACROSS,
         "thumbnails": thumbnails,
-        "encoders": [_encoder(name, found, of, local, index) for name, found in encoders.items()],
+        "encoders": [
+            {"name": name, "lists": listed, **_encoder(found, len(of.paths), index)}
+            for (name, found), listed in zip(encoders.items(), shown, strict=True)
+        ],
     }
     notes = list(of.notes)
     if of.pictures is not None and thumbnails < len(included):
@@ -90,89 +98,63 @@ def write_page(
         encoders=titles,
         lists=lists,
         notes=notes,
-        found=next(iter(encoders.values())),
-        classes=of.classes,
-        divided=any(of.splits),
-        told=told,
+        doubts=next(iter(encoders.values())).suspicion is not None,
+        data=data,
         thumbs=sheets,
     )
     write_text(output, page)
     return {"images": len(included), "thumbnails": thumbnails, "bytes": output.stat().st_size}
 
 
-def _listed(found: Findings, of: Collection) -> list[int]:
-    """The images of all lists of the page."""
-    images = [i for group in found.groups[:GROUPS] for i in group.images[:IN_GROUP]]
-    images += found.outliers.argsort(descending=True)[:OUTLIERS].tolist() + found.label_first[:FIRST].tolist()
-    images += [i for part in _clusters(found) for i in (*part["typical"], *part["odd"])]
-    return images + [row["i"] for row in _doubted(found, of)]
+def _lists(found: Findings, of: Collection, place: Callable[[int], int]) -> dict[str, Any]:
+    """The lists of the page, images by their :func:`place`."""
 
+    def places(images: Sequence[int]) -> list[int]:
+        return [place(i) for i in images]
 
-def _clusters(found: Findings) -> list[dict[str, Any]]:
-    """Of each cluster its size and the images nearest to its centre and farthest from it."""
-    parts = []
+    clusters, doubted = [], []
     for cluster in range(int(found.cluster.max()) + 1):
         images = (found.cluster == cluster).nonzero()[:, 0]
         order = images[found.near[images].argsort(descending=True, stable=True)].tolist()
-        odd = order[OF_CLUSTER:][::-1][:OF_CLUSTER]
-        parts.append({"size": len(order), "typical": order[:OF_CLUSTER], "odd": odd})
-    return parts
-
-
-def _doubted(found: Findings, of: Collection) -> list[dict[str, Any]]:
-    """The labels that are doubted most."""
-    s = found.suspicion
-    if s is None:
-        return []
-    order = s.score.argsort(descending=True, stable=True)[:DOUBTED]
-    return [
-        {
-            "i": int(found.labelled[k]),
-            "believed": of.classes[int(s.believed[k])],
-            "p": round(s.probability[k].item(), 3),
-            "given": round(s.given[k].item(), 3),
-        }
-        for k in order.tolist()
-        if s.score[k] > 0
-    ]
-
-
-def _encoder(name: str, found: Findings, of: Collection, local: dict[int, int], index: Tensor) -> dict[str, Any]:
-    """What the page knows of one encoder, images by their number on the page."""
-    places = torch.full((len(of.paths), 2), NOWHERE, dtype=torch.long)
-    span = (found.places.max(0).values - found.places.min(0).values).clamp_min(1e-9)
-    places[found.mapped] = ((found.places - found.places.min(0).values) / span * (NOWHERE - 1)).long()
-    doubt = torch.zeros(len(of.paths))
-    if found.suspicion is not None:
-        doubt[found.labelled] = 1 + (found.suspicion.score + 1) / 2 * 254  # 0 is unknown
-    score = found.outliers.argsort(descending=True)[:OUTLIERS].tolist()
-    here = {
+        typical, odd = places(order[:OF_CLUSTER]), places(order[OF_CLUSTER:][::-1][:OF_CLUSTER])
+        clusters.append({"size": len(order), "typical": typical, "odd": odd})
+    if (s := found.suspicion) is not None:
+        for k in s.score.argsort(descending=True, stable=True)[:DOUBTED].tolist():
+            if s.score[k] > 0:
+                believed = of.classes[int(s.believed[k])]
+                p, given = round(s.probability[k].item(), 3), round(s.given[k].item(), 3)
+                doubted.append({"i": place(int(found.labelled[k])), "believed": believed, "p": p, "given": given})
+    return {
         "groups": [
-            {"images": [local[i] for i in g.images[:IN_GROUP]], "size": len(g.images), "alike": round(g.alike, 3)}
+            {"images": places(g.images[:IN_GROUP]), "size": len(g.images), "alike": round(g.alike, 3)}
             for g in found.groups[:GROUPS]
         ],
-        "outliers": [{"i": local[i], "score": round(found.outliers[i].item(), 3)} for i in score],
-        "clusters": [
-            {"size": part["size"], **{kind: [local[i] for i in part[kind]] for kind in ("typical", "odd")}}
-            for part in _clusters(found)
+        "outliers": [
+            {"i": place(i), "score": round(found.outliers[i].item(), 3)}
+            for i in found.outliers.argsort(descending=True)[:OUTLIERS].tolist()
         ],
-        "doubted": [row | {"i": local[row["i"]]} for row in _doubted(found, of)],
-        "first": [local[i] for i in found.label_first[:FIRST].tolist()],
+        "clusters": clusters,
+        "doubted": doubted,
+        "first": places(found.label_first[:FIRST].tolist()),
     }
+
+
+def _encoder(found: Findings, count: int, index: Tensor) -> dict[str, Any]:
+    """What the page shows by one encoder of the images at ``index``, of ``count``, beside the lists."""
+    places = torch.full((count, 2), NOWHERE, dtype=torch.long)
+    low, high = found.places.min(0).values, found.places.max(0).values
+    places[found.mapped] = ((found.places - low) / (high - low).clamp_min(1e-9) * (NOWHERE - 1)).long()
+    doubt = torch.zeros(count)  # 0 is unknown
+    if found.suspicion is not None:
+        doubt[found.labelled] = 1 + (found.suspicion.score + 1) / 2 * 254
     return {
-        "name": name,
         "map": found.map_kind,
         "x": _packed(places[index, 0], np.uint16),
         "y": _packed(places[index, 1], np.uint16),
         "cluster": _packed(found.cluster[index], np.uint16),
         "doubt": _packed(doubt[index], np.uint8),
-        "totals": {"groups": len(found.groups), "flagged": _flagged(found)},
-        "lists": here,
+        "groups": len(found.groups),
     }
-
-
-def _flagged(found: Findings) -> int:
-    return 0 if found.suspicion is None else int(found.suspicion.flagged.sum())
 
 
 def _packed(numbers: Any, kind: Any) -> str:
@@ -188,23 +170,11 @@ def _sheets(pictures_NCHW: Tensor | None, included: Sequence[int]) -> tuple[list
     per_sheet = ACROSS * ACROSS
     parts = [included[start : start + per_sheet] for start in range(0, len(included), per_sheet)]
 
-    def sheet(part: Sequence[int], form: tuple[int, int]) -> str:
-        return to_uri(_sheet(pictures_NCHW[torch.tensor(part)], form[0]), "jpeg", form[1])
+    def encode(part: Sequence[int], form: tuple[int, int]) -> str:
+        return sheet([pictures_NCHW[i] for i in part], ACROSS, *form)
 
-    tried = parts[len(parts) // 2]  # not the lists alone, which are odd pictures
-    sizes = {form: len(sheet(tried, form)) * 3 / 4 / len(tried) for form in FORMS}
+    middle = parts[len(parts) // 2]  # those of lists, which come first, are unusual pictures
+    sizes = {form: len(encode(middle, form)) * 3 / 4 / len(middle) for form in FORMS}
     form = next((form for form in FORMS if sizes[form] * len(included) <= BUDGET), FORMS[-1])
-    fitting = math.ceil(BUDGET / sizes[form] / per_sheet)
-    return [sheet(part, form) for part in parts[:fitting]], form[0], sum(map(len, parts[:fitting]))
-
-
-def _sheet(pictures_NCHW: Tensor, cell: int) -> Image.Image:
-    """Pictures in rows of :data:`ACROSS`."""
-    down = math.ceil(len(pictures_NCHW) / ACROSS)
-    pictures = torch.stack([shown(x) for x in pictures_NCHW])
-    channels, side = pictures.shape[1:3]
-    grid = torch.zeros(down * ACROSS, channels, side, side, dtype=torch.uint8)
-    grid[: len(pictures)] = pictures
-    whole = grid.view(down, ACROSS, channels, side, side).permute(2, 0, 3, 1, 4)
-    picture = to_pil(whole.reshape(channels, down * side, ACROSS * side))
-    return picture if cell == side else picture.resize((ACROSS * cell, down * cell), Image.Resampling.LANCZOS)
+    fitting = parts[: math.ceil(BUDGET / sizes[form] / per_sheet)]
+    return [encode(part, form) for part in fitting], form[0], sum(map(len, fitting))

@@ -43,8 +43,8 @@ TITLES = {
 _AXES = ("images", "epoch", "seconds")
 _SCHEDULED = ("lr", "momentum", "teacher_temperature", "loss_scale")
 _ACCURACIES = ("knn", "probe", "ridge", "knn_balanced")
-_APART = {*_AXES, *_SCHEDULED, *_ACCURACIES, "kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank"}
-_APART |= {"look_seconds"}
+_APART = {"kind", "step", "loss", "grad_norm", "probe_on_views", "effective_rank", "look_seconds"}
+_APART |= {*_AXES, *_SCHEDULED, *_ACCURACIES}
 _FROM_ZERO = {"rangemode": "tozero"}
 _BARE: Figure = {"showgrid": False, "zeroline": False}
 _MARKERS = {"pretrained": "circle", "untrained": "circle-open", "start": "square-open", "raw pixels": "diamond-open"}
@@ -76,18 +76,17 @@ def title(name: str) -> str:
 def heading(name: str) -> str:
     """The same above a chart."""
     text = title(name)
-    return text if text != text.lower() else text.capitalize()
+    return text.capitalize() if text.islower() else text
 
 
 def training_figures(records: Sequence[Record]) -> list[Figure]:
-    """The loss with its terms, accuracies and other figures of the monitor, gradient norm, what has a schedule."""
+    """The loss with its terms, accuracies and other figures of the monitor, gradient norm, scheduled values."""
     terms = _names(records, "train")
-    return [
-        *_over_run(records, "train", ["loss", *(terms if len(terms) > 1 else ())], "Loss and its terms"),
-        *_over_run(records, "monitor", _ACCURACIES, "Accuracy while training"),
-        *(f for name in _names(records, "monitor") for f in _over_run(records, "monitor", [name])),
-        *(f for name in ("grad_norm", *_SCHEDULED) for f in _over_run(records, "train", [name])),
-    ]
+    made = _over_run(records, "train", ["loss", *(terms if len(terms) > 1 else ())], "Loss and its terms")
+    made += _over_run(records, "monitor", _ACCURACIES, "Accuracy while training")
+    alone = [("monitor", name) for name in _names(records, "monitor")]
+    alone += [("train", name) for name in ("grad_norm", *_SCHEDULED)]
+    return made + [f for kind, name in alone for f in _over_run(records, kind, [name])]
 
 
 def rank_figures(records: Sequence[Record], untrained: float | None) -> list[Figure]:
@@ -115,20 +114,20 @@ def speed_figures(records: Sequence[Record]) -> list[Figure]:
 
 def state_figures(record: Record) -> list[Figure]:
     """Rank and entropy of backbone and projector, on training views and on held-out images, over the run."""
-    places = list(product(("backbone", "projector"), ("held_out", "views")))
-    styles = [{"color": color, "dash": dash} for color, dash in product(COLOURS[:2], ("solid", "dash"))]
     made = []
     for name in ("effective_rank", "collision_entropy", "von_neumann_entropy", "lidar"):
         traces = []
-        for (where, on), style in zip(places, styles, strict=True):
+        for (where, color), (on, dash) in product(
+            {"backbone": COLOURS[0], "projector": COLOURS[1]}.items(), {"held_out": "solid", "views": "dash"}.items()
+        ):
             rows = [row for row in record.spectra if (row["where"], row["on"]) == (where, on)]
-            traces += _curve(f"{where}, {on.replace('_', '-')}", rows, name, style)
+            traces += _curve(f"{where}, {on.replace('_', '-')}", rows, name, {"color": color, "dash": dash})
         made += _charts(f"{heading(name)} by place", traces, curves=True, showlegend=True)
     return made
 
 
 def _names(records: Sequence[Record], kind: str) -> list[str]:
-    """What rows ``kind`` have beyond what has a chart of its own."""
+    """The values in rows ``kind`` that have no chart of their own."""
     return list(dict.fromkeys(k for r in records for row in getattr(r, kind) for k in row if k not in _APART))
 
 
@@ -179,7 +178,7 @@ def spectrum_figures(runs: Sequence[RunSummary]) -> list[Figure]:
 
 
 def _over_time(record: Record) -> list[Figure]:
-    """The spectrum at each look of the monitor, or of views where there are no such rows."""
+    """The spectra of held-out images in the log, or of views where there are none."""
     rows = [row for row in record.spectra if row["where"] == "backbone"]
     rows = [row for row in rows if row["on"] == "held_out"] or rows
     lines = []
@@ -208,16 +207,16 @@ def accuracy_figure(arms: Sequence[Arm], encoders: Sequence[str] = ()) -> list[F
     A colour is a run; or, where names of ``encoders`` are given, an arm of that name.
     """
 
-    def whose(arm: Arm) -> str:
-        return arm.name if encoders else arm.run
-
     names = [name for name in scores() if any(name in arm.values for arm in arms)]
-    runs = list(encoders) or list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
+    if not names:
+        return []
+    coloured = list(encoders) or list(dict.fromkeys(arm.run for arm in arms if arm.name == "pretrained"))
     traces = []
     for k, arm in enumerate(arms):
         have = [name for name in names if name in arm.values]
-        coloured = whose(arm) in runs and arm.name not in _MUTED
-        colour = COLOURS[runs.index(whose(arm)) % 10] if coloured else "$muted"
+        key = arm.name if encoders else arm.run
+        muted = key not in coloured or arm.name in _MUTED
+        colour = "$muted" if muted else COLOURS[coloured.index(key) % 10]
         offset = 0.6 * ((k + 0.5) / len(arms) - 0.5)
         traces.append(
             points(
@@ -235,13 +234,11 @@ def accuracy_figure(arms: Sequence[Arm], encoders: Sequence[str] = ()) -> list[F
     height = 130 + len(names) * max(56, 16 * len(arms))
     what = noun(names)
     xaxis = axis(f"{what} on held-out images")
-    return (
-        [figure(f"{what.capitalize()} of every arm", traces, height=height, xaxis=xaxis, yaxis=yaxis)] if names else []
-    )
+    return [figure(f"{what.capitalize()} of every arm", traces, height=height, xaxis=xaxis, yaxis=yaxis)]
 
 
 def map_figure(seen: InspectedEncoder) -> tuple[Figure, list[int]]:
-    """Held-out images on the first two principal axes of their features, and the places of those that are shown.
+    """Held-out images on the first two principal axes of their features, and the indices of those that are shown.
 
     ``customdata`` of a point is its cell in the sheet of pictures.
     """
@@ -258,9 +255,9 @@ def map_figure(seen: InspectedEncoder) -> tuple[Figure, list[int]]:
             name, colour = ("unlabelled", "$muted") if classes else ("image", COLOURS[0])
         cells = (labels == label).nonzero().flatten()
         x, y = flat[cells].T.tolist()
-        mark = {"color": colour, "opacity": 0.75, "symbol": _SYMBOLS[max(label, 0) // 10 % len(_SYMBOLS)]}
+        marker = {"color": colour, "opacity": 0.75, "symbol": _SYMBOLS[max(label, 0) // 10 % len(_SYMBOLS)]}
         more = {"customdata": cells.tolist(), "hovertemplate": "%{fullData.name}<extra></extra>"}
-        traces.append(points(short(name, 24), x, y, mode="markers", marker=mark, **more))
+        traces.append(points(short(name, 24), x, y, mode="markers", marker=marker, **more))
     xaxis, yaxis = (
         axis(f"principal axis {i}: {share:.0%} of the variance", showticklabels=False, zeroline=False)
         for i, share in enumerate(shares, 1)

@@ -1,13 +1,15 @@
-"""The pictures of a report: views, neighbours, typical images, near-duplicates, the map and the confusion matrix."""
+"""The sections of a report with pictures: views, neighbours, typical images, near-duplicates, map, confusion."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from frossl.curate.neighbours import nearest
 from frossl.data.loader import epoch_order, views_of
 from frossl.data.sources import Shown, show
 from frossl.data.types import Dataset, Split
@@ -17,9 +19,7 @@ from frossl.report.inspection import (
     confused_pairs,
     confusion,
     near_duplicates,
-    nearest,
     spread_over_classes,
-    typicality,
 )
 from frossl.report.pictures import sheet, thumbnail
 from frossl.report.table import minus
@@ -29,6 +29,7 @@ from frossl.views.recipes import Recipe, View
 
 IMAGES_WITH_VIEWS, VIEWS_SHOWN, VIEW_SIDE = 4, 8, 112
 QUERIES, NEAREST = 8, 8
+NEIGHBOURS = 10
 TYPICAL = 10
 PAIRS = 6
 SAME = 0.99
@@ -36,7 +37,7 @@ SAME = 0.99
 
 
 def show_views(data: Dataset, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
-    """The first images that a run with ``seed`` saw, with the views it made of them and what was drawn for each."""
+    """The first images that a run with ``seed`` saw, with the views it made of them and their parameters."""
     rows = []
     for i in epoch_order(len(data.train), seed, 0)[:IMAGES_WITH_VIEWS].tolist():
         shown, views = views_of_image(data, recipe, i, seed)
@@ -48,25 +49,25 @@ def show_views(data: Dataset, recipe: Recipe, seed: int) -> list[dict[str, Any]]
 
 
 def views_of_image(data: Dataset, recipe: Recipe, i: int, seed: int) -> tuple[Shown, list[tuple[Tensor, list[str]]]]:
-    """Training image ``i``, or the one in its place, and the views, uint8, that a run with ``seed`` first makes of it.
+    """Training image ``i``, or its replacement if it is unreadable, and its views in the first epoch of a run.
 
-    With each view comes what was drawn.
+    Views are uint8 ``(C, H, W)``, each with the operations that made it, in words.
     """
     shown, index = show(data.train.images, i), torch.tensor([i])
     height, width = shown.image.shape[1:]
     made = views_of(data.train, recipe, index, [0.0] * data.channels, [1.0] * data.channels, seed=seed)
     pictures = [x[0].mul(255).round().clamp(0, 255).byte() for group in made for x in group]
-    drawn = sample_params(recipe, seed=seed, epoch=0, index_N=index, height=height, width=width)
+    params = sample_params(recipe, seed=seed, epoch=0, index_N=index, height=height, width=width)
     sizes = list(dict.fromkeys(group.size for group in recipe))  # groups of one resolution come out together
-    groups = sorted(zip(recipe, drawn, strict=True), key=lambda pair: sizes.index(pair[0].size))
-    texts = [describe_view(group, d, v, shown.image.shape) for group, d in groups for v in range(group.count)]
+    groups = sorted(zip(recipe, params, strict=True), key=lambda pair: sizes.index(pair[0].size))
+    texts = [describe_view(group, p, v, shown.image.shape) for group, p in groups for v in range(group.count)]
     return shown, list(zip(pictures, texts, strict=True))
 
 
-def describe_view(group: View, drawn: ViewParams, v: int, shape: Sequence[int]) -> list[str]:
-    """What was done to an image of ``shape`` for view ``v``, in the order in which it was done; only what was done."""
+def describe_view(group: View, params: ViewParams, v: int, shape: Sequence[int]) -> list[str]:
+    """The operations that made view ``v`` of an image of ``shape`` ``(C, H, W)``, in their order."""
     channels, height, width = shape
-    one = drawn.map(lambda x_VN: x_VN[v, 0])
+    one = params.map(lambda x_VN: x_VN[v, 0])
     top, left, h, w = (int(x) for x in (one.top, one.left, one.height, one.width))
     said = [f"{h * w / (height * width):.0%} of the area: {w}×{h} at ({left}, {top})"]
     for kind in ORDERS[one.order] if one.jitter else ():
@@ -113,10 +114,11 @@ def class_of(split: Split, place: int, classes: Sequence[str]) -> str:
 def show_neighbours(seen: InspectedEncoder) -> dict[str, Any]:
     """Held-out images, each with the training images nearest to it, and among how many these were found."""
     data, queries, rows = seen.data, spread_over_classes(seen, QUERIES), []
+    names = data.classes or data.tags
     similarities, places = nearest(seen.features.train_NF, seen.features.test_NF[queries], NEAREST)
     for query, *found in zip(queries.tolist(), similarities.tolist(), places.tolist(), strict=True):
-        first = picture(data.test, query, data.classes or data.tags)
-        others = [picture(data.train, i, data.classes or data.tags, f"{x:.2f}") for x, i in zip(*found, strict=True)]
+        first = picture(data.test, query, names)
+        others = [picture(data.train, i, names, f"{x:.2f}") for x, i in zip(*found, strict=True)]
         if data.classes:
             others = [other | {"same": other["label"] == first["label"]} for other in others]
         rows.append({"first": first, "others": others})
@@ -125,14 +127,15 @@ def show_neighbours(seen: InspectedEncoder) -> dict[str, Any]:
 
 def show_typical(seen: InspectedEncoder) -> dict[str, list[dict[str, Any]]]:
     """Held-out images that are most and least like their neighbours."""
-    values = typicality(seen.features.test_NF)
+    similarities, _ = nearest(seen.features.test_NF, seen.features.test_NF, NEIGHBOURS, same=True)
+    values = similarities.mean(1)
     order = values.argsort(descending=True).tolist()
-    count = min(TYPICAL, len(order) // 2)
-    names = seen.data.classes or seen.data.tags
-    ends = {"Most typical": order[:count], "Least typical": order[::-1][:count]}
-    return {
-        name: [picture(seen.data.test, i, names, f"{values[i]:.2f}") for i in places] for name, places in ends.items()
-    }
+    count, names = min(TYPICAL, len(order) // 2), seen.data.classes or seen.data.tags
+
+    def pictures(index: list[int]) -> list[dict[str, Any]]:
+        return [picture(seen.data.test, i, names, f"{values[i]:.2f}") for i in index]
+
+    return {"Most typical": pictures(order[:count]), "Least typical": pictures(order[::-1][:count])}
 
 
 def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
@@ -149,11 +152,16 @@ def show_near_duplicates(seen: InspectedEncoder) -> dict[str, Any]:
 def show_map(seen: InspectedEncoder) -> dict[str, Any]:
     """The map, the sheet of pictures of its points, and what is written under each."""
     test = seen.data.test
-    drawn, places = figures.map_figure(seen)
-    source, across = sheet([test.images[i] for i in places])
+    chart, places = figures.map_figure(seen)
+    across = math.ceil(math.sqrt(len(places)))
     names = seen.data.classes or seen.data.tags
     labels = [class_of(test, i, names) or f"held-out image {i + 1}" for i in places]
-    return {"figure": drawn, "sheet": source, "across": across, "labels": labels}
+    return {
+        "figure": chart,
+        "sheet": sheet([test.images[i] for i in places], across),
+        "across": across,
+        "labels": labels,
+    }
 
 
 def show_confusion(seen: InspectedEncoder) -> dict[str, Any] | None:

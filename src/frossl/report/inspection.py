@@ -1,4 +1,4 @@
-"""What an encoder makes of a bounded sample of its data: the numbers behind the pictures of a report."""
+"""Features of a bounded sample of the data of a run: the numbers behind the pictures of a report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch.nn.functional import pad
 
 from frossl.core.linalg import covariance_spectrum, decompose, require_finite, unit_rows
 from frossl.core.types import Features, any_known
-from frossl.curate.neighbours import nearest
 from frossl.data.loader import plain_batches
 from frossl.data.types import Dataset, Split
 from frossl.evals.extract import BANK, QUERIES, Extractor, first, sample
@@ -25,7 +24,6 @@ from frossl.nn.encoder import EncoderSpec
 LEAST = 256
 SECONDS = 8.0
 """About how long encoding them may take; a slow encoder gets fewer of them, at least :data:`LEAST`."""
-NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ def inspect_encoder(
     """
     encoder = encoder.to(extractor.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     untrained = (copy.deepcopy(own) or untrained_encoder(spec, seed)).to(extractor.device).eval()
-    bank, queries = affordable(encoder, spec, whole, extractor)
+    bank, queries = sample_sizes(encoder, spec, whole, extractor)
     data = sample(whole, bank, queries)
     if not (any_known(data.train.labels) and any_known(data.test.labels)):
         data = replace(data, classes=())
@@ -60,7 +58,7 @@ def inspect_encoder(
     return InspectedEncoder(data, whole, features, untrained_NF)
 
 
-def affordable(encoder: nn.Module, spec: EncoderSpec, data: Dataset, extractor: Extractor) -> tuple[int, int]:
+def sample_sizes(encoder: nn.Module, spec: EncoderSpec, data: Dataset, extractor: Extractor) -> tuple[int, int]:
     """How many train and held-out images can be encoded in :data:`SECONDS`, from the time that a few take."""
     few = first(data.test, 64)
     extractor.split(encoder, few, spec)
@@ -102,11 +100,6 @@ def confused_pairs(counts: Tensor, classes: tuple[str, ...], most: int = 6) -> l
     order = wrong.argsort(descending=True, stable=True)[:most].tolist()
     pairs = [(*divmod(i, len(classes)), int(wrong[i])) for i in order if wrong[i]]
     return [(classes[true], classes[given], n, n / int(counts[true].sum())) for true, given, n in pairs]
-
-
-def typicality(x_NF: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """Mean cosine similarity ``(N,)`` of each image to its nearest ``neighbours`` among the others."""
-    return nearest(x_NF, x_NF, neighbours, same=True)[0].mean(1)
 
 
 @dataclass(frozen=True, eq=False)

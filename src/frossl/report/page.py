@@ -38,9 +38,9 @@ def write_report(
 ) -> Path:
     """Writes the report of one or several ``runs`` to ``output``.
 
-    ``data`` and the untrained ``backbone`` of a module of one's own are those of the runs, where the caller has them.
-    ``warn`` gets what a reader should not miss.
-    Where images or encoder of a run cannot be had any more, the report says why and goes without what needs them.
+    ``data`` and the untrained ``backbone``, if it is the user's own module, are those of the runs. ``log`` gets
+    progress, ``warn`` warnings. If the images or the encoder of a run are gone, the report says so and leaves out the
+    sections that need them.
 
     Raises:
         UserError: not a run directory, or the file cannot be written.
@@ -88,25 +88,29 @@ def render(runs: Sequence[RunSummary]) -> str:
 
 
 def _once(runs: Sequence[RunSummary], name: str) -> list[tuple[str, Any]]:
-    """Pictures of the runs under their names; what is the same for several stands once."""
+    """Pictures of the runs under their names; those that several runs share stand once."""
     found = [run.pictures.get(name) for run in runs]
     sharing = [", ".join(r.record.name for r in runs if r.pictures.get(name) == picture) for picture in found]
     return [(sharing[i], picture) for i, picture in enumerate(found) if picture and picture not in found[:i]]
 
 
 def render_page(template: str, **values: Any) -> str:
-    """``template`` with ``values``; its macros fill in the charts, sheets of pictures and contents of the page."""
+    """An HTML page; macros of the template fill in the charts, sheets of pictures and contents of the page."""
+    made = f"{datetime.now():%Y-%m-%d %H:%M}"
+    return render_template(template, **values, made=made, charts={}, sheets={}, contents=[], plotly=_plotly)
+
+
+def render_template(template: str, **values: Any) -> str:
+    """A template of this room with ``values``, which are escaped in HTML."""
     environment = Environment(
         loader=PackageLoader("frossl.report"),
         extensions=["jinja2.ext.do"],
-        autoescape=True,
+        autoescape=".html." in template,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": "{:.0%}".format, "thousands": "{:,.0f}".format}
-    made = f"{datetime.now():%Y-%m-%d %H:%M}"
-    page = environment.get_template(template)
-    return page.render(**values, made=made, charts={}, sheets={}, contents=[], plotly=_plotly)
+    return environment.get_template(template).render(**values)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageOps
@@ -25,24 +24,23 @@ def thumbnail(image_CHW: Tensor, side: int = SIDE) -> str:
     return to_uri(picture, "jpeg")
 
 
-def sheet(images: Sequence[Tensor]) -> tuple[str, int]:
-    """One JPEG with the centre squares of all images, row by row, and how many a row and a column have."""
-    across = max(1, math.ceil(math.sqrt(len(images))))
+def sheet(images: Sequence[Tensor], across: int, cell: int = CELL, quality: int = 82) -> str:
+    """One square JPEG with the centre squares of images, row by row, ``across`` in a row and in a column."""
     mode = "L" if all(len(x) != 3 for x in images) else "RGB"
-    whole = Image.new(mode, (across * CELL, across * CELL))
+    whole = Image.new(mode, (across * cell, across * cell))
     for i, image in enumerate(images):
-        square = ImageOps.fit(to_pil(image), (CELL, CELL), Image.Resampling.BICUBIC)
-        whole.paste(square, (i % across * CELL, i // across * CELL))
-    return to_uri(whole, "jpeg"), across
+        square = ImageOps.fit(to_pil(image), (cell, cell), Image.Resampling.BICUBIC)
+        whole.paste(square, (i % across * cell, i // across * cell))
+    return to_uri(whole, "jpeg", quality)
 
 
 def shown(image_CHW: Tensor) -> Tensor:
-    """What there is to see: three channels in colour; of other numbers the first, in grey."""
+    """The visible channels: three as colour; of other numbers the first, as grey."""
     return image_CHW if len(image_CHW) == 3 else image_CHW[:1]
 
 
 def to_pil(image_CHW: Tensor) -> Image.Image:
-    """A uint8 image of any number of channels, as far as it is shown."""
+    """The :func:`shown` channels of a uint8 image."""
     array = shown(image_CHW).cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 

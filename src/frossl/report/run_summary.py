@@ -1,4 +1,4 @@
-"""What a report says of one run."""
+"""The summary of one run in a report."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from frossl.runs.record import Record
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run and what was found out about it; ``missing`` says why there are no pictures, if so.
+    """A run as a report shows it; ``missing`` says why there are no pictures, if there are none.
 
-    ``about`` is what it was, in a few words each. ``spectra`` are eigenvalues of held-out features as shares of their
+    ``about`` are its settings in a few words each. ``spectra`` are eigenvalues of held-out features as shares of their
     sum, by arm. ``pictures`` are by section.
     """
 
@@ -50,7 +50,7 @@ class RunSummary:
 def summarise_run(
     record: Record, data: Dataset | None, backbone: nn.Module | None, opened: dict[tuple[Any, ...], Dataset]
 ) -> RunSummary:
-    """Looks at the encoder of a run with the images of the run; ``opened`` keeps data for the next run."""
+    """Inspects the encoder of a run with the images of the run; ``opened`` keeps data for the next run."""
     missing, pictures, features = None, {}, {}
     try:
         config, recipe = read_run(record.path)
@@ -81,23 +81,23 @@ def summarise_run(
 
 
 def tiles(record: Record, arms: Mapping[str, Mapping[str, float]], rank: float | None) -> list[tuple[str, str, str]]:
-    """The few figures that everyone asks for: heading, value, note."""
-    said = []
+    """The key figures of a run: heading, value, note."""
+    made = []
     names = ("knn_balanced", "linear_balanced", "knn", "linear", "r2", "mae")
     for name in [name for name in names if name in arms["pretrained"]][:2]:
         controls = [arms[k][name] for k in CONTROLS if name in arms.get(k, {})]
         best = min if columns()[name].better == "lower" else max
         note = f"best control {best(controls):.3f}" if controls else ""
-        said.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
+        made.append((columns()[name].title, f"{arms['pretrained'][name]:.3f}", note))
     if rank is not None:
-        said.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
+        made.append(("effective rank", f"{rank:.1f}", f"of {record.about['encoder']['features']:,} features"))
     if record.train or record.monitor:
         end = record.end
         epochs = f"{round(end['epoch'], 2):g}"
         in_all = f"in {epochs} {'epoch' if epochs == '1' else 'epochs'}, {record.views} views each"
-        said.append(("images seen", f"{end['images']:,}", in_all))
-        said.append(("time", duration(end["seconds"]), f"on {record.about['device']}"))
-    return said
+        made.append(("images seen", f"{end['images']:,}", in_all))
+        made.append(("time", duration(end["seconds"]), f"on {record.about['device']}"))
+    return made
 
 
 def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]) -> Dataset:
@@ -120,7 +120,7 @@ def _open(record: Record, config: Config, opened: dict[tuple[Any, ...], Dataset]
 
 
 def _extractor(record: Record, data: Dataset) -> Extractor:
-    """As in the run, if its device is here."""
+    """Computes as in the run, if this machine has its device."""
     device = torch.device(record.about["device"])
     here = count(device.type) > 0
     if (device.index or 0) >= count(device.type):  # the run had a machine with more of them

@@ -1,4 +1,4 @@
-"""What the runs of a comparison come to: numbers by budget and arm, with what may be said of them."""
+"""The results of a comparison: values by budget and arm, with rankings and agreements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from frossl.report.trial import Trial, read_trial
 
 T = TypeVar("T")
 PACE = 0.15
-"""How far steps of a run may be from those of the other seeds of its arm before it is told."""
+"""Largest relative difference of the step time of a run from that of another seed that is not reported."""
 
 
 def measures() -> list[str]:
@@ -97,7 +97,7 @@ class BudgetResult:
 
 @dataclass(frozen=True)
 class Study:
-    """A directory of runs that belong together; ``about`` is its ``comparison.json``."""
+    """The directory of a comparison; ``about`` is its ``comparison.json``."""
 
     path: Path
     about: dict[str, Any]
@@ -121,26 +121,27 @@ def read_study(path: Path) -> Study:
     except json.JSONDecodeError as error:
         raise UserError(f"{plan} is damaged: {error}") from None
     trials = [read_trial(path, run) for run in about["runs"]]
-    budgets = list(dict.fromkeys(t.budget for t in trials))
-    target = about.get("target_metric", "knn"), about.get("target")
-    results = [_budget_result(budget, [t for t in trials if t.budget == budget], *target) for budget in budgets]
+    metric, value = about.get("target_metric", "knn"), about.get("target")
+    results = []
+    for budget in dict.fromkeys(t.budget for t in trials):
+        results.append(_budget_result(budget, [t for t in trials if t.budget == budget], metric, value))
     return Study(path, about, trials, results)
 
 
 def _budget_result(budget: str, trials: Sequence[Trial], metric: Watched, value: float | None) -> BudgetResult:
-    target = find_target([t for t in trials if t.state == "done"], metric, value)
+    done = [t for t in trials if t.state == "done"]
+    target = find_target(done, metric, value)
     names = dict.fromkeys(t.arm for t in trials)
     arms = [_arm_result(name, [t for t in trials if t.arm == name], target) for name in names]
-    machines = sorted({machine for t in trials if t.state == "done" for machine in t.machines()})
+    machines = sorted({machine for t in done for machine in t.machines()})
     rankings = {measure: r for measure in measures() if (r := rank_arms(arms, measure))}
-    records = [t.record for t in trials if t.state == "done"]
-    held_out = next((r.evaluation.held_out for r in records if r and r.evaluation), 0)
+    held_out = next((t.record.evaluation.held_out for t in done if t.record and t.record.evaluation), 0)
     agreements, means = {}, next(iter(rankings.values())).means if rankings else {}
     for name, column in label_free().items():
         sign = -1 if column.better == "lower" else 1
         have = [arm for arm in arms if arm.arm in means and name in arm.values]
-        found = agreement([sign * statistics.fmean(a.values[name]) for a in have], [means[a.arm] for a in have])
-        if found:
+        figures = [sign * statistics.fmean(arm.values[name]) for arm in have]
+        if found := agreement(figures, [means[arm.arm] for arm in have]):
             agreements[name] = found
     result = BudgetResult(budget, arms, machines, target, held_out, rankings, agreements)
     return replace(result, rankings={}, agreements={}) if result.mixed else result
@@ -161,8 +162,8 @@ def image_errors(
 ) -> tuple[dict[str, dict[str, float]], bool]:
     """Standard errors over held-out images of differences of arms, and whether they are paired.
 
-    They are where the answers of all runs were kept. Else each arm has the error of its own intervals, which is too
-    large as far as arms find the same images hard; empty where a score has no interval either.
+    They are paired if the answers of all runs were kept. Otherwise each arm has the error of its own intervals, which
+    is too large as far as arms find the same images hard; empty if a score has no interval either.
     """
     found: dict[str, dict[str, float]] = {arm.arm: {} for arm in arms}
     paired = all(measure in arm.answers for arm in arms)
@@ -172,11 +173,11 @@ def image_errors(
         if paired:
             kept[arm.arm] = [unpack_answers(arm.answers[measure][i], arm.held_out[i]) for i in at]
             continue
-        of_seed = ({name: values[i] for name, values in arm.values.items()} for i in at)
-        halves = [Arm("", "pretrained", v, arm.held_out[i]).margin(measure) for v, i in zip(of_seed, at, strict=True)]
-        if any(half is None for half in halves):
+        of_seed = [Arm("", "pretrained", {k: v[i] for k, v in arm.values.items()}, arm.held_out[i]) for i in at]
+        halves = [half for one in of_seed if (half := one.margin(measure)) is not None]
+        if len(halves) < len(at):
             return {}, False
-        errors[arm.arm] = statistics.fmean(half for half in halves if half is not None) / Z
+        errors[arm.arm] = statistics.fmean(halves) / Z
     for one, other in combinations(found, 2):
         error = paired_error(kept[one], kept[other]) if paired else math.hypot(errors[one], errors[other])
         found[one][other] = found[other][one] = error
@@ -189,25 +190,28 @@ def _arm_result(name: str, trials: Sequence[Trial], target: Target) -> ArmResult
     evaluations = [r.evaluation for r in records if r.evaluation is not None]
     arms = [evaluation.shown() for evaluation in evaluations]
     steps = {t.seed: table["step"] for t in done if t.record and (table := time_table(t.record))}
-    memory = [m for t in done if (m := t.outcome.get("peak_memory"))]
-    spent = [t.spent() for t in done if t.record and t.record.train]
+    spent = _columns([t.spent() for t in done if t.record and t.record.train])
+
+    def control(*names: str) -> dict[str, list[float]]:
+        return _columns([of[name] for of in arms for name in names if name in of])
+
     return ArmResult(
         arm=name,
         views=records[0].views if records else None,
         seeds=[t.seed for t in done],
         diverged=[t.seed for t in trials if t.state == "diverged"],
         missing=[t.seed for t in trials if t.state == "unfinished"],
-        values=_columns([a["pretrained"] for a in arms]),
+        values=control("pretrained"),
         answers=_columns([e.answers.get("pretrained", {}) for e in evaluations]),
         held_out=[e.held_out for e in evaluations],
-        untrained=_columns([a["untrained"] for a in arms]),
-        start=_columns([a[START] for a in arms if START in a]),
-        pixels=_columns([a["raw pixels"] for a in arms if "raw pixels" in a]),
-        guess=_columns([a[name] for a in arms for name in GUESSES.values() if name in a]),
-        spent=_means(spent),
+        untrained=control("untrained"),
+        start=control(START),
+        pixels=control("raw pixels"),
+        guess=control(*GUESSES.values()),
+        spent={name: statistics.fmean(values) for name, values in spent.items()},
         step_seconds=statistics.median(steps.values()) if steps else None,
         off_pace=off_pace(steps),
-        peak_memory=max(memory, default=None),
+        peak_memory=max((m for t in done if (m := t.outcome.get("peak_memory"))), default=None),
         reached=reach(done, target),
         curves=[table for t in trials if (table := curve_table(t))["step"]],
     )
@@ -221,8 +225,7 @@ def off_pace(steps: dict[int, float]) -> list[tuple[int, float]]:
     """
     found = []
     for seed, step in steps.items():
-        offs = [step / other - 1 for of, other in steps.items() if of != seed]
-        off = min(offs, key=abs, default=0.0)
+        off = min((step / other - 1 for of, other in steps.items() if of != seed), key=abs, default=0.0)
         if abs(off) > PACE:
             found.append((seed, round(off, 2)))
     return found
@@ -232,7 +235,3 @@ def _columns(rows: Sequence[dict[str, T]]) -> dict[str, list[T]]:
     """Values by name, of the names that every row has."""
     names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
     return {name: [row[name] for row in rows] for name in names}
-
-
-def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.fmean(values) for name, values in _columns(rows).items()}

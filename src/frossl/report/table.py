@@ -12,9 +12,9 @@ from rich.table import Table as RichTable
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as text, half of its interval if it has one, and whether it stands out: the best, or a row of one's own.
+    """A value as text, half of its interval if it has one, and whether it is highlighted.
 
-    Numbers are to the right, with a true minus sign; what is not there is a dash.
+    A missing value is a dash.
     """
 
     value: str = "–"

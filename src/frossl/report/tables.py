@@ -20,7 +20,7 @@ from frossl.runs.record import Record, Row
 
 
 def accuracy_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """A table for each data set that any run was evaluated on; images of one name from two places are two."""
+    """A table for each data set that any run was evaluated on; data of one name from two places are two."""
     found: dict[tuple[str, str], list[tuple[Record, Evaluation]]] = {}
     for record in records:
         for name, evaluation in record.evaluations.items():
@@ -35,7 +35,7 @@ def accuracy_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> dict[str, Any]:
-    """The values of every arm of every run on ``data``, with what is to be said of them."""
+    """The values of every arm of every run on ``data``, with protocols and charts."""
     arms = arms_of(evaluations)
     return {
         "data": data,
@@ -50,9 +50,9 @@ def accuracy_table(data: str, evaluations: Sequence[tuple[str, Evaluation]]) -> 
 
 
 def time_table(record: Record) -> dict[str, Any] | None:
-    """Speed and where the time went, as far as the rows of the log tell; None for a run with hardly any.
+    """Speed and where the time went, from the rows of the log; None for a run with hardly any.
 
-    What a stretch of steps took beyond the median step goes to the monitor if that looked at the encoder in it.
+    The time that a stretch of steps took beyond the median step is the monitor's if it ran in that stretch.
     """
     stretches = _stretches(record)
     if not stretches:
@@ -73,21 +73,21 @@ def time_table(record: Record) -> dict[str, Any] | None:
 
 
 def _stretches(record: Record) -> list[tuple[int, float, bool]]:
-    """Steps, seconds, and whether the monitor looked, from each train row to the next and to the end.
+    """Steps, seconds, and whether the monitor ran, from each train row to the next and to the end.
 
-    The row of the monitor comes after the train row of its step, so its time belongs to what follows that.
+    The row of the monitor comes after the train row of its step, so its time belongs to the stretch after that.
     """
-    looks = [row["step"] for row in record.monitor]
+    monitored = [row["step"] for row in record.monitor]
     rows: list[Row] = [*record.train, record.end] if record.train else []
     return [
-        (b["step"] - a["step"], b["seconds"] - a["seconds"], any(a["step"] <= at < b["step"] for at in looks))
+        (b["step"] - a["step"], b["seconds"] - a["seconds"], any(a["step"] <= at < b["step"] for at in monitored))
         for a, b in pairwise(rows)
         if b["step"] > a["step"] and b["seconds"] > a["seconds"]
     ]
 
 
 def settings(records: Mapping[str, Record], *, differing: bool = False) -> Table:
-    """Every entry of ``config.json`` with its value for each of ``records``, or those but for names that differ."""
+    """Every entry of ``config.json`` with its value in each of ``records``, or those that differ, without names."""
     flat = [_flatten(record.about) for record in records.values()]
     rows = {key: [f.get(key, "–") for f in flat] for f in flat for key in f}
     if differing:
@@ -105,7 +105,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def summary(record: Record) -> list[str]:
-    """What a run was, in a few words each."""
+    """The settings of a run, in a few words each."""
     config, encoder, (train, test) = record.config, record.about["encoder"], record.about["images"]
     title = encoder_title(encoder["backbone"], encoder.get("stem", "imagenet"), encoder.get("options", {}))
     extensions = record.about.get("extensions", ())

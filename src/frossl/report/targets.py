@@ -1,4 +1,4 @@
-"""What it took arms to reach a target, as far as the monitor can tell, which looks now and then."""
+"""The cost of reaching a target accuracy, from the curves of the monitor, which measures now and then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Watched = Literal["knn", "probe", "ridge"]
 WATCHED: dict[Watched, str] = {"knn": "kNN", "probe": "online probe", "ridge": "ridge probe"}
 """Accuracies of the monitor that a target may be of."""
 ALIKE: dict[Watched, tuple[str, ...]] = {"knn": ("knn",), "probe": ("linear", "ridge"), "ridge": ("ridge", "linear")}
-"""Scores of raw pixels that it lies above unless told otherwise, the first that was measured."""
+"""The scores of raw pixels that a target must beat, unless it is given; the first that was measured counts."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Target:
     """``value`` of ``metric`` while training; None where no run got above ``pixels``, the score of raw pixels if known.
 
     It was ``given`` by who asked, or is the best value of the worst run above pixels. ``every`` is how often the
-    monitor looked.
+    monitor measured.
     """
 
     metric: Watched
@@ -34,11 +34,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Reached:
-    """How many seeds of those ``watched`` got to a target, ``early`` ones before the first look.
+    """How many of the ``watched`` seeds reached the target, ``early`` ones before the monitor first measured.
 
-    ``means`` over seeds by axis: exact where ``bound`` is empty, with half the 95 % interval over several seeds as
-    ``margins``. Where it is "before" some seeds were early and count as at their first look; where "after" some did not
-    get there and count as at their last; where "unknown" there are both.
+    ``means`` are over seeds, by axis. They are exact if ``bound`` is empty, with half the 95 % interval over several
+    seeds as ``margins``. If it is "before", some seeds were early and count as at their first measurement; if "after",
+    some did not reach the target and count as at their last; if "unknown", there are both.
     """
 
     watched: int
@@ -65,26 +65,26 @@ def _pixels(trial: Trial, metric: Watched) -> float | None:
 
 
 def reach(trials: Sequence[Trial], target: Target) -> Reached | None:
-    """What it took the seeds of an arm to get there; None without a target, or where the monitor looked at none."""
+    """The cost of reaching the target, over the seeds of an arm; None without a target, or without a curve."""
     curves = [curve for trial in trials if (curve := trial.curve(target.metric))[1]]
     if target.value is None or not curves:
         return None
-    places: list[dict[str, float]] = []
     seeds = early = 0
+    by_axis: dict[str, list[float]] = {axis: [] for axis in AXES}
     for rows, values in curves:
         found = {axis: first_reached([row[axis] for row in rows], values, target.value) for axis in AXES}
         seeds += found["images"] is not None
         early += found["images"] is not None and found["images"][1]
-        places.append({axis: rows[-1][axis] if at is None else at[0] for axis, at in found.items()})
+        for axis, at in found.items():
+            by_axis[axis].append(rows[-1][axis] if at is None else at[0])
     late = len(curves) - seeds
     bound = "unknown" if early and late else "before" if early else "after" if late else ""
-    by_axis = {axis: [place[axis] for place in places] for axis in AXES}
     margins = {axis: half for axis, x in by_axis.items() if not bound and (half := half_interval(x)) is not None}
     return Reached(len(curves), seeds, early, bound, {a: statistics.fmean(x) for a, x in by_axis.items()}, margins)
 
 
 def curve_table(trial: Trial) -> dict[str, Any]:
-    """The seed of a run, how it ended, where the monitor looked and what it saw, as a list each; None where nothing."""
-    rows = trial.looks()
+    """The seed of a run, how it ended, and the columns of the monitor's rows; None where a row has no value."""
+    rows = trial.monitored()
     names = [*("step", *AXES), *(name for name in (*WATCHED, "knn_balanced") if any(name in row for row in rows))]
     return {"seed": trial.seed, "state": trial.state, **{name: [row.get(name) for row in rows] for name in names}}

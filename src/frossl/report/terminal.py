@@ -1,4 +1,4 @@
-"""The run in the terminal: what was found, what will be done, how it goes, what came out."""
+"""Output in the terminal: data, progress, evaluations, and the log file of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from frossl.report.table import for_terminal
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """Seconds in words.
 
     >>> duration(42), duration(330), duration(7260)
     ('42 s', '5 min 30 s', '2 h 1 min')
@@ -67,12 +67,12 @@ def wrote(console: Console, heading: str, path: Path) -> None:
 
 
 def detail(console: Console) -> Callable[[str], None]:
-    """Prints lines of lesser interest, such as how far the decoding of images is."""
+    """A function that prints lines of lesser interest, such as the progress of decoding."""
     return lambda message: console.print(" " * INDENT + escape(message), style="dim")
 
 
 class _Copy(RenderHook):
-    """Gives what is printed to a second console too, but for what only moves the cursor of the first."""
+    """Prints to a second console too, except what only moves the cursor of the first."""
 
     def __init__(self, copy: Console) -> None:
         self.copy = copy
@@ -86,9 +86,9 @@ class _Copy(RenderHook):
 
 @contextmanager
 def logged(console: Console, path: Path) -> Iterator[None]:
-    """Adds what is printed meanwhile to a file, as plain lines, whether anybody sees the console or not.
+    """Appends what is printed meanwhile to a file, as plain lines, even if the console is quiet.
 
-    Where the disk is full or cannot be written to, lines are missing there and nothing else.
+    If the file cannot be written, lines are missing there, and nothing else happens.
     """
     try:
         file = path.open("a", buffering=1, encoding="utf-8", errors="replace")
@@ -104,13 +104,13 @@ def logged(console: Console, path: Path) -> Iterator[None]:
         raise
     finally:
         console.pop_render_hook()
-        with suppress(OSError):  # which writes again what could not be written
+        with suppress(OSError):  # closing tries to write the rest again
             file.close()
 
 
 @contextmanager
 def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """Shows what is done meanwhile, as it is told: in a terminal in one place, elsewhere line by line."""
+    """Shows the messages given to the yielded function: in a terminal in one place, elsewhere line by line."""
     with console.status(what) as status:
 
         def log(message: str) -> None:
@@ -123,16 +123,16 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def counting(console: Console, what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar of ``total`` images of which ``done`` are done, in a terminal; elsewhere a line every 30 s.
+    """A progress bar of ``total`` images in a terminal, elsewhere a line every 30 s; ``done`` were done before.
 
-    What is yielded is told of further ones. The time that is left goes by the speed so far, once there is one.
+    The yielded function takes the number of further images. The remaining time goes by the speed so far.
     """
     start, first, due = perf_counter(), done, perf_counter() + SECONDS_BETWEEN_LINES
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=done, left="")
 
-        def tell(further: int) -> None:
+        def advance(further: int) -> None:
             nonlocal done, due
             done += further
             now = perf_counter()
@@ -143,11 +143,11 @@ def counting(console: Console, what: str, total: int, done: int = 0) -> Iterator
                 due = now + SECONDS_BETWEEN_LINES
                 detail(console)(f"{what}: {done:,} of {total:,} images, {left}")
 
-        yield tell
+        yield advance
 
 
 def show_data(console: Console, data: Dataset) -> None:
-    """Images, sizes, channels, classes or none, what was decided and what was skipped and why."""
+    """Prints numbers and sizes of images, channels, classes, notes, and the files that were skipped and why."""
     show_images(console, data, f"{len(data.train):,} images to train on, {len(data.test):,} held out", data.notes)
 
 

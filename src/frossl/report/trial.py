@@ -1,4 +1,4 @@
-"""A run of a comparison, as its directory tells it."""
+"""A run of a comparison, read from its directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AXES = ("epoch", "images", "views", "seconds")
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of a study. ``state`` is done, diverged, or unfinished; the record is None where there is none."""
+    """A run of a study. ``state`` is done, diverged, or unfinished; ``record`` is None before the run began."""
 
     name: str
     arm: str
@@ -39,8 +39,8 @@ class Trial:
         places = about.get("machine", {}) | about.get("environment", {}), self.outcome.get("machine", {})
         return {speed_of(place) for place in places if place}
 
-    def looks(self) -> list[Row]:
-        """Rows of the monitor with their views; ``seconds`` are those of training, without what looks took."""
+    def monitored(self) -> list[Row]:
+        """Rows of the monitor with their views; ``seconds`` are those of training, without the monitor's own."""
         if self.record is None:
             return []
         rows, took = [], 0.0
@@ -51,8 +51,8 @@ class Trial:
         return rows
 
     def curve(self, name: str) -> tuple[list[Row], list[float]]:
-        """Where the monitor looked, by axis, and what it saw."""
-        rows = [row for row in self.looks() if name in row]
+        """The rows of the monitor that have ``name``, and its values."""
+        rows = [row for row in self.monitored() if name in row]
         return rows, [row[name] for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""What a report says in words: the verdict, and what its terms mean."""
+"""The sentences of a report: the verdict, and a glossary."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Verdict:
 
 
 def judge(record: Record, rank: float | None, untrained: float | None = None) -> Verdict:
-    """Collapse before everything else, then what the health monitor found, then what the evaluation says.
+    """Collapse before everything else, then the findings of the health monitor, then the evaluation.
 
-    Features of a single direction that tell classes apart better than the controls, as of two classes, are not
-    collapsed. ``rank`` and ``untrained`` are effective ranks of held-out features, for where the evaluation has none.
+    Features of a single direction that separate classes better than the controls, as two classes need no more, are not
+    collapsed. ``rank`` and ``untrained`` are effective ranks of held-out features, if the evaluation has none.
     """
     evaluation, images, known = record.evaluation, record.about["images"][1], "untrained"
     found = sorted(record.standing, key=lambda row: row["state"] not in COLLAPSES)
@@ -62,7 +62,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     if not state:
         return Verdict("unknown", "Nothing to judge by", (verdict(evaluation),))
     why = "No accuracy was measured" if "raw pixels" in evaluation.arms else "There are no labels"
-    more = (*ranks, f"{why}, so whether pretraining helps a task cannot be told.")
+    more = (*ranks, f"{why}, so whether pretraining helps a task is unknown.")
     return Verdict("bad" if state == "Close to collapse" else "unknown", state, more)
 
 
@@ -73,13 +73,13 @@ _ADVICE = (
 
 
 def beside_untrained(evaluation: Evaluation) -> tuple[str, ...]:
-    """What pretraining did to the encoder itself, where raw pixels are the better control; nothing beside a start."""
+    """The gain over the untrained encoder, where raw pixels are the better control; nothing beside a start."""
     if START in evaluation.arms:
         return ()
     pretrained, untrained = evaluation.arms["pretrained"], evaluation.arms["untrained"]
     pixels = evaluation.arms.get("raw pixels", {})
-    scores = {name: column for name, column in evaluation.columns().items() if column.score}
-    both = {name: column for name, column in scores.items() if name in pretrained and name in untrained}
+    scored = {name: column for name, column in evaluation.columns().items() if column.score}
+    both = {name: column for name, column in scored.items() if name in pretrained and name in untrained}
     if not any(pixels.get(name, 0.0) > untrained[name] for name in both):
         return ()
     gains = "; ".join(f"{c.title} {100 * (pretrained[n] - untrained[n]):+.1f} points" for n, c in both.items())
@@ -92,9 +92,9 @@ def describe_rank(rank: float, width: int, images: int, before_it: float | None,
     before = "" if before_it is None else f"; {name}: {before_it:.1f}"
     if rank == 0:
         return f"The features do not vary at all (effective rank 0){before}."
-    most = (
-        f"{width:,} directions" if images > width else f"the {images - 1:,} directions that {images:,} images can show"
-    )
+    most = f"{width:,} directions"
+    if images <= width:
+        most = f"the {images - 1:,} directions that {images:,} images can show"
     return f"The features vary along about {rank:.1f} of {most} (effective rank){before}."
 
 
@@ -125,13 +125,10 @@ GLOSSARY = {
 
 
 def glossary(evaluations: Iterable[Evaluation]) -> dict[str, str]:
-    """:data:`GLOSSARY` with the terms of metrics; of what is not always there only what ``evaluations`` have."""
+    """:data:`GLOSSARY` and the terms of metrics, without those of optional arms and metrics that were not measured."""
     there = {name for e in evaluations for name in (*e.arms, *e.protocols)}
-    terms = {
-        word: said
-        for word, said in GLOSSARY.items()
-        if word.lower() not in ("supervised", START) or word.lower() in there
-    }
+    missing = {"supervised", START} - there
+    terms = {term: meaning for term, meaning in GLOSSARY.items() if term.lower() not in missing}
     for name, m in in_order().items():
         if name in there or "evaluate" in m.default_of:
             terms |= m.glossary
@@ -139,7 +136,7 @@ def glossary(evaluations: Iterable[Evaluation]) -> dict[str, str]:
 
 
 def duplicates_warning(same: int, of: int, correlation: float) -> str:
-    """What pairs across the split mean that are nearly the same pictures; nothing if there are none."""
+    """A warning about nearly identical images in both splits; empty if there are none."""
     if not same:
         return ""
     return (

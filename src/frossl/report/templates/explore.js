@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const told = JSON.parse(document.getElementById("told").textContent);
+  const data = JSON.parse(document.getElementById("data").textContent);
   const NOWHERE = 65535, SHOWN = 120;
   const $ = (id) => document.getElementById(id);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -12,25 +12,23 @@
     const [head, body] = node.textContent.split(",");
     return URL.createObjectURL(new Blob([bytes(body)], { type: head.slice(5).split(";")[0] }));
   });
-  const classes = small(told.class), splits = bytes(told.split), per = told.across ** 2;
-  const encoders = told.encoders.map((e) => ({
+  const classes = small(data.class), splits = bytes(data.split), per = data.across ** 2;
+  const encoders = data.encoders.map((e) => ({
     ...e, x: small(e.x), y: small(e.y), cluster: small(e.cluster), doubt: bytes(e.doubt),
   }));
   let encoder = encoders[0], selected = new Set();
 
   const thumbnail = (i, node = document.createElement("span")) => {
     node.className = "thumb";
-    if (i >= told.thumbnails) {
+    if (i >= data.thumbnails) {
       node.classList.add("none");
       node.style.backgroundImage = "";
       return node;
     }
-    const at = i % per, last = told.across - 1, sheet = Math.floor(i / per);
-    const down = Math.ceil(Math.min(per, told.thumbnails - sheet * per) / told.across);
-    node.style.backgroundImage = `url(${sheets[sheet]})`;
-    node.style.backgroundSize = `${told.across * 100}% ${down * 100}%`;
-    const y = down > 1 ? (100 * Math.floor(at / told.across)) / (down - 1) : 0;
-    node.style.backgroundPosition = `${(100 * (at % told.across)) / last}% ${y}%`;
+    const at = i % per, step = 100 / (data.across - 1);
+    node.style.backgroundImage = `url(${sheets[Math.floor(i / per)]})`;
+    node.style.backgroundSize = `${data.across * 100}%`;
+    node.style.backgroundPosition = `${step * (at % data.across)}% ${step * Math.floor(at / data.across)}%`;
     return node;
   };
   const element = (tag, name, text = "") => {
@@ -43,10 +41,10 @@
     const figure = element("figure", "card"), caption = element("figcaption", "");
     const picture = thumbnail(i);
     picture.setAttribute("role", "img");
-    picture.setAttribute("aria-label", told.paths[i]);
-    figure.title = told.paths[i];
-    caption.append(element("span", "label", told.paths[i].split("/").pop()));
-    for (const note of [told.labels[i] ?? "", ...notes]) if (note) caption.append(element("span", "note", note));
+    picture.setAttribute("aria-label", data.paths[i]);
+    figure.title = data.paths[i];
+    caption.append(element("span", "label", data.paths[i].split("/").pop()));
+    for (const note of [data.labels[i] ?? "", ...notes]) if (note) caption.append(element("span", "note", note));
     figure.append(picture, caption);
     return figure;
   };
@@ -59,7 +57,7 @@
   };
 
   const showLists = () => {
-    const { lists, totals } = encoder;
+    const { lists } = encoder;
     const put = (id, nodes, nothing) => {
       const place = $("list-" + id);
       if (place) place.replaceChildren(...(nodes.length ? nodes : [element("p", "", nothing)]));
@@ -67,10 +65,10 @@
     const split = (i) => ["", "train", "held-out"][splits[i]];
     put("groups", lists.groups.map((g, n) => {
       const across = new Set(g.images.map(split)).size > 1 ? ", across splits" : "";
-      const kinds = new Set(g.images.map((i) => told.labels[i]).filter(Boolean)).size > 1 ? ", labels differ" : "";
-      const title = `Group ${n + 1} of ${totals.groups}: ${g.size} images, pixel correlation ${g.alike}${across}${kinds}`;
+      const kinds = new Set(g.images.map((i) => data.labels[i]).filter(Boolean)).size > 1 ? ", labels differ" : "";
+      const title = `Group ${n + 1} of ${encoder.groups}: ${g.size} images, pixel correlation ${g.alike}${across}${kinds}`;
       return strip(title, g.images.map((i, k) => card(i, split(i), k ? "" : "keep")));
-    }), told.thumbnails ? "None found." : "Not looked for, as the images are not at hand.");
+    }), data.thumbnails ? "None found." : "Not searched, as the images are not available.");
     const gallery = (cards) => cards.length ? [strip("", cards)] : [];
     put("doubted", gallery(lists.doubted.map((row) =>
       card(row.i, `rather ${row.believed}: ${Math.round(row.p * 100)} %, label ${Math.round(row.given * 100)} %`))), "None.");
@@ -92,22 +90,20 @@
   const toY = (y) => canvas.clientHeight - pad - ((y - view.top) / view.height) * (canvas.clientHeight - 2 * pad);
   const there = (i) => encoder.x[i] !== NOWHERE || encoder.y[i] !== NOWHERE;
 
-  const palette = (n, count) => (count <= 10 ? css("c" + n) : `hsl(${Math.round((n * 360 * 0.618) % 360)} 62% ${n % 2 ? 62 : 46}%)`);
+  // The group of each image by the chosen colour, and names and colours of the groups.
+  const hue = (n) => `hsl(${Math.round((n * 360 * 0.618) % 360)} 62% ${n % 2 ? 62 : 46}%)`;
+  const palette = (names) => names.map((_, n) => (names.length <= 10 ? css("c" + n) : hue(n)));
   const groups = () => {
-    const kind = choice("colour");
-    if (kind === "class") return { of: classes, names: ["no label", ...told.classes] };
-    if (kind === "split") return { of: splits, names: ["", "train", "held-out"] };
+    const kind = choice("colour"), muted = css("muted");
+    if (kind === "class") return { of: classes, names: ["no label", ...data.classes], paint: [muted, ...palette(data.classes)] };
+    if (kind === "split") return { of: splits, names: ["", "train", "held-out"], paint: [muted, css("c0"), css("c1")] };
     if (kind === "doubt") {
       const of = encoder.doubt.map((d) => (d === 0 ? 0 : d < 96 ? 1 : d < 128 ? 2 : 3));
-      return { of, names: ["no label", "label believed", "unsure", "another class believed"] };
+      const names = ["no label", "label believed", "unsure", "another class believed"];
+      return { of, names, paint: [muted, css("c0"), css("c5"), css("bad")] };
     }
-    const count = encoder.lists.clusters.length;
-    return { of: encoder.cluster, names: Array.from({ length: count }, (_, n) => `cluster ${n + 1}`) };
-  };
-  const colours = (names) => {
-    const kind = choice("colour"), first = kind === "cluster" ? 0 : 1;
-    if (kind === "doubt") return [css("muted"), css("c0"), css("c5"), css("bad")];
-    return names.map((_, n) => (n < first ? css("muted") : palette(n - first, names.length - first)));
+    const names = encoder.lists.clusters.map((_, n) => `cluster ${n + 1}`);
+    return { of: encoder.cluster, names, paint: palette(names) };
   };
 
   const draw = () => {
@@ -115,20 +111,17 @@
     canvas.width = width * ratio;
     canvas.height = height * ratio;
     pen.scale(ratio, ratio);
-    const { of, names } = groups(), paint = colours(names), n = encoder.x.length;
+    const { of, paint } = groups(), n = encoder.x.length;
     const side = n > 20000 ? 2 : n > 2000 ? 3 : 5;
     pen.globalAlpha = selected.size ? 0.25 : 0.8;
-    for (let i = 0; i < n; i++) {
-      if (!there(i)) continue;
+    const dot = (i, side) => {
+      if (!there(i)) return;
       pen.fillStyle = paint[of[i]];
       pen.fillRect(toX(encoder.x[i]) - side / 2, toY(encoder.y[i]) - side / 2, side, side);
-    }
+    };
+    for (let i = 0; i < n; i++) dot(i, side);
     pen.globalAlpha = 1;
-    for (const i of selected) {
-      if (!there(i)) continue;
-      pen.fillStyle = paint[of[i]];
-      pen.fillRect(toX(encoder.x[i]) - side / 2 - 1, toY(encoder.y[i]) - side / 2 - 1, side + 2, side + 2);
-    }
+    for (const i of selected) dot(i, side + 2);
     pen.strokeStyle = css("accent");
     pen.lineWidth = 2;
     if (path) {
@@ -145,7 +138,7 @@
     document.documentElement.dataset.points = n;
   };
   const legend = () => {
-    const { of, names } = groups(), paint = colours(names), counts = names.map(() => 0);
+    const { of, names, paint } = groups(), counts = names.map(() => 0);
     of.forEach((g, i) => { if (there(i)) counts[g]++; });
     $("legend").replaceChildren(...names.flatMap((name, g) => {
       if (!counts[g]) return [];
@@ -190,7 +183,7 @@
     const box = canvas.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
-  const look = ([x, y]) => {
+  const showNearest = ([x, y]) => {
     let best = -1, near = 144;
     for (let i = 0; i < encoder.x.length; i++) {
       if (!there(i)) continue;
@@ -200,7 +193,7 @@
     peek.hidden = best < 0;
     if (best < 0) return;
     thumbnail(best, peek.children[0]);
-    peek.children[1].textContent = [told.paths[best].split("/").pop(), told.labels[best]].filter(Boolean).join(": ");
+    peek.children[1].textContent = [data.paths[best].split("/").pop(), data.labels[best]].filter(Boolean).join(": ");
   };
   canvas.addEventListener("pointerdown", (event) => {
     if (event.isTrusted) canvas.setPointerCapture(event.pointerId);
@@ -208,7 +201,7 @@
     path = [place(event)];
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!path) return look(place(event));
+    if (!path) return showNearest(place(event));
     path.push(place(event));
     requestAnimationFrame(draw);
   });
@@ -228,7 +221,7 @@
     if (moves) {
       cursor.x = Math.min(canvas.clientWidth, Math.max(0, cursor.x + 12 * moves[0]));
       cursor.y = Math.min(canvas.clientHeight, Math.max(0, cursor.y + 12 * moves[1]));
-      look([cursor.x, cursor.y]);
+      showNearest([cursor.x, cursor.y]);
     } else if (event.key === "+") cursor.r *= 1.25;
     else if (event.key === "-") cursor.r = Math.max(5, cursor.r / 1.25);
     else if (event.key === "Escape") return select([]);
@@ -247,7 +240,7 @@
   $("whole").addEventListener("click", () => { view = whole; draw(); });
   $("clear").addEventListener("click", () => select([]));
   $("copy").addEventListener("click", async () => {
-    const text = [...selected].map((i) => told.paths[i]).join("\n");
+    const text = [...selected].map((i) => data.paths[i]).join("\n");
     try {
       await navigator.clipboard.writeText(text);
     } catch { // a page from a file may not, in some browsers
@@ -262,7 +255,7 @@
   });
   $("save").addEventListener("click", () => {
     const cell = (text) => (/[",\n]/.test(text ?? "") ? `"${text.replaceAll('"', '""')}"` : text ?? "");
-    const rows = ["path,label", ...[...selected].map((i) => `${cell(told.paths[i])},${cell(told.labels[i])}`)];
+    const rows = ["path,label", ...[...selected].map((i) => `${cell(data.paths[i])},${cell(data.labels[i])}`)];
     const link = element("a", "");
     link.href = URL.createObjectURL(new Blob([rows.join("\n") + "\n"], { type: "text/csv" }));
     link.download = "selection.csv";
