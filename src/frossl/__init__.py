@@ -1,32 +1,29 @@
 """Self-supervised pretraining of image encoders with many views, around the FroSSL objective.
 
-``from frossl.losses import frossl`` needs torch only; ``from frossl import pretrain, Config, load_encoder`` is
-the rest.
+``frossl.pretrain("path/to/images")`` trains, evaluates and reports; ``import frossl.losses`` needs torch only.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from frossl.commands.library import pretrain
     from frossl.nn.encoder import load_encoder
-    from frossl.runs.config import Config
     from frossl.train.embed import embed
     from frossl.train.evaluate import evaluate_run
     from frossl.train.explore import explore
     from frossl.train.predict import predict
-    from frossl.train.pretrain import pretrain
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Config": "frossl.runs.config",
-    "pretrain": "frossl.train.pretrain",
+    "pretrain": "frossl.commands.library",
     "evaluate_run": "frossl.train.evaluate",
     "load_encoder": "frossl.nn.encoder",
     "embed": "frossl.train.embed",
     "explore": "frossl.train.explore",
     "predict": "frossl.train.predict",
 }
-__all__ = ["Config", "__version__", "embed", "evaluate_run", "explore", "load_encoder", "predict", "pretrain"]
+__all__ = ["__version__", "embed", "evaluate_run", "explore", "load_encoder", "predict", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:

@@ -37,7 +37,7 @@ def from_tensors(
     held_out: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """Uint8 images ``(N, C, H, W)`` of any number C of channels as a data set, for ``pretrain(config, data=...)``.
+    """Uint8 images ``(N, C, H, W)`` of any number C of channels as a data set, for ``frossl.pretrain(data)``.
 
     Labels are int64 ``(N,)``, numbers of ``classes``, -1 where unknown; or values to predict, floats ``(N,)``, NaN
     where unknown; or 0 and 1 for each of K labels, int64 or bool ``(N, K)``, whose names are ``tags``. Without

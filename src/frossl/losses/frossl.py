@@ -194,6 +194,7 @@ class _FroSSL(torch.autograd.Function):
             scales.append(r)
         r, sums = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in (scales, sums))
         trace = _count_alive(r, z_VND, by_batch, centre)
+        # From sums of squares, two passes fewer than subtracting the mean; rounding is 1e-8 of the loss.
         # Sum of squared distances to the mean view, column by column (row by row), where every |zh|^2 is one or zero.
         spread = r.count_nonzero(0).flatten() - (distributed.sum_over_ranks(sums) if by_batch else sums) / views
         spread = spread.clamp_min(0).sum()

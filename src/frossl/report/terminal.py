@@ -95,7 +95,8 @@ def logged(console: Console, path: Path) -> Iterator[None]:
     except OSError:
         file = open(os.devnull, "a")  # noqa: SIM115  # closed below
     width = max(console.width, 100)
-    console.push_render_hook(_Copy(Console(file=file, width=width, color_system=None, emoji=False, soft_wrap=True)))
+    look = {"width": width, "color_system": None, "emoji": False, "soft_wrap": True, "force_jupyter": False}
+    console.push_render_hook(_Copy(Console(file=file, **look)))
     try:
         yield
     except Exception as error:

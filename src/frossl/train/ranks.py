@@ -76,6 +76,7 @@ def start(config: Config) -> Fabric:
     device = device_of(config)
     precision = find_precision(config.precision, device)
     settle(device, precision, config.deterministic)
+    # find_unused_parameters: prototypes may be frozen; and without it buckets would be laid out anew after a resume
     ddp = {"timeout": timedelta(seconds=START_UP), "find_unused_parameters": True, "broadcast_buffers": False}
     fabric = Fabric(
         accelerator=device.type,

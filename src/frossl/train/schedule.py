@@ -16,7 +16,7 @@ from frossl.methods import Method
 from frossl.nn.optim import warmup_cosine
 from frossl.train.plan import Plan
 
-REWARM, REWARM_PEAK = 0.05, 0.5
+REWARM, REWARM_PEAK = 0.05, 0.5  # the whole peak undoes more of what was learned
 """Warm-up of a finished run that continues: a fraction of what is added, up to a fraction of the peak learning rate."""
 AUTO_EPOCHS, AUTO_MINUTES = 100, 30
 
