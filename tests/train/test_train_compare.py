@@ -139,9 +139,11 @@ def test_a_comparison_ends_with_a_page_and_tables_and_is_not_run_again(frossl, i
     (curve,) = rows["frossl"]["curves"]
     assert len(curve["ridge"]) == len(curve["knn"]) == len(curve["seconds"]) == len(curve["views"])
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")}
-    code, said = frossl(*argv)
+    code, said = frossl(*argv[: argv.index("--target")])
     assert code == 0
     assert said.count("done before") == 2
+    kept = json.loads((tmp_path / "study/comparison.json").read_text())
+    assert (kept["target"], kept["target_metric"]) == (0.125, "ridge")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("*/outcome.json")} == before
     code, said = frossl(*argv, "--lr", "1e-3")
     assert code == 2

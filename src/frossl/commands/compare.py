@@ -26,7 +26,7 @@ from frossl.report.targets import Watched
 from frossl.runs.config import Config
 from frossl.train import compare
 from frossl.train.jobs import Jobs, carry_out_all, split_machine
-from frossl.train.planned import OVER, Run, check_plan, keep_plan
+from frossl.train.planned import OVER, Run, check_plan, keep_plan, read_plan
 from frossl.train.resources import device_of
 from frossl.train.tune import choose_rates, join_tuning, plan_trials, trial_protocols, with_rates
 
@@ -51,10 +51,11 @@ class Compare:
     budget: tuple[str, ...] = ()
     """length of every run: 20ep, 1e6img, 1e6view (forward passes of the encoder), 10min; several are several races"""
     target: float | None = None
-    """accuracy to be reached while training (the best of the worst run above raw pixels if not given)"""
-    target_metric: Watched = "knn"
-    """accuracy that the target is one of, on part of the held-out images: knn, the online probe that learns along, or
-    ridge, a probe fitted anew at each look"""
+    """accuracy to be reached while training (that of an earlier call with the same --out, or the best of the worst run
+    above raw pixels, if not given)"""
+    target_metric: Watched | None = None
+    """accuracy that the target is one of, on part of the held-out images: knn (if not given, here or earlier), the
+    online probe that learns along, or ridge, a probe fitted anew at each look"""
     tune_lr: int | None = None
     """first choose each arm's learning rate among so many, each 3 times the one before, around its own: by short runs
     on a part of the training images"""
@@ -97,7 +98,7 @@ def run(args: list[str], console: Console) -> int:
 
     def configure(options: list[str]) -> Config[Any]:
         config = pretrain.parse([*rest, *options], "frossl compare", monitor_every=GEOMETRIC).config
-        return replace(config, monitor_ridge=config.monitor_ridge or given.target_metric == "ridge")
+        return replace(config, monitor_ridge=config.monitor_ridge or _target(given)["target_metric"] == "ridge")
 
     if given.target is not None and not 0 < given.target < 1:
         raise UserError(f"--target {given.target:g}: an accuracy is a share, such as 0.4")
@@ -135,7 +136,15 @@ def _about(given: Compare, again: list[str], runs: list[Run]) -> dict[str, Any]:
     """The part of ``comparison.json`` about the command; ``found_for`` has the method that a recipe was made for."""
     found = {run.config.recipe: FOUND_FOR[run.config.recipe] for run in runs if run.config.recipe in FOUND_FOR}
     about = {"command": shlex.join(["frossl", *again]), "found_for": found}
-    return about | {"target_metric": given.target_metric, "target": given.target}
+    return about | _target(given)
+
+
+def _target(given: Compare) -> dict[str, Any]:
+    """The target and its metric, those of an earlier call with the same ``--out`` where they are not given."""
+    before = read_plan(given.out)
+    metric = given.target_metric or before.get("target_metric", "knn")
+    same = metric == before.get("target_metric")
+    return {"target_metric": metric, "target": before.get("target") if same and given.target is None else given.target}
 
 
 def _keep_runs(given: Compare, trials: list[Run], runs: list[Run], about: dict[str, Any]) -> list[Run]:
