@@ -16,7 +16,7 @@ from frossl.data.build import assemble, hold_out
 from frossl.data.decide import choose, fit_range, some_pixels
 from frossl.data.decode import BROKEN
 from frossl.data.options import Opening
-from frossl.data.reading import Reading, with_channels
+from frossl.data.reading import Reading
 from frossl.data.targets import read_labels
 from frossl.data.types import Dataset, Split
 
@@ -205,13 +205,7 @@ def _as_bytes(path: Path, images: list[np.ndarray], options: Opening) -> tuple[l
         notes.append(f"of {found} channels the first {reading.channels} are used")
     if not reading.range and reading.channels == found:
         return [torch.from_numpy(x).permute(0, 3, 1, 2) for x in images], reading, notes
-    parts = []
-    for x in images:
-        y = np.empty((*x.shape[:3], reading.channels), np.uint8)
-        for start in range(0, len(x), 256):
-            y[start : start + 256] = with_channels(reading.to_bytes(x[start : start + 256]), reading.channels)
-        parts.append(torch.from_numpy(y).permute(0, 3, 1, 2))
-    return parts, reading, notes
+    return [reading.to_tensor(x) for x in images], reading, notes
 
 
 def _labels(path: Path, key: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:

@@ -57,9 +57,9 @@ def build(
     notes, channels = [*notes, *said], reading.channels
     lazy = []
     for part, scan in read:
-        x = LazyImages(part.sources, scan.kept.view(SharedArray), reading, 0, options.max_pixels, not scan.whole)
-        small = replace(x, least=2 * (options.cache or 0))
-        lazy.append(x if options.cache is None else store(name, small, options.cache, options))
+        kept, least = scan.kept.view(SharedArray), 2 * (options.cache or 0)
+        x = LazyImages(part.sources, kept, reading, least, options.max_pixels, not scan.whole)
+        lazy.append(x if options.cache is None else store(name, x, options.cache, options))
     labels = [None if part.labels is None else part.labels[scan.kept] for part, scan in read]
     stored = [x.rows[:, 1:3] for x in lazy if isinstance(x, Stored)]
     sizes = np.concatenate(stored) if stored else probes["size"].astype(np.int64)

@@ -81,7 +81,7 @@ def _opened(encoded: str | bytes, max_pixels: int | None, pages: bool = True) ->
                 return
             with open_image(file, max_pixels) as image:
                 _check(image)
-                yield image
+                yield _deep(image) if image.mode in DEEP else image
     except UnidentifiedImageError as error:
         raise UnreadableError(str(error)) from None
     except BROKEN as error:
@@ -145,7 +145,7 @@ def probe(
         size = (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
         opaque = _opaque(np.asarray(image)[..., -1]) if image.mode in EXTRA else None
         moving = image.format in MOVING and image.is_animated  # type: ignore[attr-defined]
-        found = Probe(size, _dtype(image), 1 if image.mode in GREY else 3, opaque, moving=moving)
+        found = Probe(size, samples=1 if image.mode in GREY else 3, opaque=opaque, moving=moving)
         pixels = _pixels(image, Reading(channels or found.samples)) if small and found.plain else None
         return found, pixels
 
@@ -164,7 +164,7 @@ def decode(encoded: str | bytes, reading: Reading, least: int = 0, max_pixels: i
             share = min(1.0, least / min(image.size))
             image.draft(image.mode, (math.ceil(image.width * share), math.ceil(image.height * share)))
         image.load()
-        reading.check(_dtype(image), 1)
+        reading.check("uint8", 1)
         return _pixels(image, reading)
 
 
@@ -174,8 +174,6 @@ def intensities(encoded: str | bytes, reading: Reading, max_pixels: int | None =
         if isinstance(image, Samples):
             return image.values_HWC[..., : -1 if image.extra and not reading.extra else None]
         image.load()
-        if image.mode in DEEP:
-            return _deep(image)
         return _pixels(image, replace(reading, range=())).permute(1, 2, 0).numpy()
 
 
@@ -200,11 +198,7 @@ def _without_alpha(image: Samples, reading: Reading) -> np.ndarray:
 
 def _pixels(image: Image.Image, reading: Reading) -> Tensor:
     """A loaded image, upright and in eight bits, as ``(C, H, W)``."""
-    if image.mode in DEEP:
-        x = reading.to_bytes(_deep(image))
-        if "transparency" in image.info:
-            x[np.asarray(image) == image.info["transparency"]] = 255
-    elif image.mode in EXTRA and reading.extra:
+    if image.mode in EXTRA and reading.extra:
         x = reading.to_bytes(np.array(image))
     else:
         if image.mode in WITH_ALPHA or "transparency" in image.info:
@@ -222,21 +216,17 @@ def _tensor(x_HWC: np.ndarray, channels: int) -> Tensor:
     return torch.from_numpy(x_CHW if min(x_CHW.strides) > 0 else x_CHW.copy())
 
 
-def _values(image: Image.Image) -> np.ndarray:
-    values_HW = np.asarray(image)
-    signed = isinstance(image, TiffImageFile) and image.tag_v2.get(DEPTH) == (16,) and image.mode == "I"
-    return values_HW.astype(np.int16) if signed else values_HW  # Pillow widens signed 16-bit values
-
-
-def _dtype(image: Image.Image) -> str:
-    return _values(image).dtype.name if image.mode in DEEP else "uint8"
-
-
-def _deep(image: Image.Image) -> np.ndarray:
-    """Values ``(H, W, 1)`` of more than 8 bits, with NaN for what is no datum."""
-    values_HWC = _values(image)[..., None]
-    if not isinstance(image, TiffImageFile):
-        return values_HWC
-    if image.tag_v2.get(PHOTOMETRIC) == 0 and values_HWC.dtype.kind == "u":
-        values_HWC = _top(values_HWC) - values_HWC  # Pillow inverts white-is-zero images of 8 bits only
-    return without_nodata(values_HWC, image.tag_v2.get(NODATA))
+def _deep(image: Image.Image) -> Samples:
+    """An image of more than 8 bits, with NaN for missing data; where one value is transparent, with alpha."""
+    values_HWC = np.asarray(image)[..., None]
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if tags.get(DEPTH) == (16,) and image.mode == "I":  # Pillow widens signed 16-bit values
+        values_HWC = values_HWC.astype(np.int16)
+    dtype, extra = values_HWC.dtype, "transparency" in image.info
+    if tags.get(PHOTOMETRIC) == 0 and dtype.kind == "u":  # Pillow inverts white-is-zero images of 8 bits only
+        values_HWC = _top(values_HWC) - values_HWC
+    values_HWC = without_nodata(values_HWC, tags.get(NODATA))
+    if extra:
+        alpha_HWC = (values_HWC != image.info["transparency"]) * dtype.type(_top(values_HWC))
+        values_HWC = np.concatenate([values_HWC, alpha_HWC], -1)
+    return Samples(upright(values_HWC, _orientation(image)), dtype.name, 1 + extra, extra=extra)

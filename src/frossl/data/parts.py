@@ -222,22 +222,29 @@ def _groups(parts: Sequence[Part], pattern: str, notes: list[str]) -> np.ndarray
     """
     column = any(GROUPS in part.columns for part in parts)
     found = [part.columns.get(GROUPS, ()) if column else _by_name(part, pattern) for part in parts]
-    known = [any(map(_is_group, groups)) for groups in found]
+    found = [[None if group is None or group != group else str(group) for group in groups] for groups in found]
+    known = [any(group is not None for group in groups) for groups in found]
     if not any(known):
         raise UserError(
             f"--group {pattern}: the data have no such column with anything in it, and it is found in no name, such as "
             f"{parts[0].sources.name(0)!r}; the first group of the regular expression, or all that it matches, is the "
             "name of a patient, video or burst"
         )
-    named = [_named(part, groups, notes) for part, groups, has in zip(parts, found, known, strict=True) if has]
+    if not all(known):
+        strange = parts[known.index(False)].place
+        notes.append(f"--group: groups of {strange} are not known, so that it may share some with the other split")
+    named = []
+    for part, groups, some_known in zip(parts, found, known, strict=True):
+        ungrouped = [part.sources.name(i) for i, group in enumerate(groups) if group is None]
+        if ungrouped and some_known:
+            notes.append(f"--group: {len(ungrouped):,} images belong to no group, such as {ungrouped[0]!r}")
+        rest = iter(ungrouped)  # each is a group of its own
+        named.append(np.array([f"\0{next(rest)}" if group is None else group for group in groups]))
     if len(parts) == 1:
         return named[0]
     if all(known):
-        shared = len(np.intersect1d(named[0], named[1]))
+        shared = len(np.intersect1d(*named))
         notes.append(f"--group: {shared:,} groups have images in both splits, which the data bring")
-    else:
-        strange = parts[known.index(False)].place
-        notes.append(f"--group: groups of {strange} are not known, so that it may share some with the other split")
     return None
 
 
@@ -251,20 +258,3 @@ def _by_name(part: Part, pattern: str) -> list[str | None]:
         ) from None
     found = (regex.search(part.sources.name(i)) for i in range(len(part.sources)))
     return [match and match[min(1, regex.groups)] for match in found]
-
-
-def _is_group(value: Any) -> bool:
-    return value is not None and value == value
-
-
-def _named(part: Part, groups: Sequence[Any], notes: list[str]) -> np.ndarray:
-    """Groups as text; an image that belongs to none is one of its own, and a note counts them."""
-    ungrouped = [i for i, group in enumerate(groups) if not _is_group(group)]
-    if ungrouped:
-        notes.append(
-            f"--group: {len(ungrouped):,} images belong to no group, such as {part.sources.name(ungrouped[0])!r}"
-        )
-    names = [str(group) for group in groups]
-    for i in ungrouped:
-        names[i] = f"\0{part.sources.name(i)}"
-    return np.array(names)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -44,6 +46,13 @@ class Reading:
         low, high = np.array(self.range[::2]), np.array(self.range[1::2])
         x = (values_HWC.astype(exact) - low.astype(exact)) * (255 / (high - low)).astype(exact)
         return np.rint(np.nan_to_num(x.clip(0, 255), nan=0)).astype(np.uint8)
+
+    def to_tensor(self, images_NHWC: np.ndarray) -> Tensor:
+        """Images of any type as uint8 ``(N, C, H, W)``."""
+        x = np.empty((*images_NHWC.shape[:3], self.channels), np.uint8)
+        for start in range(0, len(x), 256):  # less memory for what is between
+            x[start : start + 256] = with_channels(self.to_bytes(images_NHWC[start : start + 256]), self.channels)
+        return torch.from_numpy(x).permute(0, 3, 1, 2)
 
     def used(self, values_C: np.ndarray) -> np.ndarray:
         """The channels that are read of those there are, the last axis; colour that becomes grey is read whole."""

@@ -21,7 +21,7 @@ from frossl.data.build import assemble
 from frossl.data.folder import Files, list_images
 from frossl.data.options import Opening
 from frossl.data.parts import LABELS, Found, Part, to_dataset
-from frossl.data.reading import with_channels
+from frossl.data.reading import Reading
 from frossl.data.types import Dataset, Split
 from frossl.data.wnids import WNID, fingerprint, label_table, read_ids
 
@@ -107,11 +107,11 @@ def _in_memory(record: Record, options: Opening) -> Dataset:
     if channels not in (1, 3):
         raise UserError(f"{record.name}: --channels {channels}: give 1 (grey) or 3 (colour)")
 
-    def read(x_NCHW: Tensor) -> Tensor:
-        parts = (with_channels(part.permute(0, 2, 3, 1).numpy(), channels) for part in x_NCHW.split(4096))
-        return torch.cat([torch.from_numpy(part).permute(0, 3, 1, 2) for part in parts])
-
-    train, test = (Split(read(x), y if options.labels else None) for x, y in pairs)
+    reading = Reading(channels)
+    train, test = (
+        Split(reading.to_tensor(x_NCHW.permute(0, 2, 3, 1).numpy()), y if options.labels else None)
+        for x_NCHW, y in pairs
+    )
     classes = record.classes if options.labels else ()
     return assemble(record.name, train, test, source, classes, options, statistics=(record.mean, record.std))
 

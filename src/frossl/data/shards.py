@@ -86,7 +86,8 @@ def find_in_shards(path: Path, files: Sequence[Path], options: Opening) -> Found
         parts.append(Part(sources, place=place))
         columns.append(_columns(group, samples, sources.names) if options.labels or options.group else {})
     label, doubts = choose_label(columns[0], options, "the shards")
-    check_column("--label-column", options.label_column, columns[0], "the shards")
+    if options.labels:
+        check_column("--label-column", options.label_column, columns[0], "the shards")
     parts = [part._replace(columns=by_role(found, label, options)) for part, found in zip(parts, columns, strict=True)]
     origin = f"{label!r} of the shards" if label else "shards have none"
     return Found(path.resolve().stem, f"tar shards {path}", parts, notes + doubts, origin)
