@@ -217,7 +217,7 @@ def test_a_slow_rank_is_waited_for_and_when_it_is_killed_or_stopped_the_other_en
 def see_another_disk(images: Path, out: Path, rank: int) -> None:
     """The second rank does not see yet that the run has begun."""
     if rank == 1:
-        sys.modules["frossl.train.pretrain"].begun_run = lambda config: None
+        sys.modules["frossl.runs.directory"].begun_run = lambda config: None
     with pytest.raises(UserError if rank == 1 else dist.RankError, match="the first rank with" if rank == 1 else ""):
         pretrain(config(images, out, name="r", length="1it"), resume="auto")
 
