@@ -25,7 +25,7 @@ from frossl.data.whole import Squares, Whole, square_batches
 from frossl.report import terminal
 from frossl.report.explore import Collection, write_page
 from frossl.runs.config import Config
-from frossl.runs.embeddings import Embeddings, data_frame, relabelled
+from frossl.runs.embeddings import About, Embeddings, data_frame, relabelled
 from frossl.train.embed import (
     UNTRAINED,
     BatchOptions,
@@ -115,8 +115,8 @@ def explore(
 
 def explore_as(given: ExploreOptions, console: Console) -> Exploration:
     """As :func:`explore`."""
-    name = (source_name(given.data) or "data").removesuffix(".parquet").removesuffix(".npz")
-    out = Path(given.out or Path("explore") / name)
+    source = (source_name(given.data) or "data").removesuffix(".parquet").removesuffix(".npz")
+    out = Path(given.out or Path("explore") / source)
     out.mkdir(parents=True, exist_ok=True)
     images, embedded = _embeddings(given, out, console)
     first = next(iter(embedded.values()))
@@ -150,14 +150,16 @@ def explore_as(given: ExploreOptions, console: Console) -> Exploration:
         folder.mkdir(exist_ok=True)
         for file, columns in lists[name].items():
             write_csv(folder / file, columns)
-    titles = {name: f"{one.about.title}, {one.about.features} features at {one.about.size} pixels, "
-              f"SHA-256 {one.about.checksum[:12]}" for name, one in embedded.items()}  # fmt: skip
-    page = out / "explore.html"
-    size = write_page(page, of, findings, titles, {file: LISTS[file] for file in next(iter(lists.values()))})
-    terminal.detail(console)(
-        f"{size['images']:,} images, {size['thumbnails']:,} thumbnails, {size['bytes'] / 1e6:.1f} MB"
-    )
+    page, titles = out / "explore.html", {name: _title(one.about) for name, one in embedded.items()}
+    files = {file: LISTS[file] for file in next(iter(lists.values()))}
+    size = write_page(page, of, findings, titles, files)
+    text = f"{size['images']:,} images, {size['thumbnails']:,} thumbnails, {size['bytes'] / 1e6:.1f} MB"
+    terminal.detail(console)(text)
     return Exploration(page, lists, findings)
+
+
+def _title(about: About) -> str:
+    return f"{about.title}, {about.features} features at {about.size} pixels, SHA-256 {about.checksum[:12]}"
 
 
 def _embeddings(given: ExploreOptions, out: Path, console: Console) -> tuple[Whole | None, dict[str, Embeddings]]:
