@@ -17,7 +17,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def ema_update(target: nn.Module, online: nn.Module, momentum: float, good: Tensor | None = None) -> None:
-    """``target <- keep target + (1 - keep) online`` for all parameters, unless ``good``, on their device, is 0.
+    """``target <- momentum target + (1 - momentum) online`` for all parameters, unless ``good``, a scalar, is 0.
 
     Batch-norm statistics are left alone: the target sees the same images and has its own.
     """
@@ -42,6 +42,6 @@ def lerp_all(xs: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> No
     torch._foreach_add_(list(xs), steps)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def cosine(weight: float, start: float, end: float) -> float:
-    """From ``start`` to ``end`` along half a cosine while ``share`` goes from 0 to 1 (BYOL, arXiv 2006.07733)."""
-    return end - (end - start) * (math.cos(math.pi * min(weight, 1.0)) + 1) / 2
+def cosine(progress: float, start: float, end: float) -> float:
+    """From ``start`` to ``end`` along half a cosine while ``progress`` goes from 0 to 1 (BYOL, arXiv 2006.07733)."""
+    return end - (end - start) * (math.cos(math.pi * min(progress, 1.0)) + 1) / 2

@@ -87,7 +87,7 @@ def evaluate_run(
 
     keep = _keeper(run, own, data.name, console)
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
-    how |= {"protocols": protocols, "source": called, "bank": bank, "keep": keep}
+    how |= {"protocols": protocols, "source": called, "bank": bank, "save": keep}
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)
