@@ -106,7 +106,7 @@ def show(rows: list[Row], out: Path) -> str:
     note = (
         f"{first['images']:,} training images seen, 32 pixels, recipe `cifar10-cpu` with natural views, "
         f"{seeds_in_words(seeds)}; top-1 accuracy on {first['held_out']:,} held-out training images. The last column "
-        "is the difference in points, seed by seed."
+        "is the difference in points, seed by seed; raw pixels do not depend on the seed."
     )
     command = (
         f"python benchmarks/levels.py --data path/to/parquet --images {first['images']} --threads {about['threads']}"
