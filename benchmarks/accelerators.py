@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common import DATA, Row, environment, heading, latest, run_jobs, table
+from common import DATA, Row, environment, heading, in_this_process, measured_rows, run_jobs, table
 from frossl.methods import METHODS
 from frossl.views.recipes import VIEWS
 from gpu import CASES, ORACLES, Job, case_name, relative, tensors, with_gradients
@@ -97,7 +97,7 @@ def jobs() -> Iterator[Job]:
 
 
 def page(rows: list[Row]) -> str:
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     before, after = ({row["what"]: row for row in rows if row["when"] == when} for when in ("before", "after"))
     about = next(iter(after.values()))["environment"]
     counted = [[what, *_sides(before.get(what), after[what])] for what in after if not what.startswith("loss ")]
@@ -128,7 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     about = {"when": "after", "environment": environment(torch.get_num_threads(), "timm")}
     all_jobs = [(about | what, function, arguments) for what, function, arguments in jobs()]
-    print(page(run_jobs(all_jobs, given.out, SAME, call=lambda f, *a: f(*a))))
+    print(page(run_jobs(all_jobs, given.out, SAME, call=in_this_process)))
 
 
 if __name__ == "__main__":

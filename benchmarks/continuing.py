@@ -15,21 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import (
-    DATA,
-    Row,
-    environment,
-    heading,
-    latest,
-    measure_pixels,
-    pretrain_and_evaluate,
-    run_jobs,
-    seeds_in_words,
-    spread,
-    table,
-)
+from common import Row, environment, heading, measured_rows, parse_arguments, read_or_run, seeds_in_words, spread, table
 from frossl.runs.config import Config
-from frossl.runs.log import read_rows
+from training import measure_pixels, pretrain_and_evaluate
 
 NET: dict[str, Any] = {
     "backbone_options": '{"channels": [24, 48, 96, 192], "layers": [1, 1, 1, 1]}',
@@ -113,7 +101,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
 
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     parts = []
     for start, data, chosen in dict.fromkeys((row["start"], row["data"], row["validation"]) for row in rows):
         here = [row for row in rows if (row["start"], row["data"], row["validation"]) == (start, data, chosen)]
@@ -161,12 +149,9 @@ def main() -> None:
     parser.add_argument("--anchor", type=float)
     parser.add_argument("--batch-norm")
     parser.add_argument("--validation", action="store_true", help="score on part of the training images")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--weights", type=Path, default=Path("runs/continuing"), help="where starts are kept")
-    parser.add_argument("--out", type=Path, default=DATA / "continuing.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    args = parse_arguments(parser, "continuing.jsonl", threads=1)
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out))
 
 

@@ -23,7 +23,17 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from common import DATA, Row, environment, heading, latest, run_jobs, seeds_in_words, spread, table
+from common import (
+    Row,
+    environment,
+    heading,
+    measured_rows,
+    parse_arguments,
+    read_or_run,
+    seeds_in_words,
+    spread,
+    table,
+)
 from frossl.curate.duplicates import ALIKE, NEIGHBOURS, both_candidates, candidate_pairs, correlations
 from frossl.curate.lists import choose, outlier_scores
 from frossl.curate.neighbours import nearest
@@ -31,10 +41,9 @@ from frossl.curate.probe import calibration_error, predict_labels, probe_space, 
 from frossl.curate.space import reduced, unit
 from frossl.data import open_data
 from frossl.data.types import Split
-from frossl.evals.extract import Extractor, first, pick, pixels
+from frossl.evals.extract import Extractor, first, pixels
 from frossl.evals.suite import untrained_encoder
 from frossl.runs.encoders import load_any_encoder
-from frossl.runs.log import read_rows
 
 ARMS = ("trained", "untrained", "lite0", "raw pixels")
 SAME = ("arm", "seed", "images", "size")
@@ -65,7 +74,7 @@ def plant(cifar10: str, fashion: str, count: int, seed: int) -> Planted:
     data, other = open_data(cifar10), open_data(fashion)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(data.train), generator=generator)[:count]
-    base = pick(data.train, chosen)
+    base = data.train.select(chosen)
     assert isinstance(base.images, Tensor)
     assert isinstance(other.train.images, Tensor)
     assert base.labels is not None
@@ -73,7 +82,7 @@ def plant(cifar10: str, fashion: str, count: int, seed: int) -> Planted:
     copies = torch.stack([copy(base.images[i], KINDS[n % len(KINDS)]) for n, i in enumerate(sources.tolist())])
     odd = other.train.images[torch.randperm(len(other.train), generator=generator)[:STRANGERS]]
     odd = pad(odd, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
-    held_out = pick(data.test, torch.randperm(len(data.test), generator=generator)[:HELD_OUT])
+    held_out = data.test.select(torch.randperm(len(data.test), generator=generator)[:HELD_OUT])
     return Planted(base.images, base.labels, sources, copies, odd, held_out)
 
 
@@ -226,7 +235,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
 
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     parts = sections(rows)
     about = rows[-1]["environment"]
     seeds = seeds_in_words(sorted({row["seed"] for row in rows}))
@@ -298,13 +307,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--lite0-size", type=int, default=96, help="pixels that lite0 sees")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DATA / "curation.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    if not args.table and not args.encoder:
-        parser.error("--encoder is needed")
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    args = parse_arguments(parser, "curation.jsonl", threads=1, required="encoder")
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out))
 
 

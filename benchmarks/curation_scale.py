@@ -20,7 +20,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import DATA, Row, environment, heading, latest, resident_mib, run_jobs, table
+from common import (
+    Row,
+    environment,
+    heading,
+    measured_rows,
+    parse_arguments,
+    resident_mib,
+    run_jobs,
+    table,
+)
 from frossl import embed, explore
 from frossl.data import open_data
 from frossl.evals.extract import Extractor
@@ -84,7 +93,7 @@ def jobs(args: argparse.Namespace, folder: Path, out: Path) -> Iterator[tuple[Ro
 
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     lines, lists = [], []
     for row in rows:
         whole = next((r["seconds"] for r in rows if r["step"] == STEPS[0] and r["images"] == row["images"]), None)
@@ -107,12 +116,7 @@ def main() -> None:
     parser.add_argument("--cifar10", default="cifar10", help="name, or folder of Parquet files")
     parser.add_argument("--encoder", help="as for frossl embed")
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DATA / "curation-scale.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    if not args.table and not args.encoder:
-        parser.error("--encoder is needed")
+    args = parse_arguments(parser, "curation-scale.jsonl", threads=1, required="encoder")
     if args.table:
         rows = read_rows(args.out)
     else:

@@ -21,12 +21,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from common import DATA, Row, cost_on_noise, environment, heading, latest, run_jobs, table
+from common import Row, environment, heading, measured_rows, parse_arguments, read_or_run, table
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.log import read_rows
 from plot import BLUE, GREY, RED, Line, Panel, save_plot
+from training import cost_on_noise
 
 GRID = {"views": (2, 4, 8), "batch": (128, 256), "width": (512, 1024, 2048)}
 CENTRE = {"views": 2, "batch": 128, "width": 1024}
@@ -87,7 +87,7 @@ def middle(values: list[float], digits: int) -> str:
 
 def show(rows: list[Row], out: Path, plot: Path) -> str:
     """The page of results; writes the plot."""
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     rows = [row for row in rows if all(row[name] == rows[-1][name] for name in (*WHERE, "steps"))]
     found: dict[tuple[str, ...], Row] = {}
     for row in rows:
@@ -174,17 +174,14 @@ def main() -> None:
     parser.add_argument("--backbone", help="of timm; that of the recipe if not given")
     parser.add_argument("--size", type=int, default=32, help="of images and views, in pixels")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
     parser.add_argument("--full", action="store_true", help="every combination of views, batch and width")
     parser.add_argument("--quick", action="store_true", help="three methods, one step")
-    parser.add_argument("--out", type=Path, default=DATA / "efficiency.jsonl")
     parser.add_argument("--plot", type=Path, default=Path("docs/results/efficiency.svg"))
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
+    args = parse_arguments(parser, "efficiency.jsonl", threads=2)
     if args.steps < LEAST and not args.quick:
         parser.error(f"--steps {args.steps}: the median of fewer than {LEAST} steps says little of a method")
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out, args.plot))
 
 

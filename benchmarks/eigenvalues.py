@@ -23,7 +23,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from common import DATA, NEVER, Row, Watch, environment, heading, latest, run_jobs, summary, table
+from common import Row, environment, heading, measured_rows, parse_arguments, read_or_run, summary, table
 from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.data.loader import view_batches
@@ -31,10 +31,10 @@ from frossl.evals.extract import first
 from frossl.evals.spectral import Moments, collision_entropy, condition_number, von_neumann_entropy
 from frossl.runs.config import Config, Device
 from frossl.runs.data import load_run_data
-from frossl.runs.log import read_rows
 from frossl.train.loop import Learner, build, train
 from methods import shared
 from plot import Line, Panel, ramp, save_plot
+from training import NEVER, Watch
 
 NO_LOG = "frossl, no log"
 METHODS = {"frossl": "#2f74d0", "barlow": "#cf4a3c", "simclr": "#2b9348", "vicreg": "#c98a00", "wmse": "#8a5fc4"}
@@ -129,7 +129,7 @@ def share_of(row: Row, place: str, number: int) -> list[float]:
 
 def show(rows: list[Row], out: Path, plots: Path) -> str:
     """The page of results; writes the figures."""
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     images = max(row["images"] for row in rows)
     rows = sorted((row for row in rows if row["images"] == images), key=lambda row: list(METHODS).index(row["method"]))
     seeds = sorted({row["seed"] for row in rows})
@@ -239,18 +239,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="CIFAR-10 as a Parquet folder, or the name cifar10")
     parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", default="0,1", help="joined by commas")
     parser.add_argument(
         "--device", choices=get_args(Device), default="cpu", help="rows of another one go to another --out"
     )
-    parser.add_argument("--out", type=Path, default=DATA / "eigenvalues.jsonl")
     parser.add_argument("--plots", type=Path, default=Path("docs/results"), help="where the figures go")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    if not args.table and not args.data:
-        parser.error("--data is needed")
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    args = parse_arguments(parser, "eigenvalues.jsonl", threads=1, required="data")
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out, args.plots))
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from common import DATA, Row, Watch, cost_on_noise, environment, heading, latest, run_jobs, table
+from common import DATA, Row, environment, heading, in_this_process, latest, run_jobs, table
 from frossl.commands.bench import noise
 from frossl.core.device import fork_random
 from frossl.core.length import Length
@@ -47,9 +47,9 @@ from frossl.train.step import Stepper
 from frossl.views.make import render_views
 from frossl.views.params import sample_params
 from frossl.views.recipes import VIEWS, with_size
+from training import Watch, cost_on_noise
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "losses"))
+sys.path.extend(str(Path(__file__).parents[1] / place) for place in ("tests", "tests/losses"))
 from loss_cases import CASES, ORACLES, case_name, tensors, with_gradients
 
 Job = tuple[Row, Callable[..., Row], tuple[Any, ...]]
@@ -343,7 +343,7 @@ def main(args: list[str] | None = None) -> None:
             print("out of time; the same command goes on", file=sys.stderr)
             return
         with fork_random(device):
-            run_jobs([(about | what, function, arguments)], given.out, SAME, call=lambda f, *a: f(*a))
+            run_jobs([(about | what, function, arguments)], given.out, SAME, call=in_this_process)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 import torch
 
-from common import DATA, NEVER, Row, Watch, environment, heading, table
+from common import Row, environment, heading, parse_arguments, table
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.data.types import Dataset
@@ -37,6 +37,7 @@ from frossl.train.health import PLATEAU_ROWS, Context, diagnose
 from frossl.train.loop import NonFiniteError, build, train
 from frossl.train.telemetry import context_of
 from frossl.views.recipes import VIEWS, View
+from training import NEVER, Watch
 
 STEPS = 200
 SHARP = View(count=1, scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15)
@@ -263,10 +264,7 @@ def main() -> None:
     parser.add_argument(
         "--device", choices=get_args(Device), default="cpu", help="rows of another one go to another --out"
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DATA / "health.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
+    args = parse_arguments(parser, "health.jsonl", threads=1)
     rows = read_rows(args.out) if args.out.exists() else []
     if not args.table:
         torch.set_num_threads(args.threads)

@@ -6,7 +6,7 @@
 Grey images of half the size of those in --data, each pixel the mean of twelve bytes, as 12-bit numbers. Their values
 take some part of the intensity range, so that eight bits leave 256 levels, 16, and so on. The arms differ in
 nothing but whether pixels are rounded to these levels. Scored is a fifth of the training images, on which nothing is
-trained.
+trained. Raw pixels of the same images are measured too: they are the same for every seed.
 """
 
 from __future__ import annotations
@@ -20,24 +20,13 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from common import (
-    DATA,
-    Row,
-    environment,
-    heading,
-    latest,
-    pretrain_and_evaluate,
-    run_jobs,
-    seeds_in_words,
-    spread,
-    table,
-)
+from common import Row, environment, heading, measured_rows, parse_arguments, read_or_run, seeds_in_words, spread, table
 from frossl.data.arrays import from_tensors
 from frossl.data.types import Dataset, Split
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
-from frossl.runs.log import read_rows
+from training import measure_pixels, pretrain_and_evaluate
 
 KINDS = {
     "whole range": (1.0, 1.0),
@@ -47,6 +36,8 @@ KINDS = {
 }
 """Share of the range that values take, in its middle, and the power they are raised to."""
 ARMS = ("8 bits", "float")
+PIXELS = "raw pixels, "
+"""Begins the name of an arm without encoder."""
 SAME = ("kind", "arm", "seed", "images")
 
 
@@ -74,17 +65,19 @@ def images_of(config: Config, kind: str, arm: str) -> Dataset:
 
 
 def score(config: Config, kind: str, arm: str, threads: int) -> Row:
-    data = images_of(config, kind, arm)
+    data = images_of(config, kind, arm.removeprefix(PIXELS))
     assert isinstance(data.train.images, torch.Tensor)
     levels = len(data.train.images.unique())
-    return {"levels": levels, **pretrain_and_evaluate(config, threads, data=data)}
+    measure = measure_pixels if arm.startswith(PIXELS) else pretrain_and_evaluate
+    return {"levels": levels, **measure(config, threads, data=data)}
 
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     about = environment(args.threads)
-    for seed in map(int, args.seeds.split(",")):
+    seeds = list(map(int, args.seeds.split(",")))
+    for seed in seeds:
         for kind in KINDS:
-            for arm in ARMS:
+            for arm in (*ARMS, *(PIXELS + arm for arm in ARMS if seed == seeds[0])):
                 config = dataclasses.replace(
                     RECIPES["cifar10-cpu"](),
                     data=args.data,
@@ -98,26 +91,27 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
 
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     lines = []
     for kind in KINDS:
-        arms = [[row for row in rows if (row["kind"], row["arm"]) == (kind, arm)] for arm in ARMS]
-        levels = arms[0][0]["levels"]
-        for name in ("knn", "linear"):
-            gains = [a[name] - b[name] for a in arms[0] for b in arms[1] if a["seed"] == b["seed"]]
-            values = (spread([row[name] for row in arm], 3) for arm in arms)
-            lines.append([kind, levels, name, *values, spread([100 * gain for gain in gains], 1)])
+        for start, features in (("", "trained encoder"), (PIXELS, "raw pixels")):
+            arms = [[row for row in rows if (row["kind"], row["arm"]) == (kind, start + arm)] for arm in ARMS]
+            for name in ("knn", "linear") if all(arms) else ():
+                gains = [a[name] - b[name] for a in arms[0] for b in arms[1] if a["seed"] == b["seed"]]
+                values = (spread([row[name] for row in arm], 3) for arm in arms)
+                gain = spread([100 * gain for gain in gains], 1)
+                lines.append([kind, arms[0][0]["levels"], features, name, *values, gain])
     about, first = rows[-1]["environment"], rows[-1]
     seeds = sorted({row["seed"] for row in rows})
     note = (
         f"{first['images']:,} training images seen, 32 pixels, recipe `cifar10-cpu` with natural views, "
         f"{seeds_in_words(seeds)}; top-1 accuracy on {first['held_out']:,} held-out training images. The last column "
-        "is the difference in points, seed by seed."
+        "is the difference in points, seed by seed; raw pixels do not depend on the seed."
     )
     command = (
         f"python benchmarks/levels.py --data path/to/parquet --images {first['images']} --threads {about['threads']}"
     )
-    headings = ["values take", "levels in 8 bits", "metric", *ARMS, "8 bits - float"]
+    headings = ["values take", "levels in 8 bits", "features", "metric", *ARMS, "8 bits - float"]
     page = [heading("Eight bits inside", f"{command}; --table", about, note), table(headings, lines)]
     return "\n\n".join([*page, f"Rows: `{out.name}`."])
 
@@ -126,14 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="folder of Parquet files with labels")
     parser.add_argument("--images", type=int, default=12_000)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", default="0,1,2", help="joined by commas")
-    parser.add_argument("--out", type=Path, default=DATA / "levels.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    if not args.table and not args.data:
-        parser.error("--data is needed")
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    args = parse_arguments(parser, "levels.jsonl", threads=1, required="data")
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out))
 
 

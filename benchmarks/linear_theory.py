@@ -1,4 +1,4 @@
-"""Objectives of a linear map of toy data: simulated, as differential equations of eigenvalues, and at rest.
+"""Objectives of a linear map of toy data: simulated, as differential equations of eigenvalues, and at rest; duality.
 
 docs/theory.md derives what is here; benchmarks/theory.py draws it. Everything is in float64.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,3 +194,54 @@ def steady_shares(agreement: np.ndarray, pull: float) -> np.ndarray:
             if p[kept].min() > 0:
                 return np.where(kept, p, 0) / p[kept].sum()
     raise AssertionError("one direction alone always rests")
+
+
+def off_diagonal(c: Tensor) -> Tensor:
+    """Sum of squares off the diagonal: of Z'Z the dimension-contrastive loss, of ZZ' the sample-contrastive one."""
+    return (c * c).sum() - (c.diagonal() ** 2).sum()
+
+
+def duality(z_ND: Tensor) -> dict[str, float]:
+    """Errors of the identities of docs/theory.md on the embeddings ``z``, and how far it is from both forms at once."""
+    n, d = z_ND.shape
+    gram, moment = z_ND @ z_ND.T, z_ND.T @ z_ND
+    square = (moment * moment).sum()
+    spectra = [torch.linalg.eigvalsh(c).flip(0)[: min(n, d)] for c in (gram, moment)]
+    column_fourths, row_fourths = ((z_ND**2).sum(axis).square().sum() for axis in (0, 1))
+    columns, rows = (z_ND / z_ND.norm(dim=axis, keepdim=True) for axis in (0, 1))
+    turn = torch.linalg.qr(torch.randn(d, d, dtype=z_ND.dtype, generator=torch.Generator().manual_seed(0))).Q
+
+    def entropy(z: Tensor, **options: Any) -> Tensor:
+        return frossl([z, z], invariance_weight=0.0, centre=False, **options).total / 2
+
+    gradients = []
+    for form in (lambda z: off_diagonal(z.T @ z), lambda z: off_diagonal(z @ z.T)):
+        leaf = z_ND.clone().requires_grad_()
+        gradients += torch.autograd.grad(form(leaf / leaf.norm(dim=0, keepdim=True)), leaf)
+    by_columns, by_rows = entropy(z_ND), entropy(z_ND, normalise="sample")
+    return {
+        "norms": ((gram * gram).sum() / square - 1).abs().item(),
+        "spectra": ((spectra[0] - spectra[1]).abs().max() / spectra[0][0]).item(),
+        "sum": ((off_diagonal(moment) + column_fourths - off_diagonal(gram) - row_fourths) / square).abs().item(),
+        "columns": (by_columns - ((off_diagonal(columns.T @ columns) + d) / d**2).log()).abs().item(),
+        "rows": (by_rows - ((off_diagonal(rows @ rows.T) + n) / n**2).log()).abs().item(),
+        "cosine": torch.nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0).item(),
+        "turned": (entropy(z_ND @ turn) - by_columns).item(),
+    }
+
+
+def embeddings() -> dict[str, Tensor]:
+    """Inputs of :func:`duality`."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(n: int, d: int) -> Tensor:
+        return torch.randn(n, d, dtype=torch.float64, generator=generator)
+
+    decay = torch.arange(1, 257, dtype=torch.float64) ** -0.5
+    turn = torch.linalg.qr(normal(256, 256)).Q
+    return {
+        "normal, 128 x 512": normal(128, 512),
+        "normal, 512 x 128": normal(512, 128),
+        "power law, 512 x 256": normal(512, 256) * decay @ turn,
+        "the same, rows of uneven length": (normal(512, 256) * decay @ turn) * normal(512, 1).exp(),
+    }

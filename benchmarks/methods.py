@@ -25,12 +25,11 @@ from typing import Any
 from common import (
     DATA,
     Row,
-    cost_on_noise,
     environment,
     heading,
     latest,
-    pretrain_and_evaluate,
-    run_jobs,
+    parse_arguments,
+    read_or_run,
     seeds_in_words,
     spread,
     summary,
@@ -40,7 +39,7 @@ from frossl.core.length import Length
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.log import read_rows
+from training import cost_on_noise, pretrain_and_evaluate
 
 MANY_CROPS = ("empssl", "emp_frossl")
 CROPS, PATCH = 8, 16
@@ -234,16 +233,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="CIFAR-10 as a Parquet folder, or the name cifar10")
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", default="0", help="joined by commas")
     parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
     parser.add_argument("--arms", default="shared,own,cost", help="joined by commas")
-    parser.add_argument("--out", type=Path, default=DATA / "methods.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    if not args.table and not args.data:
-        parser.error("--data is needed")
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    args = parse_arguments(parser, "methods.jsonl", threads=2, required="data")
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out))
 
 

@@ -20,11 +20,20 @@ from typing import Any
 
 import torch
 
-from common import DATA, Row, environment, heading, latest, resident_mib, run_jobs, table, warm_allocator
+from common import (
+    Row,
+    environment,
+    heading,
+    measured_rows,
+    parse_arguments,
+    read_or_run,
+    resident_mib,
+    table,
+    warm_allocator,
+)
 from frossl.commands.bench import noise
 from frossl.data.loader import training_batches
 from frossl.runs.config import Config
-from frossl.runs.log import read_rows
 from frossl.train.loop import build
 from frossl.train.memory import need
 from frossl.train.ranks import start
@@ -141,7 +150,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Callable[..., Row], tu
 
 
 def show(rows: list[Row]) -> str:
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     compared = [found for row in rows for found in row.get("found", [])]
     rows = [row for row in rows if "found" not in row]
     about, lines = rows[-1]["environment"], []
@@ -196,11 +205,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DATA / "micro-batch.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    print(show(read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)))
+    args = parse_arguments(parser, "micro-batch.jsonl", threads=1)
+    print(show(read_or_run(args, jobs(args), SAME)))
 
 
 if __name__ == "__main__":

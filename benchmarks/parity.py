@@ -25,8 +25,15 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException
 from torch.nn.parallel import DistributedDataParallel
 
-from common import DATA, Row, environment, heading, latest, run_jobs, table
-from frossl.runs.log import read_rows
+from common import (
+    Row,
+    environment,
+    heading,
+    measured_rows,
+    parse_arguments,
+    read_or_run,
+    table,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "losses"))
@@ -170,7 +177,7 @@ def jobs(threads: int) -> Iterator[tuple[Row, Callable[..., Row], tuple[Any, ...
 
 
 def show(rows: list[Row]) -> str:
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     about = rows[-1]["environment"]
 
     def flat(who: str) -> list[tuple[Row, Row]]:
@@ -243,11 +250,8 @@ def cell(found: Row, column: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DATA / "parity.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args.threads), args.out, SAME)
+    args = parse_arguments(parser, "parity.jsonl", threads=1)
+    rows = read_or_run(args, jobs(args.threads), SAME)
     print(show(rows))
 
 

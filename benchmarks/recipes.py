@@ -19,22 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import (
-    DATA,
-    Row,
-    environment,
-    heading,
-    latest,
-    pretrain_and_evaluate,
-    run_jobs,
-    spread,
-    summary,
-    table,
-)
+from common import Row, environment, heading, latest, parse_arguments, run_jobs, spread, summary, table
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS
+from training import pretrain_and_evaluate
 
 METRICS, VALIDATION, DRAWS = ("knn", "ridge", "rank"), 1 / 6, 20
 SAME = ("variant", "seed", "images")
@@ -175,11 +165,8 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", help="names of variants, with semicolons between them")
-    parser.add_argument("--out", type=Path, default=DATA / "recipes.jsonl")
-    parser.add_argument("--table", action="store_true", help="print the page of what is there")
-    args = parser.parse_args()
+    args = parse_arguments(parser, "recipes.jsonl", threads=1)
     if args.table:
         print(show(read_rows(args.out), args.out))
     else:

@@ -20,7 +20,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common import DATA, Row, environment, heading, latest, run_jobs, table
+from common import (
+    Row,
+    environment,
+    heading,
+    in_this_process,
+    measured_rows,
+    parse_arguments,
+    run_jobs,
+    table,
+)
 from frossl.runs.log import read_rows
 
 for _room in ("", "train"):
@@ -76,7 +85,7 @@ def jobs(kills: int, root: Path) -> Iterator[tuple[Row, Callable[..., Row], tupl
 
 
 def show(rows: list[Row]) -> str:
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     kills, stops, worlds = ([row for row in rows if row["study"] == study] for study in ("kill", "stop", "world"))
     killed = sum(-signal.SIGKILL in row["codes"] for row in kills)
     notes = [
@@ -144,15 +153,13 @@ def outcomes(rows: list[Row]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=DATA / "stops.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
+    args = parse_arguments(parser, "stops.jsonl")
     if args.table:
         rows = read_rows(args.out)
     else:
         with tempfile.TemporaryDirectory() as root:
             # No processes of their own: each run is some already, and this one must not train before it forks.
-            rows = run_jobs(jobs(args.kills, Path(root)), args.out, SAME, call=lambda run, *given: run(*given))
+            rows = run_jobs(jobs(args.kills, Path(root)), args.out, SAME, call=in_this_process)
     print(show(rows))
 
 

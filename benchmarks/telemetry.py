@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 import frossl.train.telemetry as room
-from common import DATA, NEVER, Row, Watch, environment, heading, latest, run_jobs, table
+from common import DATA, Row, environment, heading, latest, run_jobs, table
 from frossl.core.axes import fold
 from frossl.core.length import Length
 from frossl.evals.spectral import Moments
@@ -37,6 +37,7 @@ from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
 from frossl.train.loop import build, train
 from frossl.train.telemetry import STEPS, Telemetry
+from training import NEVER, Watch
 
 SAME = ("study", "recipe", "length", "threads", "number")
 PATIENCE = 600.0

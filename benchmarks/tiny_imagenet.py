@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from common import (
-    DATA,
     Row,
     environment,
     heading,
     latest,
-    measure_pixels,
-    pretrain_and_evaluate,
-    run_jobs,
+    parse_arguments,
+    read_or_run,
     seeds_in_words,
     spread,
     summary,
@@ -33,7 +31,7 @@ from common import (
 from frossl.methods import find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from frossl.runs.log import read_rows
+from training import measure_pixels, pretrain_and_evaluate
 
 ARMS = {
     "FroSSL, 2 views": ("frossl", 2),
@@ -104,14 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="folder of Parquet files with labels")
     parser.add_argument("--images", type=int, default=60_000)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", default="0", help="joined by commas")
-    parser.add_argument("--out", type=Path, default=DATA / "tiny-imagenet.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    if not args.table and not args.data:
-        parser.error("--data is needed")
-    rows = read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)
+    args = parse_arguments(parser, "tiny-imagenet.jsonl", threads=2, required="data")
+    rows = read_or_run(args, jobs(args), SAME)
     print(show(rows, args.out))
 
 

@@ -20,14 +20,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common import DATA, Row, environment, heading, latest, run_jobs, table
+from common import Row, environment, heading, measured_rows, parse_arguments, run_jobs, table
 from frossl.commands.bench import noise
 from frossl.core.machine import has_compiler, keep_freed_pages
 from frossl.data.loader import Batch, training_batches
@@ -177,7 +176,7 @@ def jobs(args: argparse.Namespace, data: str) -> Iterator[tuple[Row, Callable[..
 
 
 def show(rows: list[Row]) -> str:
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     speed = {tuple(row[name] for name in SAME): row["images_s"] for row in rows}
     rounds = sorted({row["round"] for row in rows})
 
@@ -221,13 +220,10 @@ _ORDER = (*GOALS, "eager", "ahead", "compiled")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--views", type=int, nargs="+", default=[2, 4, 8])
-    parser.add_argument("--out", type=Path, default=DATA / "train.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
+    args = parse_arguments(parser, "train.jsonl", threads=2)
     if args.table:
         rows = read_rows(args.out)
     else:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,14 +30,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from common import (
-    DATA,
     Row,
     environment,
     heading,
     interleaved,
-    latest,
+    measured_rows,
+    parse_arguments,
+    read_or_run,
     resident_mib,
-    run_jobs,
     table,
 )
 from frossl.commands.bench import noise
@@ -47,7 +46,6 @@ from frossl.data.decode import decode
 from frossl.data.loader import training_batches
 from frossl.data.reading import Reading
 from frossl.data.types import Split
-from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS, Recipe, with_size, with_views
 
 SAME = ("what", "size")
@@ -255,7 +253,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Callable[..., Row], tu
 
 
 def show(rows: list[Row]) -> str:
-    rows = [row for row in latest(rows, SAME) if "error" not in row]
+    rows = measured_rows(rows, SAME)
     lines, compiling, notes = [], [], set()
     for row in sorted((row for row in rows if row["what"] == "speed"), key=lambda row: row["size"]):
         for name, arm in row["arms"].items():
@@ -292,10 +290,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 96, 224])
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--out", type=Path, default=DATA / "views.jsonl")
-    parser.add_argument("--table", action="store_true", help="only print the page of what --out has")
-    args = parser.parse_args()
-    print(show(read_rows(args.out) if args.table else run_jobs(jobs(args), args.out, SAME)))
+    args = parse_arguments(parser, "views.jsonl")
+    print(show(read_or_run(args, jobs(args), SAME)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from frossl.core.types import Features, UserError
 from frossl.data import open_data
 from frossl.data.loader import plain_batches
 from frossl.data.types import Split
-from frossl.evals.extract import Extractor, first, on_device, pick, pixels
+from frossl.evals.extract import Extractor, first, on_device, pixels
 from frossl.evals.knn import knn
 from frossl.evals.ridge import ridge
 from frossl.evals.spectral import effective_rank
@@ -118,12 +118,12 @@ def test_data_is_seen_in_eval_mode_and_the_mode_is_put_back():
 def test_pick_takes_images_and_labels_at_an_index(lazy, labels):
     x = numbered(9)
     split = Split(Lazy(x) if lazy else x, torch.arange(9) if labels else None)
-    got = pick(split, [7, 0, 3])
+    got = split.select(torch.tensor([7, 0, 3]))
     assert len(got) == 3
     assert got.in_memory is not lazy
     assert [int(got.images[i][0, 0, 0]) for i in range(3)] == [7, 0, 3]
     assert (got.labels is None) if not labels else got.labels.tolist() == [7, 0, 3]
-    again = pick(got, torch.tensor([2, 1]))
+    again = got.select(torch.tensor([2, 1]))
     assert [int(again.images[i][0, 0, 0]) for i in range(2)] == [3, 0]
 
 
@@ -223,7 +223,7 @@ def lazy(tmp_path):
 
 
 def test_a_part_of_images_in_files_is_read_as_the_whole_is(lazy):
-    part = pick(lazy.train, [2, 0])
+    part = lazy.train.select(torch.tensor([2, 0]))
     assert type(part.images) is type(lazy.train.images)
     assert torch.equal(part.images[0], lazy.train.images[2])
 

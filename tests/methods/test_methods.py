@@ -15,12 +15,12 @@ import torch
 from frossl.core.config import from_plain, to_plain
 from frossl.core.types import MethodSpec, StepContext, UserError
 from frossl.methods import METHODS, find_method
-from frossl.methods.projector import ProjectorMethod
+from frossl.methods.projector import LossMethod
 
 FEATURES, IMAGES, CLASSES = 10, 24, 3
 NAMES = list(METHODS)
 TRAINED = [name for name in NAMES if METHODS[name].trains]
-LOSS_METHODS = [name for name in NAMES if issubclass(METHODS[name], ProjectorMethod)]
+LOSS_METHODS = [name for name in NAMES if issubclass(METHODS[name], LossMethod)]
 RISES = ("mocov2plus", "corinfomax")
 """Their loss rises at first by design: MoCo's queue fills with real keys, CorInfoMax forgets its first covariance."""
 

@@ -68,31 +68,25 @@ class ModelOutput(OrderedDict):
 
 
 Outputs = namedtuple("Outputs", "logits aux_logits")
-PLAIN = {
-    "dictionary": (
-        lambda x: {"out": x},
-        r"dict of \['out'\] \(1, 3, 4, 4\)\.",
-        r"return h\['out'\]\.mean\(\(2, 3\)\)$",
-    ),
-    "tuple": (lambda x: (x, x.mean((2, 3))), r"tuple of \[0\] \(1, 3, 4, 4\), \[1\] \(1, 3\)\.", r"return h\[1\]$"),
+OUTPUTS = {
+    "dictionary": (lambda x: {"out": x}, r"dict of \['out'\] \(1, 3, 4, 4\)\."),
+    "tuple": (lambda x: (x, x.mean((2, 3))), r"tuple of \[0\] \(1, 3, 4, 4\), \[1\] \(1, 3\)\."),
     "dataclass": (
         lambda x: Record(x.flatten(2), x.mean((2, 3))),
         r"Record of \.tokens \(1, 3, 16\), \.pooled \(1, 3\)\.",
-        r"return h\.pooled$",
     ),
     "transformers": (
         lambda x: ModelOutput(last_hidden_state=x.flatten(2), hidden_states=None),
         r"ModelOutput of \['last_hidden_state'\] \(1, 3, 16\), \['hidden_states'\] NoneType\.",
-        r"return h\['last_hidden_state'\]\.mean\(1\)$",
     ),
-    "nothing": (lambda x: None, "NoneType\\.", "returns one tensor in both modes\\.$"),
+    "nothing": (lambda x: None, "NoneType\\."),
 }
 
 
-@pytest.mark.parametrize("kind", PLAIN)
-def test_what_is_no_tensor_is_described_with_a_line_that_takes_its_features(kind):
-    output, said, advice = PLAIN[kind]
-    with pytest.raises(UserError, match=rf"\(B, F\); in eval mode .*{said}.*{advice}"):
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_what_is_no_tensor_is_described_by_its_parts(kind):
+    output, said = OUTPUTS[kind]
+    with pytest.raises(UserError, match=rf"\(B, F\); in eval mode .*{said} Wrap it"):
         feature_width(Stub(output), 3, 4)
 
 
@@ -108,11 +102,10 @@ class Auxiliary(nn.Module):
         return Outputs(h, h) if self.training else h
 
 
-def test_auxiliary_heads_of_train_mode_are_described_with_a_line_for_both_modes():
+def test_auxiliary_heads_of_train_mode_are_described():
     model = Auxiliary()
     assert feature_width(model, 3, 4) == 3
-    advice = r"h = self\.net\(x\); return h\.logits if self\.training else h$"
-    with pytest.raises(UserError, match=rf"in train mode .*Outputs of \.logits \(2, 3\).*{advice}"):
+    with pytest.raises(UserError, match=r"in train mode .*Outputs of \.logits \(2, 3\)"):
         trains(model, 3, 4, 3, CPU)
 
 

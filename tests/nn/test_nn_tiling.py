@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from frossl.nn.backbones import build_backbone
-from frossl.nn.tiling import Net, nearest_size, sight
+from frossl.nn.tiling import Net, coverage, nearest_size
 
 DEPTH = {"depth": 1}
 STAGES = {"depths": [1, 1, 1, 1]}
@@ -43,7 +43,7 @@ def sees_last_pixel(name: str, size: int, options: dict) -> bool:
 )
 def test_the_next_sizes_that_are_seen_in_full(name, options, size, down, up, patch):
     net = Net(name, 3, options)
-    assert sight(net, size) == (False, patch)
+    assert coverage(net, size) == (False, patch)
     assert nearest_size(net, size, up=False) == down
     assert nearest_size(net, size) == nearest_size(net, up) == up
     assert sees_last_pixel(name, up, options)
@@ -67,7 +67,7 @@ def test_sizes_that_are_seen_in_full_stay(name, options, size):
 
 
 def test_positions_that_are_not_in_the_table_are_found():
-    assert [sight(Net("mvitv2_tiny", 3, {}), size).whole for size in (40, 64)] == [False, True]
+    assert [coverage(Net("mvitv2_tiny", 3, {}), size).complete for size in (40, 64)] == [False, True]
 
 
 def test_a_size_that_the_options_give_is_the_one_that_is_taken():

@@ -73,7 +73,7 @@ def test_tables_charts_and_glossary_have_scores_and_errors(of_values):
     said = console.file.getvalue()
     assert "0.250±0.100" in said
     assert "14.250" in said
-    assert "no image is looked at" in said
+    assert "ignores the images" in said
     arms = arms_of([("run", of_values)])
     (figure,) = accuracy_figure(arms)
     assert figure["label"] == "Score of every arm"

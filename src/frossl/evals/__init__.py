@@ -1,8 +1,8 @@
 """Metrics: of features, or of an encoder itself; deterministic, on held-out images.
 
-A metric is one file of this package, found by being there. All that tables, charts and verdicts need to know of it is
-said where it is registered, with :func:`metric`. Those of features are functions of arrays here, and hide the module of
-their name:
+A metric is one file of this package, imported because it is there. :func:`metric` registers it with everything that
+tables, charts and verdicts need to know. Metrics of features are functions of arrays here, and hide the module of their
+name:
 
 >>> import torch
 >>> import frossl.evals
@@ -44,7 +44,7 @@ class Column:
     """which way is better, if any"""
     digits: int = 3
     score: Literal["accuracy", "balanced accuracy", "R2", "average precision"] | None = None
-    """what kind of score of the features it is, if it is one: charts show it, comparisons rank arms by it"""
+    """the kind of score, if it is one: charts show it, comparisons order arms by it"""
     decides: bool = False
     """whether the verdict on pretraining goes by it"""
 
@@ -56,16 +56,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A measure of features or of a :class:`Subject`, and what is said of it everywhere."""
+    """A measure of features or of a :class:`Subject`, and how tables, charts and reports describe it."""
 
     measure: Callable[..., dict[str, float]]
     needs_labels: bool
     of_pixels: bool
-    """whether it says anything of raw pixels"""
+    """whether it is measured on raw pixels too"""
     protocol: str
-    """in one line, how the values come about"""
+    """how the values are measured, in one line"""
     columns: Mapping[str, Column] = field(default_factory=dict)
-    """what is shown of its values, by name; the others stand in ``evaluation.json`` only"""
+    """values that are shown, by name; the others are in ``evaluation.json`` only"""
     order: int = 1000
     """place of its columns among those of others, from the left"""
     targets: Targets = "classes"
@@ -73,11 +73,11 @@ class Metric:
     of_encoder: bool = False
     """whether it measures a :class:`Subject`, not features"""
     over_ranks: bool = False
-    """whether ranks share out its work, where it measures a :class:`Subject`; else the first does it alone"""
+    """whether ranks divide its work, where it measures a :class:`Subject`; else rank 0 does it"""
     needs_views: bool = False
     """whether it measures features of two views of each image"""
     default_of: tuple[str, ...] = ()
-    """commands that measure it unless told otherwise: evaluate, compare"""
+    """commands that measure it by default: evaluate, compare"""
     glossary: Mapping[str, str] = field(default_factory=dict)
     """terms that reports explain where it was measured"""
 
@@ -101,8 +101,8 @@ METRICS: Registry[Metric] = Registry("metric")
 def metric(name: str, *, needs_labels: bool, **about: Any) -> Callable:
     """Registers ``measure(features) -> {name: value}``, or ``measure(subject)`` with ``of_encoder=True``.
 
-    It is made to give nothing where features are of no use. ``about`` are fields of :class:`Metric`. Unless told
-    otherwise, raw pixels are measured by metrics of features that need labels. An accuracy ``NAME`` gets a column
+    A metric of features that cannot be decomposed has no values. ``about`` are fields of :class:`Metric`. By
+    default, raw pixels are measured by metrics of features that need labels. An accuracy ``NAME`` gets a column
     ``NAME_balanced``, for where it is measured (:func:`frossl.evals.balanced.with_balanced`).
     """
 
@@ -119,8 +119,8 @@ def _with_balanced(columns: Mapping[str, Column]) -> dict[str, Column]:
     for name, c in columns.items():
         made[name] = c
         if c.score == "accuracy":
-            words = {"heading": f"{c.heading} bal.", "in_full": f"{c.title}, balanced"}
-            made[f"{name}_balanced"] = replace(c, score="balanced accuracy", **words)
+            titles = {"heading": f"{c.heading} bal.", "in_full": f"{c.title}, balanced"}
+            made[f"{name}_balanced"] = replace(c, score="balanced accuracy", **titles)
     return made
 
 
@@ -155,27 +155,25 @@ def scores() -> dict[str, Column]:
 
 
 def noun(names: Iterable[str]) -> str:
-    """What scores of these names are together: accuracy, or score where others are among them."""
+    """The noun for scores of these names: accuracy, or score if one is of another kind."""
     return "accuracy" if all("accuracy" in (columns()[name].score or "") for name in names) else "score"
 
 
 def label_free() -> dict[str, Column]:
     """The columns that need no labels and have a better end."""
-    found = (m.columns for m in in_order().values() if not m.needs_labels)
-    return {name: column for of in found for name, column in of.items() if column.better}
+    found = (m.columns.items() for m in in_order().values() if not m.needs_labels)
+    return {name: column for items in found for name, column in items if column.better}
 
 
 def defaults(command: str) -> tuple[str, ...]:
-    """Names of the metrics that ``command`` measures unless told otherwise."""
+    """Names of the metrics that ``command`` measures by default."""
     return tuple(name for name, m in in_order().items() if command in m.default_of)
 
 
 def measure(features: Features, names: list[str]) -> dict[str, float]:
     """All values of the named metrics that are :func:`applicable`."""
-    values: dict[str, float] = {}
-    for chosen in applicable(names, features.targets).values():
-        values |= chosen.measure(features)
-    return values
+    found = applicable(names, features.targets).values()
+    return {name: value for m in found for name, value in m.measure(features).items()}
 
 
 for _module in pkgutil.iter_modules(__path__):

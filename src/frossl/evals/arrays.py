@@ -48,7 +48,7 @@ def _rows(x: Any, side: str) -> Tensor:
 
 def _numbers(*labels: Any) -> tuple[tuple[str, ...], list[Tensor | None]]:
     """Names of classes if labels are names, and numbers."""
-    given = [None if y is None else y if isinstance(y, Tensor) else np.asarray(y) for y in labels]
+    given = [y if y is None or isinstance(y, Tensor) else np.asarray(y) for y in labels]
     if not any(isinstance(y, np.ndarray) and y.dtype.kind in "OUS" for y in given):
         return (), [None if y is None else torch.as_tensor(y) for y in given]
     # As objects, since NumPy makes the name "nan" of a NaN in a list of names.

@@ -10,7 +10,6 @@ from frossl.core.device import fork_random
 from frossl.data.types import Split
 from frossl.evals import Column, Subject, metric
 from frossl.evals.balanced import with_balanced
-from frossl.evals.extract import pick
 from frossl.evals.labels import labelled_images, validation_split
 from frossl.evals.learning import crops_and_flips
 
@@ -48,31 +47,23 @@ def augmented_linear(
     per_epoch = len(train) // batch
     subject.encoder.eval()
     shape = (2, len(rates), len(data.classes))  # of the scores: all images or nine tenths, rate, class
-    probe = _alike(2 * len(rates), spec.features, len(data.classes), subject.seed).to(extractor.device)
+    probe = _equal_probes(2 * len(rates), spec.features, len(data.classes), subject.seed).to(extractor.device)
     # A loss times a rate is a step of that rate, with momentum too, so that one optimiser serves all probes.
     rate_R = torch.tensor(rates, device=extractor.device)
     optimizer = torch.optim.SGD(probe.parameters(), lr=batch / 256, momentum=0.9)
     drops = [round(epochs * d / EPOCHS) * per_epoch for d in DROPS]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=drops)
-    steps = epochs * per_epoch
-
-    def tell(about: str) -> None:
-        subject.log(f"linear_augmented: {about} for this encoder")
-
-    def learn() -> None:
-        for _, b in crops_and_flips(subject, train, batch=batch, steps=steps, to_do=steps, tell=tell):
-            h = extractor.encode(subject.encoder, b.views[0][0]).to(extractor.device)
-            both = torch.stack([y[b.index_N], y[b.index_N].masked_fill(kept_out[b.index_N], -1)]).to(extractor.device)
-            target = both[:, None].expand(-1, len(rates), -1).flatten()
-            scores = probe(h).unflatten(1, shape).movedim(0, 2).flatten(0, 2)
-            loss_2RN = cross_entropy(scores, target, ignore_index=-1, reduction="none").view(2, len(rates), -1)
-            mean_2R = loss_2RN.sum(2) / (both >= 0).sum(1, keepdim=True).clamp_min(1)
-            optimizer.zero_grad()
-            (mean_2R * rate_R).sum().backward()
-            optimizer.step()
-            schedule.step()
-
-    learn()
+    for _, b in crops_and_flips(subject, train, "linear_augmented", batch=batch, steps=epochs * per_epoch):
+        h = extractor.encode(subject.encoder, b.views[0][0]).to(extractor.device)
+        both = torch.stack([y[b.index_N], y[b.index_N].masked_fill(kept_out[b.index_N], -1)]).to(extractor.device)
+        target = both[:, None].expand(-1, len(rates), -1).flatten()
+        scores = probe(h).unflatten(1, shape).movedim(0, 2).flatten(0, 2)
+        loss_2RN = cross_entropy(scores, target, ignore_index=-1, reduction="none").view(2, len(rates), -1)
+        mean_2R = loss_2RN.sum(2) / (both >= 0).sum(1, keepdim=True).clamp_min(1)
+        optimizer.zero_grad()
+        (mean_2R * rate_R).sum().backward()
+        optimizer.step()
+        schedule.step()
 
     def right(split: Split, labels_N: Tensor, probes: int) -> Tensor:
         h = extractor.split(subject.encoder, split, spec)
@@ -80,14 +71,14 @@ def augmented_linear(
             scores = probe(h.to(extractor.device)).unflatten(1, shape)[:, probes].cpu()
         return scores.argmax(2) == labels_N[:, None]
 
-    on_validation = right(pick(train, validation), y[validation], 1).sum(0).tolist()
+    on_validation = right(train.select(validation), y[validation], 1).sum(0).tolist()
     best = on_validation.index(max(on_validation))  # the lowest of equals
     correct = right(test, test_y, 0)[:, best]
     return with_balanced("linear_augmented", correct, test_y) | {"linear_augmented_rate": rates[best]}
 
 
-def _alike(count: int, features: int, classes: int, seed: int) -> nn.Linear:
-    """A layer that holds ``count`` linear probes, which start alike; torch's generator is left as it was."""
+def _equal_probes(count: int, features: int, classes: int, seed: int) -> nn.Linear:
+    """A layer of ``count`` linear probes with the same initial weights; torch's generator is left as it was."""
     with fork_random():
         torch.manual_seed(seed)
         one = nn.Linear(features, classes)

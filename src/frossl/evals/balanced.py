@@ -9,7 +9,7 @@ from frossl.core.types import known
 from frossl.evals.interval import Z, with_interval
 
 UNEVEN = 0.6, 2.0
-"""Classes are uneven if the largest has more than this share, or so many times what it would have if all were alike."""
+"""Classes are uneven if the largest exceeds the smaller of this fraction and this multiple of an equal fraction."""
 
 
 def with_balanced(name: str, right_N: Tensor, labels_N: Tensor) -> dict[str, float]:
@@ -36,22 +36,22 @@ def balanced_accuracy(name: str, right_N: Tensor, labels_N: Tensor) -> dict[str,
 
 
 def uneven(largest: float, even: float) -> bool:
-    """Whether balanced accuracies decide where the largest class has one share, and each would have the other."""
+    """Whether balanced accuracies decide, by the fraction of the largest class and that of equal classes."""
     most, times = UNEVEN
     return largest > min(most, times * even)
 
 
 def are_uneven(labels_N: Tensor) -> bool:
-    """Whether they do of images with these classes, -1 where unknown; at least one is known."""
+    """Whether balanced accuracies decide for images of these classes, -1 where unknown; at least one is known."""
     labels_N = labels_N[known(labels_N)]
     return uneven(largest_share(labels_N), even_share(labels_N))
 
 
 def largest_share(labels_N: Tensor) -> float:
-    """The share of the largest class."""
+    """The fraction of images in the largest class."""
     return int(labels_N.bincount().max()) / len(labels_N)
 
 
 def even_share(labels_N: Tensor) -> float:
-    """The share that each class would have if all that have images had as many."""
+    """The fraction of each class if all classes with images had equally many."""
     return 1 / len(torch.unique(labels_N))

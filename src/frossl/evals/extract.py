@@ -35,9 +35,9 @@ HELD = 2**28
 PIXELS = 32
 """Raw pixels are compared at no more than this many on a side."""
 BANK, QUERIES = 5000, 2000
-"""Most images of the train and held-out splits that monitor and report look at."""
+"""Most images of the train and held-out splits that monitor and report use."""
 EVALUATED = 200_000
-"""Most train images that an evaluation uses unless told otherwise: as bank, for probes and batch-norm statistics.
+"""Default for the most train images of an evaluation: as bank, for probes and batch-norm statistics.
 
 Data sets of the field below ImageNet have fewer; a larger bank costs time for every arm."""
 
@@ -59,12 +59,12 @@ class Extractor:
     @torch.no_grad()
     def split(self, encoder: nn.Module, split: Split, spec: EncoderSpec) -> Tensor:
         """``(N, F)`` float32 on the CPU; with ``over_ranks`` each rank encodes a part and gets the whole, in order."""
-        shares = torch.arange(len(split)).tensor_split(world_size() if self.shared else 1)
-        part = pick(split, shares[rank()]) if self.shared else split
+        shards = torch.arange(len(split)).tensor_split(world_size())
+        part = split.select(shards[rank()]) if self.shared else split
         batches = self.batches(part, spec)
         h_NF = self.each(lambda: collected(self.encode(encoder, x) for x in batches))
         h_NF = torch.empty(0, spec.features) if h_NF is None else h_NF  # more ranks than images
-        return join(h_NF, [len(part) for part in shares]) if self.shared else h_NF
+        return join(h_NF, [len(shard) for shard in shards]) if self.shared else h_NF
 
     def batches(self, split: Split, spec: EncoderSpec) -> Iterator[Tensor]:
         """Every image of ``split`` as the encoder is fed."""
@@ -72,15 +72,15 @@ class Extractor:
         return plain_batches(split, spec.size, spec.mean, spec.std, **how)
 
     def each(self, work: Callable[[], T]) -> T:
-        """What ``work``, in which ranks do not speak with each other, returns on this one; slow ones are waited for."""
+        """The result of ``work`` on this rank; ``work`` has no collectives, and slow ranks are waited for."""
         return run_with_heartbeat(work) if self.shared else work()
 
     def first(self, work: Callable[[], T]) -> T:
-        """What ``work``, in which ranks do not speak with each other, returns on the first, which alone does it."""
+        """The result of ``work``, without collectives, on rank 0, which alone runs it."""
         return broadcast_object(run_on_rank_zero(work)) if self.shared else work()  # type: ignore[return-value]
 
     def spread(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What ``work`` returns of each item; ranks take turns at them."""
+        """The results of ``work`` for all items, which are divided over ranks."""
         if not self.shared:
             return [work(item) for item in items]
         numbers = range(rank(), len(items), world_size())
@@ -88,16 +88,15 @@ class Extractor:
         return [done[i] for i in range(len(items))]
 
     def alone(self) -> Extractor:
-        """The same on one rank, whatever the others do."""
+        """The same for this rank alone, without collectives."""
         return Extractor(device=self.device, half=self.half, workers=self.workers) if self.shared else self
 
     @torch.no_grad()
     def views(self, encoder: nn.Module, split: Split, spec: EncoderSpec, recipe: Recipe, seed: int) -> Tensor:
         """``(V, N, F)`` of the views of ``recipe`` of every image of ``split``."""
-        parts = []
-        for views in view_batches(split, recipe, spec.mean, spec.std, seed=seed, workers=self.workers):
-            parts.append(torch.cat([torch.stack([self.encode(encoder, v) for v in x]) for x in views]).cpu())
-        return torch.cat(parts, dim=1)
+        batches = view_batches(split, recipe, spec.mean, spec.std, seed=seed, workers=self.workers)
+        encoded = (torch.cat([torch.stack([self.encode(encoder, v) for v in x]) for x in views]) for views in batches)
+        return torch.cat([h_VBF.cpu() for h_VBF in encoded], dim=1)
 
     def data(
         self,
@@ -186,7 +185,7 @@ def on_device(features: Features, device: torch.device) -> Features:
 
 
 def pixels(spec: EncoderSpec) -> tuple[nn.Module, EncoderSpec]:
-    """What makes features of raw pixels, resized to at most :data:`PIXELS` on a side, in the place of an encoder.
+    """An encoder of raw pixels, resized to at most :data:`PIXELS` on a side, and its spec.
 
     Images of more than three channels become smaller, so that there are no more numbers than of three.
     """
@@ -198,12 +197,12 @@ def first(split: Split, count: int) -> Split:
     """At most ``count`` images, spread evenly over the split; those that turn out to be unreadable are left out."""
     if len(split) > count:
         dtype = torch.float32 if len(split) < 2**24 else torch.float64  # as far as float32 counts
-        split = pick(split, torch.linspace(0, len(split) - 1, count, dtype=dtype).long())
+        split = split.select(torch.linspace(0, len(split) - 1, count, dtype=dtype).long())
     images = split.images
     if not (isinstance(images, LazyImages) and images.unchecked):
         return split
     checked = Split(replace(images, unchecked=False), split.labels)
-    return pick(checked, torch.from_numpy(images.check(None)[0]))
+    return checked.select(torch.from_numpy(images.check(None)[0]))
 
 
 def sample(data: Dataset, bank: int = BANK, queries: int = QUERIES) -> Dataset:
@@ -214,9 +213,4 @@ def sample(data: Dataset, bank: int = BANK, queries: int = QUERIES) -> Dataset:
 def with_labels(data: Dataset) -> Dataset:
     """Only the training images whose label is known: what a supervised method trains on."""
     labels = data.train.labels
-    return data if labels is None else replace(data, train=pick(data.train, known(labels).nonzero().flatten()))
-
-
-def pick(split: Split, index: Iterable[int] | Tensor) -> Split:
-    """The images at ``index``."""
-    return split.select(torch.as_tensor(index))
+    return data if labels is None else replace(data, train=data.train.select(known(labels).nonzero().flatten()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -16,8 +15,7 @@ from frossl.core.types import UserError
 from frossl.data.types import Split
 from frossl.evals import Column, Subject, metric
 from frossl.evals.balanced import with_balanced
-from frossl.evals.extract import pick
-from frossl.evals.labels import draw_labels, labelled_images, share_of_labels, validation_split
+from frossl.evals.labels import draw_labels, labelled_images, percentage, validation_split
 from frossl.evals.learning import crops_and_flips
 from frossl.nn.convolution import narrow_in_float32
 from frossl.nn.optim import build_optimizer, warmup_cosine
@@ -40,32 +38,30 @@ def finetune(subject: Subject, *, percent: float = 100.0, rates: tuple[float, ..
     name = "finetune" if percent == 100 else f"finetune_{percent:g}pct"
     train, y = labelled_images(subject.data.train)
     if percent < 100:
-        train = pick(train, draw_labels(y, share_of_labels(percent), len(subject.data.classes), subject.seed))
+        train = train.select(draw_labels(y, percentage(percent), len(subject.data.classes), subject.seed))
     if len(train) < 3:
         raise UserError(f"fine-tuning needs at least 3 labelled training images, got {len(train)}")
     validation, rest = validation_split(len(train))
-    to_do = len(rates) * _steps(len(rest)) + _steps(len(train))
     alone = replace(subject, extractor=subject.extractor.alone())
 
-    def tuned(split: Split, rate: float, what: str) -> nn.Module:
-        def tell(about: str) -> None:
-            subject.log(f"{name}, {what}: {about} to the end of this encoder")
+    def right(split: Split, rate: float, part: str, remaining: int, test: Split) -> Tensor:
+        """Whether each image of ``test`` is classified right after fine-tuning on ``split``."""
+        model = _tune(alone, split, rate, f"{name}, learning rate {rate:g} on {part} of the labels", remaining)
+        test, y = labelled_images(test)
+        wide = replace(subject.spec, features=len(subject.data.classes))
+        return alone.extractor.split(model, test, wide).argmax(1) == y
 
-        return _tune(alone, split, rate, to_do, tell)
+    def score(number: int) -> int:
+        remaining = (len(rates) - number) * _steps(len(rest)) + _steps(len(train))
+        split, held_out = train.select(rest), train.select(validation)
+        return int(right(split, rates[number], "nine tenths", remaining, held_out).sum())
 
-    def score(rate: float) -> int:
-        nonlocal to_do
-        model = tuned(pick(train, rest), rate, f"learning rate {rate:g} on nine tenths of the labels")
-        to_do -= _steps(len(rest))
-        return int(_right(alone, model, pick(train, validation)).sum())
-
-    scores = subject.extractor.spread(score, rates)
-    best, to_do = rates[scores.index(max(scores))], _steps(len(train))  # the lowest of equals
+    scores = subject.extractor.spread(score, range(len(rates)))
+    best = rates[scores.index(max(scores))]  # the lowest of equals
 
     def measured() -> dict[str, float]:
-        model = tuned(train, best, f"learning rate {best:g} on all of the labels")
-        test, y = labelled_images(subject.data.test)
-        return with_balanced(name, _right(alone, model, test), y) | {f"{name}_rate": best}
+        correct = right(train, best, "all", _steps(len(train)), subject.data.test)
+        return with_balanced(name, correct, labelled_images(subject.data.test)[1]) | {f"{name}_rate": best}
 
     return subject.extractor.first(measured)
 
@@ -74,25 +70,22 @@ def _steps(images: int) -> int:
     return max(LEAST, EPOCHS * (images // min(BATCH, images)))
 
 
-def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callable[[str], object]) -> nn.Module:
-    """A copy of the encoder under a linear classifier, trained on ``train``; ``tell`` is told of ``to_do`` steps."""
-    spec, device, half = subject.spec, subject.extractor.device, subject.extractor.half
-    own, steps = subject.recipe[0], _steps(len(train))
+def _tune(subject: Subject, train: Split, rate: float, title: str, remaining: int) -> nn.Module:
+    """A copy of the encoder under a linear classifier, trained on ``train``; the rest as :func:`crops_and_flips`."""
+    spec, device, bf16 = subject.spec, subject.extractor.device, subject.extractor.half == torch.bfloat16
+    own, steps, batch = subject.recipe[0], _steps(len(train)), min(BATCH, len(train))
     with fork_random(device):  # which drop-out draws from
         torch.manual_seed(subject.seed)
         head = nn.Linear(spec.features, len(subject.data.classes))
         nn.init.zeros_(head.weight)
         model = nn.Sequential(copy.deepcopy(subject.encoder), head).to(device).train()
         optimizer = build_optimizer("adamw", [model], lr=rate, weight_decay=0.01)
-        batch, least, flip = min(BATCH, len(train)), own.scale[0], own.flip
-        images = crops_and_flips(
-            subject, train, batch=batch, steps=steps, to_do=to_do, tell=tell, least=least, flip=flip
-        )
-        for step, b in images:
+        how = {"batch": batch, "steps": steps, "remaining": remaining, "least": own.scale[0], "flip": own.flip}
+        for step, b in crops_and_flips(subject, train, title, **how):
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_cosine(step / steps, 0.1)
-            with narrow_in_float32(model, device, half == torch.bfloat16):
-                with torch.autocast(device.type, torch.bfloat16, enabled=half == torch.bfloat16):
+            with narrow_in_float32(model, device, bf16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     scores = model(b.views[0][0].to(device, memory_format=torch.channels_last))
                 assert b.labels_N is not None
                 loss = cross_entropy(scores.float(), b.labels_N.to(device))
@@ -102,21 +95,13 @@ def _tune(subject: Subject, train: Split, rate: float, to_do: int, tell: Callabl
     return model.eval()
 
 
-def _right(subject: Subject, model: nn.Module, split: Split) -> Tensor:
-    """Whether each labelled image of ``split`` is classified right."""
-    split, y = labelled_images(split)
-    wide = replace(subject.spec, features=len(subject.data.classes))
-    return subject.extractor.split(model, split, wide).argmax(1) == y
-
-
-_COLUMNS = {
-    100: {"finetune": Column("fine-tuned", score="accuracy", decides=True)},
-    10: {"finetune_10pct": Column("fine-t. 10 %", "fine-tuned, 10 % of the labels", score="accuracy", decides=True)},
-    1: {"finetune_1pct": Column("fine-t. 1 %", "fine-tuned, 1 % of the labels", score="accuracy", decides=True)},
-}
-for _percent, _columns in _COLUMNS.items():
+for _percent, _name, _heading, _in_full in (
+    (100, "finetune", "fine-tuned", ""),
+    (10, "finetune_10pct", "fine-t. 10 %", "fine-tuned, 10 % of the labels"),
+    (1, "finetune_1pct", "fine-t. 1 %", "fine-tuned, 1 % of the labels"),
+):
     metric(
-        next(iter(_columns)).replace("_", "-"),
+        _name.replace("_", "-"),
         needs_labels=True,
         of_encoder=True,
         over_ranks=True,
@@ -124,7 +109,7 @@ for _percent, _columns in _COLUMNS.items():
         f"epochs or {LEAST} steps if that is more, batch {BATCH}, AdamW, weight decay 0.01, cosine after 10 % warm-up, "
         f"crops and flips of the run's views; rate of {', '.join(f'{r:g}' for r in RATES)} by a tenth of those labels; "
         "intervals: Wilson",
-        columns=_columns,
+        columns={_name: Column(_heading, _in_full, score="accuracy", decides=True)},
         order=60,
         glossary={
             "Fine-tuned": "The encoder itself learns on from labels, all or a share of them: what it is worth as a "

@@ -1,4 +1,4 @@
-"""The best answer that looks at no image: what scores have to be above to mean anything."""
+"""The best answer that ignores the images: a score must be above it to mean anything."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from frossl.evals.labels import labelled_images
 
 GUESSES: dict[Targets, str] = {"classes": "largest class", "values": "training mean", "multilabel": "label shares"}
 """The arm of the guess, by what the labels are."""
-WORDS = {
-    "largest class": "no image is looked at, every answer is the largest class of the held-out images",
-    "training mean": "no image is looked at, every answer is the mean of the training images",
-    "label shares": "no image is looked at, every one is as likely to have a label",
+DESCRIPTIONS = {
+    "largest class": "ignores the images: every answer is the largest class of the held-out images",
+    "training mean": "ignores the images: every answer is the mean of the training images",
+    "label shares": "ignores the images: all are equally likely to have a label",
 }
 
 
@@ -30,7 +30,7 @@ def guess(data: Dataset, arms: Mapping[str, Mapping[str, float]]) -> dict[str, f
         labels_N = labelled_images(data.test)[1]
         shares = {"accuracy": largest_share(labels_N), "balanced accuracy": even_share(labels_N)}
         return {name: shares[c.score] for name, c in scores().items() if name in measured and c.score in shares}
-    # What a probe makes of features that are always 0.
+    # A probe of features that are always 0.
     nothing = [torch.zeros(len(split), 1) for split in (data.train, data.test)]
     features = Features(nothing[0], nothing[1], data.train.labels, data.test.labels)
     names = [n for n, m in applicable(None, data.targets).items() if m.needs_labels and m.columns.keys() & measured]

@@ -10,7 +10,6 @@ from torch import Tensor
 from frossl.core.linalg import require_finite
 from frossl.core.types import Features, Targets, UserError, any_known, known
 from frossl.data.types import Split
-from frossl.evals.extract import pick
 
 
 def labelled(features: Features, targets: Targets = "classes") -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -80,7 +79,7 @@ def labelled_images(split: Split) -> tuple[Split, Tensor]:
     if not any_known(split.labels):
         raise UserError("this metric needs labels, and no image of a split has one")
     there = known(split.labels)
-    return (split if bool(there.all()) else pick(split, there.nonzero()[:, 0])), split.labels[there]
+    return (split if bool(there.all()) else split.select(there.nonzero()[:, 0])), split.labels[there]
 
 
 def draw_labels(y_N: Tensor, count: Callable[[int], int], classes: int, seed: int) -> Tensor:
@@ -95,6 +94,6 @@ def draw_labels(y_N: Tensor, count: Callable[[int], int], classes: int, seed: in
     return index[torch.randperm(len(index), generator=generator).to(index.device)]
 
 
-def share_of_labels(percent: float) -> Callable[[int], int]:
-    """How many of n are ``percent`` of them, at least one."""
+def percentage(percent: float) -> Callable[[int], int]:
+    """The function from n to ``percent`` of n, rounded, but at least 1."""
     return lambda n: max(1, round(n * percent / 100))

@@ -1,10 +1,10 @@
-"""What metrics that learn from images share: batches of augmented images, and word of how long they will take."""
+"""Batches of augmented images for metrics that train, and how long such a metric will take."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -21,17 +21,18 @@ WARM_UP, TIMED = 2, 5
 def crops_and_flips(
     subject: Subject,
     train: Split,
+    title: str,
     *,
     batch: int,
     steps: int,
-    to_do: int,
-    tell: Callable[[str], object],
+    remaining: int | None = None,
     least: float = 0.08,
     flip: float = 0.5,
 ) -> Iterator[tuple[int, Batch]]:
     """Numbers of ``steps``, and batches of one crop of each image, of ``least`` of its area or more.
 
-    Once a few steps are done, ``tell`` is told how many minutes ``to_do`` of them take.
+    After a few steps it logs, under ``title``, how many minutes the ``remaining`` steps of the metric take: these, or
+    more where others follow.
     """
     spec, extractor = subject.spec, subject.extractor
     view = View(count=1, size=spec.size, scale=(least, 1.0), flip=flip, jitter=0.0, grayscale=0.0)
@@ -46,6 +47,7 @@ def crops_and_flips(
                 torch.accelerator.synchronize(extractor.device)
             now = time.perf_counter()
             if step > WARM_UP:
-                tell(f"about {math.ceil((now - start) / TIMED * to_do / 60)} min")
+                minutes = math.ceil((now - start) / TIMED * (remaining or steps) / 60)
+                subject.log(f"{title}: about {minutes} min to the end of this encoder")
             start = now
         yield step, images

@@ -1,4 +1,4 @@
-"""LiDAR: the rank of what tells images apart beyond what augmentation changes (Thilak et al., arXiv 2312.04000)."""
+"""LiDAR: the rank of the differences between images, relative to those between views (Thilak et al., 2312.04000)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def lidar(h_VNF: Tensor, delta: float = 1e-4) -> float:
     identity, both unbiased. Differs from the paper in that 1e-7 is not added to the eigenvalue shares.
 
     Rotations leave it as it is, scale does so where variances between views are well above ``delta``. Directions
-    without anything of the image keep eigenvalues near 1 / V: compare at an equal number of views, N well above F.
+    that do not depend on the image keep eigenvalues near 1 / V: compare at an equal number of views, N well above F.
     """
     views, n, width = h_VNF.shape
     eps = torch.finfo(h_VNF.dtype).eps
     h = h_VNF.double()
     rows = torch.cat([centred(h.mean(0), eps), (h - h.mean(0)).flatten(0, 1)])
-    if width > len(rows):  # in coordinates of the space they span; the rest of it has nothing in it
+    if width > len(rows):  # in coordinates of the space they span
         rows = torch.linalg.qr(rows.T, mode="r").R.T
     means, inner = rows[:n], rows[n:]
     within = inner.T @ inner / (n * (views - 1)) + delta * torch.eye(rows.shape[1], dtype=h.dtype, device=h.device)

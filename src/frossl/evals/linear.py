@@ -13,13 +13,14 @@ from frossl.core.linalg import decompose
 from frossl.core.types import Features
 from frossl.evals import Column, metric
 from frossl.evals.balanced import balanced_accuracy, with_balanced
-from frossl.evals.labels import class_count, draw_labels, labelled, share_of_labels, validation_split
+from frossl.evals.labels import class_count, draw_labels, labelled, percentage, validation_split
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SHOTS = 10
 KSHOT = (1, 5, 20)
 DRAWS = 5
 PERCENT = (1.0, 10.0)
+FOLDS = 5
 FEW = 1000
 """Up to so many labels the penalty is chosen by cross-validation, beyond it by one split."""
 
@@ -36,9 +37,9 @@ def fit(
 
     ``loss_of`` scores and labels ``y`` is another loss in place of cross-entropy.
 
-    L-BFGS on the full batch with a strong-Wolfe line search, from ``start`` (or zero) until a step gains less than
-    1e-6 or 100 steps are done, in coordinates in which the curvature is about one: near-uniform softmax has curvature
-    1/classes times the second moment of a column. Columns should be uncorrelated (:func:`principal`) for that to help.
+    L-BFGS on the full batch with a strong-Wolfe line search, from ``start`` (or zero) until a step lowers the loss by
+    less than 1e-6 or 100 steps are done, in coordinates in which the curvature is about one: near-uniform softmax has
+    curvature 1/classes times the second moment of a column. Columns should be uncorrelated (:func:`principal`).
     """
     moment = (x_NF * x_NF).mean(0)
     scale = torch.cat([moment / classes + 2 * penalty, moment.new_ones(1) / classes]).rsqrt()
@@ -87,17 +88,23 @@ def principal(x_NF: Tensor, *others: Tensor) -> list[Tensor]:
     return [x @ axes for x in (x_NF, *others)]
 
 
-def select_penalty(x_NF: Tensor, y_N: Tensor, classes: int) -> tuple[float, Tensor]:
+def select_penalty(
+    x_NF: Tensor,
+    y: Tensor,
+    classes: int,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    score: Callable[[Tensor, Tensor, Tensor], float] = accuracy,
+) -> tuple[float, Tensor]:
     """The penalty of :data:`PENALTIES` that is best on a random tenth when fitted on the others, and its weights.
 
-    From strong to weak, each fit starting at the last; stops once accuracy has fallen.
+    From strong to weak, each fit starting at the last; stops once ``score`` of features, labels and weights has fallen.
     """
     validation, rest = validation_split(len(x_NF), x_NF.device)
-    x_rest, y_rest = x_NF[rest], y_N[rest]
-    best, chosen, w = -1.0, None, None
+    x_rest, y_rest = x_NF[rest], y[rest]
+    best, chosen, w = -torch.inf, None, None
     for penalty in PENALTIES:
-        w = fit(x_rest, y_rest, classes, penalty, w)
-        got = accuracy(x_NF[validation], y_N[validation], w)
+        w = fit(x_rest, y_rest, classes, penalty, w, loss_of)
+        got = score(x_NF[validation], y[validation], w)
         if got < best:
             break
         if got > best:  # the stronger of equals
@@ -160,10 +167,7 @@ def fewshot(features: Features, *, shots: int = SHOTS, draws: int = DRAWS) -> di
 )
 def kshot(features: Features) -> dict[str, float]:
     """:func:`fewshot` with each of :data:`KSHOT` labels per class."""
-    values: dict[str, float] = {}
-    for shots in KSHOT:
-        values |= fewshot(features, shots=shots)
-    return values
+    return {name: value for shots in KSHOT for name, value in fewshot(features, shots=shots).items()}
 
 
 @metric(
@@ -186,10 +190,8 @@ def label_efficiency(
     The split by class is that of SimCLR (arXiv 2002.05709, section 4.2), which fine-tunes the encoder; here it is
     frozen. Features are standardised by all train images, as no label is needed for that.
     """
-    values: dict[str, float] = {}
-    for p in percent:
-        values |= _over_draws(f"linear_{p:g}pct", features, share_of_labels(p), draws)
-    return values
+    found = (_over_draws(f"linear_{p:g}pct", features, percentage(p), draws) for p in percent)
+    return {name: value for values in found for name, value in values.items()}
 
 
 def _over_draws(name: str, features: Features, labels: Callable[[int], int], draws: int) -> dict[str, float]:
@@ -205,7 +207,9 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
         index = draw_labels(y, labels, classes, draw)
         # The solution lies in the span of the labelled samples: in its basis few of them are a small square matrix.
         basis = decompose(partial(torch.linalg.svd, full_matrices=False), x[index])[2].T
-        got.append(correct(test_x @ basis, test_y, _fit_few(x[index] @ basis, y[index], classes)).double())
+        few, few_y = x[index] @ basis, y[index]
+        w = fit(few, few_y, classes, *choose_penalty(few, few_y, classes))
+        got.append(correct(test_x @ basis, test_y, w).double())
     right_DN, each = torch.stack(got), f"{name}_balanced"
     balanced = [balanced_accuracy(each, right_N, test_y)[each] for right_N in right_DN]
     values = {name: right_DN.mean(1).mean().item()} | balanced_accuracy(each, right_DN.mean(0), test_y)
@@ -214,12 +218,7 @@ def _over_draws(name: str, features: Features, labels: Callable[[int], int], dra
     return values
 
 
-def _fit_few(x: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Weights with the penalty of :func:`choose_penalty`."""
-    return fit(x, y, classes, *choose_penalty(x, y, classes))
-
-
-def choose_penalty(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> tuple[float, Tensor | None]:
+def choose_penalty(x: Tensor, y: Tensor, classes: int) -> tuple[float, Tensor | None]:
     """The penalty that is best in cross-validation, or on a tenth of many; the stronger one of equals.
 
     A single sample, on which nothing can be chosen, gets the strongest. With it come weights to start from, if any.
@@ -229,12 +228,10 @@ def choose_penalty(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> tuple[
         return select_penalty(x, y, classes)
     if len(x) < 2:
         return PENALTIES[0], None
-    fold = torch.arange(len(x), device=x.device) % folds
-    scores = []
+    fold = torch.arange(len(x), device=x.device) % FOLDS
+    hits = dict.fromkeys(PENALTIES, 0.0)
     for penalty in PENALTIES:
-        hits = 0.0
-        for f in range(min(folds, len(x))):
+        for f in range(min(FOLDS, len(x))):
             w = fit(x[fold != f], y[fold != f], classes, penalty)
-            hits += accuracy(x[fold == f], y[fold == f], w) * int((fold == f).sum())
-        scores.append(hits)
-    return PENALTIES[max(range(len(PENALTIES)), key=lambda i: (scores[i], -i))], None
+            hits[penalty] += accuracy(x[fold == f], y[fold == f], w) * int((fold == f).sum())
+    return max(PENALTIES, key=hits.__getitem__), None

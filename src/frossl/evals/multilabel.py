@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from frossl.core.types import Features
 from frossl.evals import Column, metric
 from frossl.evals.interval import jackknife
-from frossl.evals.labels import labelled, validation_split
-from frossl.evals.linear import PENALTIES, fit, predict, principal, standardise
+from frossl.evals.labels import labelled
+from frossl.evals.linear import PENALTIES, fit, predict, principal, select_penalty, standardise
 
 
 def one_vs_rest(scores_NK: Tensor, y_NK: Tensor) -> Tensor:
     """The sum over labels of the mean binary cross-entropy."""
     return binary_cross_entropy_with_logits(scores_NK, y_NK, reduction="sum") / len(y_NK)
-
-
-def select_penalty(x_NF: Tensor, y_NK: Tensor) -> tuple[float, Tensor]:
-    """The penalty with the least loss on a random tenth when fitted on the others, and its weights.
-
-    From strong to weak, each fit starting at the last; stops once the loss has risen.
-    """
-    validation, rest = validation_split(len(x_NF), x_NF.device)
-    least, chosen, w = torch.inf, None, None
-    for penalty in PENALTIES:
-        w = fit(x_NF[rest], y_NK[rest], y_NK.shape[1], penalty, w, one_vs_rest)
-        got = one_vs_rest(predict(x_NF[validation], w), y_NK[validation]).item()
-        if got > least:
-            break
-        if got < least:
-            least, chosen = got, (penalty, w)
-    assert chosen is not None
-    return chosen
 
 
 def mean_average_precision(scores_NK: Tensor, y_NK: Tensor) -> dict[str, float]:
@@ -68,6 +49,10 @@ def multilabel(features: Features) -> dict[str, float]:
     x, y, test_x, test_y = labelled(features, "multilabel")
     x, test_x = principal(*standardise(x, test_x))
     y = y.to(x.dtype)
-    penalty, w = select_penalty(x, y)
+
+    def negative_loss(x_NF: Tensor, y_NK: Tensor, w: Tensor) -> float:
+        return -one_vs_rest(predict(x_NF, w), y_NK).item()
+
+    penalty, w = select_penalty(x, y, y.shape[1], one_vs_rest, negative_loss)
     scores = predict(test_x, fit(x, y, y.shape[1], penalty, w, one_vs_rest))
     return jackknife(lambda kept: mean_average_precision(scores[kept], test_y[kept]), len(test_y))

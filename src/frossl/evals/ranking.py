@@ -1,4 +1,4 @@
-"""What may be said of several arms after a few seeds each, and how well one figure orders them as another does."""
+"""The order of several arms after a few seeds each, its margins, and how well two figures agree on it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+LEVEL = 0.95
+"""Probability of the intervals."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,11 @@ def rank(
     values: Mapping[str, Sequence[float]],
     errors: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     paired: bool = False,
-    level: float = 0.95,
 ) -> Ranking:
     """Arms by the mean of their ``values``, one for each seed, the same seeds in the same order for every arm.
 
     The margin over seeds is Tukey's honestly significant difference (Biometrics 1949) in a two-way layout of arms and
-    seeds: all differences between two arms are within it of the true ones, together, with probability ``level``. What a
+    seeds: all differences between two arms are within it of the true ones, together, with probability 95 %. What a
     seed does to all arms alike does not count; what is left is taken to spread alike in every arm. With two arms it is
     the paired interval of Student's t. With one seed, or one arm, there is nothing to measure the spread by.
 
@@ -75,14 +77,14 @@ def rank(
     arms, seeds = y_AS.shape
     mean_A = y_AS.mean(1)
     ordered = {names[i]: float(mean_A[i]) for i in np.argsort(-mean_A, kind="stable")}
-    factor = _studentised_range(level, arms, math.inf) / math.sqrt(2) if errors and arms > 1 else 0.0
+    factor = _studentised_range(arms, math.inf) / math.sqrt(2) if errors and arms > 1 else 0.0
     images = {one: {other: factor * error for other, error in of.items()} for one, of in errors.items()}
     freedom = (arms - 1) * (seeds - 1)
     if not freedom:
         return Ranking(ordered, None, seeds, freedom, images, paired)
     residual_AS = y_AS - mean_A[:, None] - y_AS.mean(0) + y_AS.mean()
     variance = (residual_AS**2).sum() / freedom
-    margin = _studentised_range(level, arms, freedom) * math.sqrt(variance / seeds)
+    margin = _studentised_range(arms, freedom) * math.sqrt(variance / seeds)
     return Ranking(ordered, margin, seeds, freedom, images, paired)
 
 
@@ -103,24 +105,24 @@ def paired_error(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> floa
     return math.sqrt(d_N.var(ddof=1) / len(d_N))
 
 
-def spread_range(freedom: int, level: float = 0.95) -> tuple[float, float]:
-    """Between which multiples of a measured spread the true one lies, by its degrees of freedom.
+def spread_range(freedom: int) -> tuple[float, float]:
+    """95 % interval of the true spread as multiples of a measured one, by its degrees of freedom.
 
     >>> [round(end, 2) for end in spread_range(2)]
     [0.52, 6.28]
     """
     from scipy import stats
 
-    ends = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom)
+    ends = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], freedom)
     low, high = np.sqrt(freedom / ends)
     return float(low), float(high)
 
 
 @cache
-def _studentised_range(level: float, arms: int, freedom: float) -> float:
+def _studentised_range(arms: int, freedom: float) -> float:
     from scipy import stats
 
-    return float(stats.studentized_range.ppf(level, arms, freedom))
+    return float(stats.studentized_range.ppf(LEVEL, arms, freedom))
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ def first_reached(at: Sequence[float], values: Sequence[float], target: float) -
         if value >= target:
             if i == 0:
                 return float(at[0]), at[0] > 0
-            share = (target - values[i - 1]) / (value - values[i - 1])
-            return float(at[i - 1] + share * (at[i] - at[i - 1])), False
+            fraction = (target - values[i - 1]) / (value - values[i - 1])
+            return float(at[i - 1] + fraction * (at[i] - at[i - 1])), False
     return None
 
 

@@ -9,10 +9,8 @@ from frossl.core.types import Features
 from frossl.evals import Column, metric
 from frossl.evals.interval import jackknife, random_groups, with_interval
 from frossl.evals.labels import labelled, validation_split
-from frossl.evals.linear import FEW, standardise
+from frossl.evals.linear import FEW, FOLDS, standardise
 from frossl.evals.ridge import PENALTIES, ridge_fit
-
-FOLDS = 5
 
 
 def explained(error_N: Tensor, y_N: Tensor) -> dict[str, float]:

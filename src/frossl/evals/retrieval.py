@@ -52,13 +52,11 @@ def retrieval(features: Features, *, limit: int = LIMIT) -> dict[str, float]:
         UserError: no class has two held-out images.
     """
     _, _, x, y = labelled(features)
-    # In random order, as those equally near keep it and images often lie by class.
+    # In random order: ties keep the order, and images are often stored by class.
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:limit].to(x.device)
     y = y[chosen]
     if len(y.unique()) == len(y):
         raise UserError("retrieval needs a class with at least 2 held-out images, and no class has them")
     precision, first = retrieve(x[chosen], y)
-    values = with_interval("retrieval_map", precision)
-    for k in RANKS:
-        values |= with_interval(f"recall_at_{k}", first <= k)
-    return values
+    found = {"retrieval_map": precision} | {f"recall_at_{k}": first <= k for k in RANKS}
+    return {key: value for name, of in found.items() for key, value in with_interval(name, of).items()}

@@ -32,18 +32,17 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "blur_strong": ("blur of 1/16 of the side", {"blur": 1.0}),
     "solarize": ("solarize above 128 of 255", {"solarize": 1.0}),
 }
-"""What is done to every image, in words and as options of a view; jitter is brightness, contrast, saturation, hue."""
+"""Operations by name: a description, and options of a view; jitter is brightness, contrast, saturation, hue."""
 
 
 def operations(channels: int, size: int) -> dict[str, View]:
     """A view for each of :data:`OPERATIONS` that means something for images of so many channels and pixels."""
-    sigma = {"blur": size / 32, "blur_strong": size / 16}
-    views = {}
-    for name, (_, options) in OPERATIONS.items():
-        if name != "gray" or channels == 3:
-            blur = {"blur_sigma": (sigma[name], sigma[name])} if name in sigma else {}
-            views[name] = replace(_WHOLE, size=size, **(options | blur))
-    return views
+    blur = {name: {"blur_sigma": (sigma, sigma)} for name, sigma in (("blur", size / 32), ("blur_strong", size / 16))}
+    return {
+        name: replace(_WHOLE, size=size, **options, **blur.get(name, {}))
+        for name, (_, options) in OPERATIONS.items()
+        if name != "gray" or channels == 3
+    }
 
 
 @metric(

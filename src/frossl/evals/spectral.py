@@ -26,7 +26,7 @@ def shares(eigenvalues_K: Tensor) -> Tensor:
 
 def nonzero(eigenvalues_K: Tensor) -> Tensor:
     """Those of descending eigenvalues that are more than rounding in float64."""
-    floor = eigenvalues_K[0] * (len(eigenvalues_K) * torch.finfo(eigenvalues_K.dtype).eps)
+    floor = eigenvalues_K[:1] * (len(eigenvalues_K) * torch.finfo(eigenvalues_K.dtype).eps)
     return eigenvalues_K[eigenvalues_K > floor]
 
 
@@ -67,21 +67,20 @@ def rankme(second_moment_K: Tensor) -> float:
     and 2) without the 1e-7 added to each share there. 1 to min(N, F); constant features that are not zero have 1, as
     the mean counts.
     """
-    kept = nonzero(second_moment_K)
-    return entropy_rank(kept.sqrt()) if len(kept) else 0.0
+    return entropy_rank(nonzero(second_moment_K).sqrt())
 
 
-def power_law_exponent(eigenvalues_K: Tensor, first: int = FIRST, last: int = LAST) -> float | None:
-    """alpha of l_i ~ i^-alpha: minus the least-squares slope of log l_i against log i, i from ``first`` to ``last``.
+def power_law_exponent(eigenvalues_K: Tensor) -> float | None:
+    """alpha of l_i ~ i^-alpha: minus the least-squares slope of log l_i against log i, i from 11 to 100.
 
     alpha-ReQ (Agrawal et al., NeurIPS 2022). The first few are left out as they follow no law; the range ends with
     the eigenvalues that are not zero. Their code also weights by 1 / i; here all count alike. None if fewer than
     :data:`FEWEST` of the range are not zero.
     """
-    y = nonzero(eigenvalues_K)[first - 1 : last].log()
+    y = nonzero(eigenvalues_K)[FIRST - 1 : LAST].log()
     if len(y) < FEWEST:
         return None
-    x = torch.arange(first, first + len(y), dtype=y.dtype, device=y.device).log()
+    x = torch.arange(FIRST, FIRST + len(y), dtype=y.dtype, device=y.device).log()
     x = x - x.mean()
     return -((x * y).sum() / (x * x).sum()).item()
 
@@ -109,7 +108,7 @@ def effective_rank(x_NF: Tensor) -> float:
 def summary(covariance_K: Tensor, second_moment_K: Tensor, mean_F: Tensor) -> dict[str, float]:
     """Every figure of this file from the eigenvalues of covariance and uncentred second moment, and the mean.
 
-    ``mean_to_spread`` is the norm of the mean over the root of the total variance. What cannot be told is left out: the
+    ``mean_to_spread`` is the norm of the mean over the root of the total variance. Undefined figures are left out: the
     exponent with few eigenvalues, condition number and ``mean_to_spread`` of constant features.
     """
     spread = covariance_K.sum().sqrt()
@@ -224,11 +223,7 @@ def rank(features: Features) -> dict[str, float]:
     protocol="spectrum: of the covariance of held-out backbone features, not rescaled; RankMe of the features not "
     f"centred; exponent of the power law by least squares over eigenvalues {FIRST} to {LAST}; "
     "intervals by jackknife over images",
-    columns={
-        **_RANK,
-        "rankme": Column("RankMe", digits=1),
-        "power_law_exponent": Column("exponent", better=None),
-    },
+    columns={**_RANK, "rankme": Column("RankMe", digits=1), "power_law_exponent": Column("exponent", better=None)},
     order=101,
     default_of=("compare",),
 )

@@ -19,7 +19,7 @@ from frossl.data.types import Dataset
 from frossl.evals import Column, Subject, applicable, columns, measure, scores
 from frossl.evals.balanced import uneven
 from frossl.evals.extract import EVALUATED, PIXELS, Extractor, first, on_device, pixels
-from frossl.evals.guess import GUESSES, WORDS, guess
+from frossl.evals.guess import DESCRIPTIONS, GUESSES, guess
 from frossl.evals.interval import collect_answers, pack_answers
 from frossl.nn.encoder import EncoderSpec
 from frossl.views.recipes import Recipe, pair
@@ -32,22 +32,22 @@ ARMS = {
     "averaged": "the moving average of the encoder that its method keeps, with batch-norm statistics of its own",
     "supervised": "same architecture, start, seed, views, steps and optimiser, with the labels of the run's own data",
     "raw pixels": f"no encoder, at most {PIXELS} pixels on a side",
-    **WORDS,
+    **DESCRIPTIONS,
 }
-"""What stands beside the pretrained encoder."""
+"""Arms beside the pretrained encoder."""
 CONTROLS = (START, "untrained", "raw pixels", *GUESSES.values())
-"""What pretraining must beat to be worth it; the supervised arm is no control but what labels would give."""
+"""Arms that pretraining must beat; the supervised arm is no control, it shows what labels would give."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Values of every arm; ``protocols`` says in one line each how they came about."""
+    """Values of every arm; ``protocols`` are lines on how they were measured."""
 
     arms: dict[str, dict[str, float]]
     protocols: dict[str, str]
     held_out: int
     source: str = ""
-    """where the images are from: the name of a data set or a path; older files do not say"""
+    """name of the data set or path of the images; missing in older files"""
     targets: Targets | None = None
     """what the labels are"""
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -57,9 +57,9 @@ class Evaluation:
     @property
     def uneven(self) -> bool:
         """Whether the largest class has so many of the held-out images that balanced accuracies decide."""
-        shares = self.arms.get(GUESSES["classes"], {})
-        pairs = [(share, shares[f"{name}_balanced"]) for name, share in shares.items() if f"{name}_balanced" in shares]
-        return any(uneven(share, even) for share, even in pairs)
+        guessed = self.arms.get(GUESSES["classes"], {})
+        pairs = ((largest, guessed.get(f"{name}_balanced")) for name, largest in guessed.items())
+        return any(even is not None and uneven(largest, even) for largest, even in pairs)
 
     def columns(self) -> dict[str, Column]:
         """Every value that is shown: balanced accuracies only where classes are uneven, as else they say the same."""
@@ -86,28 +86,23 @@ def evaluate(
     source: str = "",
     bank: int = EVALUATED,
     log: Callable[[str], None] = lambda message: None,
-    keep: Callable[[Evaluation], None] = lambda evaluation: None,
+    save: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> Evaluation:
     """Measures ``encoder``, the untrained encoder of the same ``seed`` (or ``untrained``), ``others``, and raw pixels.
 
     The untrained encoder gets batch-norm statistics from one pass over the training images. Without labels there
     are only figures that need none, and no accuracy is made up; raw pixels have no views and no rank to compare.
     Figures that are not finite, as of features that overflow, are left out. Arms that are ``known`` are taken as they
-    are given. Of more than ``bank`` training images so many are used, spread evenly, and protocols say so. ``keep``
-    gets what there is after each arm, from the untrained one on, as an arm may take hours.
+    are given. Of more than ``bank`` training images so many are used, spread evenly, and protocols say so. ``save`` is
+    called after each arm from the untrained one on, as an arm may take hours.
     """
     untrained = (copy.deepcopy(untrained) or untrained_encoder(spec, seed)).to(extractor.device)
     if "untrained" not in known:
         extractor.each(lambda: extractor.settle_batch_norm(untrained, first(data.train, bank), spec))
     networks = {"pretrained": encoder, "untrained": untrained, **others}
     subjects = {arm: (network, spec, recipe) for arm, network in networks.items()}
-
-    def keep_both(evaluation: Evaluation) -> None:
-        if "untrained" in evaluation.arms:
-            keep(evaluation)
-
-    how = {"seed": seed, "known": known, "protocols": protocols, "source": source, "bank": bank, "log": log}
-    return measure_arms(subjects, data, extractor, keep=keep_both, **how)
+    how = {"known": known, "protocols": protocols, "source": source, "bank": bank, "log": log, "save": save}
+    return measure_arms(subjects, data, extractor, seed=seed, **how)
 
 
 def measure_arms(
@@ -121,13 +116,16 @@ def measure_arms(
     source: str = "",
     bank: int = EVALUATED,
     log: Callable[[str], None] = lambda message: None,
-    keep: Callable[[Evaluation], None] = lambda evaluation: None,
+    save: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> Evaluation:
     """Measures encoders by arm, each fed as its spec says and with views of its recipe, then pixels and a guess.
 
-    As :func:`evaluate`, but for the arms; ``keep`` gets what there is after each.
+    Arguments as those of :func:`evaluate`; ``save`` is called after each arm but the first.
     """
-    data, part = _with_bank(data, bank)
+    train, part = first(data.train, bank), ""
+    if train is not data.train:
+        part = f"; train split: {len(train):,} of {len(data.train):,} images, spread evenly"
+        data = replace(data, train=train)
     chosen = applicable(protocols, data.targets)
     fed = next(iter(subjects.values()))
     controls = {"raw pixels": (*pixels(fed[1]), fed[2])} if data.targets else {}
@@ -137,16 +135,16 @@ def measure_arms(
 
     def measured(arm: str, network: nn.Module, fed: EncoderSpec, recipe: Recipe) -> dict[str, float]:
         log(f"evaluating {arm}")
-        wanted = {name: m for name, m in chosen.items() if arm in subjects or m.of_pixels}
+        fitting = {name: m for name, m in chosen.items() if arm in subjects or m.of_pixels}
         views = (pair(recipe), seed) if arm in subjects and any(m.needs_views for m in chosen.values()) else None
         values: dict[str, float] = {}
         with collect_answers() as answers:
-            if of_features := [name for name, m in wanted.items() if not m.of_encoder]:
+            if of_features := [name for name, m in fitting.items() if not m.of_encoder]:
                 features = extractor.data(network, data, fed, views)
                 values = extractor.first(lambda: measure(on_device(features, extractor.device), of_features))
             subject = Subject(network, fed, data, extractor, recipe, seed, lambda text: log(f"{arm}: {text}"))
             alone = replace(subject, extractor=extractor.alone())
-            for m in wanted.values():
+            for m in fitting.values():
                 if m.of_encoder:
                     values |= m.measure(subject) if m.over_ranks else extractor.first(partial(m.measure, alone))
         if scored := sorted(scores().keys() & answers.keys()):
@@ -155,19 +153,12 @@ def measure_arms(
 
     for arm, subject in (dict(subjects) | controls).items():
         evaluation.arms[arm] = dict(known[arm]) if arm in known else measured(arm, *subject)
-        keep(evaluation)
+        if len(evaluation.arms) > 1:
+            save(evaluation)
     if data.targets and (guessed := guess(data, evaluation.arms)):
         evaluation.arms[GUESSES[data.targets]] = guessed
-        keep(evaluation)
+        save(evaluation)
     return evaluation
-
-
-def _with_bank(data: Dataset, bank: int) -> tuple[Dataset, str]:
-    """``data`` with at most ``bank`` training images, and what a protocol says of that."""
-    train = first(data.train, bank)
-    if train is data.train:
-        return data, ""
-    return replace(data, train=train), f"; train split: {len(train):,} of {len(data.train):,} images, spread evenly"
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Whether pretraining helped or the encoder collapsed: rules, and words that terminal, report and monitor share."""
+"""Whether pretraining helped or the encoder collapsed: rules and messages of terminal, report and monitor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frossl.evals.linear import DRAWS
 from frossl.evals.suite import CONTROLS, START, Evaluation
 
 COLLAPSED, CLOSE = 2.0, 0.25
-"""Effective rank below which features vary along hardly any direction; share of what there could be that is few."""
+"""Effective rank that is a collapse, and fraction of the possible or the untrained rank that is close to one."""
 
 NEVER_VARIED = "Features never varied"
 TO_MEAN_DIRECTION = "Collapsed to the mean direction"
@@ -21,7 +21,7 @@ TO_CONSTANT = "Collapsed to a constant"
 DIMENSIONAL = "Dimensional collapse"
 INVARIANCE_ALONE = "Invariance is solved while entropy falls"
 COLLAPSES = frozenset({NEVER_VARIED, TO_MEAN_DIRECTION, TO_CONSTANT, DIMENSIONAL, INVARIANCE_ALONE})
-"""States of a run that are told first, and of which the health monitor tells only the most complete."""
+"""States of a run that reports name first; of several, the health monitor reports only the most complete."""
 
 
 def never_varied(what: str = "features", of: str = "images") -> str:
@@ -39,7 +39,7 @@ STATES = {
     "Close to collapse": "The features vary along few directions.",
     "Not collapsed": "",
 }
-"""What the effective rank says of an encoder, and what that means."""
+"""States of an encoder by its effective rank, and what they mean."""
 
 
 def rank_state(rank: float, untrained: float | None, images: int) -> str:
@@ -60,9 +60,9 @@ def rank_state(rank: float, untrained: float | None, images: int) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the pretrained encoder stands against the better control: in a few words, as a mood, and by score.
+    """The pretrained encoder against the better control: a headline, a mood, and the gain by score.
 
-    ``notes`` are sentences on what the scores are worth.
+    ``notes`` are sentences on how far to trust the scores.
     """
 
     headline: str
@@ -78,9 +78,9 @@ class Outcome:
 
 
 def outcome(evaluation: Evaluation) -> Outcome | None:
-    """What the scores that decide say, as far as the held-out images tell; None if none was measured.
+    """The outcome by the scores that decide, with the noise of the held-out images; None if none was measured.
 
-    Where training began with a published encoder that is the control, and what is said of the others is a note.
+    Where training began with a published encoder that is the control, and the outcome against the others is a note.
     """
     others = [arm for arm in CONTROLS if arm != START]
     found = None if START not in evaluation.arms else _against(evaluation, [START], "Continuing")
@@ -99,31 +99,31 @@ def reference(arms: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _against(evaluation: Evaluation, arms: Sequence[str], what: str) -> Outcome | None:
-    """:func:`outcome` against the best of some controls; ``what`` was done."""
+    """:func:`outcome` against the best of some controls; ``what`` is "Pretraining" or "Continuing"."""
     pretrained, images = evaluation.arms["pretrained"], evaluation.held_out
-    gains, clear, harm, lost_to, above_guess = [], [], False, "", []
+    gains, clear, better, above_guess = [], [], [], []
     for name, column in deciding(evaluation).items():
         controls = {arm: evaluation.arms[arm] for arm in arms if name in evaluation.arms.get(arm, {})}
         if not controls:
             continue
-        figures = {arm: values[name] for arm, values in controls.items()}
-        found = {arm: clearly_better(name, column, pretrained, values, images) for arm, values in controls.items()}
-        best = max(figures, key=figures.__getitem__)
-        clear.append(found[best])
-        harm = harm or min(found.get("untrained", 0), found.get(START, 0)) < 0
-        lost_to = lost_to or (best if found[best] < 0 else "")
-        above_guess += [sign > 0 for arm, sign in found.items() if arm in GUESSES.values()]
-        gain = 100 * (pretrained[name] - figures[best])
-        gains.append(f"{column.heading} {gain:+.1f} points{'' if clear[-1] else ', within noise'}")
+        signs = {arm: clearly_better(name, column, pretrained, values, images) for arm, values in controls.items()}
+        best = max(controls, key=lambda arm: controls[arm][name])
+        clear.append(signs[best])
+        better += [arm for arm, sign in signs.items() if sign < 0 and arm in (best, "untrained", START)]
+        above_guess += [sign > 0 for arm, sign in signs.items() if arm in GUESSES.values()]
+        gain = 100 * (pretrained[name] - controls[best][name])
+        gains.append(f"{column.heading} {gain:+.1f} points{'' if signs[best] else ', within noise'}")
     if not gains:
         return None
-    short = "did harm" if harm else f"fell short of {'guessing the ' * (lost_to in GUESSES.values())}{lost_to}"
+    worse = "did harm"
+    if better and not {"untrained", START} & set(better):
+        worse = f"fell short of {'guessing the ' * (better[0] in GUESSES.values())}{better[0]}"
     if 1 in clear and -1 in clear:
-        headline, mood = f"{what} helped in one way and {short} in another", "mixed"
+        headline, mood = f"{what} helped in one way and {worse} in another", "mixed"
     elif 1 in clear:
         headline, mood = (f"{what} helped in part", "mixed") if 0 in clear else (f"{what} helped", "good")
     elif -1 in clear:
-        headline, mood = f"{what} {short}", "bad"
+        headline, mood = f"{what} {worse}", "bad"
     else:
         headline, mood = f"{what} made no clear difference", "unknown"
     return Outcome(headline, mood, "; ".join(gains), _notes(evaluation, above_guess))
@@ -137,15 +137,15 @@ def deciding(evaluation: Evaluation, arm: str = "pretrained") -> dict[str, Colum
 
 
 def _notes(evaluation: Evaluation, above_guess: Sequence[bool]) -> tuple[str, ...]:
-    """What share the largest class has where that decides, and whether features say more than its name would."""
-    said = []
+    """The share of the largest class where classes are uneven, and whether features are better than a guess."""
+    notes = []
     if evaluation.uneven:
-        share = max(evaluation.arms[GUESSES["classes"]].values())
-        said.append(f"The largest class has {share:.0%} of the held-out images, so balanced accuracy decides.")
+        largest = max(evaluation.arms[GUESSES["classes"]].values())
+        notes.append(f"The largest class has {largest:.0%} of the held-out images, so balanced accuracy decides.")
     if above_guess and not any(above_guess):
         guess = next(arm for arm in GUESSES.values() if arm in evaluation.arms)
-        said.append(f"The features are not clearly better than guessing the {guess}.")
-    return tuple(said)
+        notes.append(f"The features are not clearly better than guessing the {guess}.")
+    return tuple(notes)
 
 
 def clearly_better(
@@ -160,19 +160,19 @@ def clearly_better(
     if column.score == "accuracy":
         return clearly_more_right(pretrained[name], other[name], images, std)
     gain = pretrained[name] - other[name]
-    low, high = (pretrained, other) if gain > 0 else (other, pretrained)  # the higher one may be lower than it looks
+    low, high = (pretrained, other) if gain > 0 else (other, pretrained)  # the noise that could reverse the gain
     below = low[name] - low.get(f"{name}_low", low[name])
     above = high.get(f"{name}_high", high[name]) - high[name]
     return int(math.copysign(abs(gain) > math.hypot(below, above, Z * std * math.sqrt(2 / DRAWS)), gain))
 
 
-def clearly_more_right(share: float, other: float, n: int, std: float) -> int:
+def clearly_more_right(accuracy: float, other: float, n: int, std: float) -> int:
     """:func:`clearly_better` of shares of ``n`` held-out images: beyond two standard errors.
 
     Two right and two wrong answers are added to both (Agresti and Coull, The American Statistician 1998), without which
     few images that are all right would have no error.
     """
-    shares = [(n * one + 2) / (n + 4) for one in (share, other)]
+    shares = [(n * one + 2) / (n + 4) for one in (accuracy, other)]
     variance = sum(one * (1 - one) for one in shares) / (n + 4) + 2 * std**2 / DRAWS
     gain = shares[0] - shares[1]
     return int(math.copysign(abs(gain) > 2 * math.sqrt(variance), gain))
@@ -195,5 +195,5 @@ def verdict(evaluation: Evaluation) -> str:
     state = rank_state(rank, before, evaluation.held_out)
     if state == NEVER_VARIED:
         return f"No labels, so no accuracy. {STATES[state]}"
-    said = " ".join(filter(None, ("No labels, so no accuracy.", f"The encoder is {state.lower()}.", STATES[state])))
-    return f"{said} {ranks}Whether it helps a task can only be told with labels."
+    text = " ".join(filter(None, ("No labels, so no accuracy.", f"The encoder is {state.lower()}.", STATES[state])))
+    return f"{text} {ranks}Whether it helps a task can only be told with labels."

@@ -7,56 +7,24 @@ that DistributedDataParallel takes; without that mean, divide it by the number o
 process group whose ranks share a batch, or "local", where each rank has its own.
 """
 
-from __future__ import annotations
-
-import importlib
-import pkgutil
-
-from frossl.losses.base import LOSSES, LossModule
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
-globals().update(LOSSES.items())  # also those that are not listed below, which is for type checkers
-
-from frossl.losses.barlow_twins import barlow_twins  # noqa: E402
-from frossl.losses.byol import byol  # noqa: E402
-from frossl.losses.corinfomax import corinfomax  # noqa: E402
-from frossl.losses.cross_entropy import cross_entropy  # noqa: E402
-from frossl.losses.dcl import dcl  # noqa: E402
-from frossl.losses.dino import dino  # noqa: E402
-from frossl.losses.empssl import empssl  # noqa: E402
-from frossl.losses.frossl import frossl  # noqa: E402
-from frossl.losses.ivne import ivne  # noqa: E402
-from frossl.losses.mmcr import mmcr  # noqa: E402
-from frossl.losses.moco import moco  # noqa: E402
-from frossl.losses.ntxent import ntxent  # noqa: E402
-from frossl.losses.sigreg import sigreg  # noqa: E402
-from frossl.losses.simsiam import simsiam  # noqa: E402
-from frossl.losses.supcon import supcon  # noqa: E402
-from frossl.losses.swav import sinkhorn, swav  # noqa: E402
-from frossl.losses.vicreg import vicreg  # noqa: E402
-from frossl.losses.wmse import wmse  # noqa: E402
-
-__all__ = [
-    "LOSSES",
-    "LossModule",
-    "barlow_twins",
-    "byol",
-    "corinfomax",
-    "cross_entropy",
-    "dcl",
-    "dino",
-    "empssl",
-    "frossl",
-    "ivne",
-    "mmcr",
-    "moco",
-    "ntxent",
-    "sigreg",
-    "simsiam",
-    "sinkhorn",
-    "supcon",
-    "swav",
-    "vicreg",
-    "wmse",
-]
+from frossl.losses.barlow_twins import barlow_twins as barlow_twins
+from frossl.losses.base import LOSSES as LOSSES
+from frossl.losses.base import LossModule as LossModule
+from frossl.losses.byol import byol as byol
+from frossl.losses.corinfomax import corinfomax as corinfomax
+from frossl.losses.cross_entropy import cross_entropy as cross_entropy
+from frossl.losses.dcl import dcl as dcl
+from frossl.losses.dino import dino as dino
+from frossl.losses.empssl import empssl as empssl
+from frossl.losses.frossl import frossl as frossl
+from frossl.losses.ivne import ivne as ivne
+from frossl.losses.mmcr import mmcr as mmcr
+from frossl.losses.moco import moco as moco
+from frossl.losses.ntxent import ntxent as ntxent
+from frossl.losses.sigreg import sigreg as sigreg
+from frossl.losses.simsiam import simsiam as simsiam
+from frossl.losses.supcon import supcon as supcon
+from frossl.losses.swav import sinkhorn as sinkhorn
+from frossl.losses.swav import swav as swav
+from frossl.losses.vicreg import vicreg as vicreg
+from frossl.losses.wmse import wmse as wmse

@@ -15,13 +15,7 @@ from frossl.losses.base import embeddings, make_loss, register_loss
 
 
 @register_loss
-def barlow_twins(
-    z: Views,
-    *,
-    off_diagonal_weight: float = 5e-3,
-    scale: float = 1.0,
-    epsilon: float = 1e-5,
-) -> Loss:
+def barlow_twins(z: Views, *, off_diagonal_weight: float = 5e-3, scale: float = 1.0, epsilon: float = 1e-5) -> Loss:
     """Makes the cross-correlation of two views' projections the identity.
 
     Barlow Twins of V views is the mean over pairs of views of the two-view loss. With columns

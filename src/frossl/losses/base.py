@@ -1,4 +1,4 @@
-"""What the objectives share: their registry, their common first and last lines."""
+"""The registry of objectives, and their common first and last lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def register_loss(loss: Callable[P, Loss]) -> Callable[P, Loss]:
-    """Registers ``loss`` under its own name, with what all share: checked temperatures, no autocast, ``group``."""
+    """Registers ``loss`` under its own name; adds a check of temperatures, no autocast, and the argument ``group``."""
 
     first_name = next(iter(inspect.signature(loss).parameters))
 
@@ -69,11 +69,11 @@ def make_loss(state: Mapping[str, Tensor] = MappingProxyType({}), **terms: Tenso
 
 
 class LossModule(nn.Module):
-    """A loss as a module, for loops that keep criteria: its options are fixed, its ``total`` is what it returns.
+    """A loss as a module, for training loops that expect one: its options are fixed, and it returns ``total``.
 
     Args:
         loss: a function of :mod:`frossl.losses` or its name.
-        group: of ranks that share a batch, as all losses have it.
+        group: as in all losses: ranks that share a batch.
         options: other keyword arguments of it.
 
     Raises:

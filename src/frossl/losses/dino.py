@@ -35,7 +35,7 @@ def dino(
         centre: ``(K,)`` running mean of teacher scores, the same on all ranks; stopped.
         student_temperature: divides the student's scores.
         teacher_temperature: divides the teacher's; smaller than the student's, which sharpens the targets.
-        centre_momentum: share of the old centre in the new one.
+        centre_momentum: weight of the old centre in the new one.
 
     Returns:
         Loss: ``total``, its one term ``distillation``, and state ``centre``, moved towards the mean teacher score of

@@ -15,11 +15,7 @@ from frossl.losses.base import embeddings, make_loss, register_loss
 
 @register_loss
 def empssl(
-    z: Views,
-    *,
-    invariance_weight: float = 200.0,
-    coding_rate_weight: float = 1.0,
-    distortion: float = 0.2,
+    z: Views, *, invariance_weight: float = 200.0, coding_rate_weight: float = 1.0, distortion: float = 0.2
 ) -> Loss:
     """Pulls many crops of an image to their mean while the coding rate of each is high.
 
@@ -55,7 +51,4 @@ def empssl(
         matrix + torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device),
         "EMP-SSL: the coding rate is lost in rounding; use a larger distortion",
     )
-    return make_loss(
-        invariance=-invariance_weight * similarity,
-        coding_rate=-coding_rate_weight / 2 * rate.mean(),
-    )
+    return make_loss(invariance=-invariance_weight * similarity, coding_rate=-coding_rate_weight / 2 * rate.mean())

@@ -7,7 +7,6 @@ arXiv 2310.02903, equations 3 (invariance) and 6 (regulariser).
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -30,6 +29,7 @@ from frossl.losses.base import register_loss, upcast, without_autocast
 ViewScaling = Literal["pairs", "mean", "unbiased"]
 Normalise = Literal["batch", "sample"]
 Kernel = Literal["linear", "gaussian"]
+_CHOICES = {"view_scaling": ViewScaling, "normalise": Normalise, "kernel": Kernel}
 
 
 @register_loss
@@ -85,13 +85,13 @@ def frossl(
     >>> bool(torch.isclose(loss.total, loss.terms["entropy"] + loss.terms["invariance"]))
     True
     """
-    _check_options(view_scaling, normalise, kernel)
+    _check_options(view_scaling=view_scaling, normalise=normalise, kernel=kernel)
     z_VND = upcast(stack_views(z))
-    weight = _weight(z_VND, invariance_weight, view_scaling)
-    options = weight, centre, normalise == "batch", log
-    by_formula = partial(_by_formula, gaussian=kernel == "gaussian")
-    compute = by_formula if kernel == "gaussian" else partial(apply, _FroSSL, by_formula)
-    total, entropy, invariance = compute(z_VND, *options)
+    options = z_VND, _weight(z_VND, invariance_weight, view_scaling), centre, normalise == "batch", log
+    if kernel == "gaussian":
+        total, entropy, invariance = _by_formula(*options, gaussian=True)
+    else:
+        total, entropy, invariance = apply(_FroSSL, _by_formula, *options)
     return Loss(total, {"entropy": entropy, "invariance": invariance})
 
 
@@ -109,13 +109,9 @@ def _weight(z_VND: Tensor, invariance_weight: float | None, view_scaling: ViewSc
     return invariance_weight * {"pairs": views, "mean": 1, "unbiased": views / (views - 1)}[view_scaling]
 
 
-def _check_options(view_scaling: str, normalise: str, kernel: str) -> None:
-    for name, value, valid in (
-        ("view_scaling", view_scaling, get_args(ViewScaling)),
-        ("normalise", normalise, get_args(Normalise)),
-        ("kernel", kernel, get_args(Kernel)),
-    ):
-        if value not in valid:
+def _check_options(**options: str) -> None:
+    for name, value in options.items():
+        if value not in (valid := get_args(_CHOICES[name])):
             raise UserError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
 
 

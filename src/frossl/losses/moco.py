@@ -1,4 +1,4 @@
-"""MoCo: a view is told from a queue of earlier images, encoded by a moving average of the network.
+"""MoCo: contrasts a view with a queue of earlier images, encoded by a moving average of the network.
 
 He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", arXiv 1911.05722, equation 1;
 Chen et al., "Improved Baselines with Momentum Contrastive Learning", arXiv 2003.04297.

@@ -1,4 +1,4 @@
-"""NT-Xent, the objective of SimCLR: an image's views are told from the views of all other images.
+"""NT-Xent, the objective of SimCLR: contrasts an image's views with the views of all other images.
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709, equation 1.
 """
@@ -15,7 +15,7 @@ from frossl.losses.base import embeddings, make_loss, register_loss
 
 @register_loss
 def ntxent(z: Views, *, temperature: float = 0.1) -> Loss:
-    """Tells the views of an image from the views of all other images of the batch.
+    """Contrasts the views of an image with the views of all other images of the batch.
 
     Normalised-temperature cross entropy of V views: each of the V N samples is an anchor. With s =
     exp(cosine / temperature) between it and another sample::

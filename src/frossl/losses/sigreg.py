@@ -21,13 +21,7 @@ from frossl.losses.base import embeddings, make_loss, register_loss
 
 @register_loss
 def sigreg(
-    z: Views,
-    directions: Tensor,
-    *,
-    weight: float = 0.02,
-    large: int | None = None,
-    knots: int = 17,
-    reach: float = 3.0,
+    z: Views, directions: Tensor, *, weight: float = 0.02, large: int | None = None, knots: int = 17, reach: float = 3.0
 ) -> Loss:
     """LeJEPA of V views, natively for many.
 

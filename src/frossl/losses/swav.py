@@ -1,4 +1,4 @@
-"""SwAV: a view predicts the cluster assignment of another view; assignments share clusters out equally.
+"""SwAV: a view predicts the cluster assignment of another view; assignments use all clusters equally.
 
 Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", arXiv 2006.09882,
 equations 1 and 2; Sinkhorn's algorithm: appendix A.

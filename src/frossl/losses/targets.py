@@ -1,4 +1,4 @@
-"""What objectives need that compare views with stopped targets, or with labels, of the same images."""
+"""Checks and sums for objectives that compare views with detached targets, or with labels, of the same images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def detached_targets(target: Views, views_VND: Tensor) -> Tensor:
     """Targets ``(G, N, D)`` of the first G of V views, of the global batch, without gradient, float32 or wider.
 
     Raises:
-        UserError: they are no tensors, or not of the images, the width or at most the number of views of ``views_VND``.
+        UserError: they are no tensors, or their shape does not fit that of ``views_VND``.
     """
     x = as_tensor(target).detach()
     x_GND = gather(upcast(x), dim=1) if x.ndim == 3 else x

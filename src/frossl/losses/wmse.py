@@ -37,7 +37,7 @@ def wmse(
         size: samples in a sub-batch, all N if None; what remains of N is left out. It must exceed D;
             published runs have 2 D.
         permutations: ``(iterations, N)`` integers, each row an order of the (global) batch; as it comes if None.
-        epsilon: share of the identity in the covariance.
+        epsilon: weight of the identity in the covariance.
         stop_gradient: the later view of each pair is a constant, as in the code published with FroSSL; in the
             paper, and by default here, it is not.
 
@@ -82,8 +82,8 @@ def _with_factor(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     x = z.double()
     mean = x.mean(-2, keepdim=True)
     x = x - mean
-    share = (1 - epsilon) / (size - 1)
-    covariance = x.mT @ x * share + epsilon * torch.eye(width, dtype=x.dtype, device=x.device)
+    weight = (1 - epsilon) / (size - 1)
+    covariance = x.mT @ x * weight + epsilon * torch.eye(width, dtype=x.dtype, device=x.device)
     # Rounding of the mean, and of a column that the others determine, must not be taken for variance.
     eps = torch.finfo(x.dtype).eps
     floor = width * eps * covariance.diagonal(dim1=-2, dim2=-1) + (16 * eps * mean.squeeze(-2)).square()
@@ -116,10 +116,10 @@ class _Whitened(torch.autograd.Function):
     @double_backward_by(_whiten)
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         _, y, factor = ctx.saved_tensors
-        share = (1 - ctx.rest[0]) / (y.shape[-2] - 1)
+        weight = (1 - ctx.rest[0]) / (y.shape[-2] - 1)
         with torch.autocast(grad.device.type, enabled=False):
             lower = (grad.mT @ y).tril()
             lower.diagonal(dim1=-2, dim2=-1).div_(2)
-            g = grad - y @ ((lower + lower.mT) * share)
+            g = grad - y @ ((lower + lower.mT) * weight)
         g = torch.linalg.solve_triangular(factor, g.double(), upper=False, left=False)
         return (g - g.mean(-2, keepdim=True)).to(grad.dtype), None

@@ -18,9 +18,9 @@ METHODS: Registry[Any] = Registry("method")
 class Method(nn.Module):
     """Heads, targets and objective; knows nothing of the training loop, and all its state is in its ``state_dict``.
 
-    A method has a nested frozen dataclass ``Config``, is built as ``Method(config, setting)`` and called as
-    ``method(h_VNF, moment) -> Loss``. A call changes nothing: what it wants remembered (queues, centres, running
-    statistics) is in ``Loss.state`` under the names of its buffers, for :meth:`commit` after a good step.
+    A method has a nested frozen dataclass ``Config``, is built as ``Method(config, spec)`` and called as
+    ``method(h_VNF, context) -> Loss``. A call changes nothing: new state (queues, centres, running statistics) is in
+    ``Loss.state`` under the names of its buffers, for :meth:`commit` after a good step.
     """
 
     uses_labels: ClassVar[bool] = False
@@ -35,9 +35,8 @@ class Method(nn.Module):
     """names of sub-modules that keep the peak learning rate while that of the others follows the schedule"""
     ema_pairs: ClassVar[dict[str, str]] = {}
     """names of sub-modules that follow others as moving averages: target -> online"""
-
     embeds: ClassVar[str] = "projector"
-    """name of the sub-module that makes of features what the objective sees, for those who watch"""
+    """name of the sub-module whose outputs the objective and the telemetry see"""
 
     def __init__(self, spec: MethodSpec) -> None:
         super().__init__()
@@ -48,14 +47,14 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def momentum(self, progress: float) -> float | None:
-        """How much of its old self an averaged network keeps at ``share`` of the run; None if there is none.
+        """Weight of the old value in averaged networks at ``progress`` (0 to 1) of the run; None without such networks.
 
-        A method that gives a number gets ``moment.target_VNF``.
+        A method that gives a number gets ``context.target_VNF``.
         """
         return None
 
     def scheduled(self, progress: float, epoch: float) -> dict[str, float]:
-        """What follows a schedule, by name, at ``share`` of the run and ``epoch``; for the log."""
+        """Values that follow a schedule, by name, at ``progress`` of the run and ``epoch``; for the log."""
         momentum = self.momentum(progress)
         return {} if momentum is None else {"momentum": momentum}
 
@@ -85,11 +84,11 @@ class Method(nn.Module):
 
 
 def require(value: Tensor | None, name: str) -> Tensor:
-    """``value``, the field ``name`` of a moment.
+    """``value``, the field ``name`` of a :class:`StepContext`.
 
     Raises:
         UserError: it is None.
     """
     if value is None:
-        raise UserError(f"this method needs {name} at every step, but the moment it was called with has none")
+        raise UserError(f"this method needs {name} at every step, and got a StepContext without it")
     return value

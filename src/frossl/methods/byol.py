@@ -26,7 +26,7 @@ class BYOL(MomentumMethod):
         predictor_width: int = 1024
         """hidden width of the predictor (paper: 4096)"""
         momentum: float = 0.99
-        """share of its old self that the averaged network keeps at a step, at the start (paper: 0.996)"""
+        """weight of the old value in the averaged network, at the start (paper: 0.996)"""
         final_momentum: float = 1.0
         """the same at the end, along half a cosine"""
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.corinfomax import corinfomax
-from frossl.methods.base import METHODS, Method
-from frossl.nn.mlp import mlp, output_width
+from frossl.methods.base import METHODS
+from frossl.methods.projector import ProjectorMethod
 
 
 @METHODS.register("corinfomax")
-class CorInfoMax(Method):
+class CorInfoMax(ProjectorMethod):
     """Pulls views together while the volume that their projections fill is large."""
 
     float64 = True
@@ -38,21 +38,12 @@ class CorInfoMax(Method):
         """added to the covariance's diagonal"""
 
     def __init__(self, config: Config, spec: MethodSpec) -> None:
-        super().__init__(spec)
-        self.config = config
-        self.projector = mlp(spec.features, config.projector)
-        width = output_width(spec.features, config.projector)
-        start = config.initial_covariance * torch.eye(width, dtype=torch.float64)
-        self.register_buffer("mean", torch.zeros(spec.views, width, dtype=torch.float64))
+        super().__init__(config, spec)
+        start = config.initial_covariance * torch.eye(self.width, dtype=torch.float64)
+        self.register_buffer("mean", torch.zeros(spec.views, self.width, dtype=torch.float64))
         self.register_buffer("covariance", start.repeat(spec.views, 1, 1))
 
     def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         c = self.config
-        return corinfomax(
-            self.project(self.projector, h_VNF),
-            self.mean,
-            self.covariance,
-            forgetting=c.forgetting,
-            epsilon=c.epsilon,
-            invariance_weight=c.invariance_weight,
-        )
+        options = {"forgetting": c.forgetting, "epsilon": c.epsilon, "invariance_weight": c.invariance_weight}
+        return corinfomax(self.project(self.projector, h_VNF), self.mean, self.covariance, **options)

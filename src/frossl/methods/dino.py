@@ -39,11 +39,11 @@ class DINO(MomentumMethod):
         teacher_warmup: float = 0.0
         """epochs of linear warm-up between the two (paper: 30)"""
         centre_momentum: float = 0.9
-        """share of the old centre in the new one"""
+        """weight of the old centre in the new one"""
         freeze_prototypes: float = 1.0
         """epochs at the start in which the last layer stays as it is"""
         momentum: float = 0.99
-        """share of its old self that the averaged network keeps at a step, at the start (paper: 0.996)"""
+        """weight of the old value in the averaged network, at the start (paper: 0.996)"""
         final_momentum: float = 1.0
         """the same at the end, along half a cosine"""
 

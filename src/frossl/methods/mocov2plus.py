@@ -33,9 +33,9 @@ class MoCoV2Plus(MomentumMethod):
         temperature: float = 0.2
         """divides the cosines"""
         queue: int = 4096
-        """earlier images that each large view is told from (paper: 65536)"""
+        """earlier images that each large view is contrasted with (paper: 65536)"""
         momentum: float = 0.99
-        """share of its old self that the averaged network keeps at a step, at the start (paper: 0.999 throughout)"""
+        """weight of the old value in the averaged network, at the start (paper: 0.999 throughout)"""
         final_momentum: float = 0.999
         """the same at the end, along half a cosine"""
 

@@ -1,4 +1,4 @@
-"""What MoCo, BYOL and DINO share: targets by a moving average of the network."""
+"""The base of MoCo, BYOL and DINO: targets by a moving average of the network."""
 
 from __future__ import annotations
 

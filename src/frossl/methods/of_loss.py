@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frossl.core.types import Loss, UserError
 from frossl.methods.base import METHODS
-from frossl.methods.projector import ProjectorMethod
+from frossl.methods.projector import LossMethod
 
 
 def loss_method(
@@ -24,7 +24,7 @@ def loss_method(
     float64: bool = False,
     eigenvalues: bool = False,
     **defaults: Any,
-) -> type[ProjectorMethod]:
+) -> type[LossMethod]:
     """``loss`` as a method, whose options are ``projector`` and the arguments of the loss.
 
     Args:
@@ -44,12 +44,12 @@ def loss_method(
 
 
 @functools.cache
-def _class(*made_from: Any) -> type[ProjectorMethod]:
+def _class(*made_from: Any) -> type[LossMethod]:
     """The class of what :func:`loss_method` is given; one for each, which its configurations are unpickled by."""
     loss, projector, published, (float64, eigenvalues), changed = made_from
     defaults = dict(changed)
-    said = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
-    head = ("projector", Annotated[str, tyro.conf.arg(help=said)], projector)
+    text = "head on the backbone's features: widths, bn, relu joined by '-'" + (f" ({published})" if published else "")
+    head = ("projector", Annotated[str, tyro.conf.arg(help=text)], projector)
     doc = (inspect.getdoc(loss) or "").replace("``", "")
     try:
         _, *parameters = inspect.signature(loss, eval_str=True).parameters.values()
@@ -69,7 +69,7 @@ def _class(*made_from: Any) -> type[ProjectorMethod]:
     config.__qualname__ = f"{loss.__name__}.Config"
     members = {"loss": staticmethod(loss), "Config": config, "filled_in": filled_in, "__doc__": doc}
     members |= {"uses_labels": "labels" in filled_in, "float64": float64, "eigenvalues": eigenvalues}
-    return type(loss.__name__, (ProjectorMethod,), members)
+    return type(loss.__name__, (LossMethod,), members)
 
 
 def _restored(made_from: tuple[Any, ...], values: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A projector on the backbone's features, and the loss of what it makes of them."""
+"""Methods with one projector on the backbone's features, and a loss as such a method."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from torch import Tensor
 from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.base import make_loss
 from frossl.methods.base import Method, require
-from frossl.nn.mlp import mlp
+from frossl.nn.mlp import mlp, output_width
 
 
 class ProjectorMethod(Method):
-    """What :func:`~frossl.methods.of_loss.loss_method` makes: a projector and :attr:`loss`."""
+    """Has a ``projector``, which its ``Config`` describes, with outputs of :attr:`width`."""
 
     Config: ClassVar[type[Any]]
-    loss: ClassVar[Callable[..., Loss | Tensor]]
-    filled_in: ClassVar[set[str]]
-    """arguments of the loss that are no options but come from the batch and the views: ``labels``, ``large``"""
 
     def __init__(self, config: Any, spec: MethodSpec) -> None:
         super().__init__(spec)
         self.config = config
         self.projector = mlp(spec.features, config.projector)
+        self.width = output_width(spec.features, config.projector)
+
+
+class LossMethod(ProjectorMethod):
+    """What :func:`~frossl.methods.of_loss.loss_method` makes: a projector and :attr:`loss`."""
+
+    loss: ClassVar[Callable[..., Loss | Tensor]]
+    filled_in: ClassVar[set[str]]
+    """arguments of the loss that are no options but come from the batch and the views: ``labels``, ``large``"""
 
     def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         arguments = {name: value for name, value in vars(self.config).items() if name != "projector"}

@@ -1,4 +1,4 @@
-"""The untrained arm: what a backbone with random weights is worth."""
+"""The untrained arm: a backbone with random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frossl.methods.base import METHODS, Method
 
 @METHODS.register("random")
 class Random(Method):
-    """Learns nothing: leaves the backbone at its random weights, to compare with."""
+    """Learns nothing: the backbone keeps its random weights, as a control."""
 
     trains = False
 

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.simsiam import simsiam
-from frossl.methods.base import METHODS, Method
-from frossl.nn.mlp import mlp, output_width
+from frossl.methods.base import METHODS
+from frossl.methods.projector import ProjectorMethod
+from frossl.nn.mlp import mlp
 
 
 @METHODS.register("simsiam")
-class SimSiam(Method):
+class SimSiam(ProjectorMethod):
     """Predicts the projection of another view, which gets no gradient; no negatives, no moving average."""
 
     constant_lr = ("predictor",)
@@ -28,11 +29,8 @@ class SimSiam(Method):
         """hidden width of the predictor (paper: 512, a quarter of the projector's output)"""
 
     def __init__(self, config: Config, spec: MethodSpec) -> None:
-        super().__init__(spec)
-        self.config = config
-        self.projector = mlp(spec.features, config.projector)
-        width = output_width(spec.features, config.projector)
-        self.predictor = mlp(width, f"{config.predictor_width}-bn-relu-{width}")
+        super().__init__(config, spec)
+        self.predictor = mlp(self.width, f"{config.predictor_width}-bn-relu-{self.width}")
 
     def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         z_VND = self.project(self.projector, h_VNF)

@@ -12,14 +12,14 @@ from frossl.core.linalg import unit_rows
 from frossl.core.types import Loss, MethodSpec, StepContext
 from frossl.losses.base import upcast
 from frossl.losses.swav import sinkhorn, swav
-from frossl.methods.base import METHODS, Method
-from frossl.nn.mlp import mlp, output_width
+from frossl.methods.base import METHODS
+from frossl.methods.projector import ProjectorMethod
 from frossl.nn.prototypes import Prototypes
 
 
 @METHODS.register("swav")
-class SwAV(Method):
-    """Predicts to which prototypes another view of the image was assigned, all prototypes being used equally."""
+class SwAV(ProjectorMethod):
+    """Predicts the prototypes to which another view of the image was assigned; all prototypes are used equally."""
 
     queue: Tensor
 
@@ -45,12 +45,9 @@ class SwAV(Method):
         """epochs before the queue is used, so that it holds embeddings that no longer change much"""
 
     def __init__(self, config: Config, spec: MethodSpec) -> None:
-        super().__init__(spec)
-        self.config = config
-        self.projector = mlp(spec.features, config.projector)
-        width = output_width(spec.features, config.projector)
-        self.prototypes = Prototypes(width, config.prototypes)
-        self.register_buffer("queue", unit_rows(torch.randn(spec.large_views, config.queue, width)))
+        super().__init__(config, spec)
+        self.prototypes = Prototypes(self.width, config.prototypes)
+        self.register_buffer("queue", unit_rows(torch.randn(spec.large_views, config.queue, self.width)))
 
     def forward(self, h_VNF: Tensor, context: StepContext) -> Loss:
         c = self.config

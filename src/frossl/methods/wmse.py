@@ -1,4 +1,4 @@
-"""W-MSE (arXiv 2007.06346): whitening of sub-batches that are drawn anew at each step."""
+"""W-MSE (arXiv 2007.06346): whitening of sub-batches that are sampled at each step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wmse(
         z_VND: ``(V, N, D)`` projections.
         sub_batch: images whitened together; twice the projection's width, at most the batch, if not given
         iterations: how many times a step cuts its batch into sub-batches, at random
-        epsilon: share of the identity in the covariance; above 0, fewer images than the projection is wide will do
+        epsilon: weight of the identity in the covariance; above 0, fewer images than the projection is wide will do
         stop_gradient: treat the later view of each pair as a constant, as the code published with FroSSL does
     """
     images = global_count(z_VND.shape[1], z_VND)

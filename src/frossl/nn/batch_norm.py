@@ -20,7 +20,7 @@ class BatchNormOverRanks(TorchFunctionMode):
     It stands in for ``torch.nn.functional.batch_norm``, which all batch-norm layers call, those of timm and of users
     too. So modules and their keys stay as they are. Value, gradient and running statistics are those of one process
     with the whole batch; shards may differ in length. torch's own ``SyncBatchNorm`` refuses tensors on the CPU, and
-    waits for the device to leave out ranks without images, of which there are none here.
+    waits for the device to leave out ranks without images; here every rank has images.
 
     ``by_kernels`` takes torch's kernels, which CUDA alone has, for its tensors; no one has run that on a GPU yet.
     """
@@ -93,12 +93,7 @@ class _OverRanks(torch.autograd.Function):
         total, along = (sum_over_ranks(mine) / count).view(2, *ctx.shape)
         slope = (scale if weight is None else scale * weight).view(ctx.shape)
         dx = ((g - total - normalised * along) * slope).to(x.dtype)
-        return (
-            dx,
-            mine[1] if ctx.needs_input_grad[1] else None,
-            mine[0] if ctx.needs_input_grad[2] else None,
-            None,
-        )
+        return dx, mine[1] if ctx.needs_input_grad[1] else None, mine[0] if ctx.needs_input_grad[2] else None, None
 
 
 class _ByKernels(torch.autograd.Function):

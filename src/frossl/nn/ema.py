@@ -17,7 +17,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def ema_update(target: nn.Module, online: nn.Module, momentum: float, good: Tensor | None = None) -> None:
-    """``target <- momentum target + (1 - momentum) online`` for all parameters, unless ``good``, on their device, is 0.
+    """``target <- momentum target + (1 - momentum) online`` for all parameters, unless ``good``, a scalar, is 0.
 
     Batch-norm statistics are left alone: the target sees the same images and has its own.
     """

@@ -76,8 +76,8 @@ def encoder_title(backbone: str, stem: str = "imagenet", options: Mapping[str, A
     if backbone.startswith(OWN):
         return f"{backbone.removeprefix(OWN)} (own module)"
     values = {k: ", ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for k, v in options.items()}
-    said = "; ".join(f"{name} {value}" for name, value in values.items())
-    return backbone + (f" ({said})" if said else "") + ("" if stem == "imagenet" else f", {stem} stem")
+    listed = "; ".join(f"{name} {value}" for name, value in values.items())
+    return backbone + (f" ({listed})" if listed else "") + ("" if stem == "imagenet" else f", {stem} stem")
 
 
 def save_encoder(path: Path, backbone: nn.Module, spec: EncoderSpec) -> None:
@@ -133,12 +133,12 @@ def load_all_keys(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     Raises:
         UserError: says how many keys fit, and the shapes of some that do not.
     """
-    given, wanted = ({key: tuple(x.shape) for key, x in each.items()} for each in (state, module.state_dict()))
-    wrong = [key for key in given | wanted if given.get(key) != wanted.get(key)]
+    given, expected = ({key: tuple(x.shape) for key, x in each.items()} for each in (state, module.state_dict()))
+    wrong = [key for key in given | expected if given.get(key) != expected.get(key)]
     if wrong:
-        some = [f"{key} is {given.get(key, 'missing')}, expected {wanted.get(key, 'none')}" for key in wrong[:3]]
+        some = [f"{key} is {given.get(key, 'missing')}, expected {expected.get(key, 'none')}" for key in wrong[:3]]
         raise UserError(
-            f"{source}: {len(wanted.items() & given.items())} of {len(wanted)} keys fit; {'; '.join(some)}"
-            f"{' and others' if len(wrong) > 3 else ''}. Nothing was loaded, as a part of the weights measures nothing."
+            f"{source}: {len(expected.items() & given.items())} of {len(expected)} keys fit; {'; '.join(some)}"
+            f"{' and others' if len(wrong) > 3 else ''}. Nothing was loaded."
         )
     module.load_state_dict(state)

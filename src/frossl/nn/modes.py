@@ -25,7 +25,7 @@ def train_mode(module: nn.Module, kept: Iterable[str]) -> nn.Module:
 
 
 def keep_batch_norms_in_eval(module: nn.Module) -> None:
-    """Puts the batch norms of ``module`` in eval mode to stay: they keep their statistics, and their scales learn."""
+    """Puts the batch norms of ``module`` in eval mode for good: statistics are frozen, scales still learn."""
     for m in module.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm):
             m.eval()

@@ -44,28 +44,17 @@ class LARS(Optimizer):
         exclude_1d: bool = True,
         eps: float = 1e-8,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "eta": eta,
-            "clip": clip,
-            "exclude_1d": exclude_1d,
-            "eps": eps,
-        }
-        super().__init__(params, defaults)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "clip": clip}
+        super().__init__(params, defaults | {"exclude_1d": exclude_1d, "eps": eps})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """One step; norms stay on the device."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             gradients = {p: p.grad for p in group["params"] if p.grad is not None}
             on_cpu = all(p.device.type == "cpu" for p in gradients)
-            # There one after the other, while what was just made of it is in the cache.
+            # On the CPU one parameter at a time, whose tensors then stay in the cache.
             for part in [{p: g} for p, g in gradients.items()] if on_cpu else [gradients]:
                 self._update(part, group)
         return loss
@@ -156,8 +145,8 @@ def build_optimizer(
 
     ``"adam"`` adds the decay to the gradient, ``"adamw"`` to the step; ``"sgd"`` has momentum 0.9; ``"lars-original"``
     is :class:`LARS` as its authors have it, with eta 1e-3, without the clip, and with biases and norms scaled too.
-    Parameters of the ``steady`` among their sub-modules, those of ``encoder`` if it is given, and those with each of
-    ``scales``, factors of the rate, are in groups that say so, for whoever schedules the rate.
+    Parameters of the sub-modules ``constant_lr``, those of ``encoder`` if it is given, and those with each of
+    ``scales``, factors of the rate, are in groups that say so, for the schedule of the rate.
 
     All of them sit a step out while their ``found_inf`` is 1, decided on the device.
 
@@ -169,17 +158,16 @@ def build_optimizer(
     if not (lr > 0 and weight_decay >= 0):
         raise UserError(f"the learning rate must be positive and the weight decay at least 0; got {lr}, {weight_decay}")
     params = [p for module in modules for p in module.parameters() if p.requires_grad]
-    kept = {id(p) for module in constant_lr for p in module.parameters()}
-    inside = set(map(id, encoder.parameters())) if encoder is not None else set()
-    parts: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {(False, False, False, 1.0): []}
+    constant = {p for module in constant_lr for p in module.parameters()}
+    inside = set(encoder.parameters()) if encoder is not None else set()
+    parts: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {}
     for p in params:
-        key = id(p) in kept, p.ndim <= 1, id(p) in inside, scales.get(p, 1.0)
-        parts.setdefault(key, []).append(p)
+        parts.setdefault((p in constant, p.ndim <= 1, p in inside, scales.get(p, 1.0)), []).append(p)
+    parts = parts or {(False, False, False, 1.0): []}  # torch takes an empty group, but not none
     groups = [
         {"params": part, "weight_decay": 0.0 if flat else weight_decay, "steady": stays, "encoder": own, "scale": scale}
         for (stays, flat, own, scale), part in sorted(parts.items(), key=lambda item: item[0])
     ]
-    groups = [group for group in groups if group["params"]] or groups[:1]  # torch takes an empty group, but not none
     kind, options = OPTIMIZERS[name]
     optimizer = kind(groups, lr=lr, **options)  # type: ignore[call-arg]
     start_momentum(optimizer)
@@ -239,19 +227,19 @@ class Anchor:
         """``p <- p + good lr strength (start - p)``, with the rate of the group of ``p``; ``good`` is on its device."""
         for group in optimizer.param_groups:
             pulled = [p for p in group["params"] if p in self.start]
-            share = good * min(1.0, group["lr"] * self.strength)
-            lerp_all(pulled, [self.start[p] for p in pulled], share)
+            weight = good * min(1.0, group["lr"] * self.strength)
+            lerp_all(pulled, [self.start[p] for p in pulled], weight)
 
 
-def warmup_cosine(progress: float, warmup: float, *, start: float = 0.0, end: float = 0.0) -> float:
-    """Factor of the peak learning rate at ``progress`` (0 to 1): linear from ``start``, then cosine to ``end``.
+def warmup_cosine(progress: float, warmup: float) -> float:
+    """Factor of the peak learning rate at ``progress`` (0 to 1): linear from 0 to 1, then half a cosine to 0.
 
-    ``warmup`` is the share of the run that rises; ``start`` and ``end`` are shares of the peak.
+    ``warmup`` is the fraction of the run that rises.
 
     >>> [round(warmup_cosine(p, 0.1), 2) for p in (0, 0.05, 0.1, 0.55, 1)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     if progress < warmup:
-        return start + (1 - start) * progress / warmup
+        return progress / warmup
     done = (progress - warmup) / (1 - warmup) if warmup < 1 else 1.0
-    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

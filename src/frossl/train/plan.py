@@ -23,7 +23,7 @@ from frossl.nn.alike import alike, timm_name
 from frossl.nn.backbones import SMALL_STEMS, resolve_stem, takes_one_size
 from frossl.nn.encoder import OWN, EncoderSpec
 from frossl.nn.published import for_images
-from frossl.nn.tiling import FLEXIBLE, Net, nearest_size, sight
+from frossl.nn.tiling import FLEXIBLE, Net, coverage, nearest_size
 from frossl.runs.config import Config, backbone_options
 from frossl.train.resources import device_of, find_precision, workers_for
 from frossl.views.recipes import VIEWS, Recipe, domain, with_scale, with_size, with_views
@@ -196,7 +196,7 @@ def _supported_size(net: Net, size: int, exactly: bool = False) -> int:
     down = nearest_size(net, size, up=False)
     if down is None and up is None:  # building the encoder will raise the error
         return size
-    patch = sight(net, size).patch
+    patch = coverage(net, size).patch
     why = f"sees images in patches of {patch}, which do not tile that" if patch else "does not take that"
     sizes = " or ".join(str(x) for x in (down, up) if x)
     raise UserError(f"views of {size} pixels: {net.title} {why}; give --size {sizes}")
@@ -209,7 +209,7 @@ def _fit_small_views(recipe: Recipe, net: Net, name: str) -> tuple[Recipe, Net]:
         UserError: there are no such sizes below the largest.
     """
     large, *small = dict.fromkeys(group.size for group in recipe)
-    if not small or not sight(net, large).whole:
+    if not small or not coverage(net, large).complete:
         return recipe, net
     for options in FLEXIBLE:
         flexible = replace(net, options=options | net.options)
@@ -227,7 +227,7 @@ def _resized(net: Net, sizes: dict[int, int]) -> str:
     changed = {before: after for before, after in sizes.items() if before != after}
     if not changed:
         return ""
-    patch = max(sight(net, size).patch for size in changed)
+    patch = max(coverage(net, size).patch for size in changed)
     views = " and ".join(f"views of {before} pixels are made at {after}" for before, after in changed.items())
     return f"{views}, which " + (f"patches of {patch} tile" if patch else f"{net.title} takes")
 
