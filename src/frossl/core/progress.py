@@ -9,7 +9,6 @@ from bisect import bisect_right
 from frossl.core.length import Length
 
 GEOMETRIC = "geometric"
-# Methods differ by factors: evenly spread measurements come too late to tell fast ones apart.
 LOOKS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.21, 0.34, 0.55, 0.89, 1.0)
 """Shares of a run after which what comes :data:`GEOMETRIC` is due."""
 

@@ -37,9 +37,7 @@ PIXELS = 32
 BANK, QUERIES = 5000, 2000
 """Most images of the train and held-out splits that monitor and report look at."""
 EVALUATED = 200_000
-"""Most train images that an evaluation uses unless told otherwise: as bank, for probes and batch-norm statistics.
-
-Data sets of the field below ImageNet have fewer; a larger bank costs time for every arm."""
+"""Most train images that an evaluation uses unless told otherwise: as bank, for probes and batch-norm statistics."""
 
 
 class Extractor:

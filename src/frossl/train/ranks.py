@@ -84,7 +84,7 @@ def start(config: Config) -> Fabric:
         else DDPStrategy(
             cluster_environment=_environment(here),
             timeout=timedelta(seconds=START_UP),
-            find_unused_parameters=True,  # of frozen prototypes; and buckets keep their order after a resume
+            find_unused_parameters=True,
             broadcast_buffers=False,
         ),
     )

@@ -16,7 +16,7 @@ from frossl.methods import Method
 from frossl.nn.optim import warmup_cosine
 from frossl.train.plan import Plan
 
-REWARM, REWARM_PEAK = 0.05, 0.5  # the whole peak undoes more of what was learned
+REWARM, REWARM_PEAK = 0.05, 0.5
 """Of what is added to a finished run, the share in which its learning rate rises, and to what share of its peak."""
 
 

@@ -17,7 +17,7 @@ from frossl.train.plan import peak_rate
 from frossl.train.planned import OVER, TRIALS, Run, names_in, read_plan
 
 FACTOR = 3.0
-"""Between a learning rate that is tried and the next: the schedule of a short run makes up for a factor of two."""
+"""Between a learning rate that is tried and the next."""
 PART = 0.25
 """Length of a trial as a share of the first budget, if none is given."""
 HOW = ("budget", "measure", "factor")
