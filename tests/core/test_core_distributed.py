@@ -150,7 +150,7 @@ def live(end: str, r: int) -> None:
         if r == 1:
             time.sleep(stall)
         assert dist.global_count(1, torch.zeros(1)) == 2
-        assert dist.together(lambda: (time.sleep(stall if r == 0 else 0), r)[1]) == r
+        assert dist.run_with_heartbeat(lambda: (time.sleep(stall if r == 0 else 0), r)[1]) == r
         print("together", flush=True)
         if r == 0:
             dist.sum_over_ranks(torch.ones(1))
@@ -180,7 +180,7 @@ def stall(r: int) -> None:
             dist.sum_over_ranks(torch.ones(1))
         except RuntimeError as error:
             print(dist.lost_rank(error))
-            dist.leave(7)
+            dist.exit_process(7)
 
 
 def test_a_live_rank_is_not_waited_for_without_end(tmp_path):
@@ -263,5 +263,5 @@ def test_alone_everything_is_the_identity():
     assert dist.all_reduce_max(1.0, 2.0) == (1.0, 2.0)
     assert dist.broadcast_object("a") == "a"
     assert dist.run_on_rank_zero(lambda: 3) == 3
-    assert dist.together(lambda: 4) == 4
+    assert dist.run_with_heartbeat(lambda: 4) == 4
     assert torch.equal(dist.all_gather_stacked(x), x[None])

@@ -142,7 +142,7 @@ def _collapses(first: Row, row: Row, context: Context) -> Iterator[Finding]:
 def _others(rows: Sequence[Row], context: Context) -> Iterator[Finding]:
     """Findings that are no collapse."""
     level = math.log(context.clusters) if context.clusters else math.nan
-    near = [abs(row["loss"] - level) <= NEGLIGIBLE * level for row in rows[-PLATEAU_ROWS:]]
+    near = [abs(_value(row, "loss") - level) <= NEGLIGIBLE * level for row in rows[-PLATEAU_ROWS:]]
     if len(near) == PLATEAU_ROWS and all(near):
         yield Finding(
             "Plateau at ln K",
