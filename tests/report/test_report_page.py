@@ -279,7 +279,7 @@ def test_what_the_health_monitor_still_says_at_the_end_comes_first(tmp_path, lab
     shutil.copytree(labelled, run)
     (run / "evaluation.json").unlink()
     at = {"kind": "health", "epoch": 3.0, "images": 96, "seconds": 9.0}
-    bad, worse = ({"state": s, "words": f"{s} words.", "knob": f"Turn <{s}>."} for s in ("Bad", "Worse"))
+    bad, worse = ({"state": s, "message": f"{s} words.", "remedy": f"Turn <{s}>."} for s in ("Bad", "Worse"))
     rows = [at | bad | {"step": 2}, at | worse | {"step": 4}, at | {"step": 6, "state": "Bad", "over": True}]
     with (run / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -15,7 +15,7 @@ from frossl.runs.record import Record
 
 
 def finding(state: str, **more) -> dict:
-    return {"kind": "health", "step": 5, "state": state, "words": f"{state} is seen.", "knob": "Turn it."} | more
+    return {"kind": "health", "step": 5, "state": state, "message": f"{state} is seen.", "remedy": "Turn it."} | more
 
 
 def record(health=(), held_out: int = 10_000, **arms: dict[str, float]) -> Record:
@@ -127,18 +127,18 @@ def test_what_the_health_monitor_found_stands_before_accuracy_unless_pretraining
     found = [finding("One view says nothing")]
     said = judge(record(found, pretrained=scored(0.5), **arms), None)
     assert (said.mood, said.headline) == ("bad", found[0]["state"])
-    assert said.more[0] == f"{found[0]['words']} {found[0]['knob']}"
+    assert said.more[0] == f"{found[0]['message']} {found[0]['remedy']}"
     assert any("kNN" in sentence for sentence in said.more)
     helped = judge(record(found, pretrained=scored(0.8), **arms), None)
     assert "helped" in helped.headline
-    assert helped.more[-1].endswith(f": {found[0]['state']}: {found[0]['words']} {found[0]['knob']}")
+    assert helped.more[-1].endswith(f": {found[0]['state']}: {found[0]['message']} {found[0]['remedy']}")
 
 
 def test_a_collapse_is_explained_by_what_the_health_monitor_found():
     found = finding("Learning rate too high")
     said = judge(record([found]), 1.0)
     assert said.headline == "Collapsed"
-    assert said.more[-1] == f"{found['state']}: {found['words']} {found['knob']}"
+    assert said.more[-1] == f"{found['state']}: {found['message']} {found['remedy']}"
     assert "lower learning rate" in judge(record(), 1.0).more[-1]
 
 

@@ -182,4 +182,4 @@ def test_rows_that_do_not_begin_with_the_untrained_encoder_say_nothing():
 
 def test_rows_of_findings_have_the_keys_of_the_documentation():
     row = health.Finding("Bad", "It is bad.", "Mend it.").row()
-    assert row == {"state": "Bad", "words": "It is bad.", "knob": "Mend it."}
+    assert row == {"state": "Bad", "message": "It is bad.", "remedy": "Mend it."}

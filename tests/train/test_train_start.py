@@ -159,7 +159,7 @@ def test_it_is_said_at_once_when_features_become_worse_than_the_start():
     found = watch.judge({"knn": 0.5})
     assert found is not None
     assert found["state"] == BELOW_START
-    assert all(flag in found["knob"] for flag in ("--lr", "--freeze", "--anchor"))
+    assert all(flag in found["remedy"] for flag in ("--lr", "--freeze", "--anchor"))
     assert watch.judge({"knn": 0.5}) is None  # said once
     assert watch.judge({"knn": 0.8}) == {"state": BELOW_START, "over": True}
 

@@ -29,7 +29,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     """
     evaluation, images, known = record.evaluation, record.about["images"][1], "untrained"
     found = sorted(record.standing, key=lambda row: row["state"] not in COLLAPSES)
-    seen = tuple(f"{row['state']}: {row['words']} {row['knob']}" for row in found)
+    seen = tuple(f"{row['state']}: {row['message']} {row['remedy']}" for row in found)
     gains, measured = None, ()
     if evaluation is not None:
         rank = evaluation.arms["pretrained"].get("effective_rank", rank)
@@ -52,7 +52,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         advice = ("Do not use this encoder.", *(seen or (_ADVICE,)))
         return Verdict("bad", state, (STATES[state], *ranks, *measured, *advice))
     if found:
-        state, first = found[0]["state"], f"{found[0]['words']} {found[0]['knob']}"
+        state, first = found[0]["state"], f"{found[0]['message']} {found[0]['remedy']}"
         return Verdict("bad", state, (first, *seen[1:], *ranks, *measured))
     if gains is not None:
         return Verdict(gains.mood, gains.headline, (*measured, *ranks))

@@ -64,7 +64,7 @@ class TrainingDisplay:
         """A row ``health`` of the log: what state the run is in and what to change, or that it is over."""
         state = escape(row["state"])
         if not row.get("over"):
-            text = f"[bold yellow]step {step:,}: {state}.[/] {escape(row['words'])} {escape(row['knob'])}"
+            text = f"[bold yellow]step {step:,}: {state}.[/] {escape(row['message'])} {escape(row['remedy'])}"
             say(self.console, text, "Health")
         elif "now" not in row:  # else the state that replaced it has just been shown
             say(self.console, f"[dim]step {step:,}: no longer {state[:1].lower() + state[1:]}[/]")

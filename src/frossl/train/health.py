@@ -50,7 +50,7 @@ class Finding:
 
     def row(self) -> dict[str, str]:
         """The row ``health`` of ``metrics.jsonl``, whose keys are a stable interface."""
-        return {"state": self.state, "words": self.message, "knob": self.remedy}
+        return {"state": self.state, "message": self.message, "remedy": self.remedy}
 
 
 @dataclass(frozen=True)
