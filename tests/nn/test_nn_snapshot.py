@@ -27,5 +27,5 @@ def test_values_are_put_back_unless_the_step_was_good(good):
 
 def test_nothing_to_keep_is_kept():
     snapshot = Snapshot([])
-    snapshot.take()
+    snapshot.save()
     snapshot.restore(torch.tensor(0.0))
