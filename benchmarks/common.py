@@ -112,7 +112,11 @@ def read_or_run(
     call: Callable[..., Row] = in_fresh_process,
 ) -> list[Row]:
     """The rows of ``--out`` with ``--table``, else those of :func:`run_jobs`."""
-    return read_rows(args.out) if args.table else run_jobs(jobs, args.out, same, call)
+    if not args.table:
+        return run_jobs(jobs, args.out, same, call)
+    if not args.out.exists():
+        sys.exit(f"{args.out} is not there: run the benchmark without --table first")
+    return read_rows(args.out)
 
 
 def measured_rows(rows: Iterable[Row], same: Sequence[str]) -> list[Row]:

@@ -35,13 +35,13 @@ from frossl.train.state import set_up
 from frossl.train.step import Stepper
 
 RUN, SAVES = 600.0, 12
-"""Seconds of a run, and the most saves there are in it by default: ten looks, one by the clock, the last."""
+"""Seconds of a run, and the most saves there are in it by default: ten monitor rows that are better, one by the clock, the last."""
 CASES = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "resnet18", 32))
 
 
 def guards(take: Stepper, total: torch.Tensor) -> None:
     """What a step does beside learning."""
-    take.before.take()
+    take.before.save()
     good = take._judge(0, dict.fromkeys(("loss", *take.names[1:-1], "grad_norm"), total))
     take.before.restore(good)
     take.check()
@@ -71,7 +71,7 @@ def pair(take: Stepper, batch: Batch, guarded_first: bool) -> tuple[float, float
         with unguarded(take):
             take(batch, 3, 0.5, 2.0)
 
-    device = take.before[0].device
+    device = take.good.device
     if guarded_first:
         return on_device(with_guards, device), on_device(without, device)
     bare = on_device(without, device)

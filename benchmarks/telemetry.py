@@ -44,7 +44,7 @@ PATIENCE = 600.0
 """Seconds that a run waits for its turn."""
 BLOCK = 10
 """Steps that are one draw of the bootstrap."""
-WHOLE = ("see", "held_out", "take")
+WHOLE = ("observe", "held_out", "drain")
 """What the training loop calls of telemetry."""
 PARTS = {"features": "embeddings", "batch_statistics": "diagnostics", "gather": "moments", "spectrum_of": "spectra"}
 """Functions of telemetry and what they are for."""
