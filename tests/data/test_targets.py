@@ -159,6 +159,17 @@ def test_parquet_brings_numbers_of_named_labels_and_names_must_be_enough(parquet
         open_data(source, **where)
 
 
+def test_parquet_brings_zeros_and_ones_of_named_labels(parquet, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    hot = [[0, 1, 1], [1, 0, 0], [1, 1, 0]]
+    source, path = parquet(train=hot, test=hot[1:]), tmp_path / "set" / "train.parquet"
+    table = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path))
+    feature = {"label": datasets.Sequence(datasets.ClassLabel(names=["cat", "dog", "cow"]))}
+    table.cast(datasets.Features({**table.features, **feature})).to_parquet(path)
+    data = open_data(source, data_dir=tmp_path / "data")
+    assert (data.tags, data.train.labels.tolist(), data.test.labels.tolist()) == (("cat", "dog", "cow"), hot, hot[1:])
+
+
 def test_parquet_brings_lists_of_names_or_numbers(parquet, tmp_path):
     source = parquet(train=[["cat"], ["dog", "cat"], [], None], test=[["dog"], ["dog"]])
     data = open_data(source, data_dir=tmp_path / "data")

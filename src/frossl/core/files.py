@@ -56,7 +56,7 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
         UserError: a disk error or missing permission; what was at ``path`` is unchanged.
     """
     temporary, before = (path.with_name(f".{path.name}.{what}") for what in ("partial", "before"))
-    with _replacing(path, lambda: shutil.rmtree(temporary)):
+    with _replacing(path, lambda: shutil.rmtree(temporary, ignore_errors=True)):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
         temporary.mkdir()

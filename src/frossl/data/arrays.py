@@ -72,7 +72,7 @@ def _checked(split: Split, classes: tuple[str, ...], tags: tuple[str, ...]) -> S
         return split
     several = y.ndim == 2 and y.shape[1] > 1
     whole = y.dtype == torch.int64 or (several and y.dtype == torch.bool)
-    if len(y) != len(x) or not (several or y.ndim == 1) or not (whole or (y.is_floating_point() and not several)):
+    if not (several or y.ndim == 1) or len(y) != len(x) or not (whole or (y.is_floating_point() and not several)):
         raise UserError(f"labels of {len(x):,} images are int64 ({len(x)},); got {tuple(y.shape)} of {y.dtype}")
     if y.is_floating_point():
         if classes or bool(y.isinf().any()):

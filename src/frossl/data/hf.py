@@ -15,6 +15,7 @@ from frossl.data.options import Opening
 from frossl.data.parts import GROUPS, LABELS, Found, Part
 from frossl.data.splits import choose_splits, split_files, split_of
 from frossl.data.tables import LABEL_NAMES, Columns, check_column, choose_label
+from frossl.data.targets import is_multi_hot
 
 CACHE = "parquet-cache"
 IMAGES = ("image", "img", "picture", "pixel_values", "jpg", "png")
@@ -113,9 +114,15 @@ def _found(
 
 
 def _named(values: list[Any], names: tuple[str, ...], where: str) -> list[Any]:
-    """Labels, or lists of them, with the names of classes in place of their numbers; None for -1."""
+    """Labels, or lists of them, with the names of classes in place of their numbers; None for -1.
+
+    Lists of 0 and 1 for each class stay as they are.
+    """
+    lists = [value for value in values if isinstance(value, list)]
+    if is_multi_hot(lists):
+        return values
     known = {label for value in values for label in (value if isinstance(value, list) else [value])} - {None}
-    if not all(-1 <= label < len(names) for label in known):
+    if not all((0 if lists else -1) <= label < len(names) for label in known):
         raise UserError(
             f"{where} goes from {min(known)} to {max(known)}, with {len(names)} names of classes. Mend it, or open the "
             "data without labels (--no-labels)"

@@ -167,9 +167,11 @@ def _labels(tree: Tree, root: str, given: Path | None) -> tuple[dict[str, str], 
                 f"looked for {', '.join(LABEL_FILES)} there, above, and in {DEVKIT}/. Give one with --labels FILE"
             )
     folder, place = join(*PurePosixPath(path).parts[:-1]), str(tree.place / path)
-    devkit, table = {}, join(folder, "meta.mat")
-    if "meta.mat" in tree.names(folder):
-        devkit = devkit_ids(tree.read(table), str(tree.place / table))
+    table = join(folder, "meta.mat")
+
+    def devkit() -> dict[int, str]:
+        return devkit_ids(tree.read(table), str(tree.place / table)) if "meta.mat" in tree.names(folder) else {}
+
     return label_table(tree.read(path).decode(errors="replace"), place, devkit), place
 
 

@@ -118,6 +118,19 @@ def _as_values(values: Sequence[Any]) -> np.ndarray:
     return np.where(found == -1, np.nan, found) if (found[found < 0] == -1).all() else found
 
 
+def is_multi_hot(lists: Sequence[Sequence[Any]]) -> bool:
+    """Whether lists hold 0, 1 or -1 (unknown) for each label, and not the labels of an image.
+
+    Where no list has anything twice, 0 and 1 are themselves labels.
+
+    >>> is_multi_hot([[0, 1, 1], [1, 0, 0]]), is_multi_hot([[0, 1], [1, 0]]), is_multi_hot([[0, 2], [1]])
+    (True, False, False)
+    """
+    widths, flat = {len(value) for value in lists}, {label for value in lists for label in value}
+    repeats = any(len({*value}) < len(value) for value in lists)
+    return len(widths) == 1 and max(widths) > 1 and flat <= {-1, 0, 1} and repeats
+
+
 def _several(values: Sequence[Any], names: tuple[str, ...], tags: tuple[str, ...]) -> Labels:
     """0 and 1 for each of K labels, from lists of K such numbers, or of the labels that an image has.
 
@@ -125,16 +138,10 @@ def _several(values: Sequence[Any], names: tuple[str, ...], tags: tuple[str, ...
     """
     lists = [value if value is None else [label for label in value if label is not None] for value in values]
     known = [value for value in lists if value is not None]
-    flat, widths = {label for value in known for label in value}, {len(value) for value in known}
-    # Where no list has anything twice, 0 and 1 are themselves labels.
-    if (
-        len(widths) == 1
-        and max(widths) > 1
-        and flat <= {-1, 0, 1}
-        and any(len({*value}) < len(value) for value in known)
-    ):
-        width, left_out = max(widths), []
-        tags = tags or tuple(map(str, range(width)))
+    flat = {label for value in known for label in value}
+    if is_multi_hot(known):
+        width, left_out = len(known[0]), []
+        tags = tags or names or tuple(map(str, range(width)))
         if width != len(tags):
             raise UserError(f"images have {width} labels, with {len(tags)} names; give as many to all")
         numbers = np.array([[-1] * width if value is None else value for value in lists], np.int64)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from types import MappingProxyType
 
 from frossl.core.types import UserError
 
@@ -50,13 +49,13 @@ def listed(names: list[str]) -> str:
     return f"{len(names):,} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
 
 
-def label_table(text: str, place: str, devkit: Mapping[int, str] = MappingProxyType({})) -> dict[str, str]:
+def label_table(text: str, place: str, devkit: Callable[[], Mapping[int, str]] = dict) -> dict[str, str]:
     """The WordNet id of each image, by its name without folder and extension.
 
     A line has the image and, after a tab, comma or space, its WordNet id (``val_annotations.txt`` of Tiny ImageNet,
     ``LOC_val_solution.csv`` of Kaggle) or the number of its class among the sorted 1,000 of ImageNet from 0
     (``val.txt`` of Caffe); or it has no image but the k-th line is of the k-th image of ImageNet, with the id or with
-    the number of its class in ``devkit`` (``ILSVRC2012_validation_ground_truth.txt``).
+    the number of its class in ``devkit()`` (``ILSVRC2012_validation_ground_truth.txt``).
 
     Raises:
         UserError: a line is none of these, or the first image of ImageNet has another class than there.
@@ -70,7 +69,7 @@ def label_table(text: str, place: str, devkit: Mapping[int, str] = MappingProxyT
     else:
         words = {HELD_OUT.format(i): row[0] for i, row in enumerate(rows, 1)}
     if any(word.isdecimal() for word in words.values()):
-        ids = imagenet_ids() if named else devkit
+        ids = imagenet_ids() if named else devkit()
         words = {image: ids.get(int(word), word) if word.isdecimal() else word for image, word in words.items()}
     strange = next(((image, word) for image, word in words.items() if not WNID.fullmatch(word)), None)
     if strange or not words:

@@ -48,7 +48,7 @@ class OnlineProbe(nn.Module):
         self.layers.eval()
         device = next(self.parameters()).device
         known = labels_N >= 0
-        right = self.layers(h_NF[known].to(device)).argmax(1) == labels_N[known].to(device)
+        right = self.layers(h_NF[known].to(device)).argmax(1).cpu() == labels_N[known].cpu()
         self.layers.train()
         return right.double().mean().item()
 
