@@ -276,6 +276,7 @@ def crafted(trap: Path) -> dict[str, bytes]:
     """Files that are no checkpoint and would do harm to a reader that trusts them."""
     import io
     import pickle
+import tempfile
 
     def header(length: int, text: bytes) -> bytes:
         return length.to_bytes(8, "little") + text
@@ -289,10 +290,10 @@ def crafted(trap: Path) -> dict[str, bytes]:
     )
     outside = b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}'
     overflow = b'{"a":{"dtype":"F64","shape":[4611686018427387904,8],"data_offsets":[0,8]}}'
-    sealed = trap.with_name("sealed.safetensors")
-    files.write_sealed(sealed, {}, {"format": FORMAT, "state": "[" * 90_000})
-    nested = sealed.read_bytes()
-    sealed.unlink()
+    with tempfile.TemporaryDirectory() as directory:  # of its own, as several processes collect these tests
+        sealed = Path(directory) / "sealed.safetensors"
+        files.write_sealed(sealed, {}, {"format": FORMAT, "state": "[" * 90_000})
+        nested = sealed.read_bytes()
     return {
         "pickle": pickle.dumps(Touch(trap)),
         "torch zip": zipped.getvalue(),
