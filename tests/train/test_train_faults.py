@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -276,7 +277,6 @@ def crafted(trap: Path) -> dict[str, bytes]:
     """Files that are no checkpoint and would do harm to a reader that trusts them."""
     import io
     import pickle
-import tempfile
 
     def header(length: int, text: bytes) -> bytes:
         return length.to_bytes(8, "little") + text
