@@ -75,6 +75,24 @@ def loaded_with(module: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
+def test_no_file_and_no_function_is_too_long_to_be_read_at_once():
+    texts = {path.relative_to(ROOT): path.read_text() for path in FILES}
+    functions = {
+        f"{path}: {node.name}"
+        for path, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and len(ast.unparse(without_docstring(node)).splitlines()) > 60
+    }
+    assert not functions
+    assert not {path: lines for path, text in texts.items() if (lines := len(text.splitlines())) > 350}
+
+
+def without_docstring(function: ast.FunctionDef) -> ast.FunctionDef:
+    if ast.get_docstring(function) is not None:
+        function.body = function.body[1:]
+    return function
+
+
 def test_the_command_line_answers_before_libraries_that_take_seconds_are_loaded():
     slow = {"torchvision", "timm", "lightning_fabric", "sklearn", "datasets", "plotly", "tensorboard"}
     commands = ", ".join(f"frossl.commands.{name}" for name in COMMANDS)
