@@ -35,7 +35,7 @@ from frossl.train.state import set_up
 from frossl.train.step import Stepper
 
 RUN, SAVES = 600.0, 12
-"""Seconds of a run, and the most saves there are in it by default: ten monitor rows that are better, one by the clock, the last."""
+"""Seconds of a run, and the most saves in it by default: ten better rows of the monitor, one by the clock, the last."""
 CASES = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "resnet18", 32))
 
 
