@@ -29,3 +29,4 @@ def test_nothing_to_keep_is_kept():
     snapshot = Snapshot([])
     snapshot.save()
     snapshot.restore(torch.tensor(0.0))
+    assert not snapshot.values
