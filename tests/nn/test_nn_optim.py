@@ -11,6 +11,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.nn import ema, optim
+from frossl.nn.muon import Muon, orthogonal
 from frossl.nn.optim import LARS, OPTIMIZERS, build_optimizer, step_if, warmup_cosine
 
 
@@ -143,6 +144,7 @@ def test_weight_decay_is_on_matrices_and_kernels_alone(name):
         ("adamw", torch.optim.AdamW, {"betas": (0.9, 0.999)}),
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": False, "dampening": 0}),
         ("adam", torch.optim.Adam, {"betas": (0.9, 0.999)}),
+        ("muon", Muon, {"betas": (0.9, 0.999), "momentum": 0.95}),
         ("lars", LARS, {"momentum": 0.9, "eta": 0.02, "clip": True, "exclude_1d": True}),
         ("lars-original", LARS, {"momentum": 0.9, "eta": 1e-3, "clip": False, "exclude_1d": False}),
     ],
@@ -164,7 +166,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
 
 @pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("lar", "lars"), ("SGD", ""), ("sgdm", "sgd")])
 def test_unknown_optimizer_names_the_nearest_and_all(name, near):
-    with pytest.raises(UserError, match=f"optimizer.*'{name}'.*{near}.*: adam, adamw, lars, lars-original, sgd"):
+    with pytest.raises(UserError, match=f"optimizer.*'{name}'.*{near}.*: adam, adamw, lars, lars-original, muon, sgd"):
         build_optimizer(name, [network()], lr=0.1, weight_decay=0.0)
 
 
@@ -248,3 +250,97 @@ def test_averages_in_three_kernels_are_those_of_the_cpu():
     expected = [x.lerp(end, 0.3) for x, end in zip(xs, ends, strict=True)]
     ema.lerp_all(xs, ends, torch.tensor(0.3).as_subclass(Elsewhere))
     torch.testing.assert_close([torch.Tensor(x) for x in xs], expected)
+
+
+# Muon
+
+
+def kernels(seed: int = 0) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((6, 4), (4, 9), (5, 3, 3, 3))]
+
+
+def with_gradients(params: list[nn.Parameter], step: int) -> None:
+    generator = torch.Generator().manual_seed(100 + step)
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=generator) * 10.0 ** (step - 1)
+
+
+def muon_of(params: list[nn.Parameter], **options) -> Muon:
+    return Muon([{"params": params, "orthogonal": True}], lr=0.02, weight_decay=0.1, **options)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it since 2.9")
+def test_muon_is_that_of_torch_on_flattened_kernels():
+    mine = kernels()
+    theirs = [nn.Parameter(p.detach().flatten(1).clone()) for p in mine]
+    ours = muon_of(mine)
+    reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        with_gradients(mine, step)
+        for p, q in zip(mine, theirs, strict=True):
+            q.grad = p.grad.flatten(1).clone()
+        ours.step()
+        reference.step()
+    for p, q in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(p.detach().flatten(1), q.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 20), (20, 4)])
+def test_steps_of_muon_have_singular_values_near_one(shape):
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    sizes = torch.logspace(0, -1.5, min(shape))
+    found = torch.linalg.svdvals(orthogonal(u * sizes @ v).float())
+    assert found.min() > 0.5
+    assert found.max() < 1.3
+
+
+def test_muon_takes_matrices_of_the_encoder_alone_and_adamw_the_rest():
+    net, head = network(), nn.Linear(3, 2)
+    twins = [p.detach().clone().requires_grad_() for p in (net[1].weight, head.weight)]
+    optimizer = build_optimizer("muon", [net, head], lr=0.1, weight_decay=0.0, matrices_of=net)
+    chosen = {id(p) for group in optimizer.param_groups if group["orthogonal"] for p in group["params"]}
+    assert chosen == {id(net[0].weight), id(net[3].weight)}
+    adamw = torch.optim.AdamW(twins, lr=0.1, weight_decay=0.0)
+    for p in (p for module in (net, head) for p in module.parameters()):
+        p.grad = torch.ones_like(p)
+    for p in twins:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    adamw.step()
+    assert torch.allclose(net[1].weight, twins[0])
+    assert torch.allclose(head.weight, twins[1])
+
+
+def test_muon_sits_a_step_out_and_keeps_its_momentum():
+    params = kernels()
+    optimizer = muon_of(params)
+    with_gradients(params, 0)
+    optimizer.step()
+    before = [p.detach().clone() for p in params]
+    momentum = [optimizer.state[p]["momentum_buffer"].clone() for p in params]
+    params[0].grad.fill_(torch.nan)
+    step_if(torch.tensor(0.0), optimizer)
+    for p, value, buffer in zip(params, before, momentum, strict=True):
+        assert torch.equal(p.detach(), value)
+        assert torch.equal(optimizer.state[p]["momentum_buffer"], buffer)
+
+
+def test_muon_continues_from_its_state():
+    whole, part = kernels(), kernels()
+    first = muon_of(whole)
+    for step in range(4):
+        with_gradients(whole, step)
+        first.step()
+    second = muon_of(part)
+    for step in range(4):
+        if step == 2:
+            saved = second.state_dict()
+            part = [nn.Parameter(p.detach().clone()) for p in part]
+            second = muon_of(part)
+            second.load_state_dict(saved)
+        with_gradients(part, step)
+        second.step()
+    for p, q in zip(whole, part, strict=True):
+        assert torch.equal(p, q)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.nn.ema import lerp_all
+from frossl.nn.muon import Muon
 
 
 class LARS(Optimizer):
@@ -126,6 +127,7 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {"fused": True}),
     "adam": (torch.optim.Adam, {"fused": True}),
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "fused": True}),
+    "muon": (Muon, {}),
     "lars": (LARS, {}),
     "lars-original": (LARS, {"eta": 1e-3, "clip": False, "exclude_1d": False}),
 }
@@ -140,11 +142,13 @@ def build_optimizer(
     constant_lr: Iterable[nn.Module] = (),
     scales: Mapping[nn.Parameter, float] = MappingProxyType({}),
     encoder: nn.Module | None = None,
+    matrices_of: nn.Module | None = None,
 ) -> Optimizer:
     """The optimiser ``name`` over ``modules``; no weight decay on biases and norms, as is the custom.
 
     ``"adam"`` adds the decay to the gradient, ``"adamw"`` to the step; ``"sgd"`` has momentum 0.9; ``"lars-original"``
-    is :class:`LARS` as its authors have it, with eta 1e-3, without the clip, and with biases and norms scaled too.
+    is :class:`LARS` as its authors have it, with eta 1e-3, without the clip, and with biases and norms scaled too;
+    ``"muon"`` is :class:`Muon` for matrices and kernels of ``matrices_of`` and AdamW elsewhere.
     Parameters of the sub-modules ``constant_lr``, those of ``encoder`` if it is given, and those with each of
     ``scales``, factors of the rate, are in groups that say so, for the schedule of the rate.
 
@@ -160,13 +164,16 @@ def build_optimizer(
     params = [p for module in modules for p in module.parameters() if p.requires_grad]
     constant = {p for module in constant_lr for p in module.parameters()}
     inside = set(encoder.parameters()) if encoder is not None else set()
-    parts: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {}
+    orthogonal = set(matrices_of.parameters()) if matrices_of is not None and name == "muon" else set()
+    parts: dict[tuple[bool, bool, bool, float, bool], list[nn.Parameter]] = {}
     for p in params:
-        parts.setdefault((p in constant, p.ndim <= 1, p in inside, scales.get(p, 1.0)), []).append(p)
-    parts = parts or {(False, False, False, 1.0): []}  # torch takes an empty group, but not none
+        key = (p in constant, p.ndim <= 1, p in inside, scales.get(p, 1.0), p in orthogonal and p.ndim > 1)
+        parts.setdefault(key, []).append(p)
+    parts = parts or {(False, False, False, 1.0, False): []}  # torch takes an empty group, but not none
+    names = ("steady", "flat", "encoder", "scale", "orthogonal")
     groups = [
-        {"params": part, "weight_decay": 0.0 if flat else weight_decay, "steady": stays, "encoder": own, "scale": scale}
-        for (stays, flat, own, scale), part in sorted(parts.items(), key=lambda item: item[0])
+        dict(zip(names, key, strict=True)) | {"params": part, "weight_decay": 0.0 if key[1] else weight_decay}
+        for key, part in sorted(parts.items(), key=lambda item: item[0])
     ]
     kind, options = OPTIMIZERS[name]
     optimizer = kind(groups, lr=lr, **options)  # type: ignore[call-arg]

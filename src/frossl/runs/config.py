@@ -100,8 +100,8 @@ class Config(Images, Generic[M]):
     """how long: 20ep, 5000it, 1e6img, 1e6view, 10min; auto is 100ep, or the whole epochs that fit in 30 min"""
     batch: int | None = None
     """images per step (128, or less for a small data set, if not given)"""
-    optimizer: Literal["adamw", "adam", "sgd", "lars", "lars-original"] = "adamw"
-    """lars is as in the paper; lars-original has a smaller trust ratio and no clip"""
+    optimizer: Literal["adamw", "adam", "sgd", "muon", "lars", "lars-original"] = "adamw"
+    """muon orthogonalises the encoder's matrices; lars is as in the paper, lars-original with less trust and no clip"""
     lr: float | None = None
     """peak learning rate for a batch of 256, scaled by batch / 256 (0.002; with --init 0.001 if not given)"""
     weight_decay: float = 0.01

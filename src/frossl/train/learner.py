@@ -84,6 +84,7 @@ class Learner(nn.Module):
             "constant_lr": [getattr(self.method, name) for name in self.method.constant_lr],
             "scales": {} if config.layer_decay == 1 else layer_scales(self.backbone, config.layer_decay),
             "encoder": self.backbone if Length.parse(config.freeze).amount else None,
+            "matrices_of": self.backbone,
         }
         return build_optimizer(config.optimizer, [self], lr=plan.lr, weight_decay=config.weight_decay, **groups)
 
