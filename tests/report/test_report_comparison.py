@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from comparison_runs import write_plan, write_run
 
+from frossl.core.types import UserError
 from frossl.evals.interval import pack_answers
 from frossl.evals.ranking import rank
 from frossl.report.comparison import (
@@ -293,3 +295,36 @@ def test_nothing_done_yet_is_a_page_too(tmp_path):
     study = read_study(tmp_path)
     assert "Nothing to rank" in render_comparison(study)
     assert "1 of 1 runs with 1ep" in as_markdown(study)
+
+
+def test_results_outlive_their_run_directories(study):
+    write_comparison(study)
+    before = {name: (study / name).read_text() for name in ("comparison.md", "comparison.json")}
+    for run in json.loads(before["comparison.json"])["runs"]:
+        shutil.rmtree(study / run["name"], ignore_errors=True)
+    (study / "comparison.md").unlink()
+    write_comparison(study)
+    assert {name: (study / name).read_text() for name in before} == before
+
+
+def test_results_that_cannot_be_read_are_not_overwritten(study):
+    write_comparison(study)
+    saved = json.loads((study / "comparison.json").read_text())
+    for run in saved["runs"]:
+        shutil.rmtree(study / run["name"], ignore_errors=True)
+    del saved["results"][0]["arms"][0]["values"]
+    (study / "comparison.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"its runs are gone.*values"):
+        write_comparison(study)
+    assert json.loads((study / "comparison.json").read_text()) == saved
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "docs/results/comparisons").iterdir())
+
+
+@pytest.mark.parametrize("page", COMMITTED, ids=lambda path: path.name)
+def test_the_pages_of_the_docs_are_those_of_their_rows(page, tmp_path):
+    shutil.copy(page / "comparison.json", tmp_path)
+    write_comparison(tmp_path)
+    for name in ("comparison.md", "comparison.json"):
+        assert (tmp_path / name).read_text() == (page / name).read_text()

@@ -43,6 +43,8 @@ def from_plain(kind: type[T], plain: dict[str, Any]) -> T:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -58,6 +60,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if len(inner) != len(value):
             raise UserError(f"{where} takes {len(inner)} values, got {len(value)}")
         return tuple(_convert(a, v, where) for a, v in zip(inner, value, strict=True))
+    if origin is list and isinstance(value, list):
+        return [_convert(args[0], v, where) for v in value]
+    if origin is dict and isinstance(value, dict):
+        return {k: _convert(args[1], v, f"{where}[{k!r}]") for k, v in value.items()}
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -2,7 +2,7 @@
 
 A metric is one file of this package, imported because it is there. :func:`metric` registers it with everything that
 tables, charts and verdicts need to know. Metrics of features are functions of arrays here, and hide the module of their
-name:
+name: ``knn(train, train_labels, test, test_labels)``, ``rank(features)``, ``lidar(views)``.
 
 >>> import torch
 >>> import frossl.evals
@@ -181,8 +181,14 @@ for _module in pkgutil.iter_modules(__path__):
 
 globals().update(
     {
-        name.replace("-", "_"): of_arrays(inspect.unwrap(m.measure))
+        (function := name.replace("-", "_")): of_arrays(
+            function,
+            inspect.unwrap(m.measure),
+            list(m.columns),
+            labels=m.targets if m.needs_labels else None,
+            of_views=m.needs_views,
+        )
         for name, m in METRICS.items()
-        if not (m.of_encoder or m.needs_views)
+        if not m.of_encoder
     }
 )

@@ -67,7 +67,7 @@ def frossl(
             between January and August 2024).
         log: take the logarithm of the Frobenius norm; without, it is the ablation of the paper's first version.
         kernel: of the Gram matrix; gaussian is the reference's ablation, on columns scaled to norm sqrt(D) with sigma =
-            sqrt(D / 2), N x N only, by plain autograd.
+            sqrt(D / 2), N x N only, by plain autograd on one rank.
 
     Returns:
         Loss: scalar ``total`` and detached terms ``entropy`` and ``invariance``, already weighted, that sum to it.
@@ -77,8 +77,9 @@ def frossl(
             if centred). On an accelerator, and compiled or transformed, that case gives NaN: no value is read.
 
     Differences from the public reference: it detaches the trace through a host synchronisation per view (equal in
-    value and gradient, as the trace is constant); it adds a small constant to norms (here a column below the
-    smallest normal number counts as zero); its per-rank statistics are global here.
+    value and gradient, as the trace is constant); it adds a small constant to norms (here a column whose
+    squared norm is below the smallest normal number counts as zero, and one whose squared norm overflows gives NaN); its
+    per-rank statistics are global here.
 
     >>> z = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
     >>> loss = frossl(z)

@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
+from frossl.core.config import from_plain
 from frossl.core.length import Length
 from frossl.core.types import UserError
 from frossl.evals import label_free, scores
@@ -106,7 +107,7 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """Reads the plan and its runs and works out the results.
+    """Reads the plan and its runs and works out the results; without any run, those that were written last hold.
 
     The target is that of the plan; if it has none, the best that the worst run got to above raw pixels.
 
@@ -121,6 +122,11 @@ def read_study(path: Path) -> Study:
     except json.JSONDecodeError as error:
         raise UserError(f"{plan} is damaged: {error}") from None
     trials = [read_trial(path, run) for run in about["runs"]]
+    if about.get("results") and not any((path / run["name"]).exists() for run in about["runs"]):
+        try:
+            return Study(path, about, trials, [from_plain(BudgetResult, result) for result in about["results"]])
+        except UserError as error:
+            raise UserError(f"{plan}: its runs are gone, and its results cannot be read: {error}") from None
     metric, value = about.get("target_metric", "knn"), about.get("target")
     results = []
     for budget in dict.fromkeys(t.budget for t in trials):
