@@ -481,7 +481,7 @@ def test_a_temperature_that_is_none_is_refused(name, temperature):
     oracle = ORACLES[name]
     arguments = tensors(oracle, oracle.arguments(0, 2, 4, 3))
     option = next(option for option in inspect.signature(LOSSES[name]).parameters if option.endswith("temperature"))
-    with pytest.raises(UserError, match=f"{option} .*more than 0"):
+    with pytest.raises(UserError, match=f"{option} .*above 0"):
         LOSSES[name](**arguments | {option: temperature})
 
 
@@ -490,3 +490,13 @@ def test_the_order_of_keywords_does_not_matter():
     assert torch.equal(
         LOSSES["vicreg"](invariance_weight=5.0, z=z).total, LOSSES["vicreg"](z, invariance_weight=5.0).total
     )
+
+
+def test_views_one_by_one_a_group_and_a_temperature_that_are_none_say_what_to_give():
+    z = torch.randn(6, 4)
+    with pytest.raises(UserError, match=r"one list: vicreg\(\[z1, z2\]\)"):
+        frossl.losses.vicreg(z, z)
+    with pytest.raises(UserError, match="'local', got 'loc'"):
+        frossl.losses.vicreg([z, z], group="loc")
+    with pytest.raises(UserError, match="temperature must be a number above 0, got '0.1'"):
+        frossl.losses.ntxent([z, z], temperature="0.1")

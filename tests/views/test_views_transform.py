@@ -56,7 +56,12 @@ def test_without_an_index_each_call_draws_anew_by_torchs_generator():
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (Image.new("I;16", (8, 8)), "I;16"),
+        (Image.new("I;16", (8, 8)), "I;16: scale it"),
+        (Image.new("F", (8, 8)), "F: scale it"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"\(1, 3, 8, 8\)"),
+        (torch.zeros(32, 32, 3, dtype=torch.uint8), "channels last"),
+        (np.zeros((3, 32, 32), np.uint8), "channels last"),
+        (torch.zeros(3, 300, 200, dtype=torch.uint8), "give size.*300 x 200"),
         (Image.new("RGBA", (8, 8)), "RGBA"),
         (np.zeros(5, np.uint8), r"\(5,\)"),
         (torch.zeros(3, 8, 8), "float32"),
@@ -73,3 +78,28 @@ def test_an_index_of_another_length_and_an_unknown_recipe_are_refused():
         make_views(images(), index=[1, 2])
     with pytest.raises(UserError, match="natural"):
         make_views(images(), "naturl")
+
+
+def test_numbers_that_make_no_views_are_refused():
+    with pytest.raises(UserError, match="seed must be at least 0"):
+        make_views(images(), seed=-1)
+    with pytest.raises(UserError, match=r"\(0, 3, 40, 52\)"):
+        make_views(images()[:0])
+    with pytest.raises(UserError, match="std must be more than 0"):
+        make_views(images(), std=[0.2, 0.0, 0.2])
+
+
+def test_large_images_get_the_size_of_a_published_recipe_or_that_asked_for():
+    large = images(1, height=120, width=130)
+    assert make_views(large, "stl10-symmetric").shape[-1] == 96
+    assert make_views(large, "natural", size=32).shape[-1] == 32
+
+
+def test_one_group_of_views_is_a_recipe():
+    group = View(count=3, size=16)
+    assert torch.equal(make_views(images(), group), make_views(images(), (group,)))
+
+
+def test_an_array_that_cannot_be_written_is_read_without_a_warning(recwarn):
+    ViewTransform(size=32)(np.asarray(Image.new("RGB", (40, 40))), index=0)
+    assert not recwarn.list

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from frossl.core.axes import Views, as_tensors, stack_views
 from frossl.core.distributed import Scope, gather, within
-from frossl.core.registry import Registry
+from frossl.core.registry import Registry, unknown_name
 from frossl.core.types import Loss, UserError
 
 P = ParamSpec("P")
@@ -28,18 +28,23 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def register_loss(loss: Callable[P, Loss]) -> Callable[P, Loss]:
-    """Registers ``loss`` under its own name; adds a check of temperatures, no autocast, and the argument ``group``."""
+    """Registers ``loss`` under its own name; adds checks of arguments, no autocast, and the argument ``group``."""
 
-    first_name = next(iter(inspect.signature(loss).parameters))
+    parameters = inspect.signature(loss).parameters
+    first_name, most = next(iter(parameters)), sum(p.kind is not p.KEYWORD_ONLY for p in parameters.values())
 
     @functools.wraps(loss)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Loss:
         first = args[0] if args else kwargs.get(first_name, ())  # without it the loss says what is missing
+        if len(args) > most and all(isinstance(view, Tensor) for view in args):
+            raise UserError(f"give the views as one list: {loss.__name__}([z1, z2])")
         tensors = as_tensors(first)  # type: ignore[arg-type]
         for name, value in kwargs.items():
-            if name.endswith("temperature") and not value > 0:  # type: ignore[operator]
-                raise UserError(f"{name} must be more than 0, got {value}")
+            if name.endswith("temperature") and (isinstance(value, str) or not value > 0):  # type: ignore[operator]
+                raise UserError(f"{name} must be a number above 0, got {value!r}")
         group: Any = kwargs.pop("group", None)
+        if isinstance(group, str) and group != "local":
+            raise UserError(f"group must be a process group or 'local', got {group!r}")
         ranks = nullcontext() if group is None else within(Scope(group))
         with ranks, without_autocast(tensors[0].device.type if tensors else "cpu"):
             return loss(*args, **kwargs)
@@ -77,8 +82,7 @@ class LossModule(nn.Module):
         options: other keyword arguments of it.
 
     Raises:
-        UserError: no loss has that name.
-        TypeError: the loss has no such option.
+        UserError: no loss has that name, or the loss has no such option.
 
     >>> criterion = LossModule("vicreg", covariance_weight=2.0)
     >>> criterion([torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 4)]).ndim
@@ -89,7 +93,13 @@ class LossModule(nn.Module):
         super().__init__()
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.options = options | ({} if group is None else {"group": group})
-        inspect.signature(self.loss).bind_partial(**options)  # a wrong name fails here, not at the first step
+        signature = inspect.signature(self.loss)
+        for name in options:
+            try:
+                signature.bind_partial(**{name: options[name]})  # a wrong name fails here, not at the first step
+            except TypeError:
+                _, *known = signature.parameters
+                raise unknown_name(f"option of {self.loss.__name__}", name, known) from None
 
     def forward(self, *tensors: Any) -> Tensor:
         """The scalar to minimise, of the positional arguments of the loss: embeddings, then targets if it has any."""
