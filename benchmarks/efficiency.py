@@ -1,13 +1,13 @@
 """The paper's study of time and memory: whole training steps of every method against views, batch and width.
 
-    python benchmarks/efficiency.py [--steps 30] [--processes 3] [--threads 2] [--only frossl,mmcr] [--full] [--quick]
+    python benchmarks/efficiency.py [--processes 3] [--threads 2] [--only frossl,mmcr] [--vary views] [--quick]
     python benchmarks/efficiency.py --recipe cifar10-cpu --size 96 --backbone resnet50 --device cuda --out gpu.jsonl
     python benchmarks/efficiency.py --table > docs/results/efficiency.md
 
 Images are noise in memory, of 32 pixels unless --size says otherwise; views, backbone, heads, objective and optimiser
-are real, those of --recipe. One thing at a time is changed from 2 views, batch 128, width 1024; --full takes every
-combination, --quick three methods, one process and one step. Each cell is measured in several processes, the whole
-grid once before any cell a second time; finished rows of --out are not run again.
+are real, those of --recipe. One thing at a time is changed from 2 views, batch 128, width 1024, of those that --vary
+names; --full takes every combination of them, --quick three methods, one process and one step. Each cell is measured
+in several processes, the whole grid once before any cell a second time; finished rows of --out are not run again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import dataclasses
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,10 @@ def config_of(args: argparse.Namespace, method: str, views: int, batch: int, wid
     )
 
 
-def cells(full: bool) -> list[dict[str, int]]:
-    """The centre first; then what differs from it in one thing, or in any."""
-    every = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+def cells(full: bool, vary: Sequence[str]) -> list[dict[str, int]]:
+    """The centre first; then what differs from it in one thing of ``vary``, or in any of them."""
+    values = ((*GRID[name],) if name in vary else (CENTRE[name],) for name in GRID)
+    every = [dict(zip(GRID, of, strict=True)) for of in product(*values)]
     differ = {i: sum(cell[name] != CENTRE[name] for name in GRID) for i, cell in enumerate(every)}
     return [every[i] for i in sorted(differ, key=lambda i: differ[i]) if full or differ[i] <= 1]
 
@@ -74,7 +75,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
     about = environment(args.threads)
     where = {"recipe": args.recipe, "backbone": args.backbone or RECIPES[args.recipe]().backbone}
     where |= {"size": args.size, "device": args.device}
-    for process, cell, method in product(range(processes), cells(args.full), names):
+    for process, cell, method in product(range(processes), cells(args.full, args.vary), names):
         row = {"method": method, **cell, **where, "steps": steps, "process": process, "environment": about}
         yield row, cost_on_noise, (config_of(args, method, **cell), args.size, steps, args.threads)
 
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="of images and views, in pixels")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
+    parser.add_argument("--vary", nargs="+", choices=list(GRID), default=list(GRID), help="what is changed")
     parser.add_argument("--full", action="store_true", help="every combination of views, batch and width")
     parser.add_argument("--quick", action="store_true", help="three methods, one step")
     parser.add_argument("--plot", type=Path, default=Path("docs/results/efficiency.svg"))
