@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import re
@@ -21,7 +22,7 @@ from frossl.core.types import UserError
 from frossl.nn.encoder import EncoderSpec, save_encoder
 from frossl.runs.embeddings import About, Embeddings, read_embeddings
 from frossl.train import embed as embedding
-from frossl.train.predict import _labelled
+from frossl.train.predict import _labelled, read_labels
 
 SPEC = EncoderSpec(
     backbone="resnet18", channels=3, size=16, stem="small", features=8, mean=(0.4,) * 3, std=(0.2,) * 3,
@@ -207,6 +208,7 @@ def test_few_labels_in_labels_for_all_out(tmp_path, frossl, encoder):
     code, said = frossl("predict", "images", "--encoder", encoder, "--labels", "labels.csv", "--least", "0.6")
     assert code == 0, said
     assert "16 labels" in said
+    assert "No better than a guess" not in said
     found = rows(tmp_path / "predictions.csv")
     right = [row["likeliest"] == ("light", "dark")[i % 2] for i, row in enumerate(found)]
     assert sum(right) > 45
@@ -214,8 +216,63 @@ def test_few_labels_in_labels_for_all_out(tmp_path, frossl, encoder):
     ahead = [row["path"] for row in rows(tmp_path / "predictions-label-next.csv")]
     assert len(ahead) == 34
     assert not {*ahead} & {line.split(",")[0] for line in known}
+    assert f"{sum(bool(row['label']) for row in found if not row['given'])} of the 34 images without a label" in said
     sure = {row["path"]: float(row["probability"]) for row in found}
     assert sure[ahead[0]] <= sure[ahead[-1]]
+
+
+def test_labels_that_have_nothing_to_do_with_the_images_are_no_better_than_a_guess(tmp_path, frossl, encoder):
+    fill(tmp_path / "images", 30)
+    known = [f"{i:03}.png,{kind}" for i, kind in enumerate("abbabaabbbaabaababba")]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *known]))
+    code, said = frossl("predict", "images", "--encoder", encoder, "--labels", "labels.csv")
+    assert code == 0, said
+    assert "No better than a guess" in said
+    assert "right for 50.0%" in said
+    assert "Label more images" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "said"),
+    [
+        ("lables.csv", "path,label", "Did you mean 'labels.csv'?"),
+        ("labels.csv", "File,class", "Rename 'File' to 'path' and 'class' to 'label'"),
+        ("labels.csv", "path,x", "it has path, x."),
+    ],
+)
+def test_the_table_of_labels_is_looked_at_before_any_image(tmp_path, frossl, name, columns, said):
+    (tmp_path / "labels.csv").write_text(f"{columns}\n000.png,a\n")
+    code, printed = frossl("predict", "no-such-images", "--encoder", "no-such-encoder", "--labels", name)
+    assert code == 2
+    assert said in printed
+
+
+@pytest.mark.parametrize(("installed", "extension"), [(True, "parquet"), (False, "npz")])
+def test_embeddings_go_to_a_file_that_can_be_written(tmp_path, frossl, encoder, monkeypatch, installed, extension):
+    fill(tmp_path / "images", 12)
+    if not installed:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, find=importlib.util.find_spec: (
+            None if name == "pyarrow" else find(name)
+        ))  # fmt: skip
+    assert frossl("embed", "images", "--encoder", encoder)[0] == 0
+    assert len(read_embeddings(tmp_path / f"embeddings.{extension}")) == 12
+
+
+@pytest.mark.parametrize(("classes", "doubted"), [(("light", "dark"), False), (("a", "b", "c"), True)])
+def test_where_much_is_doubted_the_encoder_is(tmp_path, frossl, encoder, classes, doubted):
+    fill(tmp_path / "images", 60, ("light", "dark"))
+    for i, path in enumerate(sorted((tmp_path / "images").rglob("*.png"))):
+        kind = path.parent.name if not doubted else classes[i * 7 % 3]
+        path.rename(tmp_path / "images" / f"{kind}-{path.name}")
+    named = [path.name for path in sorted((tmp_path / "images").glob("*.png"))]
+    lines = ["path,label", *(f"{name},{name.partition('-')[0]}" for name in named)]
+    (tmp_path / "images" / "labels.csv").write_text("\n".join(lines))
+    code, said = frossl("explore", "images", "--encoder", encoder, "-o", "out", "--map", "pca")
+    assert code == 0, said
+    share = sum(row["doubted"] == "yes" for row in rows(tmp_path / "out" / "labels.csv")) / 60
+    assert (share > 0.2) == doubted
+    for text in (said, (tmp_path / "out" / "explore.html").read_text()):
+        assert (f"doubts {share:.0%} of the labels: this encoder separates the classes poorly" in text) == doubted
 
 
 @pytest.mark.parametrize(
@@ -248,7 +305,8 @@ def test_tables_of_labels_that_do_not_do_are_refused(tmp_path, frossl, encoder, 
     ],
 )
 def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of, expected):
-    (tmp_path / "labels.csv").write_text(f"path,label\n{rows_of}\n")
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,label\n{rows_of}\n")
     about = About(
         encoder="e", checksum="c", title="net", size=8, features=1, dtype="float32", source="s", options={},
         targets=None, images="d", count=6,
@@ -259,9 +317,9 @@ def test_labels_go_to_the_image_of_their_path_and_to_no_other(tmp_path, rows_of,
     said = io.StringIO()
     if isinstance(expected, str):
         with pytest.raises(UserError, match=f"not those of one image: {expected}"):
-            _labelled(tmp_path / "labels.csv", one, Console(file=said))
+            _labelled(table, read_labels(table), one, Console(file=said))
     else:
-        assert _labelled(tmp_path / "labels.csv", one, Console(file=said)) == expected
+        assert _labelled(table, read_labels(table), one, Console(file=said)) == expected
     assert ("could not be read" in said.getvalue()) == ("bad" in rows_of)
 
 

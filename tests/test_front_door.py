@@ -15,9 +15,12 @@ from test_train_loop import TINY, folder_of_images
 from torch import nn
 
 import frossl
+from frossl.commands.library import EvaluationTable
 from frossl.core.types import UserError
 from frossl.data import from_tensors
 from frossl.data.types import Split
+from frossl.report.verdict import judge
+from frossl.runs.record import read_record
 
 SMALL = {"backbone_options": TINY, "batch": 8, "held_out": 0.25, "workers": 0, "projector": "16-bn-relu-16"}
 
@@ -52,7 +55,12 @@ def test_the_evaluation_is_a_table_and_a_mapping(result):
     table = repr(result.evaluation)
     for arm, figures in result.evaluation.items():
         assert re.search(rf"^ *{arm} .*{figures['knn']:.3f}" if "knn" in figures else arm, table, re.MULTILINE)
-    assert " ".join(table.split()).endswith(result.evaluation.verdict)
+    assert result.evaluation.verdict in " ".join(table.split())
+    in_page = [said for said in judge(read_record(result.run), None).more if "To train on" in said]
+    assert len(result.evaluation.advice) == len(in_page)
+    told = EvaluationTable(result.evaluation.evaluation, ("Train on.",))
+    assert told.verdict.endswith(" Train on.")
+    assert "Train on." in told._repr_html_()
 
 
 def test_a_notebook_shows_the_evaluation_as_html(result):

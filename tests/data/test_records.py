@@ -162,7 +162,7 @@ def test_failed_download_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(socket, "setdefaulttimeout", lambda seconds: pytest.fail("is not for a library to set"))
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
-    with pytest.raises(UserError, match=r"cannot get cifar10 .*connection refused.*Check the network"):
+    with pytest.raises(UserError, match=r"cannot get cifar10 .*connection refused.*Check the network.* as DATA"):
         open_data("cifar10", data_dir=tmp_path)
 
 

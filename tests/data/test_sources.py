@@ -214,6 +214,21 @@ def test_images_in_folders_win_over_an_archive_beside_them(write, opened, tmp_pa
     assert opened().classes == ("a", "b")
 
 
+def test_a_mistyped_folder_is_answered_with_the_one_that_may_be_meant(write, opened, tmp_path, monkeypatch):
+    write("photos/0.png")
+    with pytest.raises(UserError, match=r"Did you mean '.*photos'\?$"):
+        opened(tmp_path / "set" / "photo")
+    with pytest.raises(UserError, match=r"no folder or file '.*holidays' exists\. Check the path"):
+        opened(tmp_path / "set" / "holidays")
+    monkeypatch.chdir(tmp_path / "set")
+    with pytest.raises(UserError, match=r"Did you mean 'photos'\?$"):
+        opened("./photo")
+    with pytest.raises(
+        UserError, match=r"no folder 'photo' exists, but 'photos' does, and no data set.*Known: .*cifar10"
+    ):
+        opened("photo")
+
+
 def test_several_sources_are_one(write, opened, tmp_path, monkeypatch):
     for source in ("one", "two"):
         for i in range(4):

@@ -12,6 +12,7 @@ from frossl.core.length import Length
 from frossl.core.progress import Progress
 from frossl.core.types import UserError
 from frossl.evals.suite import Evaluation
+from frossl.report.arms import arms_of, evaluation_table
 from frossl.report.terminal import INDENT, logged, say, show_evaluation
 from frossl.train.display import TrainingDisplay, describe
 
@@ -142,13 +143,32 @@ def test_the_table_has_intervals_of_accuracies_and_fits_a_narrow_terminal():
     show_evaluation(console, Evaluation(ARMS, {"knn": "kNN: as it is"}, 10_000))
     lines = printed(console)
     row = next(line for line in lines if "pretrained" in line)
-    for cell in ("0.865±0.007", "0.890±0.010", "0.767±0.010", "32.1", "0.200", "−2.500"):
+    for cell in ("0.865±0.007", "0.890±0.010", "0.767±0.012", "32.1", "0.200", "−2.500"):
         assert cell in row
     text = " ".join(lines)
     assert "95 % interval" in text
     assert "untrained: same architecture" in text
     assert "supervised" not in text
     assert "cosine" not in text
+
+
+def test_the_verdict_and_advice_come_before_the_protocols():
+    console = Console(file=StringIO(), width=80)
+    show_evaluation(console, Evaluation(ARMS, {"knn": "kNN: as it is"}, 10_000), ("Turn it.",))
+    text = " ".join(printed(console))
+    order = [text.index(part) for part in ("pretrained", "Pretraining helped", "Turn it.", "kNN: as it is", "±: half")]
+    assert order == sorted(order)
+
+
+def test_an_interval_means_the_same_in_the_terminal_and_in_the_report():
+    arms = arms_of([("", Evaluation(ARMS, {}, 10_000))])
+    columns = [index_of(evaluation_table(arms, brief=brief), text) for brief, text in ((True, "10 l"), (False, "10 l"))]
+    cells = [evaluation_table(arms, brief=brief).rows[0][i] for brief, i in zip((True, False), columns, strict=True)]
+    assert cells[0] == cells[1]
+
+
+def index_of(table, heading: str) -> int:
+    return next(i for i, column in enumerate(table.columns) if column.startswith(heading))
 
 
 def test_many_figures_stand_below_each_other_and_can_be_read():

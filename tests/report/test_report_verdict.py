@@ -10,7 +10,7 @@ import pytest
 from frossl.evals.suite import Evaluation
 from frossl.evals.verdict import COLLAPSES
 from frossl.report.arms import Arm, arms_of
-from frossl.report.verdict import glossary, judge
+from frossl.report.verdict import glossary, judge, train_on
 from frossl.runs.record import Record
 
 
@@ -97,6 +97,60 @@ def test_without_evaluation_the_rank_of_the_sample_counts():
     said = judge(record(), 12.0, 4.0)
     assert (said.mood, said.headline) == ("unknown", "Not evaluated")
     assert said.more[-1].endswith("frossl evaluate runs/run")
+
+
+def short(length: str, epoch: float, knn: float = 0.5, backbone: str = "resnet18", health=(), **arms) -> Record:
+    """A run of that length on 256 images."""
+    made = record(health, pretrained=scored(knn), untrained=scored(0.5), raw_pixels={"knn": 0.4}, **arms)
+    made.about["config"]["length"], made.about["encoder"]["backbone"] = length, backbone
+    made.train.append({"kind": "train", "step": 4, "epoch": epoch, "seconds": 60.0})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("length", "epoch", "command"),
+    [
+        ("5ep", 5.0, "frossl pretrain --resume runs/run --length 100ep"),
+        ("10min", 2.5, "--length 400min"),
+        ("40it", 20.0, "--length 200it"),
+        ("512img", 2.0, "--length 25600img"),
+    ],
+)
+def test_after_few_epochs_without_a_difference_the_run_says_how_to_train_on(length, epoch, command):
+    one = short(length, epoch)
+    said = judge(one, None)
+    assert said.headline == "Pretraining made no clear difference"
+    assert said.more[-1:] == train_on(one, one.evaluation)
+    assert said.more[-1].endswith(command)
+    assert f"saw {epoch:g} epochs" in said.more[-1]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        short("60ep", 60.0),
+        short("5ep", 5.0, knn=0.8),
+        short("5ep", 5.0, health=[finding("Plateau")]),
+        short("5ep", 5.0, knn=0.2, start=scored(0.7)),
+        record(pretrained=scored(0.5), untrained=scored(0.5)),
+        record(),
+    ],
+    ids=["many epochs", "helped", "a finding", "a start got worse", "no log", "no evaluation"],
+)
+def test_training_on_is_not_advised_where_it_is_no_remedy(one):
+    assert train_on(one, one.evaluation) == ()
+
+
+def test_a_collapsed_encoder_is_not_to_be_trained_on():
+    one = short("5ep", 5.0)
+    one.evaluations["data"].arms["pretrained"]["effective_rank"] = 1.1
+    assert judge(one, None).headline == "Collapsed"
+    assert train_on(one, one.evaluation) == ()
+
+
+def test_a_module_of_ones_own_is_trained_on_in_python():
+    one = short("5ep", 5.0, backbone="own:Net")
+    assert "frossl.pretrain(resume='runs/run', backbone=..., length='100ep')" in train_on(one, one.evaluation)[0]
 
 
 def test_where_pixels_are_the_better_control_the_untrained_encoder_is_compared_too():

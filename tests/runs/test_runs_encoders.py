@@ -53,6 +53,14 @@ def test_of_a_trained_network_and_its_average_the_trained_one_is_taken(tmp_path,
     assert any(prefixes[0] in line for line in said)
 
 
+def test_a_mistyped_run_is_answered_with_the_one_beside_it(run):
+    place = str(run("resnet18", options={k: list(v) for k, v in TINY.items()}))
+    with pytest.raises(UserError, match=f"Did you mean '{place}'"):
+        read_any_encoder(f"{place}s")
+    with pytest.raises(UserError, match="there is no encoder 'far/away': give RUN"):
+        read_any_encoder("far/away")
+
+
 def test_a_wrong_option_is_a_sentence(tmp_path):
     torch.save(timm.create_model("resnet18", **TINY).state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match="JSON"):

@@ -1,11 +1,19 @@
 """In bf16 on the CPU a run whose maps shrink to one pixel stays finite, and is the same twice."""
 
+import logging
 import math
 
 import pytest
 from test_train_loop import config, folder_of_images, losses, same_weights
 
 from frossl.train.pretrain import pretrain
+from frossl.train.ranks import start
+
+
+def test_fabric_says_nothing_of_its_own(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "lightning_fabric.utilities.rank_zero")
+    start(config(tmp_path, tmp_path, precision="bf16"))
+    assert not caplog.messages
 
 
 @pytest.mark.usefixtures("fresh_memory_is_nan")

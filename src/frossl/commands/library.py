@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
@@ -26,8 +26,10 @@ from frossl.report.arms import arms_of, evaluation_table
 from frossl.report.notebook import console_here
 from frossl.report.table import Table
 from frossl.report.terminal import show_evaluation
+from frossl.report.verdict import train_on
 from frossl.runs.config import Config
 from frossl.runs.directory import begun_run, encoder_of, read_run
+from frossl.runs.record import read_record
 from frossl.train import pretrain as training
 
 
@@ -37,8 +39,8 @@ class EvaluationTable(Mapping[str, Mapping[str, float]]):
     Printed it is the table of the command line with its verdict; a notebook shows it as HTML.
     """
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self.evaluation = evaluation
+    def __init__(self, evaluation: Evaluation, advice: Sequence[str] = ()) -> None:
+        self.evaluation, self.advice = evaluation, advice
 
     def __getitem__(self, arm: str) -> Mapping[str, float]:
         return self.evaluation.arms[arm]
@@ -51,13 +53,13 @@ class EvaluationTable(Mapping[str, Mapping[str, float]]):
 
     @property
     def verdict(self) -> str:
-        """A sentence on whether pretraining helped."""
-        return verdict(self.evaluation)
+        """A sentence on whether pretraining helped, and what to do if it did not after few epochs."""
+        return " ".join((verdict(self.evaluation), *self.advice))
 
     def __repr__(self) -> str:
         text = io.StringIO()
         console = Console(file=text, width=100, color_system=None, emoji=False, force_jupyter=False)
-        show_evaluation(console, self.evaluation)
+        show_evaluation(console, self.evaluation, self.advice)
         return text.getvalue().rstrip()
 
     def _repr_html_(self) -> str:
@@ -121,11 +123,12 @@ def pretrain(
         outcome = training.pretrain(config, **how, console=console or here)
     encoder, spec = load_encoder(encoder_of(outcome.run), module)
     written = report and not outcome.stopped
+    measured = outcome.evaluation
     return Result(
         run=outcome.run,
         report=outcome.run / "report.html" if written else None,
         stopped=outcome.stopped,
-        evaluation=outcome.evaluation and EvaluationTable(outcome.evaluation),
+        evaluation=measured and EvaluationTable(measured, train_on(read_record(outcome.run), measured)),
         encoder=encoder,
         spec=spec,
     )

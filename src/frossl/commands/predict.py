@@ -16,9 +16,16 @@ def run(args: list[str], console: Console) -> int:
     low, high = found.interval
     accuracy = f"accuracy by cross-validation on {found.labelled:,} labels: {found.accuracy:.1%}"
     terminal.say(console, f"{accuracy} (95 % interval {low:.1%} to {high:.1%})", "Probe")
-    sure = f"{found.kept:.1%} of the images are sure to {given.least:g} or more and get a label"
+    if not found.above_guess:
+        terminal.warn(
+            console,
+            f"No better than a guess, as far as {found.labelled:,} labels can tell: the largest class for every image "
+            f"is right for {found.guess:.1%}. Label more images, or use a better encoder (--encoder)",
+        )
+    without = f"{found.kept:,} of the {found.unlabelled:,} images without a label"
+    sure = f"{without} are sure to {given.least:g} or more and get one"
     if found.accuracy_kept is not None:
-        sure += f"; of the labels that are as sure {found.accuracy_kept:.1%} are right"
+        sure += f"; of the labelled images that are as sure {found.accuracy_kept:.1%} are classified right"
     terminal.say(console, sure)
     terminal.say(console, f"calibration error {found.calibration:.3f}, temperature {found.temperature:.2f}")
     terminal.wrote(console, "Predictions", given.out)

@@ -98,7 +98,7 @@ def rounding_noise(mean: Tensor, n: int, eps: float | None = None) -> Tensor:
 
 
 def inverse_root(square: Tensor, floor: Tensor | None = None) -> Tensor:
-    """1 / sqrt(square), or 0 where ``square`` is not above ``floor`` and the smallest normal number; NaN if infinite."""
+    """1 / sqrt(square), 0 where ``square`` is not above ``floor`` and the smallest normal number, NaN if infinite."""
     least = torch.finfo(square.dtype).tiny
     lowest = least if floor is None else floor.clamp_min(least)
     root = square.clamp_min(lowest).rsqrt().masked_fill(square <= lowest, 0)  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from frossl.core.types import UserError
 from frossl.evals.linear import FEW, choose_penalty, correct, fit, predict, principal, standardise
 
 FOLDS = 5
+MANY_DOUBTS = 0.2
+"""Share of the labels from which doubts say more about the encoder than about the labels."""
 WIDTH = 256
 """Most principal axes that a probe is fitted in."""
 
@@ -101,6 +103,11 @@ class Suspicion:
     @property
     def score(self) -> Tensor:
         return self.probability - self.given
+
+    @property
+    def doubted(self) -> float:
+        """Share of the labels that are doubted."""
+        return self.flagged.double().mean().item()
 
 
 def suspicious_labels(x_NF: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Suspicion:

@@ -16,6 +16,7 @@ from frossl.data.folder import Files, find_in_folder
 from frossl.data.formats import EXTENSIONS
 from frossl.data.hub import PREFIX, fetch
 from frossl.data.names import Names
+from frossl.data.near import did_you_mean, is_clearly_a_path, near_path
 from frossl.data.options import COLUMNS, DataOptions, Opening
 from frossl.data.parts import Found, Part, divide, join, to_dataset
 from frossl.data.records import DATASETS
@@ -121,8 +122,16 @@ def _paths(source: str, opening: Opening) -> list[Path]:
         elif part in DATASETS:
             raise UserError(f"{part} is a data set by name, which cannot be joined with others; give it alone")
         else:
-            raise UserError(f"no folder {part!r} exists, and {unknown_name('data set', part, list(DATASETS))}")
+            raise _nothing_there(part)
     return found
+
+
+def _nothing_there(part: str) -> UserError:
+    """The error for what is neither on the disk nor a name, with what may be meant."""
+    if is_clearly_a_path(part):
+        return UserError(f"no folder or file {part!r} exists.{did_you_mean(part) or ' Check the path.'}")
+    beside = f", but {str(near)!r} does" if (near := near_path(part)) else ""
+    return UserError(f"no folder {part!r} exists{beside}, and {unknown_name('data set', part, list(DATASETS))}")
 
 
 def _braces(pattern: str) -> list[str]:

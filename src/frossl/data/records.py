@@ -126,8 +126,8 @@ def _download(record: Record, root: Path, name: str, arguments: dict[str, Any]) 
         package = f" On Debian or Ubuntu, sudo apt-get install {record.debian} is enough." if record.debian else ""
         raise UserError(
             f"cannot get {record.name} through torchvision into {root}: {error}. Check the network, or get the files "
-            f"from {record.homepage} on another machine and put them there; a damaged file must be removed first."
-            f"{package}"
+            f"from {record.homepage} on another machine and put them there; a damaged file must be removed first. Or "
+            f"give a folder or Parquet file of these images as DATA.{package}"
         ) from error
 
 

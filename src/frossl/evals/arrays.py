@@ -85,7 +85,9 @@ def of_arrays(
         made, doc = of_both, _WITH_LABELS.format(about=about, values=values, labels=_LABELS[labels])
     else:
         made = of_several if of_views else of_features
-        given = "views: ``(V, N, F)``, or V tensors ``(N, F)``: features of V views of each image" if of_views else given
+        given = (
+            "views: ``(V, N, F)``, or V tensors ``(N, F)``: features of V views of each image" if of_views else given
+        )
         doc = _ALONE.format(about=about, values=values, given=given)
     own = [p for p in inspect.signature(measure).parameters.values() if p.kind is p.KEYWORD_ONLY]
     arguments = [p for p in inspect.signature(made).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -139,8 +139,7 @@ def linear(features: Features) -> dict[str, float]:
     "fewshot",
     needs_labels=True,
     protocol=f"10 labels: logistic regression on {SHOTS} labelled train images per class, all where there are fewer, "
-    f"{DRAWS} draws; L2 penalty from 6 values by 5-fold cross-validation on those labels; mean and standard deviation "
-    "over draws",
+    f"{DRAWS} draws; L2 penalty from 6 values by 5-fold cross-validation on those labels; mean over draws",
     columns={"linear_10": Column("10 labels", "10 labels per class", score="accuracy", decides=True)},
     order=30,
     default_of=("evaluate",),
@@ -175,7 +174,7 @@ def kshot(features: Features) -> dict[str, float]:
     needs_labels=True,
     protocol=f"1 %, 10 % of labels: logistic regression on that share of the train images of each class, at least one, "
     f"{DRAWS} draws; L2 penalty from 6 values, by 5-fold cross-validation on up to {FEW:,} labels, by a tenth of more; "
-    "mean and standard deviation over draws",
+    "mean over draws",
     columns={
         "linear_1pct": Column("1 % labels", "1 % of the labels", score="accuracy"),
         "linear_10pct": Column("10 % labels", "10 % of the labels", score="accuracy"),

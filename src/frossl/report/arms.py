@@ -64,7 +64,7 @@ def arms_of(evaluations: Sequence[tuple[str, Evaluation]]) -> list[Arm]:
 def evaluation_table(arms: Sequence[Arm], *, brief: bool = False) -> Table:
     """A row for each arm and a column for each value that any of them has; the best scores are bold.
 
-    A ``brief`` table, for the terminal, has short headings and ± for scores only: for few labels the deviation.
+    A ``brief`` table, for the terminal, has short headings and ± for scores only.
     """
     shown = {name: column for name, column in columns().items() if any(name in arm.values for arm in arms)}
     best = {n: max(a.values[n] for a in arms if n in a.values) for n, column in shown.items() if column.score}
@@ -75,7 +75,6 @@ def evaluation_table(arms: Sequence[Arm], *, brief: bool = False) -> Table:
             value, margin = arm.values.get(name), None if brief else arm.interval(name)
             if value is not None and column.score:
                 margin = arm.margin(name)
-                margin = arm.values.get(f"{name}_std", margin) if brief else margin
             row.append(number(value, column.digits, margin, value is not None and value == best.get(name)))
         rows.append(row)
     return Table("", ["features", *(c.heading if brief else c.title for c in shown.values())], rows)

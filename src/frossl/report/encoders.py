@@ -66,12 +66,13 @@ class SideBySide:
 
 def show_encoders(console: Console, found: SideBySide) -> None:
     """Prints the table, and sentences on it."""
-    terminal.show_table(console, found.evaluation)
+    terminal.show_tables(console, found.evaluation)
     for text in found.sentences():
         console.print(f"[bold]{escape(text)}[/]")
     for name in found.order():
         if against := found.against_controls(name):
             console.print(escape(f"{name}, against the better of those that learned nothing: {minus(against.gains)}."))
+    terminal.show_protocols(console, found.evaluation)
 
 
 def write_encoders(found: SideBySide, place: Path) -> Path:

@@ -197,22 +197,29 @@ ACROSS = 6
 """Most figures that stand side by side in a terminal; of more each has a row."""
 
 
-def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """The tables of arms, and the verdict."""
-    show_table(console, evaluation)
+def show_evaluation(console: Console, evaluation: Evaluation, advice: Sequence[str] = ()) -> None:
+    """The tables of arms, the verdict with ``advice``, and how all of it was measured."""
+    show_tables(console, evaluation)
     console.print(f"[bold]{escape(verdict(evaluation))}[/]")
+    for text in advice:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+    show_protocols(console, evaluation)
 
 
-def show_table(console: Console, evaluation: Evaluation) -> None:
-    """The table of arms, those of augmentations if they were measured, and the protocols in a line each."""
+def show_tables(console: Console, evaluation: Evaluation) -> None:
+    """The table of arms, and those of augmentations if they were measured."""
     arms = arms_of([("", evaluation)])
     table = evaluation_table(arms, brief=True)
     if len(table.columns) > 1:
         console.print(for_terminal(table.transposed() if len(table.columns) > ACROSS + 1 else table))
     for made in augmentation_tables(arms):
         console.print(for_terminal(made))
+
+
+def show_protocols(console: Console, evaluation: Evaluation) -> None:
+    """The protocols, and what the arms are, in a line each."""
     about = [f"{evaluation.held_out:,} held-out images; the same standardisation for every arm"]
     about += [f"{arm}: {ARMS[arm]}" for arm in evaluation.arms if arm in ARMS]
-    about += ["±: half of a 95 % interval; for few labels the standard deviation over draws"]
+    about += ["±: half of a 95 % interval, over held-out images and, for few labels, over draws"]
     for line in (*evaluation.protocols.values(), *about):
         console.print(Padding(Text(line, "dim"), (0, 0, 0, 2)))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from frossl.core.length import Length
 from frossl.evals import in_order
 from frossl.evals.suite import START, Evaluation
 from frossl.evals.verdict import COLLAPSES, NEVER_VARIED, STATES, outcome, rank_state, reference, verdict
+from frossl.nn.encoder import OWN
 from frossl.report.table import minus
+from frossl.runs.directory import resume_command
 from frossl.runs.record import Record
+
+FEW_EPOCHS, TO_EPOCHS = 50, 100
+"""A run of fewer epochs that made no difference is advised to train on, and to how many."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
         state, first = found[0]["state"], f"{found[0]['message']} {found[0]['remedy']}"
         return Verdict("bad", state, (first, *seen[1:], *ranks, *measured))
     if gains is not None:
-        return Verdict(gains.mood, gains.headline, (*measured, *ranks))
+        return Verdict(gains.mood, gains.headline, (*measured, *ranks, *train_on(record, evaluation)))
     if evaluation is None:
         advice = f"No evaluation yet. To compare it with an untrained encoder: frossl evaluate {record.path}"
         return Verdict("unknown", "Not evaluated", (*ranks, advice))
@@ -64,6 +71,29 @@ def judge(record: Record, rank: float | None, untrained: float | None = None) ->
     why = "No accuracy was measured" if "raw pixels" in evaluation.arms else "There are no labels"
     more = (*ranks, f"{why}, so whether pretraining helps a task is unknown.")
     return Verdict("bad" if state == "Close to collapse" else "unknown", state, more)
+
+
+def train_on(record: Record, evaluation: Evaluation | None) -> tuple[str, ...]:
+    """How to train on, where pretraining did not clearly help and the run saw few epochs; else nothing.
+
+    Nothing either where training longer is no remedy: after a collapse or another finding of the health monitor, and
+    where a published encoder got worse.
+    """
+    found = evaluation and outcome(evaluation)
+    if not evaluation or not found or found.helped or record.standing or not record.train:
+        return ()
+    arms, epochs = evaluation.arms, record.end["epoch"]
+    rank, before = (arms.get(arm, {}).get("effective_rank") for arm in ("pretrained", reference(arms)))
+    collapsed = rank is not None and rank_state(rank, before, evaluation.held_out) in ("Collapsed", NEVER_VARIED)
+    if collapsed or not 0 < epochs < FEW_EPOCHS or (START in arms and found.mood == "bad"):
+        return ()
+    length = Length.parse(record.config["length"])
+    amount = TO_EPOCHS if length.unit == "ep" else math.ceil(length.amount * TO_EPOCHS / epochs)
+    how = f"{resume_command(record.path)} --length {amount}{length.unit}"
+    if record.about["encoder"]["backbone"].startswith(OWN):
+        how = f"frossl.pretrain(resume={str(record.path)!r}, backbone=..., length='{amount}{length.unit}') in Python"
+    saw = f"{epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}"
+    return (f"The run saw {saw}, which is few. To train on: {how}",)
 
 
 _ADVICE = (
@@ -119,7 +149,8 @@ GLOSSARY = {
     "Collapse": "The failure in which every image gets the same features. The loss may look fine.",
     "Loss terms": "What is minimised, and the parts that add up to it. For FroSSL: entropy, which spreads features "
     "out, and invariance, which pulls views of an image together.",
-    "Interval (±)": "95 %: if other held-out images had been drawn, the value would usually lie within.",
+    "Interval (±)": "95 %: if other held-out images had been drawn, and other labels where they are few, the value "
+    "would usually lie within.",
     "Cosine similarity": "How alike two lists of numbers point: 1 the same way, 0 nothing in common.",
 }
 

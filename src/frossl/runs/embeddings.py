@@ -113,9 +113,9 @@ def check_output(out: Path) -> None:
         raise UserError(f"there is no folder {out.absolute().parent} for {out.name}; make it first")
 
 
-def has_pyarrow() -> bool:
-    """Whether Parquet can be written."""
-    return importlib.util.find_spec("pyarrow") is not None
+def usual_extension() -> str:
+    """The extension of files whose names are not given: that of Parquet if it can be written."""
+    return ".parquet" if importlib.util.find_spec("pyarrow") else ".npz"
 
 
 def _pyarrow() -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from frossl.core.types import UserError
+from frossl.data.near import did_you_mean, is_clearly_a_path
 from frossl.data.options import Log, quiet
 from frossl.nn.encoder import EncoderSpec, read_encoder
 from frossl.nn.published import OWN_WEIGHTS, Architecture, Start, build_with_weights, for_images, read_published
@@ -29,6 +30,9 @@ def read_any_encoder(
         UserError: see :func:`read_published`; a run has no encoder yet.
     """
     path = Path(where)
+    named = ":" in where or not is_clearly_a_path(where)
+    if not named and not path.exists() and (hint := did_you_mean(path)):
+        raise UserError(f"no encoder {where!r} exists.{hint}")
     state, spec = read_encoder(encoder_of(path, weights)) if is_run(path) else read_published(where, net, log)
     return state, replace(spec, origin=spec.origin or OWN_WEIGHTS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,11 +35,11 @@ from frossl.runs.embeddings import (
     Parts,
     check_output,
     encoder_checksum,
-    has_pyarrow,
     is_embeddings,
     read_about,
     read_embeddings,
     relabelled,
+    usual_extension,
     write_embeddings,
 )
 from frossl.runs.encoders import read_any_encoder
@@ -92,8 +92,10 @@ class EmbedOptions(BatchOptions):
 
     encoder: str | None = None
     """RUN, FILE, timm:NAME.TAG, hf-hub:ORG/NAME, FOLDER or lite0 (lite0 if not given and its extra is installed)"""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embeddings.parquet")
-    """file that ends in .parquet or .npz"""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = field(
+        default_factory=lambda: Path(f"embeddings{usual_extension()}")
+    )
+    """file that ends in .parquet, which needs pyarrow, or .npz"""
     half: bool = False
     """float16 instead of float32"""
 
@@ -293,7 +295,7 @@ def given_embeddings(given: BatchOptions, encoder: object) -> Embeddings | None:
 
 def embed_once(stem: Path, images: Whole, subject: LoadedEncoder, given: BatchOptions, console: Console) -> Embeddings:
     """The embeddings of ``images``, from the file ``stem`` plus its extension, which is made or completed first."""
-    file = stem.with_name(f"{stem.name}.{'parquet' if has_pyarrow() else 'npz'}")
+    file = stem.with_name(f"{stem.name}{usual_extension()}")
     write_vectors(file, images, subject, given, keep=True, console=console)
     return read_embeddings(file)
 

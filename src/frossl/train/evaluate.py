@@ -24,10 +24,11 @@ from frossl.evals.extract import EVALUATED
 from frossl.evals.suite import START, Evaluation, evaluate
 from frossl.nn.encoder import EncoderSpec, load_encoder
 from frossl.report import terminal
+from frossl.report.verdict import train_on
 from frossl.runs.config import Config
 from frossl.runs.data import load_evaluation_data, source_of
 from frossl.runs.directory import Weights, encoder_of, read_run, unfinished
-from frossl.runs.record import keep_evaluation, read_config
+from frossl.runs.record import keep_evaluation, read_config, read_record
 from frossl.train.plan import make_plan
 from frossl.train.ranks import load_on_all_ranks
 from frossl.train.resources import device_of
@@ -92,7 +93,7 @@ def evaluate_run(
     how |= {"protocols": protocols, "source": name, "bank": bank, "save": _saver(run, own, data.name, console)}
     with terminal.working(console, "evaluating") as log:
         evaluation = evaluate(encoder, spec, data, plan.extractor(over_ranks=True), log=log, **how)
-    terminal.show_evaluation(console, evaluation)
+    terminal.show_evaluation(console, evaluation, train_on(read_record(run), evaluation))
     return evaluation
 
 

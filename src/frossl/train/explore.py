@@ -18,6 +18,7 @@ from frossl.core.types import UserError
 from frossl.curate.duplicates import SIDE
 from frossl.curate.findings import AnalysisOptions, Findings, analyse
 from frossl.curate.neighbours import MOST
+from frossl.curate.probe import MANY_DOUBTS
 from frossl.curate.space import evenly_spaced
 from frossl.data.decode import UnreadableError
 from frossl.data.open import is_there, source_name
@@ -150,6 +151,14 @@ def explore_as(given: ExploreOptions, console: Console) -> Exploration:
         folder.mkdir(exist_ok=True)
         for file, columns in lists[name].items():
             write_csv(folder / file, columns)
+    for name, one in findings.items():
+        if one.suspicion is not None and one.suspicion.doubted > MANY_DOUBTS:
+            warning = (
+                f"{name} doubts {one.suspicion.doubted:.0%} of the labels: this encoder separates the classes poorly, "
+                "and its list of doubtful labels is not to be trusted"
+            )
+            notes.append(warning)
+            terminal.warn(console, f"{warning}; try another --encoder")
     page, titles = out / "explore.html", {name: _title(one.about) for name, one in embedded.items()}
     files = {file: LISTS[file] for file in next(iter(lists.values()))}
     size = write_page(page, of, findings, titles, files)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -12,7 +14,8 @@ from rich.console import Console
 
 from frossl.core.types import UserError
 from frossl.curate.probe import calibration_error, predict_labels, probe_space
-from frossl.data.tables import read_table
+from frossl.data.near import did_you_mean
+from frossl.data.tables import LABEL_NAMES, read_table
 from frossl.evals.interval import mean_interval
 from frossl.report import terminal
 from frossl.runs.embeddings import Embeddings, data_frame
@@ -24,6 +27,12 @@ from frossl.train.embed import (
     open_images_and_encoder,
     write_csv,
 )
+
+_ALIKE = {
+    "path": ("path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path", "image", "name"),
+    "label": LABEL_NAMES,
+}
+"""The columns of a table of labels, and what they are often called, in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +67,9 @@ class PredictOptions(BatchOptions):
 class Predictions:
     """``columns`` of the predictions, one row for each image; and the results of cross-validation on the labels.
 
-    ``accuracy`` is of ``labelled`` images, with a 95 % interval by Wilson; ``kept`` is the share of images that are
-    sure enough to get a label, and ``accuracy_kept`` that of labelled images that are.
+    ``accuracy`` is of ``labelled`` images, with a 95 % interval by Wilson; ``guess`` is that of the largest class for
+    every image. Of ``unlabelled`` images ``kept`` are sure enough to get a label; ``accuracy_kept`` is the accuracy of
+    labelled images that are as sure.
     """
 
     columns: dict[str, list[Any]] = field(repr=False)
@@ -67,10 +77,17 @@ class Predictions:
     labelled: int
     accuracy: float
     interval: tuple[float, float]
-    kept: float
+    guess: float
+    unlabelled: int
+    kept: int
     accuracy_kept: float | None
     calibration: float
     temperature: float
+
+    @property
+    def above_guess(self) -> bool:
+        """Whether the accuracy is clearly above ``guess``, which is never below one over the number of classes."""
+        return self.interval[0] > self.guess
 
     def frame(self) -> Any:
         """The predictions as a data frame of pandas. Raises UserError where it is not installed."""
@@ -100,10 +117,11 @@ def predict_as(given: PredictOptions, console: Console) -> Predictions:
     """As :func:`predict`."""
     if not 0 <= given.least <= 1:
         raise UserError(f"--least is a probability from 0 to 1, got {given.least}")
+    table = read_labels(given.labels)
     if (one := given_embeddings(given, given.encoder)) is None:
         images, subject = open_images_and_encoder(given, default_encoder(given.encoder, console), console)
         one = embed_once(given.out.with_name(f"{given.out.stem}-embeddings"), images, subject, given, console)
-    labels = _labelled(given.labels, one, console)
+    labels = _labelled(given.labels, table, one, console)
     names = sorted({*labels.values()})
     y = torch.tensor([names.index(label) for label in labels.values()])
     x = probe_space(torch.from_numpy(one.vectors).float())
@@ -128,45 +146,61 @@ def predict_as(given: PredictOptions, console: Console) -> Predictions:
         labelled=len(labels),
         accuracy=found.right.double().mean().item(),
         interval=mean_interval(found.right),
-        kept=(sure >= given.least).double().mean().item(),
+        guess=max(Counter(labels.values()).values()) / len(labels),
+        unlabelled=len(unlabelled),
+        kept=sum(bool(columns["label"][i]) for i in unlabelled),
         accuracy_kept=found.right[kept].double().mean().item() if bool(kept.any()) else None,
         calibration=calibration_error(found.sure, found.right),
         temperature=found.temperature,
     )
 
 
-def _labelled(table: Path, one: Embeddings, console: Console) -> dict[int, str]:
-    """The labels of the table, by number of the image.
+def read_labels(table: Path) -> list[tuple[str, str]]:
+    """Path and label of each row of the table that has both.
+
+    Raises:
+        UserError: there is no such table, or it has no such columns.
+    """
+    if not table.is_file():
+        raise UserError(f"--labels: there is no table {table}.{did_you_mean(table)}")
+    columns = read_table(table)
+    if missing := [name for name in _ALIKE if name not in columns]:
+        order = [*columns][::-1]  # so that the first that fits stays
+        meant = {name: near for name in missing for near in order if near.strip().lower() in _ALIKE[name]}
+        rename = " and ".join(f"{near!r} to {name!r}" for name, near in meant.items())
+        raise UserError(
+            f"--labels: {table} needs the columns path and label; it has {', '.join(columns) or 'none'}."
+            + f" Rename {rename}" * bool(meant)
+        )
+    rows = zip(columns["path"], columns["label"], strict=True)
+    words = [(str(path), str(label).strip()) for path, label in rows if path is not None and label is not None]
+    return [(path, label) for path, label in words if label]
+
+
+def _labelled(table: Path, rows: Sequence[tuple[str, str]], one: Embeddings, console: Console) -> dict[int, str]:
+    """The labels that ``rows`` of the table give, by number of the image.
 
     A path in the table is that of an image if they are equal, or if one ends with the other, folder by folder, and no
     second image fits. Images that could not be read are passed over with a warning.
 
     Raises:
-        UserError: no such columns, paths that are not there or not of one image, or two labels for one.
+        UserError: paths that are not there or not of one image, or two labels for one.
     """
-    if not table.is_file():
-        raise UserError(f"--labels: there is no table {table}")
-    columns = read_table(table)
-    if not {"path", "label"} <= {*columns}:
-        raise UserError(f"--labels: {table} needs the columns path and label; it has {', '.join(columns) or 'none'}")
     known = [PurePosixPath(path).parts for path in (*one.paths, *one.unreadable)]
     by_name: dict[str, list[int]] = {}
     for i, parts in enumerate(known):
         by_name.setdefault(parts[-1], []).append(i)
     found: dict[int, str] = {}
     missing, unreadable = [], []
-    for path, label in zip(columns["path"], columns["label"], strict=True):
-        label = "" if label is None else str(label).strip()
-        if path is None or not label:
-            continue
-        parts = PurePosixPath(str(path)).parts
+    for path, label in rows:
+        parts = PurePosixPath(path).parts
         alike = by_name.get(parts[-1], []) if parts else []
         fit = [i for i in alike if all(a == b for a, b in zip(parts[::-1], known[i][::-1], strict=False))]
         places = [i for i in fit if known[i] == parts] or fit
         if len(places) != 1:
-            missing.append(str(path))
+            missing.append(path)
         elif places[0] >= len(one):
-            unreadable.append(str(path))
+            unreadable.append(path)
         elif found.setdefault(places[0], label) != label:
             raise UserError(f"--labels: {table} gives {path} two labels, {found[places[0]]} and {label}")
     if unreadable:

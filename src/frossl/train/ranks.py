@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-PRECISIONS = {"64": "64-true", "32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-"""Fabric's names of the precisions."""
+PRECISIONS = {"64": "64-true", "32": "32-true", "tf32": "32-true"}
+"""Fabric's names of the precisions without autocast."""
 START_UP = 600.0
 """Timeout in seconds for ranks to connect and take their first steps."""
 
@@ -41,8 +41,9 @@ START_UP = 600.0
 def _precision(precision: Precision, device: torch.device) -> dict[str, Any]:
     """Arguments of Fabric for ``precision``.
 
-    Fabric would convert views in half precision to float32, and would scale the loss of fp16, which the guard of the
-    step does (:mod:`frossl.train.scaling`).
+    Autocast is a plugin, as Fabric prints a line about it where it is a name. On accelerators Fabric would convert
+    views in half precision to float32, and would scale the loss of fp16, which the guard of the step does
+    (:mod:`frossl.train.scaling`).
     """
     from lightning_fabric.plugins import MixedPrecision
 
@@ -50,12 +51,12 @@ def _precision(precision: Precision, device: torch.device) -> dict[str, Any]:
         def convert_input(self, data: Any) -> Any:
             return data
 
-    name = PRECISIONS[precision]
     if precision == "fp16":
         return {"plugins": Autocast("16-mixed", device.type, scaler=torch.amp.GradScaler(device.type, enabled=False))}  # pyright: ignore[reportPrivateImportUsage]
-    if precision == "bf16" and device.type != "cpu":
-        return {"plugins": Autocast("bf16-mixed", device.type)}
-    return {"precision": name}
+    if precision == "bf16":
+        kind = MixedPrecision if device.type == "cpu" else Autocast
+        return {"plugins": kind("bf16-mixed", device.type)}
+    return {"precision": PRECISIONS[precision]}
 
 
 def start(config: Config) -> Fabric:
