@@ -13,6 +13,7 @@ import resource
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -211,6 +212,20 @@ def heading(title: str, command: str, about: dict[str, str], *notes: str) -> str
     """The top of a page of results: how they were got, and on what."""
     where = ", ".join(f"{name} {value}" for name, value in about.items() if name not in ("processor", "date"))
     return "\n\n".join([f"# {title}", f"`{command}`", f"{about['processor']}; {where}; {about['date']}.", *notes])
+
+
+def elsewhere(rows: Sequence[Row]) -> str:
+    """A sentence, after a space, on rows whose environment is not that of the first; empty if there are none."""
+    counts = Counter(tuple(row["environment"].items()) for row in rows[1:] if _place(row) != _place(rows[0]))
+    parts = []
+    for items, count in counts.items():
+        about = dict(items)
+        parts.append(f"{count} of {len(rows)} on {about['processor']}, torch {about['torch']}, {about['date']}")
+    return f" Not all rows were measured there: {'; '.join(parts)}." if parts else ""
+
+
+def _place(row: Row) -> tuple[str, str]:
+    return row["environment"]["processor"], row["environment"]["torch"]
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -20,9 +20,21 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from common import Row, environment, heading, measured_rows, parse_arguments, read_or_run, seeds_in_words, spread, table
+from common import (
+    Row,
+    elsewhere,
+    environment,
+    heading,
+    measured_rows,
+    parse_arguments,
+    read_or_run,
+    seeds_in_words,
+    spread,
+    table,
+)
 from frossl.data.arrays import from_tensors
 from frossl.data.types import Dataset, Split
+from frossl.methods import find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
@@ -36,8 +48,8 @@ KINDS = {
 }
 """Share of the range that values take, in its middle, and the power they are raised to."""
 ARMS = ("8 bits", "float")
-PIXELS = "raw pixels, "
-"""Begins the name of an arm without encoder."""
+UNTRAINED, PIXELS = "untrained, ", "raw pixels, "
+"""Begin the names of controls: with the encoder as it starts, and without one."""
 SAME = ("kind", "arm", "seed", "images")
 
 
@@ -65,7 +77,7 @@ def images_of(config: Config, kind: str, arm: str) -> Dataset:
 
 
 def score(config: Config, kind: str, arm: str, threads: int) -> Row:
-    data = images_of(config, kind, arm.removeprefix(PIXELS))
+    data = images_of(config, kind, arm.removeprefix(PIXELS).removeprefix(UNTRAINED))
     assert isinstance(data.train.images, torch.Tensor)
     levels = len(data.train.images.unique())
     measure = measure_pixels if arm.startswith(PIXELS) else pretrain_and_evaluate
@@ -77,10 +89,14 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
     seeds = list(map(int, args.seeds.split(",")))
     for seed in seeds:
         for kind in KINDS:
-            for arm in (*ARMS, *(PIXELS + arm for arm in ARMS if seed == seeds[0])):
+            pixels = [PIXELS + arm for arm in ARMS if seed == seeds[0]]
+            for arm in (*ARMS, *(UNTRAINED + arm for arm in ARMS), *pixels):
+                method = "random" if arm.startswith(UNTRAINED) else "frossl"
                 config = dataclasses.replace(
                     RECIPES["cifar10-cpu"](),
                     data=args.data,
+                    method=method,
+                    objective=find_method(method).Config(),
                     view_recipe="natural",
                     length=f"{args.images}img",
                     seed=seed,
@@ -94,19 +110,20 @@ def show(rows: list[Row], out: Path) -> str:
     rows = measured_rows(rows, SAME)
     lines = []
     for kind in KINDS:
-        for start, features in (("", "trained encoder"), (PIXELS, "raw pixels")):
+        for start, features in (("", "trained encoder"), (UNTRAINED, "untrained encoder"), (PIXELS, "raw pixels")):
             arms = [[row for row in rows if (row["kind"], row["arm"]) == (kind, start + arm)] for arm in ARMS]
             for name in ("knn", "linear") if all(arms) else ():
                 gains = [a[name] - b[name] for a in arms[0] for b in arms[1] if a["seed"] == b["seed"]]
                 values = (spread([row[name] for row in arm], 3) for arm in arms)
                 gain = spread([100 * gain for gain in gains], 1)
                 lines.append([kind, arms[0][0]["levels"], features, name, *values, gain])
-    about, first = rows[-1]["environment"], rows[-1]
+    about, first = rows[0]["environment"], rows[0]
     seeds = sorted({row["seed"] for row in rows})
     note = (
         f"{first['images']:,} training images seen, 32 pixels, recipe `cifar10-cpu` with natural views, "
         f"{seeds_in_words(seeds)}; top-1 accuracy on {first['held_out']:,} held-out training images. The last column "
         "is the difference in points, seed by seed; raw pixels do not depend on the seed."
+        f"{elsewhere(rows)}"
     )
     command = (
         f"python benchmarks/levels.py --data path/to/parquet --images {first['images']} --threads {about['threads']}"

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import Row, environment, heading, latest, parse_arguments, run_jobs, spread, summary, table
+from common import Row, elsewhere, environment, heading, latest, parse_arguments, run_jobs, spread, summary, table
+from frossl.methods import find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS
-from training import pretrain_and_evaluate
+from training import images_of, measure_pixels, pretrain_and_evaluate
 
 METRICS, VALIDATION, DRAWS = ("knn", "ridge", "rank"), 1 / 6, 20
 SAME = ("variant", "seed", "images")
@@ -36,6 +37,9 @@ STRONG = {"brightness": 1.2, "contrast": 1.2}
 WIDE = {"backbone_options": '{"channels": [32, 64, 128, 512], "layers": [1, 1, 1, 1]}'}
 FOUR = {"batch": 64, "lr": 8e-3, "views": 4}
 """As many views per step, of half as many images, at the same rate."""
+
+UNTRAINED, PIXELS = "untrained", "raw pixels"
+"""Controls, whatever the number of images."""
 
 Changes = dict[str, Any]
 VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
@@ -99,6 +103,8 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
     "clip at 5": ({"clip": 5.0}, {}, {}),
     "batch 64, D = 512, blur always": ({"batch": 64, "lr": 8e-3}, {"projector": "512-bn-relu-512"}, {"blur": 1.0}),
     "4 views of 64 images": (FOUR, {"projector": "512-bn-relu-512"}, {}),
+    UNTRAINED: ({}, {}, {}),
+    PIXELS: ({}, {}, {}),
 }
 """What is changed: options of the run, of the objective, and of every view."""
 
@@ -111,6 +117,8 @@ def variant(name: str, data: str, images: int, seed: int) -> Config:
     if changed not in VIEWS:
         VIEWS.add(changed, tuple(dataclasses.replace(g, **BEFORE | views) for g in VIEWS[config.view_recipe]))
     objective = dataclasses.replace(config.objective, **objective)
+    if name == UNTRAINED:
+        objective, options = find_method("random").Config(), {"method": "random"}
     changes = options | {"view_recipe": changed, "length": f"{images}img", "seed": seed}
     return dataclasses.replace(config, data=data, objective=objective, **changes)
 
@@ -118,6 +126,8 @@ def variant(name: str, data: str, images: int, seed: int) -> Config:
 def run(threads: int, *which: Any) -> Row:
     """The row of :func:`variant`, whose views are known to the process that makes it only."""
     config = variant(*which)
+    if which[0] == PIXELS:
+        return measure_pixels(config, threads, draws=DRAWS, data=images_of(config, VALIDATION), metrics=METRICS)
     return {"config": summary(config)} | pretrain_and_evaluate(config, threads, METRICS, VALIDATION, DRAWS)
 
 
@@ -133,7 +143,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
     rows = latest(rows, SAME)
-    about = rows[-1]["environment"]
+    about = rows[0]["environment"]
     parts = [
         heading(
             "The recipe for Fashion-MNIST on two cores, chosen on a validation split",
@@ -142,8 +152,8 @@ def show(rows: list[Row], out: Path) -> str:
             "A sixth of the training images is held out for validation; all figures are of it, and the test images "
             f"were not read. 10 labels: mean over {DRAWS} draws. rank: effective rank of the features. ± is half the "
             "95 % interval over seeds (Student's t), which of two seeds is 9 standard deviations; one seed has none. "
-            "Other variants of the script were not run, and – was not measured. "
-            f"Rows: `{out.name}`.",
+            "Other variants of the script were not run, and – was not measured."
+            f"{elsewhere(rows)} Rows: `{out.name}`.",
         )
     ]
     for images in sorted({row["images"] for row in rows}):

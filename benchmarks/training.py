@@ -69,9 +69,7 @@ def pretrain_and_evaluate(
     """
     torch.set_num_threads(threads)
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
-    data = data or load_run_data(config)
-    if validation:
-        data = from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
+    data = data or images_of(config, validation)
     learner, plan = build(config, data, start=start_weights(config))
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
@@ -96,22 +94,31 @@ def pretrain_and_evaluate(
     }
 
 
+def images_of(config: Config, validation: float | None = None) -> Dataset:
+    """The images of ``config``; with ``validation``, this share of its training images are the held-out ones."""
+    data = load_run_data(config)
+    if validation is None:
+        return data
+    return from_tensors(data.train, name=data.name, classes=data.classes, held_out=validation)
+
+
 def measure_pixels(
     config: Config,
     threads: int,
     most: tuple[int, int] | None = None,
     draws: int = 0,
     data: Dataset | None = None,
+    metrics: Sequence[str] = ("knn", "linear"),
 ) -> Row:
     """Metrics of :func:`pretrain_and_evaluate` for raw pixels, of ``data`` if given, else the images of ``config``."""
     torch.set_num_threads(threads)
-    data = data or load_run_data(config)
+    data = data or images_of(config)
     plan = make_plan(config, data)
     data = data if most is None else sample(data, *most)
     network, spec = pixels(plan.spec)
     features = plan.extractor().data(network, data, spec)
     few = fewshot(features, draws=draws) if draws else {}
-    return {**measure(features, ["knn", "linear"]), **few, "held_out": len(data.test)}
+    return {**measure(features, list(metrics)), **few, "held_out": len(data.test)}
 
 
 def training_cost(config: Config, data: Dataset, steps: int, threads: int) -> Row:
