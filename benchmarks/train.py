@@ -45,6 +45,7 @@ WORKERS = 8
 """Of lightly's example."""
 GOALS = {"lightly": 1.6, "lightly bf16": 1.1}
 OF_CEILING = 0.9
+ABOUT = (__doc__ or "").split("\n\n", 2)[2].strip()
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -176,7 +177,29 @@ def jobs(args: argparse.Namespace, data: str) -> Iterator[tuple[Row, Callable[..
 
 
 def show(rows: list[Row]) -> str:
+    """The page of results: a table for each machine."""
     rows = measured_rows(rows, SAME)
+    command = "python benchmarks/train.py --data path/to/cifar10 --rounds ROUNDS; --table"
+    goals = (
+        "Goals, with eager views: "
+        + "; ".join(f"{goal} times {peer}" for peer, goal in GOALS.items())
+        + f"; {OF_CEILING} of the ceiling at each number of views. Rounds on another machine stand by themselves."
+    )
+    parts = [heading("Whole training beside lightly", command, rows[-1]["environment"], ABOUT, goals)]
+    for where in reversed(dict.fromkeys(place(row) for row in rows)):
+        same = [row for row in rows if place(row) == where]
+        rounds = len({row["round"] for row in same})
+        parts += [f"## {where}", f"Rounds: {rounds}, of {same[-1]['steps']} steps.", speeds(same)]
+    return "\n\n".join(parts)
+
+
+def place(row: Row) -> str:
+    about = row["environment"]
+    return f"{about['processor']}, torch {about['torch']}, {about['date']}"
+
+
+def speeds(rows: list[Row]) -> str:
+    """The table of a machine."""
     speed = {tuple(row[name] for name in SAME): row["images_s"] for row in rows}
     rounds = sorted({row["round"] for row in rows})
 
@@ -192,25 +215,8 @@ def show(rows: list[Row]) -> str:
         of = [*peers, statistics.median(ceilings) if ceilings else None]
         cells = ["" if x is None else f"{x:.2f}" for x in of]
         lines.append([*arm, f"{statistics.median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", *cells])
-    note = (
-        f"{len(rounds)} rounds of {rows[-1]['steps']} steps. Goals, with eager views: "
-        + "; ".join(f"{goal} times {peer}" for peer, goal in GOALS.items())
-        + f"; {OF_CEILING} of the ceiling at each number of views."
-    )
-    return "\n\n".join(
-        [
-            heading(
-                "Whole training beside lightly",
-                "python benchmarks/train.py --data path/to/cifar10; --table",
-                rows[-1]["environment"],
-                __doc__.split("\n\n", 2)[2].strip(),
-                note,
-            ),
-            table(
-                ["views", "arm", "images/s", "of the rounds", *(f"of {peer}" for peer in GOALS), "of the ceiling"],
-                lines,
-            ),
-        ]
+    return table(
+        ["views", "arm", "images/s", "of the rounds", *(f"of {peer}" for peer in GOALS), "of the ceiling"], lines
     )
 
 

@@ -73,6 +73,13 @@ def test_list_names_what_is_registered(frossl, what):
     assert expected[what] in said
 
 
+def test_list_says_which_commands_measure_a_metric(frossl):
+    said = frossl("list", "metrics")[1]
+    assert re.search(r"\bkNN: [^;]*;[^;]*; default of frossl evaluate and frossl compare", said)
+    assert re.search(r"\bLiDAR: [^;]*;[^;]*; default of frossl compare", said)
+    assert re.search(r"\bridge: least [^;]*;[^;]*;[^;]*; only by name", said)
+
+
 def test_what_is_given_without_a_flag_is_called_by_its_name(frossl):
     wanted = {
         "pretrain": "[OPTIONS] DATA",

@@ -13,7 +13,8 @@ from frossl.evals import METRICS, Column, metric
 from frossl.evals.suite import Evaluation
 from frossl.evals.verdict import verdict
 from frossl.report.arms import arms_of, evaluation_table
-from frossl.report.comparison import agreement_note, as_markdown, conclude, render_comparison
+from frossl.report.comparison import as_markdown, conclude, render_comparison
+from frossl.report.comparison_notes import agreement_note
 from frossl.report.figures import accuracy_figure
 from frossl.report.study import read_study
 from frossl.report.terminal import show_evaluation

@@ -73,10 +73,15 @@ def test_an_arm_is_a_method_with_views_and_options(arm, options):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--budget", "1ep"], "--methods or --arms"),
-        (["--methods", "frossl", "--budget", "1ep", "--seeds", "0"], "--seeds"),
+        (["--budget", "1ep"], r"give at least one arm \(--methods or --arms\): "),
+        (["--methods", "frossl"], "give a --budget: "),
+        (["--methods", "frossl", "--budget", "1ep", "--seeds", "0"], "give --seeds of 1 or more: "),
+        (["--arms", "frossl", "--views", "2", "4", "--budget", "1ep"], "--views .*--methods.* frossl:2 frossl:4"),
+        (["--arms", "frossl:x", "--budget", "1ep"], "'frossl:x': 'x' is not a number of views"),
         (["--methods", "frosll", "--budget", "1ep"], "mean 'frossl' or"),
-        (["--arms", "frossl:1", "--budget", "1ep"], "--views .*at least 2"),
+        (["--arms", "vicreg", "frossl:1", "--budget", "1ep"], "--views .*at least 2.* arm 'frossl:1'"),
+        (["--arms", "barlow", "vicreg --scale 3", "--budget", "1ep"], "scale.* 'vicreg --scale 3'.* vicreg --help"),
+        (["--arms", "frossl --lr", "--budget", "1ep"], "'--lr'.* arm 'frossl --lr'"),
         (["--arms", "frossl 'lr", "--budget", "1ep"], "is no arm"),
         (["--arms", "frossl", "frossl", "--budget", "1ep"], "planned twice"),
         (["--arms", "frossl", "--budget", "5%"], "--length must be .*5%"),

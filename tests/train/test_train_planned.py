@@ -13,7 +13,9 @@ from frossl.train.tune import join_tuning, plan_trials
 
 
 def plan(out: Path, *arms: str, budget: str = "1ep", **more) -> list[Run]:
-    return plan_runs(arms, [budget], 1, lambda options: Config(data="things", method=options[1], **more), out)
+    return plan_runs(
+        arms, [budget], 1, lambda arm: Config(data="things", method=arm.split()[0].partition(":")[0], **more), out
+    )
 
 
 def kept(out: Path) -> dict:

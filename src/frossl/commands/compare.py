@@ -88,18 +88,8 @@ def run(args: list[str], console: Console) -> int:
     taken = [flag for flag in _DECIDED if any(arg.partition("=")[0] == flag for arg in rest)]
     if taken:
         raise UserError(f"{', '.join(taken)}: frossl compare sets this for each run; see frossl compare --help")
-    arms = [f"{m}:{v}" for m in given.methods for v in given.views] if given.views else list(given.methods)
-    arms += given.arms
-    if not arms or given.seeds < 1 or not given.budget:
-        raise UserError(
-            "give the data first, then at least one arm (--methods or --arms), one --budget and one of --seeds: frossl "
-            "compare cifar10 --methods frossl vicreg --budget 10min"
-        )
-
-    def configure(options: list[str]) -> Config[Any]:
-        config = pretrain.parse([*rest, *options], "frossl compare", monitor_every=GEOMETRIC).config
-        return replace(config, monitor_ridge=config.monitor_ridge or _target(given)["target_metric"] == "ridge")
-
+    arms = _arms(given, rest)
+    configure = partial(_configure, given, rest)
     if given.target is not None and not 0 < given.target < 1:
         raise UserError(f"--target {given.target:g}: an accuracy is a share, such as 0.4")
     runs = compare.plan_runs(arms, given.budget, given.seeds, configure, given.out, given.validation)
@@ -130,6 +120,48 @@ def run(args: list[str], console: Console) -> int:
     show_comparison(console, study)
     say_where(given.out / "comparison.html", False, console)
     return 128 + signal.Signals[stopped] if stopped else 1 if failed else 0
+
+
+def _arms(given: Compare, rest: list[str]) -> list[str]:
+    """The arms of the command; ``rest`` are data and options for all of them.
+
+    Raises:
+        UserError: something that every comparison needs is missing.
+    """
+    if given.views and not given.methods:
+        write = " ".join(f"frossl:{count}" for count in given.views)
+        raise UserError(f"--views goes with --methods; with --arms write {write}")
+    arms = [f"{m}:{v}" for m in given.methods for v in given.views] if given.views else list(given.methods)
+    arms += given.arms
+    needs = {
+        "the data first": rest,
+        "at least one arm (--methods or --arms)": arms,
+        "a --budget": given.budget,
+        "--seeds of 1 or more": given.seeds > 0,
+    }
+    if missing := [need for need, there in needs.items() if not there]:
+        raise UserError(f"give {', '.join(missing)}: frossl compare cifar10 --methods frossl vicreg --budget 10min")
+    return arms
+
+
+def _configure(given: Compare, rest: list[str], arm: str) -> Config[Any]:
+    """The configuration of an arm, with the options for all.
+
+    Raises:
+        UserError: an option is wrong; the parser has printed which.
+    """
+    options = compare.arm_options(arm)
+    help_of = f"frossl pretrain DATA --method {options[1]}"
+    try:
+        config = pretrain.parse([*rest, *options], help_of, monitor_every=GEOMETRIC).config
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        raise UserError(
+            f"the message above is about the arm {arm!r} and the options for all arms. {help_of} --help lists the "
+            "options of the arm, frossl compare --help those of the comparison"
+        ) from None
+    return replace(config, monitor_ridge=config.monitor_ridge or _target(given)["target_metric"] == "ridge")
 
 
 def _about(given: Compare, again: list[str], runs: list[Run]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from frossl.data import DATASETS
-from frossl.evals import in_order
+from frossl.evals import Metric, in_order
 from frossl.methods import METHODS
 from frossl.recipes import RECIPES
 from frossl.views.recipes import VIEWS, summary
@@ -30,10 +30,7 @@ def run(args: list[str], console: Console) -> int:
     given = tyro.cli(List, prog="frossl list", args=args)
     rows = {
         "methods": {name: _first_line(method) for name, method in METHODS.items()},
-        "metrics": {
-            name: m.protocol + ("" if "evaluate" in m.default_of else "; not by default")
-            for name, m in in_order().items()
-        },
+        "metrics": {name: f"{m.protocol}; {_measured_by(m)}" for name, m in in_order().items()},
         "data": {
             name: f"{r.train:,} + {r.test:,} images, {r.class_count} classes; {r.licence}"
             for name, r in DATASETS.items()
@@ -45,6 +42,12 @@ def run(args: list[str], console: Console) -> int:
         views = _table({name: summary(name) for name in VIEWS})
         console.print("\nWhat views are made of, for --view-recipe:\n", views, highlight=False)
     return 0
+
+
+def _measured_by(metric: Metric) -> str:
+    """The commands that measure ``metric`` unless told otherwise."""
+    commands = " and ".join(f"frossl {command}" for command in metric.default_of)
+    return f"default of {commands}" if commands else "only by name"
 
 
 def _table(rows: dict[str, str]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,30 +14,29 @@ from rich.markup import escape
 from frossl.core.config import to_plain
 from frossl.core.files import write_text
 from frossl.evals import columns
-from frossl.evals.ranking import Ranking, spread_range
+from frossl.evals.ranking import Ranking
 from frossl.report import comparison_figures
-from frossl.report.comparison_tables import arm_name, points, tables, tuning_notes, tuning_table
+from frossl.report.comparison_notes import (
+    further_seeds,
+    left_out,
+    listed,
+    margin_notes,
+    measured_on,
+    notes,
+    plan_notes,
+    reading_notes,
+    target_notes,
+)
+from frossl.report.comparison_tables import arm_name, points, tables, tuning_table
+from frossl.report.controls import TO_BEAT, control_values, not_above
 from frossl.report.page import render_page
 from frossl.report.study import BudgetResult, Study, read_study
 from frossl.report.table import for_terminal, markdown
 from frossl.report.tables import settings
-from frossl.report.targets import WATCHED
 from frossl.report.terminal import duration
 from frossl.runs.record import Record
 
 AXES = (("images", "images"), ("epoch", "epochs"), ("views", "forward passes"), ("seconds", "time"))
-NOTES = (
-    "Values are means over seeds with their 95 % interval (Student's t, one spread for each arm), on held-out images "
-    "that are the same for every arm; where the data bring none, each seed holds out its own. Of one seed there is no "
-    "interval.",
-    "Margins of differences are 95 % margins of all differences at once. Over seeds: Tukey, arms and seeds as a "
-    "two-way layout, one spread for all arms. Over held-out images: paired by image where answers were kept. An arm is "
-    "ahead where a difference is larger than the root of the sum of their squares. Other data, and other settings, are "
-    "in neither.",
-    "Minutes are those of the training loop, with the evaluations of the monitor and without the final one; steps are "
-    "medians, and memory is the peak of the process with the images in it, all on this machine as it was. Views are "
-    "those that pass the trained encoder; passes of averaged networks are not counted.",
-)
 
 
 def write_comparison(path: Path) -> Study:
@@ -64,8 +63,10 @@ def conclude(result: BudgetResult, measure: str) -> str:
         return f"Only {arm_name(first)} can be judged {by}: there is nothing to compare it with."
     if ranking.margin is None:
         lead = points(ranking, first, others[0])
+        seed, further = further_seeds(result, measure)
+        over = f"Over the one seed that all arms have ({seed})" if further else "With one seed"
         return (
-            f"With one seed no arm can be said to be ahead {by}; the highest value is that of {arm_name(first)}, "
+            f"{over} no arm can be said to be ahead {by}; the highest value is that of {arm_name(first)}, "
             f"{lead} points above the next."
         )
     if not ranking.images:
@@ -77,9 +78,9 @@ def conclude(result: BudgetResult, measure: str) -> str:
     gap = f"{points(ranking, first, behind[0])} points, {_margin(ranking, first, behind[0])}"
     ahead = f"{arm_name(first)} is ahead of {arm_name(behind[0])} by {gap}"
     if behind[1:]:
-        ahead += f"; of {_listed(map(arm_name, behind[1:]))} by more"
+        ahead += f"; of {listed(map(arm_name, behind[1:]))} by more"
     level = [arm_name(name) for name in ranking.means if name not in behind]
-    return f"B{by[1:]}, {ahead}." if len(level) == 1 else f"{_listed(level)} cannot be told apart {by}; {ahead}."
+    return f"B{by[1:]}, {ahead}." if len(level) == 1 else f"{listed(level)} cannot be told apart {by}; {ahead}."
 
 
 def _margin(ranking: Ranking, one: str, other: str) -> str:
@@ -89,9 +90,28 @@ def _margin(ranking: Ranking, one: str, other: str) -> str:
     return f"{within} ({seeds} over {ranking.seeds} seeds and {images} over images)"
 
 
-def _listed(parts: Sequence[str] | map[str]) -> str:
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
+def beside_controls(result: BudgetResult, measure: str) -> list[str]:
+    """A sentence on which arms are above the controls by ``measure``; none where that cannot be said."""
+    beaten, said = [], []
+    for control, name in TO_BEAT.items():
+        behind = not_above(result.arms, measure, control)
+        if behind is None:
+            continue
+        name += f" ({statistics.fmean(control_values(result.arms, control, measure)):.3f})"
+        if not behind:
+            beaten.append(name)
+        elif len(behind) == len(result.rankings[measure].means):
+            said.append(f"no arm is clearly above {name}")
+        else:
+            said.append(f"{listed(map(arm_name, behind))} {'are' if behind[1:] else 'is'} not clearly above {name}")
+    if beaten:
+        said.insert(0, f"every ranked arm is clearly above {listed(beaten)}")
+    return [f"By {columns()[measure].title}, {'; '.join(said)}."] if said else []
+
+
+def conclusions(result: BudgetResult, measure: str) -> str:
+    """How the arms stand by ``measure``, among themselves and beside the controls."""
+    return " ".join([conclude(result, measure), *beside_controls(result, measure)])
 
 
 def headline(result: BudgetResult) -> tuple[str, str]:
@@ -110,101 +130,6 @@ def headline(result: BudgetResult) -> tuple[str, str]:
     return "mixed", f"{level} of {len(ranking.means)} arms share the lead"
 
 
-def margin_notes(result: BudgetResult) -> list[str]:
-    """Sentences on what the margins of the headline come from."""
-    ranking = result.rankings.get(result.measure or "")
-    if ranking is None or ranking.margin is None:
-        return []
-    low, high = spread_range(ranking.freedom)
-    notes = [
-        f"The spread over seeds was measured with {ranking.seeds} seeds of {len(ranking.means)} arms: "
-        f"{ranking.freedom} degree{'s' * (ranking.freedom > 1)} of freedom. The true one lies between {low:.1f} and "
-        f"{high:.1f} times it (95 %), which the margin allows for if all arms spread alike."
-    ]
-    if not ranking.paired:
-        notes.append(
-            "Margins over images are not paired, as answers to single images were not kept or the score is no share of "
-            "them: they are too wide as far as arms find the same images hard."
-        )
-    return [" ".join(notes)]
-
-
-def left_out(result: BudgetResult) -> list[str]:
-    """Sentences on arms that are not ranked, on runs that are missing, and on times that cannot be compared."""
-    notes = []
-    if result.mixed:
-        machines = "; ".join(result.machines)
-        notes.append(f"Minutes of several machines are not worth the same, so that no arm is ranked: {machines}.")
-    for arm in result.arms:
-        for seed, off in arm.off_pace:
-            notes.append(
-                f"{arm_name(arm.arm)}, seed {seed}: a step took {100 * abs(off):.0f} % {'more' if off > 0 else 'less'} "
-                "time than with its other seeds. Something else used the machine: times are not to be compared."
-            )
-        if arm.diverged:
-            seeds = f"{len(arm.diverged)} of {len(arm.seeds) + len(arm.diverged)} seeds"
-            notes.append(f"{arm_name(arm.arm)} diverged with {seeds} and is not ranked.")
-    missing = sum(len(arm.missing) for arm in result.arms)
-    planned = missing + sum(len(arm.seeds) + len(arm.diverged) for arm in result.arms)
-    return [*notes, f"{missing} of {planned} runs with {result.budget} are not finished."] if missing else notes
-
-
-def target_notes(result: BudgetResult) -> list[str]:
-    """Sentences on where the target comes from and how exactly the way to it is known."""
-    target, metric = result.target, WATCHED[result.target.metric]
-    pixels = None if target.pixels is None else f"raw pixels ({target.pixels:.3f})"
-    if target.value is None:
-        return [f"No run was seen above {pixels} by the monitor's {metric}: no target."] if pixels else []
-    if not target.given:
-        above = f" that got above {pixels}" if pixels else "; the score of raw pixels was not measured"
-        notes = [f"The target is the best of the worst run{above}."]
-    elif pixels and target.value <= (target.pixels or 0):
-        notes = [f"The target was given. It does not lie above {pixels}."]
-    else:
-        notes = ["The target was given."]
-    reached = [arm.reached for arm in result.arms if arm.reached is not None]
-    if not reached:
-        notes.append(f"The monitor measured no {metric} of any run.")
-    if any(arm.bound for arm in reached):
-        notes.append(
-            "“before”: a seed had reached it when the monitor first looked; “after”: a seed had not when it last "
-            "looked; “unknown”: both. Such a seed counts as at that evaluation, which bounds the mean."
-        )
-    if len(target.every) > 1:
-        notes.append(f"Runs were not monitored alike: --monitor-every was {_listed(target.every)}.")
-    return notes
-
-
-def agreement_note(result: BudgetResult) -> list[str]:
-    """A sentence on how far the rank correlations may be trusted, if there are any."""
-    found = {columns()[name]: agreement for name, agreement in result.agreements.items()}
-    if not found:
-        return []
-    sure = [column.heading for column, a in found.items() if a.p < 0.05]
-    chance = f"{_listed(sure)} would be by chance in under 5 % of random orders" if sure else "none is beyond chance"
-    lower = [column.title for column in found if column.better == "lower"]
-    sign = f" (lower is better for {_listed(lower)})" if lower else ""
-    return [
-        f"Rank correlations are over {next(iter(found.values())).arms} arms; + is agreement with accuracy{sign}: "
-        f"{chance} (Kendall, p < 0.05, not corrected for {len(found)} figures). They hold for these arms on these data."
-    ]
-
-
-def notes(result: BudgetResult) -> list[str]:
-    """The sentences below the tables."""
-    return [*margin_notes(result), *target_notes(result), *agreement_note(result)]
-
-
-def plan_notes(study: Study) -> list[str]:
-    """Sentences on what holds for all budgets."""
-    notes = tuning_notes(study.about)
-    for recipe, method in study.about.get("found_for", {}).items():
-        notes.append(f"Optimiser and views of the recipe {recipe} were found for {method}; all arms have them.")
-    if any(run.get("validation") for run in study.about["runs"]):
-        notes.append("All runs were measured on training images kept aside: this is to choose options, not a result.")
-    return notes
-
-
 def data_name(study: Study) -> str:
     """The last part of the path of the data."""
     return Path(study.about["runs"][0]["config"]["data"]).name
@@ -220,12 +145,14 @@ def as_markdown(study: Study) -> str:
     lines += [line for note in plan_notes(study) for line in ("", note)]
     for result in study.results:
         lines += ["", f"## Budget {result.budget}", ""]
-        lines += [f"**{conclude(result, m)}**" if m == result.measure else conclude(result, m) for m in result.rankings]
+        lines += [
+            f"**{conclusions(result, m)}**" if m == result.measure else conclusions(result, m) for m in result.rankings
+        ]
         lines += left_out(result)
         for table in tables(result):
             lines += markdown(table)
         lines += [line for note in notes(result) for line in ("", note)]
-    return "\n".join([*lines, "", *NOTES, ""])
+    return "\n".join([*lines, "", *reading_notes(study), ""])
 
 
 def show_comparison(console: Console, study: Study) -> None:
@@ -239,7 +166,7 @@ def show_comparison(console: Console, study: Study) -> None:
             console.print(for_terminal(replace(table, title=f"{table.title}, budget {result.budget}")))
         for measure in result.rankings:
             style = "bold" if measure == result.measure else ""
-            console.print(escape(conclude(result, measure)), style=style, highlight=False)
+            console.print(escape(conclusions(result, measure)), style=style, highlight=False)
         for sentence in (*left_out(result), *margin_notes(result), *target_notes(result)):
             console.print(escape(sentence), highlight=False)
     if not any(result.rankings for result in study.results):
@@ -273,7 +200,8 @@ def render_comparison(study: Study) -> str:
         trials=study.trials,
         settings=settings(records),
         differing=settings(records, differing=True),
-        notes=NOTES,
+        measured_on=measured_on(study),
+        notes=reading_notes(study),
         command=study.about["command"],
         protocols=list(dict.fromkeys(protocols)),
     )
@@ -287,7 +215,7 @@ def _budget(study: Study, result: BudgetResult) -> dict[str, Any]:
         "result": result,
         "mood": mood,
         "headline": text,
-        "sentences": [*(conclude(result, m) for m in result.rankings), *left_out(result)],
+        "sentences": [*(conclusions(result, m) for m in result.rankings), *left_out(result)],
         "endings": comparison_figures.ending_figures(result, lines),
         "bars": ranking is not None and ranking.widest is not None,
         "curves": comparison_figures.curve_figures([t for t in study.trials if t.budget == result.budget], lines),

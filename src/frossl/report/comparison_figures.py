@@ -50,7 +50,7 @@ def ending_figures(result: BudgetResult, lines: dict[str, Figure]) -> list[Figur
             traces.append(_trace(arm.arm, [mean], [row], "%{x:.3f}, mean", **more))
         names = [plain(arm_name(arm.arm)) for arm in arms]
         yaxis = {"tickvals": list(range(len(arms))), "ticktext": names, "range": [-0.6, len(arms) - 0.4]}
-        layout = {"xaxis": axis(f"{noun([measure])} on held-out images"), "yaxis": yaxis | {"zeroline": False}}
+        layout = {"xaxis": axis(noun([measure])), "yaxis": yaxis | {"zeroline": False}}
         layout |= {"title": {"text": heading(measure)}, "showlegend": False}
         figures.append(figure(f"Final {measure}", traces, height=120 + 30 * len(arms), **layout))
     return figures

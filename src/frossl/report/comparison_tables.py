@@ -8,9 +8,9 @@ from typing import Any
 
 from frossl.evals import columns, label_free, noun
 from frossl.evals.ranking import Ranking, half_interval
-from frossl.evals.suite import START
 from frossl.methods import METHODS
-from frossl.report.study import ArmResult, BudgetResult, measures
+from frossl.report.controls import FIELDS, control_values
+from frossl.report.study import ArmResult, BudgetResult, at_seeds, measures, rankable
 from frossl.report.table import Cell, Table, minus, number
 from frossl.report.targets import WATCHED
 
@@ -88,16 +88,24 @@ def _accuracies(result: BudgetResult, arms: Sequence[ArmResult], brief: bool) ->
     shown = [name for name in measures() if any(name in arm.values for arm in arms)]
     rows = []
     for arm in arms:
-        cells = [c for name in shown for c in (_mean(arm.values.get(name)), _behind(result, arm, name, brief))]
+        cells = [c for name in shown for c in (_mean(_compared(result, arm, name)), _behind(result, arm, name, brief))]
         states = {"diverged": arm.diverged, "not finished": arm.missing}
         seeds = [f"{len(arm.seeds)}", *(f"{len(seeds)} {state}" for state, seeds in states.items() if seeds)]
         rows.append([Cell(arm_name(arm.arm)), *cells, Cell(", ".join(seeds))])
-    for control, field in {START: "start", "untrained": "untrained", "raw pixels": "pixels", "guess": "guess"}.items():
-        found = [_by_seed(arms, [getattr(arm, field).get(name, []) for arm in arms]) for name in shown]
+    for control in FIELDS:
+        found = [control_values(arms, control, name) for name in shown]
         if any(found):
             rows.append([Cell(control), *(c for values in found for c in (_mean(values), Cell(""))), Cell("")])
     headings = (text for name in shown for text in (columns()[name].heading, "points behind"))
     return Table(noun(shown).capitalize(), ["arm", *headings, "seeds"], rows)
+
+
+def _compared(result: BudgetResult, arm: ArmResult, measure: str) -> list[float] | None:
+    """The values of an arm that is ranked by ``measure``, over the seeds that ranked arms share; else over its own."""
+    values, ranking = arm.values.get(measure), result.rankings.get(measure)
+    if values is None or ranking is None or arm.arm not in ranking.means:
+        return values
+    return at_seeds(arm, values, rankable(result.arms, measure)[1])
 
 
 def _behind(result: BudgetResult, arm: ArmResult, measure: str, brief: bool) -> Cell:
@@ -105,19 +113,10 @@ def _behind(result: BudgetResult, arm: ArmResult, measure: str, brief: bool) -> 
     ranking, values = result.rankings.get(measure), arm.values.get(measure)
     if ranking is None or arm.arm not in ranking.means or arm.arm == (first := next(iter(ranking.means))):
         return Cell("" if values else "–")
-    margins = {" seeds": ranking.margin, " images": ranking.over_images(first, arm.arm)}
+    margins = {" over seeds": ranking.margin, " over images": ranking.over_images(first, arm.arm)}
     margins = {"": ranking.within(first, arm.arm)} if brief else margins
-    texts = (f" ± {100 * margin:.1f}{of}" for of, margin in margins.items() if margin is not None)
-    return Cell(points(ranking, first, arm.arm) + "".join(texts))
-
-
-def _by_seed(arms: Sequence[ArmResult], values: Sequence[list[float]]) -> list[float]:
-    """A value for each seed, the mean over arms: those of one encoder have the same controls."""
-    of_seed: dict[int, list[float]] = {}
-    for arm, of_arm in zip(arms, values, strict=True):
-        for seed, value in zip(arm.seeds, of_arm, strict=False):
-            of_seed.setdefault(seed, []).append(value)
-    return list(map(statistics.fmean, of_seed.values()))
+    texts = ", ".join(f"± {100 * margin:.1f}{of}" for of, margin in margins.items() if margin is not None)
+    return Cell(points(ranking, first, arm.arm) + (f" {texts}" if brief else f" ({texts})") * bool(texts))
 
 
 def _spent(arms: Sequence[ArmResult]) -> Table:

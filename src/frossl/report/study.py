@@ -86,9 +86,14 @@ class BudgetResult:
     agreements: dict[str, Agreement]
 
     @property
+    def timed(self) -> bool:
+        """Whether the budget is in minutes."""
+        return Length.parse(self.budget).unit == "min"
+
+    @property
     def mixed(self) -> bool:
         """Whether runs have as many minutes of machines that are not alike."""
-        return len(self.machines) > 1 and Length.parse(self.budget).unit == "min"
+        return len(self.machines) > 1 and self.timed
 
     @property
     def measure(self) -> str | None:
@@ -153,14 +158,24 @@ def _budget_result(budget: str, trials: Sequence[Trial], metric: Watched, value:
     return replace(result, rankings={}, agreements={}) if result.mixed else result
 
 
-def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
-    """Arms none of whose seeds diverged, by ``measure``, over the seeds that all of them have; None without any."""
+def rankable(arms: Sequence[ArmResult], measure: str) -> tuple[list[ArmResult], list[int]]:
+    """Arms that have ``measure`` and none of whose seeds diverged, and the seeds that all of these have."""
     ranked = [arm for arm in arms if measure in arm.values and not arm.diverged]
-    common = sorted(set.intersection(*(set(arm.seeds) for arm in ranked))) if ranked else []
-    if not common:
+    return ranked, sorted(set.intersection(*(set(arm.seeds) for arm in ranked))) if ranked else []
+
+
+def rank_arms(arms: Sequence[ArmResult], measure: str) -> Ranking | None:
+    """The arms that are :func:`rankable` by ``measure``, over the seeds that they share; None without any."""
+    ranked, seeds = rankable(arms, measure)
+    if not seeds:
         return None
-    values = {arm.arm: [arm.values[measure][arm.seeds.index(s)] for s in common] for arm in ranked}
-    return rank(values, *image_errors(ranked, measure, common))
+    values = {arm.arm: at_seeds(arm, arm.values[measure], seeds) for arm in ranked}
+    return rank(values, *image_errors(ranked, measure, seeds))
+
+
+def at_seeds(arm: ArmResult, values: Sequence[T], seeds: Sequence[int]) -> list[T]:
+    """Those of ``values``, one for each seed of ``arm``, that are of ``seeds``."""
+    return [values[arm.seeds.index(seed)] for seed in seeds]
 
 
 def image_errors(

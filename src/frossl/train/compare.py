@@ -25,6 +25,7 @@ from frossl.data.options import COLUMNS
 from frossl.evals import applicable, defaults, find_metrics
 from frossl.evals.extract import BANK, EVALUATED
 from frossl.evals.suite import CONTROLS
+from frossl.methods import METHODS
 from frossl.report import terminal
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data, on_validation
@@ -49,7 +50,7 @@ def arm_options(arm: str) -> list[str]:
     ['--method', 'frossl', '--views', '4', '--lr', '1e-3']
 
     Raises:
-        UserError: it does not begin with a method.
+        UserError: it does not begin with a method, or what follows the colon is no number of views.
     """
     try:
         method, *options = shlex.split(arm)
@@ -59,6 +60,10 @@ def arm_options(arm: str) -> list[str]:
         how = "write METHOD, METHOD:VIEWS, or either with options, as 'frossl:4 --lr 1e-3'"
         raise UserError(f"{arm!r} is no arm: {how}")
     name, _, views = method.rpartition(":")
+    if name in METHODS and not views.isdigit():
+        raise UserError(
+            f"{arm!r}: {views!r} is not a number of views; write {name}:4, or {name} for the recipe's number"
+        )
     chosen = [name, "--views", views] if name and views.isdigit() else [method]
     return ["--method", *chosen, *options]
 
@@ -67,19 +72,18 @@ def plan_runs(
     arms: Sequence[str],
     budgets: Sequence[str],
     seeds: int,
-    configure: Callable[[list[str]], Config],
+    configure: Callable[[str], Config],
     out: Path,
     validation: bool = False,
 ) -> list[Run]:
     """Every arm under every budget with every seed; all arms of a seed come before the next seed.
 
-    ``configure`` makes the configuration of an arm from its options of ``frossl pretrain``. ``validation`` is that of
-    :class:`Run`.
+    ``configure`` makes the configuration of an arm. ``validation`` is that of :class:`Run`.
 
     Raises:
         UserError: an arm is there twice, or arms differ in the images or steps at which they are measured.
     """
-    base, taken = {arm: configure(arm_options(arm)) for arm in arms}, names_in(out)
+    base, taken = {arm: configure(arm) for arm in arms}, names_in(out)
     runs = [
         Run.plan(f"{arm} {budget} seed{s}", arm, budget, replace(base[arm], seed=s), out, taken, validation=validation)
         for s, budget, arm in product(range(seeds), budgets, arms)
