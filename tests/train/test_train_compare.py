@@ -314,9 +314,9 @@ def test_two_processes_do_not_carry_out_the_same_run(frossl, images, tmp_path):
 
 def test_ctrl_c_saves_the_run_that_is_at_it_and_it_goes_on(frossl, images, tmp_path):
     argv = ["compare", str(images), *TINY, "--arms", "frossl", "random"]
-    argv += ["--seeds", "1", "--budget", "0.05min", "--protocol", "knn", "--log-every", "1"]
+    argv += ["--seeds", "1", "--budget", "0.2min", "--protocol", "knn", "--log-every", "1"]
     out = tmp_path / "runs" / "comparison"
-    metrics = out / "frossl-0.05min-seed0" / "metrics.jsonl"
+    metrics = out / "frossl-0.2min-seed0" / "metrics.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-m", "frossl.cli", *argv],
         cwd=tmp_path,
@@ -332,8 +332,8 @@ def test_ctrl_c_saves_the_run_that_is_at_it_and_it_goes_on(frossl, images, tmp_p
     assert b"stopped by SIGINT, saved" in said
     assert list((metrics.parent / "checkpoints").glob("step-*"))
     steps = metrics.read_text().count("\n")
-    assert not (out / "random-0.05min-seed0").exists()
-    for name in ("frossl-0.05min-seed0", "random-0.05min-seed0"):  # as the same command would in processes of their own
+    assert not (out / "random-0.2min-seed0").exists()
+    for name in ("frossl-0.2min-seed0", "random-0.2min-seed0"):  # as the same command would in processes of their own
         assert frossl(*argv, "--only", name)[0] == 0
     assert frossl(*argv)[1].count("done before") == 2
     assert set(states(out).values()) == {"done"}
