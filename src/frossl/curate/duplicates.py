@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, unfold
+from torch.nn.functional import adaptive_avg_pool2d, conv2d
 
 from frossl.core.linalg import unit_rows
 from frossl.curate.neighbours import nearest
@@ -59,7 +59,8 @@ def correlations(pictures_NCHW: Tensor, pairs_P2: Tensor) -> Tensor:
     coarse = _coarse(pictures_NCHW)
     found = torch.cat([(coarse[part[:, 0]] * coarse[part[:, 1]]).sum(1) for part in pairs_P2.split(2**16)])
     for side, shift, least in STEPS:
-        for places in (found >= least).nonzero()[:, 0].split(512):
+        alike = (found >= least).nonzero()[:, 0]
+        for places in alike.split(512) if len(alike) else ():
             one, other = (adaptive_avg_pool2d(pictures_NCHW[pairs_P2[places, i]].float(), side) for i in (0, 1))
             found[places] = torch.maximum(_best_shift(one, other, shift), _best_shift(other, one, shift))
     for start, part in enumerate(pairs_P2.split(2**14)):
@@ -80,12 +81,22 @@ def _flat(x_PCHW: Tensor) -> Tensor:
 
 
 def _best_shift(one_PCHW: Tensor, other_PCHW: Tensor, shift: int) -> Tensor:
-    side = one_PCHW.shape[2] - 2 * shift
-    middle = _flat(one_PCHW[:, :, shift:-shift, shift:-shift])
-    windows = unfold(other_PCHW, side)  # (P, C * side * side, (2 * shift + 1) ** 2)
-    windows = windows - windows.mean(1, keepdim=True)
-    dots = torch.bmm(middle[:, None], windows)[:, 0]
-    return (dots / windows.norm(dim=1).clamp_min(1e-6)).max(1).values
+    """The largest correlation ``(P,)`` of the middle of one picture with a window of its size in the other."""
+    pairs, channels, side, _ = one_PCHW.shape
+    inner = side - 2 * shift
+    middle = _flat(one_PCHW[:, :, shift:-shift, shift:-shift]).view(pairs, channels, inner, inner)
+    other = other_PCHW - other_PCHW.mean((1, 2, 3), keepdim=True)
+    # A convolution with a kernel for each pair; windows written out would be a hundred times the memory.
+    dots = conv2d(other.reshape(1, pairs * channels, side, side), middle, groups=pairs)[0]
+    exact = other.double()  # as a window with little contrast has a variance much below its square
+    total, square = (_window_sums(x.sum(1), inner) for x in (exact, exact.square()))
+    norm = (square - total.square() / (channels * inner**2)).clamp_min(0).sqrt()
+    return (dots / norm.clamp_min(1e-6)).flatten(1).max(1).values.float()
+
+
+def _window_sums(x_PHW: Tensor, side: int) -> Tensor:
+    """Sums over all windows of ``side`` pixels."""
+    return x_PHW.unfold(1, side, 1).sum(-1).unfold(2, side, 1).sum(-1)
 
 
 def near_duplicates(
