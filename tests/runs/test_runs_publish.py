@@ -55,7 +55,7 @@ def test_timm_loads_the_folder_with_the_same_features_to_the_bit(run, tmp_path, 
     assert torch.equal(features(again, spec.channels, spec.size), wanted)
     assert (same.licence, same.mean) == ("mit", spec.mean)
     fed = timm.data.resolve_model_data_config(model)
-    assert fed["input_size"] == (spec.channels, spec.size, spec.size)
+    assert tuple(fed["input_size"]) == (spec.channels, spec.size, spec.size)
     assert (tuple(fed["mean"]), tuple(fed["std"]), fed["crop_pct"]) == (spec.mean, spec.std, 1.0)
     assert fed["interpolation"] == spec.interpolation
     assert model.num_classes == 0
