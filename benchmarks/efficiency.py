@@ -86,46 +86,56 @@ def middle(values: list[float], digits: int) -> str:
     return f"{mid} ({low}-{high})" if len(values) > 1 else mid
 
 
-def show(rows: list[Row], out: Path, plot: Path) -> str:
-    """The page of results; writes the plot."""
-    rows = measured_rows(rows, SAME)
-    rows = [row for row in rows if all(row[name] == rows[-1][name] for name in (*WHERE, "steps"))]
-    found: dict[tuple[str, ...], Row] = {}
+Cells = dict[tuple[str, int, int, int], dict[str, list[float]]]
+"""Figures of each process, by method, views, batch and width."""
+
+
+def cells_of(rows: list[Row]) -> Cells:
+    found: Cells = {}
     for row in rows:
-        same = found.setdefault(
-            (row["method"], row["views"], row["batch"], row["width"]), {field: [] for field in FIELDS}
-        )
+        same = found.setdefault((row["method"], *(row[name] for name in GRID)), {field: [] for field in FIELDS})
         for field in FIELDS:
             same[field].append(row[field])
+    return found
+
+
+def cell(found: Cells, method: str, name: str, value: int) -> dict[str, list[float]] | None:
+    views, batch, width = (CENTRE | {name: value}).values()
+    return found.get((method, views, batch, width))
+
+
+def methods_of(found: Cells) -> list[str]:
+    """Methods that were measured with 2 views, the fastest first."""
     centre = tuple(CENTRE.values())
-    methods = sorted({row["method"] for row in rows if (row["method"], *centre) in found})
-    methods.sort(key=lambda method: statistics.median(found[method, *centre]["step_ms"]))
+    methods = {method for method, *at in found if tuple(at) == centre}
+    return sorted(methods, key=lambda method: statistics.median(found[method, *centre]["step_ms"]))
+
+
+def page(found: Cells, field: str, digits: int) -> str:
+    """The table of a figure."""
     columns = [
         (f"{name[0].upper() if name == 'views' else name}{'=' if name == 'views' else ' '}{value}", name, value)
         for name, values in GRID.items()
         for value in values
         if name == "views" or value != CENTRE[name]
     ]
+    columns = [column for column in columns if any(cell(found, m, *column[1:]) for m in methods_of(found))]
+    lines = [
+        [f"`{m}`", *(middle(r[field], digits) if (r := cell(found, m, *at)) else "–" for _, *at in columns)]
+        for m in methods_of(found)
+    ]
+    return table(["method", *(title for title, _, _ in columns)], lines)
 
-    def cell(method: str, name: str, value: int) -> Row | None:
-        return found.get((method, *(CENTRE | {name: value}).values()))
 
-    def page(field: str, digits: int) -> str:
-        lines = [
-            [f"`{m}`", *(middle(r[field], digits) if (r := cell(m, *at)) else "–" for _, *at in columns)]
-            for m in methods
-        ]
-        return table(["method", *(title for title, _, _ in columns)], lines)
-
+def draw(found: Cells, plot: Path) -> None:
     def panel(title: str, x: str, name: str, field: str, y: str) -> Panel:
         lines = []
-        for m in methods:
-            points = [(v, max(statistics.median(r[field]), 1.0)) for v in GRID[name] if (r := cell(m, name, v))]
-            bold = m in ("frossl", "mmcr")
-            lines.append(Line(m, points, {"frossl": BLUE, "mmcr": RED}.get(m, GREY), bold))
+        for m in methods_of(found):
+            cells = ((value, cell(found, m, name, value)) for value in GRID[name])
+            points = [(value, max(statistics.median(r[field]), 1.0)) for value, r in cells if r]
+            lines.append(Line(m, points, {"frossl": BLUE, "mmcr": RED}.get(m, GREY), m in ("frossl", "mmcr")))
         return Panel(title, x, y, lines)
 
-    where = rows[-1]["device"]
     panels = [
         panel("Time against views", "views V", "views", "step_ms", "ms per step"),
         panel("Memory against views", "views V", "views", "peak_mib", "MiB"),
@@ -133,37 +143,59 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
         panel("Memory against width", "projector width", "width", "peak_mib", "MiB"),
     ]
     save_plot(plot, panels, [(BLUE, "FroSSL"), (RED, "MMCR, the other one made for many views"), (GREY, "the others")])
-    about = rows[-1]["environment"]
-    on_cuda = where.startswith("cuda")
-    memory = "the peak that PyTorch reserved on the device" if on_cuda else "the peak above the process before that"
+
+
+def section(rows: list[Row]) -> list[str]:
+    """What was measured alike: how, and its tables."""
+    last, found = rows[-1], cells_of(rows)
+    about, device = last["environment"], last["device"]
+    memory = (
+        "the peak that PyTorch reserved on it" if device.startswith("cuda") else "the peak above the process before"
+    )
     processes = max(len(r["step_ms"]) for r in found.values())
     spread = (
         f"{processes} processes a cell: the median of their medians, and the lowest and highest in brackets"
         if processes > 1
         else "One process a cell, so that the spread between processes is not known"
     )
+    how = (
+        f"{device}, {last['precision']}, recipe {last['recipe']}, {last['backbone']}, threads: {about['threads']}. "
+        f"Median of {last['steps']} steps after 2 that warm up, on images of {last['size']} pixels. {spread}. "
+        f"Memory: {memory}."
+    )
+    if last["steps"] < LEAST:
+        how += f" The script now takes {LEAST} steps or more in several processes; these rows were not made anew."
+    return [
+        f"## {about['processor']}, torch {about['torch']}, {about['date']}",
+        how,
+        "### Time of a step, ms",
+        page(found, "step_ms", 0),
+        "### Of that, heads and objective, forward and backward alone, ms",
+        page(found, "alone_ms", 1),
+        "### Peak memory, MiB",
+        page(found, "peak_mib", 0),
+    ]
+
+
+def show(rows: list[Row], out: Path, plot: Path) -> str:
+    """The page of results, what was measured last first; writes the plot of the most cells."""
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in measured_rows(rows, SAME):
+        about = row["environment"]
+        key = (*(row[name] for name in (*WHERE, "steps")), about["processor"], about["torch"])
+        alike.setdefault(key, []).append(row)
+    draw(max(map(cells_of, alike.values()), key=len), plot)
     note = (
-        f"Whole training steps on {where}, {rows[-1]['precision']}, recipe {rows[-1]['recipe']}, "
-        f"{rows[-1]['backbone']}: median of {rows[-1]['steps']} after 2 that warm up, on 2,048 images of noise "
-        f"(seed 0) of {rows[-1]['size']} pixels. {spread}. Memory: {memory}. "
+        "Whole training steps on 2,048 images of noise (seed 0); "
         + ", ".join(f"{name} {value}" for name, value in CENTRE.items())
         + " where nothing else is said. The width is that of all layers of the projector; W-MSE's output stays at 64, "
-        "as it must be narrower than the batch. Averaged networks, where a method has one, are in it."
+        "as it must be narrower than the batch. Averaged networks, where a method has one, are in it. Times of two "
+        "machines are not to be compared."
     )
-    if rows[-1]["steps"] < LEAST:
-        note += f" The script now takes {LEAST} steps or more in several processes; these rows were not made anew."
-    command = f"python benchmarks/efficiency.py --threads {about['threads']}; --table"
-    parts = [
-        heading("Time and memory of training steps", command, about, note),
-        "## Time of a step, ms",
-        page("step_ms", 0),
-        "## Of that, heads and objective, forward and backward alone, ms",
-        page("alone_ms", 1),
-        "## Peak memory, MiB",
-        page("peak_mib", 0),
-        f"![time and memory against views and width]({plot.name})",
-        f"Rows: `{out.name}`.",
-    ]
+    command = "python benchmarks/efficiency.py --threads 2; --table"
+    parts = [heading("Time and memory of training steps", command, rows[-1]["environment"], note)]
+    parts += [text for same in reversed(alike.values()) for text in section(same)]
+    parts += [f"![time and memory against views and width, of the most cells]({plot.name})", f"Rows: `{out.name}`."]
     return "\n\n".join(parts)
 
 
