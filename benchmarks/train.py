@@ -189,7 +189,7 @@ def show(rows: list[Row]) -> str:
     for where in reversed(dict.fromkeys(place(row) for row in rows)):
         same = [row for row in rows if place(row) == where]
         rounds = len({row["round"] for row in same})
-        parts += [f"## {where}", f"Rounds: {rounds}, of {same[-1]['steps']} steps.", speeds(same)]
+        parts += [f"## {where}", f"Rounds: {rounds}, of {same[-1]['steps']} steps. {judged(same)}", speeds(same)]
     return "\n\n".join(parts)
 
 
@@ -198,21 +198,36 @@ def place(row: Row) -> str:
     return f"{about['processor']}, torch {about['torch']}, {about['date']}"
 
 
+def ratio(rows: list[Row], arm: tuple[int, str], base: tuple[int, str]) -> float | None:
+    """The median over rounds of the speed of an arm over that of another."""
+    speed = {tuple(row[name] for name in SAME): row["images_s"] for row in rows}
+    rounds = sorted({row["round"] for row in rows})
+    pairs = [speed[r, *arm] / speed[r, *base] for r in rounds if (r, *arm) in speed and (r, *base) in speed]
+    return statistics.median(pairs) if pairs else None
+
+
+def of_ceiling(rows: list[Row], arm: tuple[int, str]) -> float | None:
+    found = [row["of_ceiling"] for row in rows if (row["views"], row["arm"]) == arm and "of_ceiling" in row]
+    return statistics.median(found) if found else None
+
+
+def judged(rows: list[Row]) -> str:
+    """Which goals eager views reach here."""
+    found = [(f"of {peer}", ratio(rows, (2, "eager"), (2, peer)), goal) for peer, goal in GOALS.items()]
+    views = sorted({row["views"] for row in rows})
+    found += [(f"of the ceiling at V = {v}", of_ceiling(rows, (v, "eager")), OF_CEILING) for v in views]
+    said = [f"{value:.2f} {what} ({'reached' if value >= goal else 'missed'})" for what, value, goal in found if value]
+    return f"Eager views: {', '.join(said)}."
+
+
 def speeds(rows: list[Row]) -> str:
     """The table of a machine."""
     speed = {tuple(row[name] for name in SAME): row["images_s"] for row in rows}
     rounds = sorted({row["round"] for row in rows})
-
-    def ratio(arm: tuple[int, str], base: tuple[int, str]) -> float | None:
-        pairs = [speed[r, *arm] / speed[r, *base] for r in rounds if (r, *arm) in speed and (r, *base) in speed]
-        return statistics.median(pairs) if pairs else None
-
     lines = []
     for arm in sorted({(row["views"], row["arm"]) for row in rows}, key=lambda arm: (arm[0], _ORDER.index(arm[1]))):
         values = [speed[r, *arm] for r in rounds if (r, *arm) in speed]
-        peers = [ratio(arm, (2, peer)) if arm[0] == 2 else None for peer in GOALS]
-        ceilings = [row["of_ceiling"] for row in rows if (row["views"], row["arm"]) == arm and "of_ceiling" in row]
-        of = [*peers, statistics.median(ceilings) if ceilings else None]
+        of = [*(ratio(rows, arm, (2, peer)) if arm[0] == 2 else None for peer in GOALS), of_ceiling(rows, arm)]
         cells = ["" if x is None else f"{x:.2f}" for x in of]
         lines.append([*arm, f"{statistics.median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", *cells])
     return table(

@@ -227,13 +227,15 @@ def show_plan(
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
     names = {"64": "float64", "32": "float32", "tf32": "float32, products in TF32", "fp16": "float16 autocast"}
     precision = names.get(plan.precision, "bfloat16 autocast")
-    amount = f"{steps:,} steps" if steps is not None else "as many steps as fit"
+    count = steps if steps is not None else round(length.amount * 60 / max(step_seconds, 1e-9))
+    amount = f"{count:,} steps" if steps is not None else f"some {count:,} steps, {count * plan.batch / images:.2g} ep"
     done, past = (state["step"], state["seconds"]) if state else (0, 0.0)
     left = length.amount * 60 - past if steps is None else (steps - done) * step_seconds
     about = terminal.duration(max(0.0, left)) + (" to go" if state else "")
     method = find_method(config.method)
     if method.trains:
-        how = f"{config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}"
+        given = "" if plan.batch == 256 else f" (--lr {config.lr:g} for a batch of 256)"
+        how = f"{config.optimizer}, batch {plan.batch}, learning rate {plan.lr:g}{given}"
         long = f"{length}: {amount}, about {about} at the {step_seconds:.2f} s per step just measured"
     else:
         how, long = "nothing is trained", "one pass over the images for statistics of batch norms"
