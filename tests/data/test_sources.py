@@ -337,7 +337,7 @@ def test_folder_of_save_to_disk(opened, tmp_path, splits):
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes"])})
     rows = {"img": [{"bytes": encoded(picture(i)), "path": None} for i in range(4)], "label": [0, 1, 1, 0]}
     table = datasets.Dataset.from_dict(rows, features)
-    (datasets.DatasetDict(train=table, test=table) if splits else table).save_to_disk(tmp_path / "set")
+    (datasets.DatasetDict(train=table, test=table) if splits else table).save_to_disk(str(tmp_path / "set"))
     data = opened()
     assert (data.classes, len(data.test)) == (("no", "yes"), 4 if splits else 1)
 
