@@ -480,6 +480,9 @@ def test_a_run_that_was_stopped_says_so_wherever_its_encoder_is_used(frossl, tmp
         patch.setattr(Stepper, "__call__", interrupt)
         code, said = frossl("pretrain", images, *base)
     assert code == 130
+    plan = r"6it: 6 steps, about " if length == "6it" else r"9min: [\d,]+ steps, [\d.e+]+ epochs, about 9 min"
+    assert re.search(plan, " ".join(said.split()))
+    assert re.search(r"learning rate [\d.e-]+ \(--lr [\d.]+ for a batch of 256\)", " ".join(said.split()))
     again = "frossl pretrain --resume 'runs/my images-frossl'"
     assert again in said
     run = "runs/my images-frossl"

@@ -49,9 +49,8 @@ def fold_labels(y_N: Tensor, views: int) -> Tensor:
 def as_tensors(z: Views) -> Sequence[Tensor]:
     """``z`` as a sequence of tensors; raises UserError if it is neither a tensor nor a list or tuple of tensors."""
     tensors = [z] if isinstance(z, Tensor) else z
-    # Classes in brackets, as torch.compile of 2.8 does not know their union.
-    if not isinstance(tensors, (list, tuple)) or not all(isinstance(v, Tensor) for v in tensors):
-        given = f"{type(z).__name__} of {type(z[0]).__name__}" if isinstance(z, (list, tuple)) else type(z).__name__
+    if not isinstance(tensors, list | tuple) or not all(isinstance(v, Tensor) for v in tensors):
+        given = f"{type(z).__name__} of {type(z[0]).__name__}" if isinstance(z, list | tuple) else type(z).__name__
         raise UserError(f"embeddings must be a tensor (V, N, D) or a list of tensors (N, D), got {given}")
     return tensors
 

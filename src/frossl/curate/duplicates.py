@@ -86,7 +86,7 @@ def _best_shift(one_PCHW: Tensor, other_PCHW: Tensor, shift: int) -> Tensor:
     inner = side - 2 * shift
     middle = _flat(one_PCHW[:, :, shift:-shift, shift:-shift]).view(pairs, channels, inner, inner)
     other = other_PCHW - other_PCHW.mean((1, 2, 3), keepdim=True)
-    # A convolution with a kernel for each pair; windows written out would be a hundred times the memory.
+    # A convolution with a kernel for each pair; windows written out would take thirty times the memory.
     dots = conv2d(other.reshape(1, pairs * channels, side, side), middle, groups=pairs)[0]
     exact = other.double()  # as a window with little contrast has a variance much below its square
     total, square = (_window_sums(x.sum(1), inner) for x in (exact, exact.square()))

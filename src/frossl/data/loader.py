@@ -322,7 +322,7 @@ def centre_crop(x_CHW: Tensor, size: int, interpolation: str) -> Tensor:
     from torchvision.transforms.v2 import functional as tv
 
     (height, width), side = x_CHW.shape[1:], min(x_CHW.shape[1:])
-    if height == width == size:  # as small images mostly are, of which the two calls would be a tenth of the time
+    if height == width == size:
         return x_CHW
     x = tv.crop(x_CHW, (height - side) // 2, (width - side) // 2, side, side)
     return tv.resize(x, [size, size], interpolation=tv.InterpolationMode(interpolation), antialias=True)

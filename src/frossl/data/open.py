@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from frossl.core.near import did_you_mean, is_clearly_a_path, near_path
 from frossl.core.registry import unknown_name
 from frossl.core.types import UserError
 from frossl.data import arrays, hf, lists, shards
@@ -16,7 +17,6 @@ from frossl.data.folder import Files, find_in_folder
 from frossl.data.formats import EXTENSIONS
 from frossl.data.hub import PREFIX, fetch
 from frossl.data.names import Names
-from frossl.data.near import did_you_mean, is_clearly_a_path, near_path
 from frossl.data.options import COLUMNS, DataOptions, Opening
 from frossl.data.parts import Found, Part, divide, join, to_dataset
 from frossl.data.records import DATASETS

@@ -77,9 +77,8 @@ def frossl(
             if centred). On an accelerator, and compiled or transformed, that case gives NaN: no value is read.
 
     Differences from the public reference: it detaches the trace through a host synchronisation per view (equal in
-    value and gradient, as the trace is constant); it adds a small constant to norms (here a column whose
-    squared norm is below the smallest normal number counts as zero, and one whose squared norm overflows gives
-    NaN); its per-rank statistics are global here.
+    value and gradient, as the trace is constant); it adds a small constant to norms (here a column counts as zero if
+    its squared norm underflows, and gives NaN if that overflows); its per-rank statistics are global here.
 
     >>> z = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
     >>> loss = frossl(z)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from frossl.core.near import did_you_mean, is_clearly_a_path
 from frossl.core.types import UserError
-from frossl.data.near import did_you_mean, is_clearly_a_path
 from frossl.data.options import Log, quiet
 from frossl.nn.encoder import EncoderSpec, read_encoder
 from frossl.nn.published import OWN_WEIGHTS, Architecture, Start, build_with_weights, for_images, read_published

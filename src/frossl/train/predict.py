@@ -12,9 +12,9 @@ import torch
 import tyro
 from rich.console import Console
 
+from frossl.core.near import did_you_mean
 from frossl.core.types import UserError
 from frossl.curate.probe import calibration_error, predict_labels, probe_space
-from frossl.data.near import did_you_mean
 from frossl.data.tables import LABEL_NAMES, read_table
 from frossl.evals.interval import mean_interval
 from frossl.report import terminal

@@ -227,8 +227,9 @@ def show_plan(
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
     names = {"64": "float64", "32": "float32", "tf32": "float32, products in TF32", "fp16": "float16 autocast"}
     precision = names.get(plan.precision, "bfloat16 autocast")
-    count = steps if steps is not None else round(length.amount * 60 / max(step_seconds, 1e-9))
-    amount = f"{count:,} steps" if steps is not None else f"some {count:,} steps, {count * plan.batch / images:.2g} ep"
+    fitting = round(length.amount * 60 / max(step_seconds, 1e-9)) if steps is None else steps
+    epochs = "" if steps is not None else f", {fitting * plan.batch / images:.2g} epochs"
+    amount = f"{fitting:,} steps{epochs}"
     done, past = (state["step"], state["seconds"]) if state else (0, 0.0)
     left = length.amount * 60 - past if steps is None else (steps - done) * step_seconds
     about = terminal.duration(max(0.0, left)) + (" to go" if state else "")
