@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="of images and views, in pixels")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     parser.add_argument("--only", default="", help="methods joined by commas; all if not given")
-    parser.add_argument("--vary", nargs="+", choices=list(GRID), default=list(GRID), help="what is changed")
+    parser.add_argument("--vary", nargs="*", choices=list(GRID), default=list(GRID), help="what is changed")
     parser.add_argument("--full", action="store_true", help="every combination of views, batch and width")
     parser.add_argument("--quick", action="store_true", help="three methods, one step")
     parser.add_argument("--plot", type=Path, default=Path("docs/results/efficiency.svg"))

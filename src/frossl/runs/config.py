@@ -93,6 +93,8 @@ class Config(Images, Generic[M]):
     """augmentation: auto is natural, grey or satellite by channels; others by name (frossl list recipes)"""
     size: int | None = None
     """side of the views in pixels (the images' own up to 96, else 224, on a CPU 128; or the next that fits the net)"""
+    progressive: tuple[int, ...] = ()
+    """smaller sizes of the views to begin with, such as 16 24, each for an equal part of the run before that of size"""
     crop_scale: tuple[float, float] | None = None
     """smallest and largest share of the image's area a crop covers (the view recipe's if not given)"""
 

@@ -40,12 +40,13 @@ from frossl.train.learner import Learner
 from frossl.train.plan import Plan, make_plan, plan_by_name
 from frossl.train.probe import measure_encoder
 from frossl.train.ranks import start
-from frossl.train.schedule import lr_factor, method_progress, schedule, set_lr, thaw
+from frossl.train.schedule import lr_factor, method_progress, recipe_at, schedule, set_lr, thaw
 from frossl.train.signals import stop_signals
 from frossl.train.start import StartWatch, start_of_run
 from frossl.train.state import TrainingState, set_up
 from frossl.train.step import NonFiniteError, Scalars, Stepper, measured
 from frossl.train.telemetry import picture_of_views
+from frossl.views.recipes import Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -184,7 +185,8 @@ class _Loop:
         how = {"extractor": self.extractor, "probe": self.stepper.probe, "with_ridge": self.config.monitor_ridge}
         self.measure_encoder = partial(measure_encoder, data=data, spec=plan.spec, **how)
         self.learner.train()
-        self.batches = rank_batches(data, plan, step)
+        self.recipe = recipe_at(plan, self.progress)
+        self.batches = rank_batches(data, plan, step, self.recipe)
         self.shown: dict[str, float] = {}
         self.scheduled: dict[str, float] = {}
         self.rate = 0.0
@@ -224,7 +226,10 @@ class _Loop:
             self.unreadable.add(skipped, (progress.step - self.first) * self.plan.batch)
 
     def take_step(self) -> Scalars:
-        batch, progress = next(self.batches), self.progress
+        progress = self.progress
+        if (recipe := recipe_at(self.plan, progress)) != self.recipe:
+            self.recipe, self.batches = recipe, rank_batches(self.data, self.plan, progress.step, recipe)
+        batch = next(self.batches)
         self.skipped += batch.skipped
         scheduled = method_progress(progress)
         factor = lr_factor(progress, self.warmup)
@@ -312,11 +317,11 @@ class _Loop:
         return found
 
 
-def rank_batches(data: Dataset, plan: Plan, first_step: int = 0) -> Iterator[Batch]:
-    """This rank's part of every batch."""
+def rank_batches(data: Dataset, plan: Plan, first_step: int = 0, recipe: Recipe | None = None) -> Iterator[Batch]:
+    """This rank's part of every batch, as views of ``recipe`` or of that of ``plan``."""
     return training_batches(
         dataclasses.replace(data, mean=plan.spec.mean, std=plan.spec.std),  # of the start, if there is one
-        plan.recipe,
+        recipe or plan.recipe,
         batch=plan.batch,
         seed=plan.config.seed,
         first_step=first_step,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -113,6 +114,7 @@ def make_plan(config: Config, data: Dataset, own: nn.Module | None = None, start
     size = _supported_size(net, asked, exactly=config.size is not None)
     initial = _make_recipe(config, name, size, net)
     recipe, net = _fit_small_views(initial, net, name)
+    _check_progressive(config.progressive, recipe, net)
     fixed = own is None and takes_one_size(config.backbone)
     spec = EncoderSpec(
         backbone=config.backbone if own is None else f"{OWN}{type(own).__qualname__}",
@@ -220,6 +222,16 @@ def _fit_small_views(recipe: Recipe, net: Net, name: str) -> tuple[Recipe, Net]:
         f"{net.title} sees no views of {' or '.join(map(str, small))} pixels in full beside those of {large}, as view "
         f"recipe {name!r} has; choose another view recipe, a larger --size or a convolutional backbone"
     )
+
+
+def _check_progressive(sizes: tuple[int, ...], recipe: Recipe, net: Net) -> None:
+    """Raises :class:`UserError` if ``recipe`` cannot be made at these smaller ``sizes`` one after the other."""
+    flag, largest = f"--progressive {' '.join(map(str, sizes))}", recipe[0].size
+    if any(not 0 < a <= b for a, b in pairwise((*sizes, largest))):
+        raise UserError(f"{flag}: give sizes in rising order, none above that of the views, {largest}")
+    for size in dict.fromkeys(group.size for side in sizes for group in with_size(recipe, side)):
+        if coverage(net, largest).complete and not coverage(net, size, largest).complete:
+            raise UserError(f"{flag}: {net.title}, built for {largest} pixels, does not see views of {size} in full")
 
 
 def _resized(net: Net, sizes: dict[int, int]) -> str:

@@ -225,6 +225,7 @@ def show_plan(
     config = plan.config
     steps = length.steps(batch=plan.batch, images=images)
     shape = " + ".join(f"{g.count} of {g.size}x{g.size}" for g in plan.recipe)
+    shape += "".join(f", after {s}x{s}" for s in reversed(config.progressive))
     names = {"64": "float64", "32": "float32", "tf32": "float32, products in TF32", "fp16": "float16 autocast"}
     precision = names.get(plan.precision, "bfloat16 autocast")
     fitting = round(length.amount * 60 / max(step_seconds, 1e-9)) if steps is None else steps

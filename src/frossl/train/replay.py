@@ -27,7 +27,7 @@ from frossl.runs.record import read_config
 from frossl.train.loop import build, rank_batches
 from frossl.train.ranks import start
 from frossl.train.resources import device_of
-from frossl.train.schedule import method_progress
+from frossl.train.schedule import method_progress, recipe_at
 from frossl.train.state import set_up
 from frossl.train.step import NonFiniteError
 
@@ -75,13 +75,13 @@ def replay(
     data = for_training(config, find_run_data(run, config))
     learner, plan = build(config, data, backbone, start_weights(config, run))
     step = found["step"]
-    batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step))
+    saved = load_checkpoint(run / FAILED / found["state"])
+    state = set_up(learner, plan, data, Length.parse(saved["length"]), fabric, saved)
+    batch = next(rank_batches(data, dataclasses.replace(plan, workers=0), step, recipe_at(plan, state.progress)))
     if batch.index_N.tolist() != found["images"]:
         raise UserError(f"{run}: the data changed; step {step} would now have other images than it had")
     tensors = {f"views_{i}": x for i, x in enumerate(batch.views)} | {"images": batch.index_N}
     write_safetensors(run / FAILED / "batch.safetensors", tensors, {"step": str(step)})
-    saved = load_checkpoint(run / FAILED / found["state"])
-    state = set_up(learner, plan, data, Length.parse(saved["length"]), fabric, saved)
     learner.train()
     values: dict[str, float] = {}
     with _nonfinite_modules(learner) as modules:

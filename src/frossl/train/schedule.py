@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of the method's values, also where the length of a run changes."""
+"""Schedules of learning rate, size of views and the method's values, also where the length of a run changes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from frossl.core.types import UserError
 from frossl.methods import Method
 from frossl.nn.optim import warmup_cosine
 from frossl.train.plan import Plan
+from frossl.views.recipes import Recipe, with_size
 
 REWARM, REWARM_PEAK = 0.05, 0.5  # the whole peak undoes more of what was learned
 """Warm-up of a finished run that continues: a fraction of what is added, up to a fraction of the peak learning rate."""
@@ -43,6 +44,13 @@ def method_progress(progress: Progress) -> float:
     cosine from 1 to 0 has the value of the learning rate there.
     """
     return math.acos(2 * lr_factor(progress, 0.0) - 1) / math.pi if progress.again else progress.schedule_fraction
+
+
+def recipe_at(plan: Plan, progress: Progress) -> Recipe:
+    """The views of the step at ``progress``: smaller at first where ``config.progressive`` says so."""
+    smaller = plan.config.progressive
+    stage = len(smaller) if progress.again else int(progress.schedule_fraction * (len(smaller) + 1))
+    return with_size(plan.recipe, smaller[stage]) if stage < len(smaller) else plan.recipe
 
 
 def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float, thawed: float = 1.0) -> None:
