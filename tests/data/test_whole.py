@@ -26,8 +26,8 @@ def test_without_splits_of_their_own_images_are_in_order_and_of_none(tmp_path):
     images = opened(tmp_path, held_out=0.5)
     names = [f"a/{i:02}.png" for i in range(1, 12, 2)] + [f"b/{i:02}.png" for i in range(0, 12, 2)]
     assert [images.name(i) for i in range(12)] == names
-    assert {images.split(i) for i in range(12)} == {""}
-    assert [images.label(i) for i in range(12)] == ["a"] * 6 + ["b"] * 6
+    assert images.splits() == [""] * 12
+    assert images.labels() == ["a"] * 6 + ["b"] * 6
     assert [int(images[i][0, 0, 0]) for i in range(12)] == [*range(1, 12, 2), *range(0, 12, 2)]
     assert [images.select(np.array([3, 1])).name(i) for i in range(2)] == ["a/07.png", "a/03.png"]
 
@@ -38,7 +38,7 @@ def test_their_own_splits_are_told(tmp_path):
             write(tmp_path / split / "x" / f"{i}.png", i)
             write(tmp_path / split / "y" / f"{i}.png", i)
     images = opened(tmp_path)
-    assert [images.split(i) for i in range(12)] == ["train"] * 6 + ["held-out"] * 6
+    assert images.splits() == ["train"] * 6 + ["held-out"] * 6
     assert len({images.name(i) for i in range(12)}) == 12
 
 
@@ -48,16 +48,21 @@ def test_images_of_arrays_are_named_by_their_place(tmp_path):
     )
     images = opened(tmp_path / "a.npz")
     assert [images.name(i) for i in range(5)] == ["train:0", "train:1", "train:2", "held-out:0", "held-out:1"]
-    assert images.label(0) is None
+    assert images.labels()[0] is None
 
 
 def test_the_digest_is_of_what_the_files_are(tmp_path):
     for i in range(5):
         write(tmp_path / f"{i}.png", i)
-    before = opened(tmp_path).digest()
-    assert opened(tmp_path).digest() == before
+
+    def digest() -> str:
+        images = opened(tmp_path)
+        return images.digest(images.names())
+
+    before = digest()
+    assert digest() == before
     write(tmp_path / "2.png", 9, (9, 6))
-    assert opened(tmp_path).digest() != before
+    assert digest() != before
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -98,11 +98,10 @@ class LazyImages:
 
     def check(self, workers: int | None) -> tuple[np.ndarray, list[Skipped]]:
         """The indices of those that can be read, and the others; JPEGs are decoded at an eighth of their size."""
-        small = replace(self, least=1)
 
         def problem(i: int) -> Skipped | None:
             try:
-                small.decode(i)
+                self.decode(i, least=1)
             except UnreadableError as error:
                 return Skipped(self.sources.name(int(self.index[i])), str(error))
 
@@ -110,9 +109,10 @@ class LazyImages:
         good = np.array([found is None for found in problems], np.bool_)
         return np.flatnonzero(good), [found for found in problems if found]
 
-    def decode(self, index: int, /) -> Tensor:
-        """The image at ``index``; raises UnreadableError."""
-        image = decode(self.sources[int(self.index[index])], self.reading, self.least, self.max_pixels)
+    def decode(self, index: int, /, least: int | None = None) -> Tensor:
+        """The image at ``index``, with another ``least`` if that is given; raises UnreadableError."""
+        least = self.least if least is None else least
+        image = decode(self.sources[int(self.index[index])], self.reading, least, self.max_pixels)
         if len(image) != self.reading.channels:
             raise UnreadableError(f"it has {len(image)} channels, where {self.reading.channels} were found in a sample")
         return image

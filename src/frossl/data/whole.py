@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,16 @@ class Whole:
             UnreadableError: the image cannot be read.
         """
         images, at = self._at(i)
-        if not isinstance(images, LazyImages):
-            return images[at]
-        return replace(images, least=least).decode(at)
+        return images.decode(at, least) if isinstance(images, LazyImages) else images[at]
 
     def _at(self, i: int) -> tuple[Any, int]:
         """The images of the split that image ``i`` lies in, and its place there."""
         which, at = self.rows[i].tolist()
         return (self.data.train, self.data.test)[which].images, at
+
+    def names(self) -> list[str]:
+        """The name of every image, as :meth:`name` has it."""
+        return [*map(self.name, range(len(self)))]
 
     def name(self, i: int) -> str:
         """The path below the source or, of images that have none, the split and the place in it."""
@@ -60,33 +63,38 @@ class Whole:
             return images.sources.name(int(images.index[at]))
         return f"{(TRAIN, HELD_OUT)[self.rows[i, 0]]}:{at}"
 
-    def split(self, i: int) -> str:
-        """``train`` or ``held-out``; empty where the data bring no splits."""
-        return (TRAIN, HELD_OUT)[self.rows[i, 0]] if self.divided else ""
+    def splits(self) -> list[str]:
+        """``train`` or ``held-out`` for each image; empty where the data bring no splits."""
+        return [(TRAIN, HELD_OUT)[which] if self.divided else "" for which in self.rows[:, 0].tolist()]
 
-    def label(self, i: int) -> str | None:
-        """The label in words: the name of a class, a value, or several names; None if unknown."""
-        which, at = self.rows[i].tolist()
-        labels = (self.data.train, self.data.test)[which].labels
-        if labels is None or not bool(known(labels[at : at + 1])[0]):
-            return None
+    def labels(self) -> list[str | None]:
+        """Each label in words: the name of a class, a value, or several names; None if unknown."""
+        words = [self._words(split.labels) or [None] * len(split) for split in (self.data.train, self.data.test)]
+        return [words[which][at] for which, at in self.rows.tolist()]
+
+    def _words(self, labels: Tensor | None) -> list[str | None]:
+        """All of ``labels`` in words; empty if there are none."""
+        if labels is None:
+            return []
         if labels.ndim == 2:
-            return "; ".join(tag for tag, has in zip(self.data.tags, labels[at].tolist(), strict=True) if has)
-        return self.data.classes[int(labels[at])] if self.data.classes else f"{labels[at].item():g}"
+            words = ["; ".join(compress(self.data.tags, has)) for has in labels.tolist()]
+        else:
+            words = [self.data.classes[int(y)] if self.data.classes else f"{y:g}" for y in labels.tolist()]
+        return [word if is_known else None for word, is_known in zip(words, known(labels).tolist(), strict=True)]
 
     def select(self, index: np.ndarray) -> Whole:
         """Only the images at ``index``."""
         return replace(self, rows=self.rows[index])
 
-    def digest(self) -> str:
-        """SHA-256 of names and of what changes when an image does: size and times of its file, or its pixels."""
+    def digest(self, names: Sequence[str]) -> str:
+        """SHA-256 of ``names``, those of all images, and of what changes when an image does: size and times of its
+        file, or its pixels.
+        """
         hashed = sha256()
-        for i in range(len(self)):
+        for i, name in enumerate(names):
             images, at = self._at(i)
             if isinstance(images, LazyImages):
-                hashed.update(
-                    f"{self.name(i)}\0{images.sources.stamp(int(images.index[at]))}\0".encode(errors="replace")
-                )
+                hashed.update(f"{name}\0{images.sources.stamp(int(images.index[at]))}\0".encode(errors="replace"))
             else:
                 hashed.update(images[at].numpy().tobytes())
         return hashed.hexdigest()

@@ -195,7 +195,7 @@ class Parts:
 
 def relabelled(one: Embeddings, images: Whole, about: About) -> Embeddings:
     """``one`` with the splits and labels that ``images``, which are the same, have now; itself if it has these."""
-    splits, labels = ([of(i) for i in one.rows] for of in (images.split, images.label))
+    splits, labels = ([every[i] for i in one.rows] for every in (images.splits(), images.labels()))
     was, now = ([label or "" for label in of] for of in (one.labels, labels))
     same = about == one.about and splits == one.splits and was == now
     return one if same else replace(one, splits=splits, labels=labels, about=about)

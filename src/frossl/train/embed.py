@@ -242,7 +242,7 @@ def write_vectors(
 
     With ``keep``, vectors that ``out`` has already are not computed again; they get the present labels and splits.
     """
-    dtype = np.float16 if half else np.float32
+    dtype, names = np.float16 if half else np.float32, images.names()
     options = {k: v for k, v in to_plain(given.data_options()).items() if k not in ("workers", "check", "held_out")}
     about = About(
         encoder=subject.name,
@@ -254,7 +254,7 @@ def write_vectors(
         source=resolve_source(given.data, links=False),
         options=options | {"range": to_plain(images.data.range) or None},
         targets=images.data.targets,
-        images=images.digest(),
+        images=images.digest(names),
         count=len(images),
     )
     if keep and is_embeddings(str(out)) and read_about(out).vectors() == about.vectors():
@@ -275,9 +275,7 @@ def write_vectors(
         raise UserError(f"none of the {len(images):,} images could be read")
     if broken:
         terminal.warn(console, f"{broken:,} of {len(images):,} images could not be read and are left out")
-    every = range(len(images))
-    names, splits, labels = [*map(images.name, every)], [*map(images.split, every)], [*map(images.label, every)]
-    parts.join(names, splits, labels, {one.path: one.reason for one in images.data.skipped})
+    parts.join(names, images.splits(), images.labels(), {one.path: one.reason for one in images.data.skipped})
 
 
 def given_embeddings(given: BatchOptions, encoder: object) -> Embeddings | None:

@@ -215,7 +215,7 @@ def _images_of(one: Embeddings, given: ExploreOptions, console: Console) -> Whol
         terminal.warn(console, f"{about.source} is not there: the page goes without pictures and near-duplicates")
         return None
     images = open_images(replace(given, data=about.source, **about.options), terminal.detail(console))
-    if images.digest() != about.images:
+    if images.digest(images.names()) != about.images:
         raise UserError(f"the images of {about.source} are not those that were embedded; run frossl embed again")
     return images
 
