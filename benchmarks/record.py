@@ -23,6 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import record_parts
 from common import Row, environment, heading, measured_rows, parse_arguments, read_or_run, spread, summary, table
 from frossl.commands.pretrain import parse
 from frossl.core.config import from_plain
@@ -40,7 +41,7 @@ GOALS = {"knn": 0.65, "linear": 0.67}
 
 
 def variants() -> dict[str, Any]:
-    """The table of variants: ``options`` by name, and ``views`` of their own."""
+    """The table of variants: ``options`` by name, how they ``begin``, and ``views`` of their own."""
     return tomllib.loads(VARIANTS.read_text())
 
 
@@ -58,7 +59,9 @@ def measured(kind: str, threads: int, *which: Any) -> Row:
     """The row of a run."""
     config = config_of(*which)
     part = VALIDATION if kind == "search" else None
-    return {"config": summary(config)} | pretrain_and_evaluate(config, threads, METRICS, part, DRAWS)
+    begin = variants()["begin"].get(which[0])
+    how = {"begin": getattr(record_parts, begin)} if begin else {}
+    return {"config": summary(config)} | pretrain_and_evaluate(config, threads, METRICS, part, DRAWS, **how)
 
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:

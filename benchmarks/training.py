@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from common import Row, on_device, resident_mib
 from frossl.commands.bench import noise
@@ -59,10 +60,12 @@ def pretrain_and_evaluate(
     data: Dataset | None = None,
     most: tuple[int, int] | None = None,
     save: Path | None = None,
+    begin: Callable[[nn.Module, Dataset], None] | None = None,
 ) -> Row:
     """Trains as ``config`` says, on ``data`` if given; what the encoder is worth, and the median time of a step.
 
-    With ``most``, so many training and held-out images are evaluated on; with ``save``, the encoder goes there.
+    With ``most``, so many training and held-out images are evaluated on; with ``save``, the encoder goes there;
+    ``begin`` may change its weights before the first step.
 
     With ``validation``, this share of the training images is scored, on which the encoder was not trained, and nothing
     sees the held-out ones. With ``draws``, the probe on 10 labels per class is the mean over so many of them.
@@ -71,6 +74,8 @@ def pretrain_and_evaluate(
     config = dataclasses.replace(config, monitor_every=NEVER, checkpoint_every=NEVER)
     data = data or images_of(config, validation)
     learner, plan = build(config, data, start=start_weights(config))
+    if begin is not None:
+        begin(learner.backbone, data)
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
         if train(learner, plan, data, Length.parse(config.length), run):
