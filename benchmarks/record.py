@@ -79,20 +79,24 @@ def gains(found: list[Row], base: dict[int, Row], field: str) -> str:
     return spread([100 * (row[field] - base[row["seed"]][field]) for row in found if row["seed"] in base], 1)
 
 
-def page(rows: list[Row]) -> str:
-    """A line for each variant, the best linear probe first; the variant that was run first is what gains are over."""
+def page(rows: list[Row], final: bool) -> str:
+    """A line for each variant: final ones by date, others by the linear probe, the best first.
+
+    The variant that was run first is what gains are over.
+    """
     base = {row["seed"]: row for row in rows if row["variant"] == rows[0]["variant"]}
-    lines: list[tuple[float, list[object]]] = []
+    lines: list[tuple[Any, list[object]]] = []
     for name in dict.fromkeys(row["variant"] for row in rows):
         found = [row for row in rows if row["variant"] == name]
+        date = found[0]["environment"]["date"]
         values = [spread([row.get(field) for row in found], digits) for field, digits in COLUMNS.values()]
         images = statistics.fmean(row["steps"] * row["config"]["batch"] for row in found)
         ahead = [gains(found, base, field) for field in GOALS]
         given = f"`{found[0]['options']}`" if found[0]["options"] else ""
-        linear = statistics.fmean(row["linear"] for row in found)
-        lines.append((linear, [name, given, len(found), f"{images:,.0f}", *values, *ahead]))
-    headings = ["variant", "options", "seeds", "images", *COLUMNS, "kNN, points", "linear, points"]
-    return table(headings, [line for _, line in sorted(lines, key=lambda line: -line[0])])
+        order = date if final else -statistics.fmean(row["linear"] for row in found)
+        lines.append((order, [date, name, given, len(found), f"{images:,.0f}", *values, *ahead]))
+    headings = ["date", "variant", "options", "seeds", "images", *COLUMNS, "kNN, points", "linear, points"]
+    return table(headings, [line for _, line in sorted(lines, key=lambda line: line[0])])
 
 
 def show(rows: list[Row], out: Path) -> str:
@@ -110,7 +114,7 @@ def show(rows: list[Row], out: Path) -> str:
     for kind, data, recipe, minutes, threads in dict.fromkeys(tuple(row[name] for name in GROUP) for row in rows):
         same = [row for row in rows if tuple(row[name] for name in GROUP) == (kind, data, recipe, minutes, threads)]
         parts.append(f"## {kind.capitalize()}: {data}, {recipe}, {minutes:g} minutes, threads: {threads}")
-        parts.append(page(same))
+        parts.append(page(same, kind == "final"))
     return "\n\n".join(parts)
 
 
