@@ -1,42 +1,51 @@
-"""What reliability costs: guards in a step, and checkpoints in a run.
+"""What reliability costs, guards in a step and checkpoints in a run; and what it saves to keep freed pages.
 
     python benchmarks/overheads.py [--pairs 60] [--threads 1] [--device cuda]
+    python benchmarks/overheads.py --table > docs/results/overheads.md
 
 Steps with and without guards (copies of batch-norm statistics, the flag, what is chosen by it, the look of the host)
 take turns on the same batches in one process, and what is given is the median of the differences within pairs with its
 95 % interval; and the operations of the guards by themselves, as whole steps differ by their noise. A save is timed
 from the snapshot to the flushed directory; a run saves every 10 minutes, at its end, and at each of ten looks of the
-monitor that is better than those before it.
+monitor that is better than those before it. Steps with freed pages kept, as the command line does it on the CPU, and
+returned to the system, as glibc would, have a process each and take turns. Finished rows of --out are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
-from common import DATA, Row, environment, heading, on_device, seconds, table, write_rows
+from common import Row, environment, heading, measured_rows, on_device, parse_arguments, read_or_run, seconds, table
 from frossl.commands.bench import noise
 from frossl.core.length import Length
+from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.nn.snapshot import Snapshot
+from frossl.recipes import RECIPES
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config, Device
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.state import set_up
 from frossl.train.step import Stepper
+from training import cost_on_noise
 
 RUN, SAVES = 600.0, 12
 """Seconds of a run, and the most saves in it by default: ten better rows of the monitor, one by the clock, the last."""
 CASES = (("frossl", "resnet18", 128), ("byol", "resnet18", 128), ("frossl", "resnet18", 32))
+PAGES, ROUNDS, STEPS = ("cifar10-cpu", 256), 3, 30
+SAME = ("kind", "method", "backbone", "batch", "device", "kept", "round")
 
 
 def guards(take: Stepper, total: torch.Tensor) -> None:
@@ -117,8 +126,7 @@ def measured(method: str, backbone: str, batch: int, pairs: int, device: str) ->
         path = save()
         loads = [seconds(lambda: load_checkpoint(path)) for _ in range(3)]
         size = path.stat().st_size / 2**20
-    case = {"method": method, "backbone": backbone, "batch": batch, "device": device}
-    return case | {"pairs": times, "step_s": step, "alone_s": alone, "saves": saves, "loads": loads, "mib": size}
+    return {"pairs": times, "step_s": step, "alone_s": alone, "saves": saves, "loads": loads, "mib": size}
 
 
 def line(row: Row) -> list[str]:
@@ -140,27 +148,66 @@ def line(row: Row) -> list[str]:
     ]
 
 
+def with_pages(kept: bool, recipe: str, batch: int, threads: int) -> Row:
+    """What a step costs where glibc keeps freed pages or returns them."""
+    if kept:
+        keep_freed_pages()
+    return cost_on_noise(dataclasses.replace(RECIPES[recipe](), batch=batch), 32, STEPS, threads)
+
+
+def guarded(case: tuple[str, str, int], pairs: int, device: str, threads: int) -> Row:
+    torch.set_num_threads(threads)
+    return measured(*case, pairs, device)
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
+    about = environment(args.threads)
+    for case in CASES:
+        row = dict(zip(("method", "backbone", "batch"), case, strict=True)) | {"device": args.device}
+        row |= {"kind": "guards", "kept": True, "round": 0, "environment": about}
+        yield row, guarded, (case, args.pairs, args.device, args.threads)
+    for number, kept in product(range(ROUNDS if args.device == "cpu" else 0), (True, False)):
+        row = {"method": "frossl", "backbone": PAGES[0], "batch": PAGES[1], "device": "cpu"}
+        row |= {"kind": "pages", "kept": kept, "round": number, "environment": about}
+        yield row, with_pages, (kept, *PAGES, args.threads)
+
+
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    rows = measured_rows(rows, SAME)
+    guards = [row for row in rows if row["kind"] == "guards"]
+    note = (
+        f"On {', '.join(dict.fromkeys(row['device'] for row in guards))}; images of noise of 32 pixels, two views, a "
+        f"probe; {len(guards[0]['pairs'])} pairs of steps, medians with 95 % intervals; 7 saves, to the disk of the "
+        f"temporary directory. The last column is {SAVES} saves in {RUN:.0f} s."
+    )
+    about = rows[-1]["environment"]
+    columns = ["method", "encoder", "batch", "step, ms", "guards, more of a step", "guards alone, ms", "of the step"]
+    columns += ["checkpoint, MiB", "save, s", "slowest", "load, s", "of a run"]
+    page = [heading("What reliability costs", "python benchmarks/overheads.py; --table", about, note)]
+    page.append(table(columns, map(line, guards)))
+    if pages := [row for row in rows if row["kind"] == "pages"]:
+        lines = []
+        for kept in (True, False):
+            own = [row for row in pages if row["kept"] == kept]
+            figures = (", ".join(f"{row[name]:.0f}" for row in own) for name in ("step_ms", "peak_mib"))
+            lines.append(["kept" if kept else "returned", *figures])
+        page += [
+            "## Freed pages",
+            "The command line keeps the memory that it frees on a CPU (`keep_freed_pages`); glibc else returns blocks "
+            "of 32 MiB and more, and maps them anew at each step. Processes with and without in turn, recipe "
+            f"`{PAGES[0]}` at batch {PAGES[1]}, median of {STEPS} steps.",
+            table(["freed pages", "step, ms", "peak above the process before, MiB"], lines),
+        ]
+    return "\n\n".join([*page, f"Rows: `{out.name}`."])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=60)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=get_args(Device), default="cpu")
-    parser.add_argument("--out", type=Path, default=DATA / "overheads.jsonl")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    note = (
-        f"On {args.device}; images of noise of 32 pixels, two views, a probe; {args.pairs} pairs of steps, medians "
-        "with 95 % intervals; 7 saves, to the disk of the temporary directory. The last column is "
-        f"{SAVES} saves in {RUN:.0f} s."
-    )
-    about = environment(args.threads)
-    rows = [measured(*case, args.pairs, args.device) for case in CASES]
-    write_rows(args.out, rows, about)
-    print(heading("What reliability costs", "python benchmarks/overheads.py", about, note), "\n")
-    columns = ["method", "encoder", "batch", "step, ms", "guards, more of a step", "guards alone, ms", "of the step"]
-    columns += ["checkpoint, MiB", "save, s", "slowest", "load, s", "of a run"]
-    print(table(columns, map(line, rows)))
-    print(f"\nRows: `{args.out.name}`.")
+    args = parse_arguments(parser, "overheads.jsonl", threads=1)
+    print(show(read_or_run(args, jobs(args), SAME), args.out))
 
 
 if __name__ == "__main__":
