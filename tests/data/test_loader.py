@@ -187,6 +187,13 @@ def photograph(height: int, width: int, detail: int = 40) -> Image.Image:
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
+def test_evaluation_leaves_images_as_they_are_though_they_are_floats():
+    images = torch.rand(4, 3, 8, 8) * 255
+    once, again = (next(plain_batches(Split(images), 8, (0.5,) * 3, (0.5,) * 3)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert torch.equal(once, (images / 255 - 0.5) / 0.5)
+
+
 @pytest.mark.parametrize(("least", "shape"), [(0, (600, 800)), (400, (600, 800)), (300, (300, 400)), (60, (75, 100))])
 def test_a_large_jpeg_is_decoded_at_the_smallest_size_that_is_enough(least, shape):
     content = encoded(photograph(600, 800), "JPEG", quality=95)

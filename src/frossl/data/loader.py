@@ -283,7 +283,9 @@ def plain_batches(
     shift, scale = (upload(torch.tensor(t), device)[:, None, None] for t in (mean, std))
     if isinstance(split.images, Tensor):
         images = split.images.split(batch)
-        parts = (centre_square(upload(x, device).float().div_(255), size, interpolation) for x in images)
+        parts = (
+            centre_square(upload(x, device).to(torch.float32, copy=True).div_(255), size, interpolation) for x in images
+        )
     else:
         squares = CentreCrops(split.images, size, interpolation)
         crops = iterate_loader(squares, workers if len(split) > batch else 0, batch_size=batch)
