@@ -1,18 +1,21 @@
 """How long do ``frossl embed`` and ``frossl explore`` take for many images, and how large do they become?
 
-    python benchmarks/curation_scale.py --cifar10 FOLDER --encoder FILE [--images 100000] [--threads 1]
+    python benchmarks/curation_scale.py --cifar10 FOLDER --encoder FILE [--images 100000] [--rounds 3] [--threads 1]
     python benchmarks/curation_scale.py --table > docs/results/curation-scale.md
 
 Images are those of CIFAR-10, again with shifts until there are enough, as PNG files in a folder. Each step has a
-process of its own: decoding and encoding alone, in a plain loop; ``embed``; ``explore`` of the file that it wrote.
+process of its own: decoding and encoding alone, in a plain loop; ``embed``, in turn, as speed varies from minute to
+minute; and once ``explore`` of the file that was written.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ from frossl.runs.log import read_rows
 from frossl.train.embed import BATCH
 
 STEPS = ("decode and encode alone", "embed", "explore")
-SAME = ("step", "images", "encoder_title", "threads")
+SAME = ("step", "images", "encoder_title", "threads", "processor", "round")
 PER_FOLDER = 1000
 
 
@@ -86,24 +89,32 @@ def measured(step: str, folder: Path, encoder: str, out: Path, threads: int) -> 
 def jobs(args: argparse.Namespace, folder: Path, out: Path) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     about = environment(args.threads, "timm", "scikit-learn")
     title = load_any_encoder(args.encoder)[1].title
-    for step in STEPS:
-        row = {"step": step, "images": args.images, "encoder_title": title, "threads": args.threads}
-        yield row | {"environment": about}, measured, (step, folder, args.encoder, out, args.threads)
+    last = args.rounds - 1
+    for number, step in (*product(range(args.rounds), STEPS[:2]), *((last, step) for step in STEPS[2:])):
+        row = {"step": step, "images": args.images, "encoder_title": title, "threads": args.threads, "round": number}
+        row |= {"processor": about["processor"], "environment": about}
+        yield row, measured, (step, folder, args.encoder, out, args.threads)
 
 
 def show(rows: list[Row], out: Path) -> str:
     """The page of results."""
     rows = measured_rows(rows, SAME)
     lines, lists = [], []
-    for row in rows:
-        whole = next((r["seconds"] for r in rows if r["step"] == STEPS[0] and r["images"] == row["images"]), None)
-        share = f"{whole / row['seconds']:.2f}" if whole and row["step"] == STEPS[1] else ""
-        size = f"{row['bytes'] / 1e6:.1f}" if "bytes" in row else ""
-        minutes, speed = f"{row['seconds'] / 60:.1f}", f"{row['images'] / row['seconds']:,.0f}"
-        lines.append([row["step"], f"{row['images']:,}", minutes, speed, share, f"{row['peak_mib']:,.0f}", size])
-        for name, seconds in row.get("lists", {}).items():
-            lists.append([name, f"{row['images']:,}", f"{seconds / 60:.2f}"])
-    headings = ["step", "images", "minutes", "images a second", "of the speed alone", "peak MiB", "MB written"]
+    for key in dict.fromkeys((row["processor"], row["images"], row["step"]) for row in rows):
+        same = [r for r in rows if (r["processor"], r["images"], r["step"]) == key]
+        processor, images, step = key
+        plain = [r for r in rows if (r["processor"], r["images"], r["step"]) == (processor, images, STEPS[0])]
+        alone = {r["round"]: r["seconds"] for r in plain}
+        shares = [alone[r["round"]] / r["seconds"] for r in same if r["round"] in alone] if step == STEPS[1] else []
+        seconds, peak = (statistics.median(r[name] for r in same) for name in ("seconds", "peak_mib"))
+        size = f"{same[-1]['bytes'] / 1e6:.1f}" if "bytes" in same[-1] else ""
+        share = f"{statistics.median(shares):.2f} ({', '.join(f'{x:.2f}' for x in shares)})" if shares else ""
+        figures = [f"{seconds / 60:.1f}", f"{images / seconds:,.0f}", share, f"{peak:,.0f}", size]
+        lines.append([processor, step, f"{images:,}", len(same), *figures])
+        for name, took in same[-1].get("lists", {}).items():
+            lists.append([name, f"{images:,}", f"{took / 60:.2f}"])
+    headings = ["machine", "step", "images", "times", "minutes", "images a second", "of the speed alone"]
+    headings += ["peak MiB", "MB written"]
     command = "python benchmarks/curation_scale.py --cifar10 FOLDER --encoder FILE"
     note = f"{rows[-1]['encoder_title']}. PNG files of 32 pixels; explore reads what embed wrote."
     page = [heading("Curation of many images", f"{command}; --table", rows[-1]["environment"], note)]
@@ -116,6 +127,7 @@ def main() -> None:
     parser.add_argument("--cifar10", default="cifar10", help="name, or folder of Parquet files")
     parser.add_argument("--encoder", help="as for frossl embed")
     parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3, help="of the loop and of embed, in turn")
     args = parse_arguments(parser, "curation-scale.jsonl", threads=1, required="encoder")
     if args.table:
         rows = read_rows(args.out)
