@@ -92,7 +92,7 @@ def page(rows: list[Row], final: bool) -> str:
         values = [spread([row.get(field) for row in found], digits) for field, digits in COLUMNS.values()]
         images = statistics.fmean(row["steps"] * row["config"]["batch"] for row in found)
         ahead = [gains(found, base, field) for field in GOALS]
-        given = f"`{found[0]['options']}`" if found[0]["options"] else ""
+        given = f"`{found[0]['options']}`" if found[0]["options"] else variants()["begin"].get(name, "")
         order = date if final else -statistics.fmean(row["linear"] for row in found)
         lines.append((order, [date, name, given, len(found), f"{images:,.0f}", *values, *ahead]))
     headings = ["date", "variant", "options", "seeds", "images", *COLUMNS, "kNN, points", "linear, points"]
