@@ -29,12 +29,13 @@ from frossl.commands.pretrain import parse
 from frossl.core.config import from_plain
 from frossl.runs.config import Config
 from frossl.views.recipes import VIEWS, View
-from training import pretrain_and_evaluate
+from training import images_of, measure_pixels, pretrain_and_evaluate
 
 VARIANTS = Path(__file__).with_suffix(".toml")
 GROUP = ("kind", "data", "recipe", "minutes", "threads")
 SAME = (*GROUP, "variant", "seed")
 COLUMNS = {"kNN": ("knn", 4), "linear": ("linear", 4), "10 labels": ("linear_10", 4), "rank": ("effective_rank", 1)}
+PIXELS = "raw pixels"
 METRICS, VALIDATION, DRAWS = ("knn", "linear", "rank"), 0.1, 5
 GOALS = {"knn": 0.65, "linear": 0.67}
 """Of the final runs on CIFAR-10, set before the search."""
@@ -59,6 +60,8 @@ def measured(kind: str, threads: int, *which: Any) -> Row:
     """The row of a run."""
     config = config_of(*which)
     part = VALIDATION if kind == "search" else None
+    if which[0] == PIXELS:
+        return measure_pixels(config, threads, draws=DRAWS, data=images_of(config, part), metrics=METRICS)
     begin = variants()["begin"].get(which[0])
     how = {"begin": getattr(record_parts, begin)} if begin else {}
     return {"config": summary(config)} | pretrain_and_evaluate(config, threads, METRICS, part, DRAWS, **how)
@@ -90,11 +93,12 @@ def page(rows: list[Row], final: bool) -> str:
         found = [row for row in rows if row["variant"] == name]
         date = found[0]["environment"]["date"]
         values = [spread([row.get(field) for row in found], digits) for field, digits in COLUMNS.values()]
-        images = statistics.fmean(row["steps"] * row["config"]["batch"] for row in found)
+        seen = [row["steps"] * row["config"]["batch"] for row in found if row.get("steps")]
+        images = f"{statistics.fmean(seen):,.0f}" if seen else "–"
         ahead = [gains(found, base, field) for field in GOALS]
         given = f"`{found[0]['options']}`" if found[0]["options"] else variants()["begin"].get(name, "")
         order = date if final else -statistics.fmean(row["linear"] for row in found)
-        lines.append((order, [date, name, given, len(found), f"{images:,.0f}", *values, *ahead]))
+        lines.append((order, [date, name, given, len(found), images, *values, *ahead]))
     headings = ["date", "variant", "options", "seeds", "images", *COLUMNS, "kNN, points", "linear, points"]
     return table(headings, [line for _, line in sorted(lines, key=lambda line: line[0])])
 
