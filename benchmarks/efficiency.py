@@ -152,10 +152,11 @@ def section(rows: list[Row]) -> list[str]:
     memory = (
         "the peak that PyTorch reserved on it" if device.startswith("cuda") else "the peak above the process before"
     )
-    processes = max(len(r["step_ms"]) for r in found.values())
+    processes = sorted({len(r["step_ms"]) for r in found.values()})
     spread = (
-        f"{processes} processes a cell: the median of their medians, and the lowest and highest in brackets"
-        if processes > 1
+        f"{' to '.join(map(str, dict.fromkeys((processes[0], processes[-1]))))} processes a cell: the median of their "
+        "medians, and the lowest and highest in brackets"
+        if processes[-1] > 1
         else "One process a cell, so that the spread between processes is not known"
     )
     how = (
