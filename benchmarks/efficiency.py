@@ -133,7 +133,8 @@ def draw(found: Cells, plot: Path) -> None:
         for m in methods_of(found):
             cells = ((value, cell(found, m, name, value)) for value in GRID[name])
             points = [(value, max(statistics.median(r[field]), 1.0)) for value, r in cells if r]
-            lines.append(Line(m, points, {"frossl": BLUE, "mmcr": RED}.get(m, GREY), m in ("frossl", "mmcr")))
+            if len(points) > 1:
+                lines.append(Line(m, points, {"frossl": BLUE, "mmcr": RED}.get(m, GREY), m in ("frossl", "mmcr")))
         return Panel(title, x, y, lines)
 
     panels = [
@@ -179,13 +180,13 @@ def section(rows: list[Row]) -> list[str]:
 
 
 def show(rows: list[Row], out: Path, plot: Path) -> str:
-    """The page of results, what was measured last first; writes the plot of the most cells."""
+    """The page of results, what was measured last first; writes the plot of what has most steps."""
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in measured_rows(rows, SAME):
         about = row["environment"]
         key = (*(row[name] for name in (*WHERE, "steps")), about["processor"], about["torch"])
         alike.setdefault(key, []).append(row)
-    draw(max(map(cells_of, alike.values()), key=len), plot)
+    draw(cells_of(max(alike.values(), key=lambda same: (same[0]["steps"], len(same)))), plot)
     note = (
         "Whole training steps on 2,048 images of noise (seed 0); "
         + ", ".join(f"{name} {value}" for name, value in CENTRE.items())
@@ -196,7 +197,10 @@ def show(rows: list[Row], out: Path, plot: Path) -> str:
     command = "python benchmarks/efficiency.py --threads 2; --table"
     parts = [heading("Time and memory of training steps", command, rows[-1]["environment"], note)]
     parts += [text for same in reversed(alike.values()) for text in section(same)]
-    parts += [f"![time and memory against views and width, of the most cells]({plot.name})", f"Rows: `{out.name}`."]
+    parts += [
+        f"![time and memory against views and width, of what has most steps]({plot.name})",
+        f"Rows: `{out.name}`.",
+    ]
     return "\n\n".join(parts)
 
 
