@@ -25,6 +25,7 @@ from frossl.data.whole import Squares, Whole, square_batches, whole
 from frossl.evals.extract import Extractor
 from frossl.evals.suite import untrained_encoder
 from frossl.nn.encoder import EncoderSpec
+from frossl.nn.fused import without_batch_norms
 from frossl.nn.output import feature_width
 from frossl.nn.published import LITE0, Architecture, build_with_weights, for_images, has_lite0
 from frossl.report import terminal
@@ -304,8 +305,10 @@ def encode_parts(
     """Vectors of the images from ``start`` on, and why some could not be read, about :data:`PART` at a time."""
     vectors: list[Tensor] = []
     reasons: list[str] = []
+    module: nn.Module | None = None
     for x, why in encoder_input(images.select(np.arange(start, len(images))), subject, batch):
-        vectors.append(subject.extractor.encode(subject.module, x))
+        module = module or without_batch_norms(subject.module, x)
+        vectors.append(subject.extractor.encode(module, x))
         reasons += why
         advance(len(why))
         if len(reasons) >= PART:
