@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import frossl.losses
-from common import DATA, environment, heading, table, write_rows
+from common import Row, environment, heading, parse_arguments, table, write_rows
 from frossl.core.types import Loss
 from frossl.losses import LOSSES
 from frossl.losses.barlow_twins import barlow_twins
@@ -38,6 +38,7 @@ from frossl.losses.simsiam import simsiam
 from frossl.losses.swav import sinkhorn, swav
 from frossl.losses.vicreg import vicreg
 from frossl.losses.wmse import wmse
+from frossl.runs.log import read_rows
 
 LIMIT = 1e-4
 SEED = 0
@@ -231,40 +232,60 @@ def differences(pair: Pair, z: Tensor) -> tuple[float, float]:
     return float((value - their_value).abs()) / size, float((gradient - their_gradient).norm() / their_gradient.norm())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=DATA / "agreement.jsonl")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    named = {name for pair in PAIRS for name in [pair.loss]} | {n for names, _ in DIFFERENT for n in names.split(", ")}
-    assert named >= set(LOSSES), f"say how these compare with lightly's: {', '.join(set(LOSSES) - named)}"
-    rows, raw, bad = [], [], []
+def measured() -> list[Row]:
+    """A row for each pair and shape."""
+    rows = []
     for pair in PAIRS:
         for shape in pair.shapes:
             wide, narrow = differences(pair, views(shape)), differences(pair, views(shape).float())
-            agrees = max(*wide, *narrow) <= LIMIT
-            if not agrees:
-                bad.append(f"{pair.loss} {shape}")
-            raw.append({"loss": pair.loss, "lightly": pair.lightly, "shape": shape, "float64": wide, "float32": narrow})
-            numbers = [", ".join(f"{x:.0e}" for x in pair_of) for pair_of in (wide, narrow)]
-            shown = [f"`{pair.loss}`", pair.lightly, pair.setting, ", ".join(map(str, shape)), *numbers]
-            rows.append([*shown, "yes" if agrees else "**no**"])
-    about = environment(args.threads, "lightly")
-    write_rows(args.out, raw, about)
+            rows.append(
+                {"loss": pair.loss, "lightly": pair.lightly, "shape": shape, "float64": wide, "float32": narrow}
+            )
+    return rows
+
+
+def agrees(row: Row) -> bool:
+    return max(*row["float64"], *row["float32"]) <= LIMIT
+
+
+def show(rows: list[Row], out: Path) -> str:
+    """The page of results."""
+    settings = {(pair.loss, pair.lightly): pair.setting for pair in PAIRS}
+    lines = []
+    for row in rows:
+        numbers = [", ".join(f"{x:.0e}" for x in row[name]) for name in ("float64", "float32")]
+        shown = [f"`{row['loss']}`", row["lightly"], settings[row["loss"], row["lightly"]]]
+        lines.append([*shown, ", ".join(map(str, row["shape"])), *numbers, "yes" if agrees(row) else "**no**"])
     note = (
         "Relative differences of ours and lightly's on the same V views of N images in D dimensions (seed "
         f"{SEED}): of the value, to the sum of the sizes of its terms, and of the gradient, to its norm. They agree "
         f"if all four are at most {LIMIT:g}. DINO's float64 differs because lightly rounds the temperature to float32, "
         "LeJEPA's because it rounds its knots."
     )
-    print(heading("Agreement with lightly", "python benchmarks/agreement.py", about, note), end="\n\n")
     headings = ["loss", "lightly", "set so that they coincide", "V, N, D", "float64", "float32", "agree"]
-    print(table(headings, rows), end="\n\n")
-    print("## Where defaults or definitions differ\n")
-    print(table(["loss", "how"], [(f"`{'`, `'.join(name.split(', '))}`", how) for name, how in DIFFERENT]))
-    print(f"\nRows: `{args.out.name}`.")
-    if bad:
+    different = [(f"`{'`, `'.join(name.split(', '))}`", how) for name, how in DIFFERENT]
+    return "\n\n".join(
+        [
+            heading("Agreement with lightly", "python benchmarks/agreement.py; --table", rows[-1]["environment"], note),
+            table(headings, lines),
+            "## Where defaults or definitions differ",
+            table(["loss", "how"], different),
+            f"Rows: `{out.name}`.",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    args = parse_arguments(parser, "agreement.jsonl", threads=torch.get_num_threads())
+    torch.set_num_threads(args.threads)
+    named = {name for pair in PAIRS for name in [pair.loss]} | {n for names, _ in DIFFERENT for n in names.split(", ")}
+    assert named >= set(LOSSES), f"say how these compare with lightly's: {', '.join(set(LOSSES) - named)}"
+    if not args.table:
+        write_rows(args.out, measured(), environment(args.threads, "lightly"))
+    rows = read_rows(args.out)
+    print(show(rows, args.out))
+    if bad := [f"{row['loss']} {tuple(row['shape'])}" for row in rows if not agrees(row)]:
         sys.exit(f"differ by more than {LIMIT:g}: {'; '.join(bad)}")
 
 

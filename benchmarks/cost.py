@@ -22,9 +22,10 @@ from lightly.loss import MMCRLoss, WMSELoss
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from common import DATA, environment, heading, interleaved, table, warm_allocator, write_rows
+from common import Row, environment, heading, interleaved, parse_arguments, table, warm_allocator, write_rows
 from frossl.losses import LOSSES
 from frossl.losses.swav import sinkhorn
+from frossl.runs.log import read_rows
 from plot import BLUE, GREY, RED, Line, Panel, save_plot
 
 CENTRE = (2, 256, 512)
@@ -207,37 +208,33 @@ def draw(path: Path, measured: dict[str, dict[tuple[int, int, int], float]], nee
     save_plot(path, panels, [(RED, "needs a matrix decomposition"), (GREY, "needs none"), (BLUE, "FroSSL: none")])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--out", type=Path, default=DATA / "cost.jsonl")
-    parser.add_argument("--plot", type=Path, default=Path("docs/results/cost.svg"))
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warm_allocator()
-    measured, shares = times(args.rounds, args.device), decompositions(args.device)
-    peers = list(beside_peers(max(3, args.rounds // 3), args.device))
-    about = environment(args.threads, "lightly")
-    rows = [
-        {"loss": name, "shape": shape, "ms": ms, "decomposition": shares[name][0], "share": shares[name][1]}
-        for name, by_shape in measured.items()
-        for shape, ms in by_shape.items()
+def measured_here(rounds: int, device: torch.device) -> list[Row]:
+    """A row for each loss and shape, and for each that has a peer and shape."""
+    ms, shares = times(rounds, device), decompositions(device)
+    how = {"rounds": rounds, "device": str(device)}
+    rows: list[Row] = [
+        {"loss": name, "shape": shape, "ms": took, "decomposition": shares[name][0], "share": shares[name][1], **how}
+        for name, by_shape in ms.items()
+        for shape, took in by_shape.items()
     ]
-    write_rows(args.out, [*rows, *peers], about)
-    draw(args.plot, measured, {name: words for name, (words, _) in shares.items()})
+    return [*rows, *(row | how for row in beside_peers(max(3, rounds // 3), device))]
 
+
+def show(rows: list[Row], out: Path, plot: Path) -> str:
+    """The page of results; draws the plot."""
+    own, peers = ([row for row in rows if ("peer" in row) == with_peer] for with_peer in (False, True))
+    measured: dict[str, dict[tuple[int, int, int], float]] = {}
+    for row in own:
+        measured.setdefault(row["loss"], {})[tuple(row["shape"])] = row["ms"]  # type: ignore[index]
+    shares = {row["loss"]: (row["decomposition"], row["share"]) for row in own}
+    draw(plot, measured, {name: words for name, (words, _) in shares.items()})
+    device, rounds = own[0]["device"], own[0]["rounds"]
     note = (
-        f"Milliseconds of value and gradient in float32 on {args.device}, median of "
-        f"{args.rounds} interleaved rounds, on normal noise (seed 1). V = 2, N = 256, D = 512 where nothing else is "
+        f"Milliseconds of value and gradient in float32 on {device}, median of "
+        f"{rounds} interleaved rounds, on normal noise (seed 1). V = 2, N = 256, D = 512 where nothing else is "
         "said. Heads, averaged networks and views are not in it. W-MSE has an epsilon, as here N is not always above "
         f"D; MoCo's queues hold {QUEUE:,} keys for each of V views, SIGReg has {DIRECTIONS} directions; for "
         "SwAV (with Sinkhorn), DINO and cross entropy D is the number of scores."
-    )
-    print(
-        heading("What the objectives cost", f"python benchmarks/cost.py --device {args.device}", about, note),
-        end="\n\n",
     )
     columns = {"V=2": 0, "V=4": 1, "V=8": 2, "N=128": 3, "N=512": 4, "D=256": 5, "D=1024": 6}
     lines = []
@@ -246,11 +243,7 @@ def main() -> None:
         values = [f"{ms[SHAPES[i]]:.1f}" for i in columns.values()]
         growth = f"{ms[8, 256, 512] / ms[CENTRE]:.1f}"
         lines.append([f"`{name}`", *values, growth, f"{words}: {100 * share:.0f} %" if words else "none"])
-    print(table(["loss", *columns, "V=8 / V=2", "decomposition: share at V=2"], lines), end="\n\n")
-    print(f"![time against views, images and width]({args.plot.name})", end="\n\n")
-    print("## Beside other code\n")
-    print("Same value to 1e-3; medians, and the median of the ratios round by round.\n")
-    lines = [
+    beside = [
         [
             f"`{r['loss']}`",
             r["peer"],
@@ -261,7 +254,31 @@ def main() -> None:
         ]
         for r in peers
     ]
-    print(table(["loss", "other", "V, N, D", "ours ms", "other ms", "other / ours"], lines))
+    command = f"python benchmarks/cost.py --device {device}; --table"
+    return "\n\n".join(
+        [
+            heading("What the objectives cost", command, own[0]["environment"], note),
+            table(["loss", *columns, "V=8 / V=2", "decomposition: share at V=2"], lines),
+            f"![time against views, images and width]({plot.name})",
+            "## Beside other code",
+            "Same value to 1e-3; medians, and the median of the ratios round by round.",
+            table(["loss", "other", "V, N, D", "ours ms", "other ms", "other / ours"], beside),
+            f"Rows: `{out.name}`.",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/results/cost.svg"))
+    args = parse_arguments(parser, "cost.jsonl", threads=torch.get_num_threads())
+    torch.set_num_threads(args.threads)
+    warm_allocator()
+    if not args.table:
+        write_rows(args.out, measured_here(args.rounds, args.device), environment(args.threads, "lightly"))
+    print(show(read_rows(args.out), args.out, args.plot))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
 
 def raw_pixels() -> tuple[str, str]:
     """kNN and linear probe of them by the same metrics, from the rows of the comparison on these data."""
-    arms = json.loads((DATA / "comparison.json").read_text())["results"][0]["arms"]
+    arms = json.loads((DATA.parent / "comparisons/first-minutes/comparison.json").read_text())["results"][0]["arms"]
     found = next(arm["pixels"] for arm in arms if arm["pixels"])
     return f"{found['knn'][0]:.3f}", f"{found['linear'][0]:.3f}"
 
