@@ -20,7 +20,7 @@ from frossl.runs.record import read_record
 PAGE = Path("docs/results/two-cores.md")
 SECTIONS = {"fashion-mnist-cpu": "Fashion-MNIST, 5.5 minutes", "cifar10-cpu": "CIFAR-10, 10 minutes"}
 COLUMNS = {"knn": "kNN", "linear": "linear", "linear_10": "10 labels"}
-CONTROLS = ("untrained", "pixels")
+CONTROLS = ("untrained", "raw pixels")
 
 
 def row_of(run: Path, note: str) -> Row:
