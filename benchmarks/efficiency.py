@@ -156,7 +156,7 @@ def section(rows: list[Row]) -> list[str]:
     processes = sorted({len(r["step_ms"]) for r in found.values()})
     spread = (
         f"{' to '.join(map(str, dict.fromkeys((processes[0], processes[-1]))))} processes a cell: the median of their "
-        "medians, and the lowest and highest in brackets"
+        "medians, and the lowest and highest in brackets; those far from the others were disturbed, and are kept"
         if processes[-1] > 1
         else "One process a cell, so that the spread between processes is not known"
     )

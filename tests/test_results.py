@@ -1,6 +1,6 @@
 """Pages of results are what their rows make."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,13 +15,15 @@ NOT_YET = {"gpu", "telemetry", "view_scaling"}
 
 
 @pytest.mark.parametrize("name", sorted({*BY_TABLE} - NOT_YET))
-def test_a_page_of_results_is_what_its_rows_make(name, tmp_path):
+def test_a_page_of_results_is_what_its_rows_make(name, tmp_path, monkeypatch, capsys):
     source = (ROOT / "benchmarks" / f"{name}.py").read_text()
     title = PAGES.get(name, name).replace("_", "-")
     drawn = {"plot": tmp_path / f"{title}.svg", "plots": tmp_path}  # beside the committed ones, which stay
     plots = [x for flag, path in drawn.items() if f'"--{flag}"' in source for x in (f"--{flag}", str(path))]
-    command = [sys.executable, f"benchmarks/{name}.py", "--table", *plots]
-    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [name, "--table", *plots])
+    runpy.run_path(f"benchmarks/{name}.py", run_name="__main__")
+    page = capsys.readouterr().out
     assert page.strip().splitlines() == (ROOT / "docs/results" / f"{title}.md").read_text().strip().splitlines()
 
 

@@ -29,9 +29,7 @@ def images(tmp_path_factory):
 def seen_sizes(monkeypatch) -> list[int]:
     """Fills up with the side of the views of every step of the next runs."""
     seen: list[int] = []
-    monkeypatch.setattr(
-        loop._Loop, "log_step", lambda self, output, monitored: seen.append(self.learner.seen), raising=True
-    )
+    monkeypatch.setattr(loop._Loop, "log_step", lambda self, output, monitored: seen.append(self.learner.seen))
     encode = loop.Learner.encode
 
     def watched(self, network, x):

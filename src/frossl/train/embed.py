@@ -307,7 +307,8 @@ def encode_parts(
     reasons: list[str] = []
     module: nn.Module | None = None
     for x, why in encoder_input(images.select(np.arange(start, len(images))), subject, batch):
-        module = module or without_batch_norms(subject.module, x)
+        if module is None:
+            module = without_batch_norms(subject.module, x)
         vectors.append(subject.extractor.encode(module, x))
         reasons += why
         advance(len(why))
