@@ -40,10 +40,10 @@ from common import (
 from frossl.commands.bench import noise
 from frossl.data.loader import training_batches
 from frossl.nn.convolution import narrow_in_float32
-from frossl.recipes import RECIPES
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
+from training import recipe_of_studies
 
 MAPS = ((1, 1), (2, 1), (8, 1), (1, 2), (1, 8), (2, 2), (3, 3), (4, 4))
 NAMES = ("output", "gradient of the input", "gradient of the weight", "gradient of the bias")
@@ -200,7 +200,7 @@ def draws_row(count: int, threads: int) -> Row:
 
 def step_row(pairs: int) -> Row:
     """Processor time of a step without the rule, and with it as a multiple: median and quartiles."""
-    config = dataclasses.replace(RECIPES["cifar10-cpu"](), data="noise", device="cpu", precision="bf16")
+    config = dataclasses.replace(recipe_of_studies(), data="noise", device="cpu", precision="bf16")
     data = noise(512, 32)
     learner, plan = build(config, data)
     stepper = Stepper(learner, plan, start(config))

@@ -26,7 +26,7 @@ from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from plot import BLUE, GREY, RED, Line, Panel, save_plot
-from training import cost_on_noise
+from training import cost_on_noise, recipe_of_studies
 
 GRID = {"views": (2, 4, 8), "batch": (128, 256), "width": (512, 1024, 2048)}
 CENTRE = {"views": 2, "batch": 128, "width": 1024}
@@ -46,7 +46,7 @@ def config_of(args: argparse.Namespace, method: str, views: int, batch: int, wid
     changes: dict[str, Any] = {"projector": re.sub(inner, str(width), objective.projector)}
     if hasattr(objective, "predictor_width"):
         changes["predictor_width"] = width if method == "byol" else width // 4
-    recipe = RECIPES[args.recipe]()
+    recipe = recipe_of_studies(args.recipe)
     net = {"backbone": args.backbone, "backbone_options": "{}"} if args.backbone else {}
     return dataclasses.replace(
         recipe,
@@ -73,7 +73,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
     names = args.only.split(",") if args.only else QUICK if args.quick else [m for m in METHODS if m != "random"]
     steps, processes = (1, 1) if args.quick else (args.steps, args.processes)
     about = environment(args.threads)
-    where = {"recipe": args.recipe, "backbone": args.backbone or RECIPES[args.recipe]().backbone}
+    where = {"recipe": args.recipe, "backbone": args.backbone or recipe_of_studies(args.recipe).backbone}
     where |= {"size": args.size, "device": args.device}
     for process, cell, method in product(range(processes), cells(args.full, args.vary), names):
         row = {"method": method, **cell, **where, "steps": steps, "process": process, "environment": about}

@@ -29,7 +29,6 @@ from frossl.data.types import Dataset
 from frossl.evals.extract import Extractor, first
 from frossl.evals.knn import knn
 from frossl.methods import find_method
-from frossl.recipes import RECIPES
 from frossl.runs.config import Config, Device
 from frossl.runs.data import load_run_data
 from frossl.runs.log import read_rows
@@ -37,7 +36,7 @@ from frossl.train.health import PLATEAU_ROWS, Context, diagnose
 from frossl.train.loop import NonFiniteError, build, train
 from frossl.train.telemetry import context_of
 from frossl.views.recipes import VIEWS, View
-from training import NEVER, Watch
+from training import NEVER, Watch, recipe_of_studies
 
 STEPS = 200
 SHARP = View(count=1, scale=(0.25, 1.0), brightness=0.6, contrast=0.6, saturation=0.4, hue=0.15)
@@ -112,7 +111,7 @@ def config_of(method: str, objective: dict[str, Any], changes: dict[str, Any], d
     default = find_method(method).Config()
     heads = {"projector": default.projector.replace("1024", "256")}
     base = dataclasses.replace(
-        RECIPES["cifar10-cpu"](),
+        recipe_of_studies(),
         data=data,
         method=method,
         backbone_options='{"channels": [16, 32, 64, 128], "layers": [1, 1, 1, 1]}',

@@ -35,10 +35,9 @@ from common import (
 from frossl.data.arrays import from_tensors
 from frossl.data.types import Dataset, Split
 from frossl.methods import find_method
-from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
-from training import measure_pixels, pretrain_and_evaluate
+from training import measure_pixels, pretrain_and_evaluate, recipe_of_studies
 
 KINDS = {
     "whole range": (1.0, 1.0),
@@ -93,7 +92,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]
             for arm in (*ARMS, *(UNTRAINED + arm for arm in ARMS), *pixels):
                 method = "random" if arm.startswith(UNTRAINED) else "frossl"
                 config = dataclasses.replace(
-                    RECIPES["cifar10-cpu"](),
+                    recipe_of_studies(),
                     data=args.data,
                     method=method,
                     objective=find_method(method).Config(),

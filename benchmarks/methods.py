@@ -39,7 +39,7 @@ from frossl.core.length import Length
 from frossl.methods import METHODS, find_method
 from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from training import cost_on_noise, pretrain_and_evaluate
+from training import cost_on_noise, pretrain_and_evaluate, recipe_of_studies
 
 MANY_CROPS = ("empssl", "emp_frossl")
 CROPS, PATCH = 8, 16
@@ -57,7 +57,7 @@ SAME = ("method", "arm", "seed", "images")
 def shared(data: str, method: str, images: int, seed: int) -> Config:
     """The recipe of the data for two cores, with another method."""
     config = dataclasses.replace(
-        RECIPES["cifar10-cpu"](),
+        recipe_of_studies(),
         data=data,
         method=method,
         objective=find_method(method).Config(),

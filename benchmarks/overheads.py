@@ -32,14 +32,13 @@ from frossl.core.machine import keep_freed_pages
 from frossl.data.loader import Batch, training_batches
 from frossl.methods import find_method
 from frossl.nn.snapshot import Snapshot
-from frossl.recipes import RECIPES
 from frossl.runs.checkpoint import load_checkpoint, save_checkpoint
 from frossl.runs.config import Config, Device
 from frossl.train.loop import build
 from frossl.train.ranks import start
 from frossl.train.state import set_up
 from frossl.train.step import Stepper
-from training import cost_on_noise
+from training import cost_on_noise, recipe_of_studies
 
 RUN, SAVES = 600.0, 12
 """Seconds of a run, and the most saves in it by default: ten better rows of the monitor, one by the clock, the last."""
@@ -152,7 +151,7 @@ def with_pages(kept: bool, recipe: str, batch: int, threads: int) -> Row:
     """What a step costs where glibc keeps freed pages or returns them."""
     if kept:
         keep_freed_pages()
-    return cost_on_noise(dataclasses.replace(RECIPES[recipe](), batch=batch), 32, STEPS, threads)
+    return cost_on_noise(dataclasses.replace(recipe_of_studies(recipe), batch=batch), 32, STEPS, threads)
 
 
 def guarded(case: tuple[str, str, int], pairs: int, device: str, threads: int) -> Row:

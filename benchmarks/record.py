@@ -4,11 +4,11 @@
     python benchmarks/record.py --final --data path/to/cifar10 --only NAME --minutes 10 --seeds 0 1 2 --threads 2
     python benchmarks/record.py --table > docs/results/record.md
 
-A variant is a line of options of frossl pretrain in ``record.toml``, beside the recipe cifar10-cpu; a view recipe of
-its own stands there too. A search scores on a tenth of the training images, on which it does not train, and never
-reads the test images; a run has one thread, so that on two cores two searches (say, of two seeds) can be done beside
-each other. ``--final`` trains on all training images and reads the test images once, at the end of each run. To beat
-the record, add a line, search, and only then ask for the final runs.
+A variant is a line of options of frossl pretrain in ``record.toml``, beside the recipe as it was before the first
+record; a view recipe of its own stands there too. A search scores on a tenth of the training images, on which it does
+not train, and never reads the test images; a run has one thread, so that on two cores two searches (say, of two seeds)
+can be done beside each other. ``--final`` trains on all training images and reads the test images once, at the end of
+each run. To beat the record, add a line, search, and only then ask for the final runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from frossl.commands.pretrain import parse
 from frossl.core.config import from_plain
 from frossl.runs.config import Config
 from frossl.views.recipes import VIEWS, View
-from training import images_of, measure_pixels, pretrain_and_evaluate
+from training import BEFORE_RECORD, images_of, measure_pixels, pretrain_and_evaluate
 
 VARIANTS = Path(__file__).with_suffix(".toml")
 GROUP = ("kind", "data", "recipe", "minutes", "threads")
@@ -42,7 +42,7 @@ GOALS = {"knn": 0.65, "linear": 0.67}
 
 
 def variants() -> dict[str, Any]:
-    """The table of variants: ``options`` by name, how they ``begin``, and ``views`` of their own."""
+    """The table of variants: ``options`` by name, those by ``data``, how they ``begin``, and ``views`` of their own."""
     return tomllib.loads(VARIANTS.read_text())
 
 
@@ -52,8 +52,9 @@ def config_of(name: str, data: str, minutes: float, seed: int, recipe: str) -> C
     for view, groups in known["views"].items():
         if view not in VIEWS:
             VIEWS.add(view, tuple(from_plain(View, group) for group in groups))
-    given = [data, "--recipe", recipe, *shlex.split(known["options"][name])]
-    return dataclasses.replace(parse(given, "record").config, length=f"{minutes}min", seed=seed)
+    always = known["data"].get(Path(data).name, "")
+    given = [data, "--recipe", recipe, *shlex.split(always), *shlex.split(known["options"][name])]
+    return dataclasses.replace(parse(given, "record", **BEFORE_RECORD).config, length=f"{minutes}min", seed=seed)
 
 
 def measured(kind: str, threads: int, *which: Any) -> Row:
@@ -62,8 +63,8 @@ def measured(kind: str, threads: int, *which: Any) -> Row:
     part = VALIDATION if kind == "search" else None
     if which[0] == PIXELS:
         return measure_pixels(config, threads, draws=DRAWS, data=images_of(config, part), metrics=METRICS)
-    begin = variants()["begin"].get(which[0])
-    how = {"begin": getattr(record_parts, begin)} if begin else {}
+    begin, share = (variants()[part].get(which[0]) for part in ("begin", "share"))
+    how = ({"begin": getattr(record_parts, begin)} if begin else {}) | ({"share": share} if share else {})
     return {"config": summary(config)} | pretrain_and_evaluate(config, threads, METRICS, part, DRAWS, **how)
 
 

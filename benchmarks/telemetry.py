@@ -32,12 +32,11 @@ from common import DATA, Row, environment, heading, latest, run_jobs, table
 from frossl.core.axes import fold
 from frossl.core.length import Length
 from frossl.evals.spectral import Moments
-from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
 from frossl.train.loop import build, train
 from frossl.train.telemetry import STEPS, Telemetry
-from training import NEVER, Watch
+from training import NEVER, Watch, recipe_of_studies
 
 SAME = ("study", "recipe", "length", "threads", "number")
 PATIENCE = 600.0
@@ -158,7 +157,7 @@ def reach(config: Config, threads: int) -> Row:
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Row, Any, tuple[Any, ...]]]:
     config = dataclasses.replace(
-        RECIPES[args.recipe](), data=args.data, length=args.length, monitor_every="50%", checkpoint_every=NEVER
+        recipe_of_studies(args.recipe), data=args.data, length=args.length, monitor_every="50%", checkpoint_every=NEVER
     )
     about = {"recipe": args.recipe, "threads": args.threads, "every": config.telemetry_every}
     about |= {"environment": environment(args.threads)}

@@ -29,9 +29,8 @@ from common import (
     table,
 )
 from frossl.methods import find_method
-from frossl.recipes import RECIPES
 from frossl.runs.config import Config
-from training import measure_pixels, pretrain_and_evaluate
+from training import measure_pixels, pretrain_and_evaluate, recipe_of_studies
 
 ARMS = {
     "FroSSL, 2 views": ("frossl", 2),
@@ -48,7 +47,7 @@ SAME = ("arm", "seed", "images")
 def config_of(arm: str, data: str, images: int, seed: int) -> Config:
     method, views = ARMS[arm]
     return dataclasses.replace(
-        RECIPES["cifar10-cpu"](),
+        recipe_of_studies(),
         data=data,
         method=method,
         objective=find_method(method).Config(),

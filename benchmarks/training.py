@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,7 +25,10 @@ from frossl.data.types import Dataset
 from frossl.evals import measure
 from frossl.evals.extract import pixels, sample
 from frossl.evals.linear import fewshot
+from frossl.methods import METHODS
 from frossl.nn.encoder import save_encoder
+from frossl.recipes import RECIPES
+from frossl.recipes.cpu import FOUND_FOR
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
 from frossl.runs.encoders import start_weights
@@ -35,6 +39,8 @@ from frossl.train.plan import make_plan
 from frossl.train.ranks import start
 from frossl.train.step import Stepper
 
+BEFORE_RECORD: dict[str, Any] = {"optimizer": "adamw", "lr": 4e-3, "objective": METHODS["frossl"].Config()}
+"""What the recipes for two cores had before the record (docs/results/record.md); studies keep it, as do their rows."""
 NEVER = "1e9min"
 WARM_UP = 2
 """Steps before the clock counts."""
@@ -61,11 +67,12 @@ def pretrain_and_evaluate(
     most: tuple[int, int] | None = None,
     save: Path | None = None,
     begin: Callable[[nn.Module, Dataset], None] | None = None,
+    share: float = 1.0,
 ) -> Row:
     """Trains as ``config`` says, on ``data`` if given; what the encoder is worth, and the median time of a step.
 
     With ``most``, so many training and held-out images are evaluated on; with ``save``, the encoder goes there;
-    ``begin`` may change its weights before the first step.
+    ``begin`` may change its weights before the first step; trained is on a ``share`` of the training images.
 
     With ``validation``, this share of the training images is scored, on which the encoder was not trained, and nothing
     sees the held-out ones. With ``draws``, the probe on 10 labels per class is the mean over so many of them.
@@ -78,7 +85,8 @@ def pretrain_and_evaluate(
         begin(learner.backbone, data)
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
-        if train(learner, plan, data, Length.parse(config.length), run):
+        some = data if share == 1 else sample(data, bank=round(share * len(data.train)))
+        if train(learner, plan, some, Length.parse(config.length), run):
             raise KeyboardInterrupt
         path = run / "metrics.jsonl"
         log = list({row["step"]: row["seconds"] for row in (read_rows(path) if path.exists() else [])}.items())
@@ -97,6 +105,12 @@ def pretrain_and_evaluate(
         "step_ms": statistics.median(steps) if steps else None,
         "training_minutes": log[-1][1] / 60 if log else 0.0,
     }
+
+
+def recipe_of_studies(name: str = "cifar10-cpu") -> Config:
+    """The recipe ``name``, those for two cores as they were before the record."""
+    config = RECIPES[name]()
+    return dataclasses.replace(config, **BEFORE_RECORD) if name in FOUND_FOR else config
 
 
 def images_of(config: Config, validation: float | None = None) -> Dataset:

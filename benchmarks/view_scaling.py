@@ -32,12 +32,11 @@ from frossl.evals import measure
 from frossl.evals.extract import first, sample
 from frossl.losses.frossl import ViewScaling
 from frossl.methods import find_method
-from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.train.loop import Learner, build, train
 from frossl.views.recipes import pair
 from plot import BLUE, GREY, RED, Line, Panel, save_plot
-from training import NEVER, images_of
+from training import NEVER, images_of, recipe_of_studies
 
 WEIGHTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 BATCH, WIDTH = 64, 512
@@ -59,7 +58,7 @@ def config_of(data: str, scaling: str, views: int, weight: float, steps: int, se
     """The configuration of a run."""
     given = {"invariance_weight": weight, "view_scaling": scaling, "projector": f"{WIDTH}-bn-relu-{WIDTH}"}
     objective = find_method("frossl").Config(**given)
-    recipe = RECIPES["cifar10-cpu"]()
+    recipe = recipe_of_studies()
     changes = {"data": data, "views": views, "batch": BATCH, "length": f"{steps}it", "seed": seed}
     never = {"monitor_every": NEVER, "checkpoint_every": NEVER, "telemetry_every": 0}
     return dataclasses.replace(recipe, objective=objective, **changes, **never)
