@@ -11,7 +11,7 @@ from torch import nn
 
 from frossl.core.types import UserError
 from frossl.nn import ema, optim
-from frossl.nn.muon import WIDE, Muon, orthogonal
+from frossl.nn.muon import Muon, orthogonal
 from frossl.nn.optim import LARS, OPTIMIZERS, build_optimizer, step_if, warmup_cosine
 
 
@@ -283,8 +283,7 @@ def test_muon_is_that_of_torch_on_flattened_kernels():
         ours.step()
         reference.step()
     for p, q in zip(mine, theirs, strict=True):
-        wide = max(q.shape) >= WIDE * min(q.shape)  # there the products in bfloat16 are others
-        torch.testing.assert_close(p.detach().flatten(1), q.detach(), rtol=1e-4, atol=1e-3 if wide else 1e-5)
+        torch.testing.assert_close(p.detach().flatten(1), q.detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 20), (20, 4)])
@@ -295,18 +294,6 @@ def test_steps_of_muon_have_singular_values_near_one(shape):
     found = torch.linalg.svdvals(orthogonal(u * sizes @ v).float())
     assert found.min() > 0.5
     assert found.max() < 1.3
-
-
-@pytest.mark.parametrize("smallest", [1e-1, 1e-2, 1e-4])
-def test_wide_matrices_get_the_factors_of_the_iterations_on_the_matrix_itself(smallest, monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    u, _, v = torch.linalg.svd(torch.randn(32, 288, generator=generator), full_matrices=False)
-    matrix = u * torch.logspace(0, float(np.log10(smallest)), 32) @ v
-    short = orthogonal(matrix).float()
-    monkeypatch.setattr("frossl.nn.muon.WIDE", np.inf)
-    long = orthogonal(matrix).float()
-    assert (short - long).norm() < 0.02 * long.norm()
-    torch.testing.assert_close(torch.linalg.svdvals(short), torch.linalg.svdvals(long), rtol=0.02, atol=0.01)
 
 
 def test_muon_takes_matrices_of_the_encoder_alone_and_adamw_the_rest():

@@ -11,8 +11,6 @@ from torch import Tensor
 
 QUINTIC, ITERATIONS, EPS = (3.4445, -4.7750, 2.0315), 5, 1e-7
 """Coefficients of Jordan's post and of torch.optim.Muon: singular values end between 0.7 and 1.2, not at 1."""
-WIDE = 4
-"""Columns for each row from which Newton-Schulz on the Gram matrix is the faster, as measured on a CPU."""
 
 
 class Muon(torch.optim.AdamW):
@@ -71,25 +69,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
     x = x / x.norm().clamp(min=EPS)
-    if x.shape[1] >= WIDE * x.shape[0]:
-        x = _polynomial(x @ x.mT) @ x
-    else:
-        for _ in range(ITERATIONS):
-            gram = x @ x.mT
-            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
-
-
-def _polynomial(gram: Tensor) -> Tensor:
-    """The matrix ``p(gram)`` by which the iterations multiply: five products of wide matrices become two.
-
-    The iterates of the Gram matrix are polynomials of it and commute. They are kept in float32: its values are squares
-    of singular values, of which bfloat16 would lose the small ones.
-    """
-    a, b, c = QUINTIC
-    gram, whole = gram.float(), torch.eye(len(gram), device=gram.device)
     for _ in range(ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        whole, gram = factor @ whole, factor @ gram @ factor
-    return whole.bfloat16()
+        gram = x @ x.mT
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
