@@ -21,11 +21,10 @@ from typing import Any
 
 from common import Row, elsewhere, environment, heading, latest, parse_arguments, run_jobs, spread, summary, table
 from frossl.methods import find_method
-from frossl.recipes import RECIPES
 from frossl.runs.config import Config
 from frossl.runs.log import read_rows
 from frossl.views.recipes import VIEWS
-from training import images_of, measure_pixels, pretrain_and_evaluate
+from training import images_of, measure_pixels, pretrain_and_evaluate, recipe_of_studies
 
 METRICS, VALIDATION, DRAWS = ("knn", "ridge", "rank"), 1 / 6, 20
 SAME = ("variant", "seed", "images")
@@ -112,7 +111,7 @@ VARIANTS: dict[str, tuple[Changes, Changes, Changes]] = {
 def variant(name: str, data: str, images: int, seed: int) -> Config:
     """The recipe with the changes of this name, for so many images."""
     options, objective, views = VARIANTS[name]
-    config = RECIPES[RECIPE]()
+    config = recipe_of_studies(RECIPE)
     changed = f"{config.view_recipe}, {name}"
     if changed not in VIEWS:
         VIEWS.add(changed, tuple(dataclasses.replace(g, **BEFORE | views) for g in VIEWS[config.view_recipe]))

@@ -28,6 +28,7 @@ from frossl.evals.linear import fewshot
 from frossl.methods import METHODS
 from frossl.nn.encoder import save_encoder
 from frossl.recipes import RECIPES
+from frossl.recipes.cpu import FOUND_FOR
 from frossl.runs.config import Config
 from frossl.runs.data import load_run_data
 from frossl.runs.encoders import start_weights
@@ -39,7 +40,7 @@ from frossl.train.ranks import start
 from frossl.train.step import Stepper
 
 BEFORE_RECORD: dict[str, Any] = {"optimizer": "adamw", "lr": 4e-3, "objective": METHODS["frossl"].Config()}
-"""What cifar10-cpu had before the record (docs/results/record.md); studies keep it, as do their rows."""
+"""What both recipes for two cores had before the record (docs/results/record.md); studies keep it, as do their rows."""
 NEVER = "1e9min"
 WARM_UP = 2
 """Steps before the clock counts."""
@@ -107,9 +108,9 @@ def pretrain_and_evaluate(
 
 
 def recipe_of_studies(name: str = "cifar10-cpu") -> Config:
-    """The recipe ``name``, but ``cifar10-cpu`` as it was before the record."""
+    """The recipe ``name``, those for two cores as they were before the record."""
     config = RECIPES[name]()
-    return dataclasses.replace(config, **BEFORE_RECORD) if name == "cifar10-cpu" else config
+    return dataclasses.replace(config, **BEFORE_RECORD) if name in FOUND_FOR else config
 
 
 def images_of(config: Config, validation: float | None = None) -> Dataset:

@@ -11,7 +11,11 @@ from frossl.runs.config import Config
 FOUND_FOR = dict.fromkeys(("fashion-mnist-cpu", "cifar10-cpu"), "frossl")
 """The method for which the optimiser and views of a recipe were tuned; others use the same."""
 _TWO_CORES = Config(
-    data="cifar10", backbone_options='{"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]}', batch=128, lr=4e-3
+    data="cifar10",
+    backbone_options='{"channels": [32, 64, 128, 256], "layers": [1, 1, 1, 1]}',
+    batch=128,
+    optimizer="muon",
+    lr=32e-3,
 )
 
 
@@ -31,7 +35,5 @@ def cifar10() -> Config:
         recipe="cifar10-cpu",
         view_recipe="cifar-cpu",
         length="10min",
-        optimizer="muon",
-        lr=32e-3,
         objective=METHODS["frossl"].Config(invariance_weight=0.25),  # 2 N / D
     )
