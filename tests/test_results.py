@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"report_time": "report"}
 """Pages that are not called like their benchmark."""
 BY_TABLE = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "def show(" in path.read_text())
-NOT_YET = {"gpu", "telemetry", "view_scaling"}
+NOT_YET = {"cause", "gpu", "telemetry", "view_scaling"}
 """Without rows yet, or without ``--table``: finished rows are not measured again there."""
 
 
