@@ -112,8 +112,8 @@ def show(rows: list[Row], out: Path) -> str:
     note = (
         f"Goals for ten minutes on two cores, set before the search: {goals}. ± is half the 95 % interval over seeds "
         "(Student's t), which of two seeds is 9 standard deviations; points are over "
-        f"'{START}', or over the variant that was run first, with the same seeds. Runs are equal in time, not in images, "
-        f"and the machine's speed differs from day to day. 10 labels: mean over {DRAWS} draws. "
+        f"'{START}', or over the variant that was run first, with the same seeds. Runs are equal in time, not in "
+        f"images, and the machine's speed differs from day to day. 10 labels: mean over {DRAWS} draws. "
         "A search scores on a tenth of the training images, which are kept aside, and a final run "
         f"on the test images, read once. Rows: `{out.name}`; variants: `benchmarks/record.toml`."
     )
